@@ -1,0 +1,1 @@
+"""extauth: a global rate limit service for Envoy."""

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Locks the dependencies anew: `just lock`, or `just lock --upgrade`. No index address is written.
+set -eu
+cd "$(dirname "$0")/.."
+compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate "$@"; }
+compile pyproject.toml -o requirements/extauth.txt "$@"
+compile services/echo/requirements.in -o services/echo/requirements.txt -c requirements/extauth.txt "$@"
+compile pyproject.toml --group dev -c requirements/extauth.txt -o requirements/dev.txt "$@"
