@@ -1,0 +1,69 @@
+"""Copies of the shipped configuration with other ports, for a stack that must not meet another one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from scripts.stack.ports import Ports
+
+
+def _mappings(node: object) -> Iterator[dict[str, object]]:
+    """Every mapping in a YAML document."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _mappings(child)
+
+
+def _endpoint(port: int) -> dict[str, object]:
+    return {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+
+
+def envoy(shipped: Path, target: Path, ports: Ports) -> None:
+    """Write envoy.yaml, cds.yaml and lds.yaml into target: the shipped ones, on other ports and on loopback only."""
+    default = Ports.default()
+    moved = {
+        default.edge: ports.edge,
+        default.envoy_admin: ports.envoy_admin,
+        default.envoy_stats: ports.envoy_stats,
+        default.echo: ports.echo,
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    for source in (shipped / "envoy.yaml", shipped / "local" / "cds.yaml", shipped / "local" / "lds.yaml"):
+        document = yaml.safe_load(source.read_text())
+        for mapping in _mappings(document):
+            if mapping.get("cluster_name") == "extauth" and "endpoints" in mapping:
+                mapping["endpoints"] = [{"lb_endpoints": [_endpoint(replica.grpc) for replica in ports.extauth]}]
+            port = mapping.get("port_value")
+            if isinstance(port, int) and port in moved:
+                mapping.update(address="127.0.0.1", port_value=moved[port])
+        (target / source.name).write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def prometheus(shipped: Path, target: Path, ports: Ports) -> None:
+    """Write prometheus.yml, its rules and its target files into target: the shipped ones, on other ports."""
+    default = Ports.default()
+    moved = {
+        f"127.0.0.1:{old}": f"127.0.0.1:{new}"
+        for old, new in (
+            (default.envoy_stats, ports.envoy_stats),
+            (default.prometheus, ports.prometheus),
+        )
+    }
+    replicas = {f"127.0.0.1:{replica.admin}" for replica in default.extauth}
+    for source in shipped.rglob("*.y*ml"):
+        document = yaml.safe_load(source.read_text())
+        for mapping in _mappings(document):
+            targets = mapping.get("targets")
+            if not isinstance(targets, list):
+                continue
+            if replicas & set(targets):
+                mapping["targets"] = [f"127.0.0.1:{replica.admin}" for replica in ports.extauth]
+            else:
+                mapping["targets"] = [moved.get(address, address) for address in targets]
+        copy = target / source.relative_to(shipped)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(yaml.safe_dump(document, sort_keys=False))
