@@ -1,0 +1,31 @@
+# Tag seen in docker-library/official-images, library/python, at 37079fb (2026-08-21).
+FROM python:3.13.15-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+RUN python -m venv --without-pip /opt/extauth
+COPY requirements/extauth.txt requirements/build.txt requirements/
+RUN python -m pip --python /opt/extauth/bin/python install --require-hashes --only-binary :all: -r requirements/extauth.txt
+RUN python -m venv /opt/build \
+ && /opt/build/bin/python -m pip install --require-hashes --only-binary :all: -r requirements/build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY extauth/ extauth/
+RUN /opt/build/bin/python -m pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
+ && python -m pip --python /opt/extauth/bin/python install --no-deps --no-index /wheels/*.whl
+
+FROM python:3.13.15-slim-bookworm
+LABEL org.opencontainers.image.title="extauth" \
+      org.opencontainers.image.description="A global rate limit service for Envoy" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/extauth /opt/extauth
+# The byte code was written at install time, so a read-only root costs nothing. Loopback, the default, would reach nobody
+# from inside a container.
+ENV PATH=/opt/extauth/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    EXTAUTH_CONFIG=/etc/extauth \
+    EXTAUTH_GRPC_LISTEN=0.0.0.0:8081 \
+    EXTAUTH_ADMIN_LISTEN=0.0.0.0:6070
+USER 10001:10001
+EXPOSE 8081 6070
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["extauth", "serve"]
