@@ -133,16 +133,14 @@ def envoy(root: Path, state: Path, ports: Ports) -> Part:
 
 
 def prometheus(program: Path, root: Path, state: Path, ports: Ports) -> Part:
-    """Prometheus with the shipped configuration."""
-    shipped, data = root / "observability", state / "prometheus"
-    own_ports = ports != Ports.default()
-    config = data / "config" if own_ports else shipped
+    """Prometheus with the shipped configuration and the targets of the local mode."""
+    config = state / "prometheus" / "config"
     return Part(
         "prometheus",
         [
             program,
             f"--config.file={config / 'prometheus.yml'}",
-            f"--storage.tsdb.path={data / 'data'}",
+            f"--storage.tsdb.path={state / 'prometheus' / 'data'}",
             "--storage.tsdb.retention.time=7d",
             f"--web.listen-address=127.0.0.1:{ports.prometheus}",
         ],
@@ -150,7 +148,7 @@ def prometheus(program: Path, root: Path, state: Path, ports: Ports) -> Part:
         lambda: get(ports.prometheus, "/-/ready")[0] == 200,
         f"http://127.0.0.1:{ports.prometheus}",
         {ports.prometheus: "HTTP"},
-        prepare=(lambda: render.prometheus(shipped, config, ports)) if own_ports else (lambda: None),
+        prepare=lambda: render.prometheus(root / "observability", config, ports),
     )
 
 

@@ -1,5 +1,6 @@
-"""Copies of the shipped configuration with other ports, for a stack that must not meet another one."""
+"""Copies of the shipped configuration for one stack: its ports, and Prometheus's targets of the local mode."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,26 +45,20 @@ def envoy(shipped: Path, target: Path, ports: Ports) -> None:
 
 
 def prometheus(shipped: Path, target: Path, ports: Ports) -> None:
-    """Write prometheus.yml, its rules and its target files into target: the shipped ones, on other ports."""
+    """Write prometheus.yml, its rules, and the local targets beside it, where it looks for them, into target."""
     default = Ports.default()
-    moved = {
-        f"127.0.0.1:{old}": f"127.0.0.1:{new}"
-        for old, new in (
-            (default.envoy_stats, ports.envoy_stats),
-            (default.prometheus, ports.prometheus),
-        )
-    }
-    replicas = {f"127.0.0.1:{replica.admin}" for replica in default.extauth}
-    for source in shipped.rglob("*.y*ml"):
+    moved = {default.envoy_stats: ports.envoy_stats, default.prometheus: ports.prometheus}
+    replicas = [f"127.0.0.1:{replica.admin}" for replica in ports.extauth]
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(shipped / "rules", target / "rules")
+    shutil.copy(shipped / "prometheus.yml", target)
+    (target / "targets").mkdir()
+    for source in (shipped / "targets" / "local").glob("*.yml"):
         document = yaml.safe_load(source.read_text())
-        for mapping in _mappings(document):
-            targets = mapping.get("targets")
-            if not isinstance(targets, list):
-                continue
-            if replicas & set(targets):
-                mapping["targets"] = [f"127.0.0.1:{replica.admin}" for replica in ports.extauth]
+        for group in document:
+            ports_there = [int(address.rpartition(":")[2]) for address in group["targets"]]
+            if source.stem == "extauth":
+                group["targets"] = replicas
             else:
-                mapping["targets"] = [moved.get(address, address) for address in targets]
-        copy = target / source.relative_to(shipped)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(yaml.safe_dump(document, sort_keys=False))
+                group["targets"] = [f"127.0.0.1:{moved.get(port, port)}" for port in ports_there]
+        (target / "targets" / source.name).write_text(yaml.safe_dump(document))

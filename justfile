@@ -1,0 +1,58 @@
+# What people and CI run. `./dev RECIPE` works on a machine with nothing but Python; with just installed, `just RECIPE` does.
+
+set positional-arguments
+
+export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH")
+
+# List the recipes
+_default:
+    @{{ just_executable() }} --justfile {{ quote(justfile()) }} --list --unsorted
+
+# Make .venv from the locked requirements, or bring it up to date
+_venv:
+    @./dev --venv
+
+# Without words, in Docker Compose where an engine answers, else as local processes; either can be forced.
+# Start everything: `up`, `up local`, `up docker [SERVICE…]`
+[no-exit-message]
+up *ARGS:
+    @scripts/run.sh up "$@"
+
+# Stop what `up` started
+[no-exit-message]
+down:
+    @scripts/run.sh down
+
+# Say what runs, and where
+[no-exit-message]
+status:
+    @scripts/run.sh status
+
+# Show the ends of the logs: `logs`, `logs envoy`, `logs -f extauth-1`
+[no-exit-message]
+logs *ARGS:
+    @scripts/run.sh logs "$@"
+
+# Ask as each of the three tiers, with curl, and compare what came with what should
+[no-exit-message]
+demo:
+    @scripts/test.sh
+
+# Run the tests: `test`, `test tests/e2e -k tier`
+[no-exit-message]
+test *ARGS: _venv
+    @pytest "$@"
+
+# Run every static check: lint, format, types, imports, and the configuration of each part
+[no-exit-message]
+check: _venv
+    @scripts/check.sh
+
+# Format the code, and mend what the linter can mend
+fmt: _venv
+    ruff check --fix-only
+    ruff format
+
+# Lock the dependencies anew: `lock`, `lock --upgrade`
+lock *ARGS: _venv
+    requirements/lock.sh "$@"

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Every static check, each whether or not the ones before it passed. A tool that this machine lacks is named and passed
+# over; where CI=true that fails.
+set -eu
+cd -- "$(dirname -- "$0")/.."
+PATH=$PWD/.venv/bin:$PATH
+failed=
+
+step() { # name command…
+  name=$1
+  shift
+  printf '== %s\n' "$name"
+  "$@" || failed="$failed\n  $name"
+}
+
+have() { # tool what-for
+  command -v "$1" >/dev/null && return
+  printf '== %s: SKIPPED, no %s here\n' "$2" "$1"
+  if [ "${CI-}" = true ]; then failed="$failed\n  $2 (no $1)"; fi
+  return 1
+}
+
+validate_envoy() { (cd "envoy/$1" && "$envoy" --mode validate -c ../envoy.yaml --log-level error); }
+
+step "ruff check" ruff check
+step "ruff format" ruff format --check
+step mypy mypy extauth scripts services tests observability
+step import-linter lint-imports
+step shellcheck shellcheck dev .ci/run scripts/*.sh requirements/*.sh
+
+envoy=$(python -c 'from scripts.stack import programs; print(programs.envoy())')
+for mode in local compose; do
+  step "envoy, $mode" validate_envoy "$mode"
+done
+
+if have promtool "prometheus configuration"; then
+  step "prometheus configuration" promtool check config observability/prometheus.yml
+  step "alert rules" promtool test rules observability/tests/*.yml
+fi
+
+# Reads the file alone: no engine is asked.
+if [ "${EXTAUTH_COMPOSE-}" = 0 ]; then
+  printf '== compose.yml: SKIPPED, EXTAUTH_COMPOSE=0\n'
+elif have docker compose.yml; then
+  step compose.yml docker compose config --quiet
+fi
+
+[ -z "$failed" ] || { printf '\nFailed:%b\n' "$failed" >&2 && exit 1; }
+printf '\nAll checks passed.\n'

@@ -1,0 +1,79 @@
+#!/bin/sh
+# run.sh up [local | docker [SERVICE…]] | down | status | logs [-f] [PART…]: the stack, in containers or as processes.
+set -eu
+cd -- "$(dirname -- "$0")/.."
+
+say() { printf '%s\n' "$@"; }
+fail() { printf '%s\n' "$*" >&2 && exit 1; }
+
+engine_answers() { command -v docker >/dev/null && docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; }
+runs_local() { ls .run/*.pid >/dev/null 2>&1; }
+runs_docker() { engine_answers && [ -n "$(docker compose ps --all --quiet 2>/dev/null)" ]; }
+stack() { .venv/bin/python -m scripts.stack "$@"; }
+
+up_local() {
+  ./dev --venv
+  stack up
+}
+
+up_docker() {
+  ! runs_local || fail "The local stack runs, and holds the same ports. Stop it first: ./dev down"
+  docker compose up --build --detach --wait "$@"
+  say "" "API:        http://localhost:8080    try: curl -i http://localhost:8080/hello   ./scripts/test.sh" \
+    "Prometheus: http://localhost:9090" "Grafana:    http://localhost:3000" "Stop:       ./dev down"
+}
+
+up() {
+  case ${1-} in
+    local)
+      [ $# -eq 1 ] || fail "up local takes no more words"
+      up_local ;;
+    docker)
+      shift
+      engine_answers || fail "No Docker engine with Compose v2 answers (docker info; docker compose version). Without: ./dev up local"
+      up_docker "$@" ;;
+    "")
+      if engine_answers; then
+        up_docker
+      else
+        say "No Docker engine with Compose v2 answers: starting local processes."
+        up_local
+      fi ;;
+    *) fail "up: nothing, 'local' or 'docker [SERVICE…]', not '$1'" ;;
+  esac
+}
+
+down() {
+  stopped=
+  if runs_local; then stack down && stopped=1; fi
+  if runs_docker; then docker compose down && stopped=1; fi
+  [ -n "$stopped" ] || say "Nothing runs."
+}
+
+status() {
+  if runs_local; then
+    stack status
+  elif runs_docker; then
+    docker compose ps --all
+  else
+    say "Nothing runs. Start with: ./dev up"
+    return 1
+  fi
+}
+
+logs() {
+  if runs_local || ! runs_docker; then
+    [ -x .venv/bin/python ] || fail "No logs yet. Start with: ./dev up"
+    stack logs "$@"
+  else
+    docker compose logs --tail 20 "$@"
+  fi
+}
+
+command=${1-}
+case $command in
+  up | down | status | logs)
+    shift
+    "$command" "$@" ;;
+  *) fail "run.sh up|down|status|logs" ;;
+esac
