@@ -1,0 +1,63 @@
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import NoReturn
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+from tests.compose.project import SERVICES, Project, copy_checkout
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where CI=true: there a silent gap would look like a pass."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[docker.DockerClient]:
+    """An engine with Compose v2, and the shipped ports free."""
+    if os.environ.get("EXTAUTH_COMPOSE") == "0":
+        pytest.skip("EXTAUTH_COMPOSE=0: no engine can be had here, so nothing says that compose.yml works")
+    if shutil.which("docker") is None:
+        missing("no docker command")
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        missing("no Compose v2")
+    try:
+        engine = docker.from_env()
+    except DockerException as error:
+        missing(f"no Docker engine answers: {error}")
+    for port in (8080, 9090):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                engine.close()
+                missing(f"port {port}, which compose.yml publishes, is taken")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def running(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """All but Grafana, healthy. Limits by the hour, so that a slow run refills nothing."""
+    folder = tmp_path_factory.mktemp("checkout")
+    copy_checkout(folder)
+    rules = folder / "envoy/descriptors/api.yaml"
+    rules.write_text(rules.read_text().replace("unit: minute", "unit: hour"))
+    project = Project(folder, client)
+    try:
+        project.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "120", *SERVICES)
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--remove-orphans", "--rmi", "local")
+
+
+@pytest.fixture
+def project(running: Project) -> Project:
+    """The running project, in which nobody has used anything."""
+    running.compose("exec", "-T", "redis", "redis-cli", "flushall")
+    return running
