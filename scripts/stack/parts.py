@@ -1,7 +1,6 @@
 """What the stack is made of: how each part is started, and how it shows that it is ready."""
 
 import http.client
-import os
 import socket
 import sys
 import urllib.parse
@@ -54,7 +53,7 @@ def store(state: Path, socket_path: Path) -> Part:
             except OSError:
                 return False
 
-    settings = {
+    settings: dict[str, str | Path] = {
         "port": "0",
         "unixsocket": socket_path,
         "unixsocketperm": "700",
@@ -74,7 +73,6 @@ def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mappi
     """One replica of the rate limit service."""
     settings = {
         "EXTAUTH_CONFIG": str(root / "envoy" / "descriptors"),
-        **{name: value for name, value in os.environ.items() if name.startswith("EXTAUTH_")},
         **env,
         "EXTAUTH_REDIS_URL": redis_url,
         "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{replica.grpc}",
@@ -105,10 +103,10 @@ def echo(root: Path, ports: Ports) -> Part:
     )
 
 
-def envoy(root: Path, state: Path, ports: Ports) -> Part:
+def envoy(root: Path, state: Path, ports: Ports, ratelimit_timeout_s: float | None) -> Part:
     """The edge. Ready when it is live, finds every extauth replica healthy and passes a request to the API."""
     shipped, copy = root / "envoy", state / "envoy"
-    own_ports = ports != Ports.default()
+    as_shipped = ports == Ports.default() and ratelimit_timeout_s is None
 
     def ready() -> bool:
         if get(ports.envoy_admin, "/ready")[0] != 200:
@@ -122,13 +120,13 @@ def envoy(root: Path, state: Path, ports: Ports) -> Part:
     options = ["--concurrency", "2", "--log-level", "warning", "--disable-hot-restart"]
     return Part(
         "envoy",
-        [programs.envoy(), "-c", "envoy.yaml" if own_ports else "../envoy.yaml", *options],
-        copy if own_ports else shipped / "local",
+        [programs.envoy(), "-c", "../envoy.yaml" if as_shipped else "envoy.yaml", *options],
+        shipped / "local" if as_shipped else copy,
         ready,
         f"http://localhost:{ports.edge}, admin http://127.0.0.1:{ports.envoy_admin}",
         {ports.edge: "the edge", ports.envoy_admin: "admin", ports.envoy_stats: "stats for Prometheus"},
-        host="127.0.0.1" if own_ports else "0.0.0.0",  # noqa: S104 - as the files say
-        prepare=(lambda: render.envoy(shipped, copy, ports)) if own_ports else (lambda: None),
+        host="0.0.0.0" if as_shipped else "127.0.0.1",  # noqa: S104 - as the files say
+        prepare=(lambda: None) if as_shipped else (lambda: render.envoy(shipped, copy, ports, ratelimit_timeout_s)),
     )
 
 

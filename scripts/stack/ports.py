@@ -44,8 +44,9 @@ class Ports:
                 found.append(port)
             if len(found) == count:
                 break
-        pairs = found[5:]
-        return cls(*found[:5], tuple(Replica(*pairs[i : i + 2]) for i in range(0, len(pairs), 2)))
+        edge, envoy_admin, envoy_stats, echo, prometheus, *pairs = found
+        extauth = tuple(Replica(grpc, admin) for grpc, admin in zip(pairs[::2], pairs[1::2], strict=True))
+        return cls(edge, envoy_admin, envoy_stats, echo, prometheus, extauth)
 
 
 def is_taken(host: str, port: int) -> bool:

@@ -6,9 +6,9 @@ started, and only a process that matches both is ours to stop.
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ _POLL_S = 0.02
 
 def _start_time(pid: int) -> str | None:
     """When the process started, in the system's own terms; None where it has ended (a zombie has)."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         try:
             # proc(5), past the command's name, which may hold spaces and brackets: state is field 3, starttime 22.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -47,8 +47,8 @@ class Process:
 
     def pid(self) -> int | None:
         """Its pid while it runs, whoever started it."""
-        if self._child is not None and self._child.poll() is not None:
-            return None  # and poll() has reaped it
+        if self._child is not None:
+            return self._child.pid if self._child.poll() is None else None
         try:
             pid, _, started = self._pid_file.read_text().strip().partition(" ")
         except FileNotFoundError:

@@ -23,7 +23,7 @@ def _endpoint(port: int) -> dict[str, object]:
     return {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
 
 
-def envoy(shipped: Path, target: Path, ports: Ports) -> None:
+def envoy(shipped: Path, target: Path, ports: Ports, ratelimit_timeout_s: float | None) -> None:
     """Write envoy.yaml, cds.yaml and lds.yaml into target: the shipped ones, on other ports and on loopback only."""
     default = Ports.default()
     moved = {
@@ -38,6 +38,8 @@ def envoy(shipped: Path, target: Path, ports: Ports) -> None:
         for mapping in _mappings(document):
             if mapping.get("cluster_name") == "extauth" and "endpoints" in mapping:
                 mapping["endpoints"] = [{"lb_endpoints": [_endpoint(replica.grpc) for replica in ports.extauth]}]
+            if ratelimit_timeout_s is not None and "rate_limit_service" in mapping:
+                mapping["timeout"] = f"{ratelimit_timeout_s}s"
             port = mapping.get("port_value")
             if isinstance(port, int) and port in moved:
                 mapping.update(address="127.0.0.1", port_value=moved[port])

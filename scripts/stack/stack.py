@@ -25,8 +25,10 @@ class Stack:
     """Redis, extauth, echo, Envoy and, where it is installed, Prometheus.
 
     State, pid files and logs stand in `state_dir`, `.run/` unless told otherwise. On the default ports the shipped
-    configuration runs as it is; on others, copies of it. `env` is laid over the EXTAUTH_* variables of this process
-    for the extauth replicas. A part that another Stack object, or an earlier command, started is found by its pid file.
+    configuration runs as it is; on others, copies of it. `env` are the settings of the extauth replicas; without it the
+    EXTAUTH_* variables of this process are. `ratelimit_timeout_s` replaces what Envoy gives extauth for an answer, for
+    tests that count exactly on a machine that may stall. A part that another Stack object, or an earlier command,
+    started is found by its pid file.
     """
 
     def __init__(
@@ -37,12 +39,18 @@ class Stack:
         ports: Ports | None = None,
         env: Mapping[str, str] | None = None,
         prometheus: bool = True,
+        ratelimit_timeout_s: float | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.root = root.resolve()
         self.state = (state_dir or self.root / ".run").absolute()
         self.ports = ports or Ports.default()
-        self._env = dict(env or {})
+        self._env = (
+            {name: value for name, value in os.environ.items() if name.startswith("EXTAUTH_")}
+            if env is None
+            else dict(env)
+        )
+        self._ratelimit_timeout_s = ratelimit_timeout_s
         self._with_prometheus = prometheus
         self._say = say
         self._processes: dict[str, Process] = {}
@@ -134,7 +142,8 @@ class Stack:
         every = [parts.store(self.state, self._socket)]
         for index, replica in enumerate(self.ports.extauth, start=1):
             every.append(parts.extauth(index, replica, self.root, self.redis_url, self._env))
-        every += [parts.echo(self.root, self.ports), parts.envoy(self.root, self.state, self.ports)]
+        every.append(parts.echo(self.root, self.ports))
+        every.append(parts.envoy(self.root, self.state, self.ports, self._ratelimit_timeout_s))
         if self._with_prometheus and (program := programs.prometheus()) is not None:
             every.append(parts.prometheus(program, self.root, self.state, self.ports))
         return every
@@ -143,10 +152,10 @@ class Stack:
         return next(part for part in self._parts() if part.name == name)
 
     def _known(self) -> Sequence[str]:
-        """The parts that have a pid file, the edge first and the store last."""
+        """The parts that may run, the edge first and the store last."""
         first, last = ["envoy"], ["redis"]
-        names = sorted(file.stem for file in self.state.glob("*.pid"))
-        return sorted(names, key=lambda name: (name in last) - (name in first))
+        names = {file.stem for file in self.state.glob("*.pid")} | self._processes.keys()
+        return sorted(sorted(names), key=lambda name: (name in last) - (name in first))
 
     def _start(self, part: Part) -> None:
         part.prepare()

@@ -1,0 +1,101 @@
+"""Stacks on free ports: one that the tests of a module share, and as many of their own as tests ask for."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from scripts.stack import Ports, Stack, StackError, programs
+from tests.e2e.edge import CONFIG, Edge
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Launch(Protocol):
+    """Makes a stack, which the fixture takes down."""
+
+    def __call__(
+        self,
+        *,
+        config: str = CONFIG,
+        lay_out: Callable[[Path, str], Path] = ...,
+        env: Mapping[str, str] | None = None,
+        patient: bool = True,
+    ) -> Edge: ...
+
+
+def _one_file(folder: Path, config: str) -> Path:
+    file = folder / "api.yaml"
+    file.write_text(config)
+    return file
+
+
+@pytest.fixture(scope="session")
+def _programs() -> None:
+    """What the stack runs must be there: on a user's machine these tests are skipped without, in CI they fail."""
+    try:
+        programs.envoy()
+        programs.store()
+    except StackError as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def launch(_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """Start a stack on free ports with a configuration of its own."""
+    stacks: list[Stack] = []
+
+    def start(
+        *,
+        config: str = CONFIG,
+        lay_out: Callable[[Path, str], Path] = _one_file,
+        env: Mapping[str, str] | None = None,
+        patient: bool = True,
+    ) -> Edge:
+        folder = tmp_path_factory.mktemp("descriptors")
+        file = lay_out(folder, config)
+        settings = {"EXTAUTH_CONFIG": str(folder), **(env or {})}
+        if patient:
+            # These tests count exactly: a machine that stalls for a moment must not let a request pass uncounted.
+            settings = {"EXTAUTH_REDIS_TIMEOUT": "10", **settings}
+        stack = Stack(
+            ROOT,
+            tmp_path_factory.mktemp("run"),
+            ports=Ports.free(),
+            env=settings,
+            prometheus=False,
+            ratelimit_timeout_s=20 if patient else None,
+        )
+        stacks.append(stack)
+        stack.up()
+        return Edge(stack, file)
+
+    yield start
+    for stack in stacks:
+        stack.down()
+
+
+@pytest.fixture(scope="module")
+def shared_stack(launch: Launch) -> Edge:
+    """The stack that a module's tests share."""
+    return launch()
+
+
+@pytest.fixture
+async def edge(shared_stack: Edge) -> AsyncIterator[Edge]:
+    """The shared stack with nothing counted. At the end no call of Envoy to extauth may have failed."""
+    with shared_stack.redis() as store:
+        store.flushall()
+    yield shared_stack
+    await no_call_failed(shared_stack)
+
+
+async def no_call_failed(edge: Edge) -> None:
+    """Assert that extauth answered every call, so that every request was counted."""
+    counts = await edge.envoy_ratelimit()
+    assert counts.get("error", 0) == 0
+    assert counts.get("failure_mode_allowed", 0) == 0
