@@ -1,0 +1,1 @@
+"""The HTTP side for operators: metrics, health, the rules in force."""

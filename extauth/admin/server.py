@@ -1,0 +1,78 @@
+"""The admin HTTP server."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from extauth.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What `/readyz` tells: 200 where `ready`, else 503, with `detail` as JSON."""
+
+    ready: bool
+    detail: dict[str, Any]
+
+
+class AdminServer:
+    """Serves `/metrics`, `/healthz`, `/readyz` and `/rules` on `listen`, HOST:PORT."""
+
+    def __init__(
+        self,
+        listen: str,
+        *,
+        metrics: Callable[[], bytes],
+        metrics_type: str,
+        readiness: Callable[[], Awaitable[Readiness]],
+        rules: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._listen = listen
+        self._metrics = metrics
+        self._metrics_type = metrics_type
+        self._readiness = readiness
+        self._rules = rules
+        app = web.Application(client_max_size=1024)
+        app.add_routes(
+            [
+                web.get("/", self._get_index),
+                web.get("/metrics", self._get_metrics),
+                web.get("/healthz", self._get_healthz),
+                web.get("/readyz", self._get_readyz),
+                web.get("/rules", self._get_rules),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+
+    async def start(self) -> None:
+        """Listen; raises SettingsError where the address cannot be had."""
+        await self._runner.setup()
+        host, _, port = self._listen.rpartition(":")
+        try:
+            await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            message = f"EXTAUTH_ADMIN_LISTEN={self._listen}: cannot listen there: {error.strerror}"
+            raise SettingsError(message) from error
+
+    async def stop(self) -> None:
+        """Close the listener and its connections."""
+        await self._runner.cleanup()
+
+    async def _get_index(self, _request: web.Request) -> web.Response:
+        return web.Response(text="extauth: /metrics /healthz /readyz /rules\n")
+
+    async def _get_metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), headers={"Content-Type": self._metrics_type})
+
+    async def _get_healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _get_readyz(self, _request: web.Request) -> web.Response:
+        readiness = await self._readiness()
+        return web.json_response(readiness.detail, status=200 if readiness.ready else 503)
+
+    async def _get_rules(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._rules())

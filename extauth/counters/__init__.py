@@ -1,0 +1,1 @@
+"""Where counts live: the implementations of `limiter.counters.Counters`."""

@@ -1,0 +1,50 @@
+"""Every error that this package raises."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class ExtauthError(Exception):
+    """Base of all errors raised here; its text is fit for an operator to read."""
+
+
+class SettingsError(ExtauthError):
+    """An `EXTAUTH_*` variable is wrong, or what it names cannot be had; the text names variable, value and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a config file; `line` and `column` count from 1, 0 where no place can be named."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.message}" + (f"; {self.fix}" if self.fix else "")
+
+
+class ConfigError(ExtauthError):
+    """The descriptor config cannot be used; `problems` holds all that is wrong, in the order of files and lines."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class InvalidRequestError(ExtauthError):
+    """A call cannot be understood: answered with INVALID_ARGUMENT and this text."""
+
+
+class StoreError(ExtauthError):
+    """The counters' store did not answer, or not with what was asked.
+
+    `kind` is `timeout`, `connection` or `reply`, for metrics.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)

@@ -1,0 +1,1 @@
+"""Decides: from requests to plans, from plans to verdicts. No I/O and no clock of its own."""

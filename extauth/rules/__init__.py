@@ -1,0 +1,1 @@
+"""The descriptor config: from files to the rule that a descriptor hits."""

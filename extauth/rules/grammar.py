@@ -1,0 +1,147 @@
+"""What may stand in a config file.
+
+The models take a file as `load.py` reads it: mappings, lists and `Scalar`s. A scalar keeps the text that stands in
+the file, so that each field decides what it means: `value: 10` is the string "10", `requests_per_unit: 10` a number.
+"""
+
+import re
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from extauth.rules.model import Algorithm, Unit
+
+MAX_REQUESTS_PER_UNIT = 2**32 - 1  # RateLimitResponse.RateLimit.requests_per_unit is a uint32
+
+
+class Scalar(str):
+    """A YAML scalar: its text, and the `tag` that YAML resolved it to (`str`, `int`, `bool`, `float`, …)."""
+
+    __slots__ = ("tag",)
+    tag: str
+
+    def __new__(cls, text: str, tag: str = "str") -> Self:
+        """Wrap `text`."""
+        self = super().__new__(cls, text)
+        self.tag = tag
+        return self
+
+
+def _fail(message: str, fix: str = "") -> NoReturn:
+    raise PydanticCustomError("extauth", "{message}", {"message": message, "fix": fix})
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else f"{str(value)!r}"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        _fail(f"must be a string, not {_kind(value)}")
+    return str(value)
+
+
+def _name(value: object) -> str:
+    return _text(value) or _fail("must not be empty")
+
+
+def _count(value: object) -> int:
+    text = _text(value).replace("_", "")
+    if getattr(value, "tag", "") != "int" or not re.fullmatch(r"\+?\d+", text) or (len(text) > 1 and text[0] == "0"):
+        _fail(f"must be a whole number, not {_kind(value)}", "write decimal digits, as in 10")
+    if int(text) > MAX_REQUESTS_PER_UNIT:
+        _fail(f"must be at most {MAX_REQUESTS_PER_UNIT}, not {text}")
+    return int(text)
+
+
+def _flag(value: object) -> bool:
+    if getattr(value, "tag", "") != "bool":
+        _fail(f"must be true or false, not {_kind(value)}")
+    return str(value).lower() in {"true", "yes", "on"}
+
+
+def _unit(value: object) -> Unit:
+    try:
+        return Unit[_text(value).upper()]
+    except KeyError:
+        _fail(f"invalid unit {_kind(value)}", "write one of " + ", ".join(map(str, Unit)))
+
+
+def _algorithm(value: object) -> Algorithm:
+    try:
+        return Algorithm(_text(value))
+    except ValueError:
+        _fail(f"unknown algorithm {_kind(value)}", "write one of " + ", ".join(Algorithm))
+
+
+def _label(value: object) -> str:
+    if (text := _text(value)) != "path":
+        _fail(f"unknown label {_kind(value)}", "the metrics have one label to fill: path")
+    return text
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Name = Annotated[str, BeforeValidator(_name)]
+Count = Annotated[int, BeforeValidator(_count)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+UnitName = Annotated[Unit, BeforeValidator(_unit)]
+AlgorithmName = Annotated[Algorithm, BeforeValidator(_algorithm)]
+Label = Annotated[Literal["path"], BeforeValidator(_label)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class ReplacesModel(_Model):
+    """`{name: NAME}`: a limit by that name does not apply where this one does."""
+
+    name: Name
+
+
+class RateLimitModel(_Model):
+    """`rate_limit`, and each of `tiers`."""
+
+    unit: UnitName
+    requests_per_unit: Count
+    name: Text = ""
+    replaces: list[ReplacesModel] = Field(default_factory=list)
+    algorithm: AlgorithmName | None = None
+    count_denied: Flag | None = None
+
+
+class DescriptorModel(_Model):
+    """A descriptor: what it matches, its limit or tier, and the descriptors under it."""
+
+    key: Name
+    value: Text = ""
+    rate_limit: RateLimitModel | None = None
+    tier: Name | None = None
+    descriptors: list["DescriptorModel"] = Field(default_factory=list)
+
+
+class FileModel(_Model):
+    """A whole file."""
+
+    domain: Name
+    algorithm: AlgorithmName = Algorithm.FIXED_WINDOW
+    count_denied: Flag | None = None
+    labels: list[Label] = Field(default_factory=list)
+    tiers: dict[Name, RateLimitModel] = Field(default_factory=dict)
+    descriptors: list[DescriptorModel] = Field(default_factory=list)
+
+
+def keys_at(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that may stand in the mapping at `location`, to name the nearest to a misspelt one."""
+    model: Any = FileModel
+    for step in location:
+        if step in {"tiers", "rate_limit"}:
+            model = RateLimitModel
+        elif step in {"descriptors", "replaces"}:
+            model = DescriptorModel if step == "descriptors" else ReplacesModel
+    return list(model.model_fields)

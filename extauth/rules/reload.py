@@ -1,0 +1,111 @@
+"""Reads the config's files and watches them: a whole new RuleSet, or the reason why the old one stays."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import watchfiles
+
+from extauth.errors import ConfigError, Problem
+from extauth.rules.load import MAX_FILE_BYTES, load_rules
+from extauth.rules.model import RuleSet
+
+POLL_MS = 500  # how often to look where the system reports no change, as on network file systems
+SETTLE_S = 0.05  # files that changed this recently may be half written
+
+Signature = tuple[tuple[str, int, int, int, int], ...]
+
+
+def read_rules(path: Path) -> RuleSet:
+    """Read a file, or all `*.yaml` and `*.yml` files of a folder but hidden ones; raises ConfigError."""
+    problems: list[Problem] = []
+    texts: dict[str, str] = {}
+    paths = _files(path)
+    if not paths:
+        fix = "put one there, or set EXTAUTH_CONFIG" if path.is_dir() else "set EXTAUTH_CONFIG to a folder or a file"
+        raise ConfigError([Problem(str(path), 0, 0, "no *.yaml file here" if path.is_dir() else "no such file", fix)])
+    for file in paths:
+        try:
+            if file.stat().st_size > MAX_FILE_BYTES:
+                problems.append(Problem(str(file), 0, 0, f"the file is larger than {MAX_FILE_BYTES} bytes"))
+            else:
+                texts[str(file)] = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            problems.append(Problem(str(file), 0, 0, f"not UTF-8: byte {error.start} is {error.reason}"))
+        except OSError as error:
+            problems.append(Problem(str(file), 0, 0, f"cannot be read: {error.strerror}"))
+    try:
+        rules = load_rules(texts)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return rules
+
+
+async def watch_rules(path: Path, failed: Callable[[ConfigError], None]) -> AsyncIterator[RuleSet]:
+    """Yield a RuleSet each time the files at `path` change for the better; tell `failed` each time for the worse.
+
+    Sees edits in place, renames over a file, and symlinks that are pointed elsewhere (as Kubernetes updates a
+    ConfigMap): the system's change events only make it quicker, every POLL_MS it looks for itself.
+    """
+    seen = _signature(path)
+    async for _ in _wakes(path):
+        now = await _settled(path)
+        if now == seen:
+            continue
+        seen = now
+        try:
+            rules = await asyncio.to_thread(read_rules, path)
+        except ConfigError as error:
+            failed(error)
+        else:
+            yield rules
+
+
+async def _wakes(path: Path) -> AsyncIterator[None]:
+    while True:
+        folder = path if await asyncio.to_thread(path.is_dir) else path.parent
+        try:
+            async for _ in watchfiles.awatch(
+                folder,
+                watch_filter=None,
+                step=20,
+                debounce=100,
+                rust_timeout=POLL_MS,
+                yield_on_timeout=True,
+                recursive=False,
+            ):
+                yield
+        except OSError:  # no such folder at the moment, or no inotify watch left: looking will do
+            await asyncio.sleep(POLL_MS / 1000)
+            yield
+
+
+async def _settled(path: Path) -> Signature:
+    """The files' signature once it has held still for SETTLE_S."""
+    before = _signature(path)
+    while True:
+        await asyncio.sleep(SETTLE_S)
+        after = _signature(path)
+        if after == before:
+            return after
+        before = after
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.suffix in {".yaml", ".yml"} and p.name[0] != "." and p.is_file())
+    return [path] if path.is_file() else []
+
+
+def _signature(path: Path) -> Signature:
+    """What changes when a file does: its name, its inode, its size, and its times in nanoseconds."""
+    signature = []
+    try:
+        for file in _files(path):
+            stat = file.stat()
+            signature.append((file.name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    except OSError:  # it went away meanwhile
+        return ()
+    return tuple(signature)

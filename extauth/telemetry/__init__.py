@@ -1,0 +1,1 @@
+"""Metrics and logs: they consume one fact per batch."""
