@@ -38,8 +38,11 @@ def envoy(shipped: Path, target: Path, ports: Ports, ratelimit_timeout_s: float 
         for mapping in _mappings(document):
             if mapping.get("cluster_name") == "extauth" and "endpoints" in mapping:
                 mapping["endpoints"] = [{"lb_endpoints": [_endpoint(replica.grpc) for replica in ports.extauth]}]
-            if ratelimit_timeout_s is not None and "rate_limit_service" in mapping:
-                mapping["timeout"] = f"{ratelimit_timeout_s}s"
+            if ratelimit_timeout_s is not None:
+                # The time for the whole call, and for one try of it.
+                for beside, name in (("rate_limit_service", "timeout"), ("base_interval", "max_interval")):
+                    if beside in mapping:
+                        mapping[name] = f"{ratelimit_timeout_s}s"
             port = mapping.get("port_value")
             if isinstance(port, int) and port in moved:
                 mapping.update(address="127.0.0.1", port_value=moved[port])

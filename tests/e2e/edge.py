@@ -76,7 +76,7 @@ class Edge:
 
             async def one() -> Answer:
                 async with gate, session.get(path, headers=sent, allow_redirects=False) as response:
-                    return Answer(response.status, dict(response.headers), await response.text())
+                    return Answer(response.status, response.headers, await response.text())
 
             return await asyncio.gather(*(one() for _ in range(count)))
 

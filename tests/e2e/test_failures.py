@@ -2,11 +2,20 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.e2e.conftest import Launch, no_call_failed
 from tests.e2e.edge import FREE, Edge
+
+
+def envoy_finds_all_healthy(edge: Edge) -> Callable[[], Awaitable[bool]]:
+    async def healthy() -> bool:
+        rows = await asyncio.to_thread(edge.stack.status)
+        return next(state for name, state, _ in rows if name == "envoy").startswith("ready")
+
+    return healthy
 
 
 async def test_counting_resumes_after_the_store_was_restarted(launch: Launch) -> None:
@@ -48,34 +57,35 @@ async def test_without_any_extauth_requests_pass(launch: Launch) -> None:
     assert (await edge.envoy_ratelimit())["failure_mode_allowed"] == 4
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
-async def test_requests_are_counted_on_while_a_replica_goes(launch: Launch, sig: signal.Signals) -> None:
+@pytest.mark.parametrize(("sig", "lost"), [(signal.SIGTERM, 0), (signal.SIGKILL, 1)])
+async def test_counting_goes_on_while_a_replica_goes(launch: Launch, sig: signal.Signals, lost: int) -> None:
+    """At most the call in flight is lost, and with an orderly end not even that."""
     edge = launch()
-    sent = 0
+    statuses: list[int] = []
+    done = asyncio.Event()
 
     async def keep_asking() -> None:
-        nonlocal sent
-        while not stopped.is_set():
-            answer = await edge.get(key=FREE)
-            sent += 1
-            assert answer.status == (200 if sent <= 10 else 429)
+        while not done.is_set():
+            statuses.append((await edge.get(key=FREE)).status)
 
-    async def another_ten() -> bool:
-        return sent >= seen + 10
+    async def more_answers(than: int) -> None:
+        async def come() -> bool:
+            return len(statuses) > than + 20
 
-    stopped = asyncio.Event()
+        await edge.until(come, "requests are answered")
+
     async with asyncio.TaskGroup() as group:
         group.create_task(keep_asking())
-        seen = sent
-        await edge.until(another_ten, "requests are answered")
+        await more_answers(0)
         code = await asyncio.to_thread(edge.stack.stop, "extauth-1", sig)
-        seen = sent
-        await edge.until(another_ten, "requests are answered by the replica that is left")
-        stopped.set()
+        await more_answers(len(statuses))
+        done.set()
 
     assert code == (0 if sig == signal.SIGTERM else -signal.SIGKILL)
-    if sig == signal.SIGTERM:
-        await no_call_failed(edge)
+    uncounted = (await edge.envoy_ratelimit()).get("failure_mode_allowed", 0)
+    assert uncounted <= lost
+    assert 10 <= statuses.count(200) <= 10 + uncounted
+    assert set(statuses) == {200, 429}
 
 
 async def test_a_replica_that_comes_back_is_used_again(launch: Launch) -> None:
@@ -95,6 +105,7 @@ async def test_what_a_replica_counted_is_known_to_the_other(launch: Launch) -> N
     edge.stack.stop("extauth-2")
     assert await edge.statuses(6, key=FREE) == [200] * 6
     edge.stack.start("extauth-2")
+    await edge.until(envoy_finds_all_healthy(edge), "Envoy finds the replica healthy again")
     edge.stack.stop("extauth-1")
     assert await edge.statuses(5, key=FREE) == [200] * 4 + [429]
     await no_call_failed(edge)
