@@ -214,8 +214,8 @@ def _limiter() -> list[TimeSeries]:
             "Store failures",
             "Errors at Redis by kind, and what the calls that met one were answered.",
             "reqps",
-            (_or_none(f"sum by (kind) ({_rate('extauth_store_errors_total')})"), "error {{kind}}"),
-            (_or_none(f"sum by (outcome) ({_rate('extauth_store_failure_decisions_total')})"), "decided {{outcome}}"),
+            (f"sum by (kind) ({_rate('extauth_store_errors_total')})", "error {{kind}}"),
+            (f"sum by (outcome) ({_rate('extauth_store_failure_decisions_total')})", "decided {{outcome}}"),
             span=8,
         ),
         _lines(

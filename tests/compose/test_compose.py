@@ -141,9 +141,11 @@ def test_only_what_must_talk_can(project: Project) -> None:
             ("grafana", "prometheus"),
         )
     }
-    [echo] = project.containers("echo")
-    code, _ = inside(echo, "getent", "hosts", "redis")
-    assert code != 0, "the API finds Redis"
+    [redis] = project.containers("redis")
+    [store] = redis.attrs["NetworkSettings"]["Networks"].values()
+    reach_redis = ("timeout", "2", "bash", "-c", f"exec 3<>/dev/tcp/{store['IPAddress']}/6379")
+    reached = {service(one): inside(one, *reach_redis)[0] == 0 for one in project.containers() if one != redis}
+    assert reached == {"extauth": True, "envoy": False, "echo": False, "prometheus": False}
 
 
 def test_prometheus_reaches_both_replicas_and_envoy(project: Project) -> None:
