@@ -67,17 +67,20 @@ class Process:
         partial.write_text(f"{self._child.pid} {_start_time(self._child.pid)}\n")
         partial.replace(self._pid_file)
 
-    def stop(self, sig: signal.Signals = signal.SIGTERM, *, timeout_s: float = 15) -> int | None:
-        """Send the signal, then SIGKILL to what still runs at the deadline.
-
-        Returns the exit code, as subprocess writes it, where this very object started the process; else None.
-        """
+    def send(self, sig: signal.Signals = signal.SIGTERM) -> None:
+        """Send it a signal, if it runs."""
         if (pid := self.pid()) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sig)
-            if not self._ends_within(timeout_s):
-                os.killpg(pid, signal.SIGKILL)
-                self._ends_within(timeout_s)
+
+    def wait(self, timeout_s: float = 15) -> int | None:
+        """Wait for its end after a signal, and kill it if it still runs at the deadline.
+
+        Returns the exit code, as subprocess writes it, where this very object started the process; else None.
+        """
+        if not self._ends_within(timeout_s) and (pid := self.pid()) is not None:
+            os.killpg(pid, signal.SIGKILL)
+            self._ends_within(timeout_s)
         self._pid_file.unlink(missing_ok=True)
         child, self._child = self._child, None
         return None if child is None else child.wait()

@@ -85,8 +85,7 @@ class Stack:
                         self._wait_ready(part, timeout_s)
                         self._say(f"{part.name:<11} {'ready' if part in missing else 'already ran'}: {part.where}")
             except BaseException:
-                for name in reversed(started):
-                    self.process(name).stop()
+                self._stop(started)
                 raise
 
     def down(self) -> list[str]:
@@ -95,8 +94,7 @@ class Stack:
             return []
         with self._locked():
             running = [name for name in self._known() if self.process(name).pid() is not None]
-            for name in self._known():
-                self.process(name).stop()
+            self._stop(self._known())
             self._socket.unlink(missing_ok=True)
             if self._socket.parent != self.state:
                 with contextlib.suppress(OSError):
@@ -112,7 +110,9 @@ class Stack:
 
     def stop(self, name: str, sig: signal.Signals = signal.SIGTERM) -> int | None:
         """Stop one part; returns its exit code where this object started it, else None."""
-        return self.process(name).stop(sig)
+        process = self.process(name)
+        process.send(sig)
+        return process.wait()
 
     def restart(self, name: str, sig: signal.Signals = signal.SIGTERM) -> None:
         """Stop one part and start it again."""
@@ -152,10 +152,17 @@ class Stack:
         return next(part for part in self._parts() if part.name == name)
 
     def _known(self) -> Sequence[str]:
-        """The parts that may run, the edge first and the store last."""
-        first, last = ["envoy"], ["redis"]
-        names = {file.stem for file in self.state.glob("*.pid")} | self._processes.keys()
-        return sorted(sorted(names), key=lambda name: (name in last) - (name in first))
+        """The parts that may run."""
+        return sorted({file.stem for file in self.state.glob("*.pid")} | self._processes.keys())
+
+    def _stop(self, names: Sequence[str]) -> None:
+        """Stop the edge, then all between, then the store, so that nobody misses what it still needs."""
+        for is_in_turn in (lambda n: n == "envoy", lambda n: n not in ("envoy", "redis"), lambda n: n == "redis"):
+            processes = [self.process(name) for name in names if is_in_turn(name)]
+            for process in processes:
+                process.send()
+            for process in processes:
+                process.wait()
 
     def _start(self, part: Part) -> None:
         part.prepare()

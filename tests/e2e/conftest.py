@@ -1,5 +1,6 @@
 """Stacks on free ports: one that the tests of a module share, and as many of their own as tests ask for."""
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -44,9 +45,9 @@ def _programs() -> None:
         pytest.skip(str(missing))
 
 
-@pytest.fixture(scope="module")
-def launch(_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """Start a stack on free ports with a configuration of its own."""
+@contextlib.contextmanager
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """Start stacks on free ports, each with a configuration of its own; take them down at the end."""
     stacks: list[Stack] = []
 
     def start(
@@ -74,15 +75,25 @@ def launch(_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         stack.up()
         return Edge(stack, file)
 
-    yield start
-    for stack in stacks:
-        stack.down()
+    try:
+        yield start
+    finally:
+        for stack in stacks:
+            stack.down()
+
+
+@pytest.fixture
+def launch(_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """Starts a stack for one test."""
+    with launcher(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="module")
-def shared_stack(launch: Launch) -> Edge:
+def shared_stack(_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     """The stack that a module's tests share."""
-    return launch()
+    with launcher(tmp_path_factory) as start:
+        yield start()
 
 
 @pytest.fixture
