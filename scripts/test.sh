@@ -89,7 +89,9 @@ tier() { # name key limit-a-minute requests
   fi
   if ((other > 0)); then verdict=BAD note="$other answered neither 200 nor 429"; fi
   [[ $verdict == ok ]] || misbehaved=1
-  table+=$(printf '%-10s %5d %5d %5d   %-13s %-4s %s' "$name" "$count" "$ok" "$denied" "$expected" "$verdict" "$note")$'\n'
+  local row
+  row=$(printf '%-10s %5d %5d %5d   %-13s %-4s %s' "$name" "$count" "$ok" "$denied" "$expected" "$verdict" "$note")
+  table+="${row%"${row##*[! ]}"}"$'\n'
 }
 
 tier anonymous "" 2 3
