@@ -25,7 +25,7 @@ validate_envoy() { (cd "envoy/$1" && "$envoy" --mode validate -c ../envoy.yaml -
 step "ruff check" ruff check
 step "ruff format" ruff format --check
 step mypy mypy extauth scripts services tests observability
-step import-linter lint-imports
+step import-linter lint-imports --no-logo
 step shellcheck shellcheck dev .ci/run scripts/*.sh requirements/*.sh
 
 envoy=$(python -c 'from scripts.stack import programs; print(programs.envoy())')

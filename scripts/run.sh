@@ -9,12 +9,7 @@ fail() { printf '%s\n' "$*" >&2 && exit 1; }
 engine_answers() { command -v docker >/dev/null && docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; }
 runs_local() { ls .run/*.pid >/dev/null 2>&1; }
 runs_docker() { engine_answers && [ -n "$(docker compose ps --all --quiet 2>/dev/null)" ]; }
-stack() { .venv/bin/python -m scripts.stack "$@"; }
-
-up_local() {
-  ./dev --venv
-  stack up
-}
+stack() { ./dev --venv && .venv/bin/python -m scripts.stack "$@"; }
 
 up_docker() {
   ! runs_local || fail "The local stack runs, and holds the same ports. Stop it first: ./dev down"
@@ -27,7 +22,7 @@ up() {
   case ${1-} in
     local)
       [ $# -eq 1 ] || fail "up local takes no more words"
-      up_local ;;
+      stack up ;;
     docker)
       shift
       engine_answers || fail "No Docker engine with Compose v2 answers (docker info; docker compose version). Without: ./dev up local"
@@ -37,7 +32,7 @@ up() {
         up_docker
       else
         say "No Docker engine with Compose v2 answers: starting local processes."
-        up_local
+        stack up
       fi ;;
     *) fail "up: nothing, 'local' or 'docker [SERVICE…]', not '$1'" ;;
   esac
@@ -63,7 +58,6 @@ status() {
 
 logs() {
   if runs_local || ! runs_docker; then
-    [ -x .venv/bin/python ] || fail "No logs yet. Start with: ./dev up"
     stack logs "$@"
   else
     docker compose logs --tail 20 "$@"

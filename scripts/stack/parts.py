@@ -117,7 +117,16 @@ def envoy(root: Path, state: Path, ports: Ports, ratelimit_timeout_s: float | No
         return len(healthy) == len(flags) == len(ports.extauth) and get(ports.edge, "/healthz")[0] == 200
 
     # Without hot restart it needs no shared memory, which a kill would leave behind.
-    options = ["--concurrency", "2", "--log-level", "warning", "--disable-hot-restart"]
+    # The access log is written every 10 s by default, which is late for who follows it.
+    options = [
+        "--concurrency",
+        "2",
+        "--log-level",
+        "warning",
+        "--disable-hot-restart",
+        "--file-flush-interval-msec",
+        "200",
+    ]
     return Part(
         "envoy",
         [programs.envoy(), "-c", "../envoy.yaml" if as_shipped else "envoy.yaml", *options],

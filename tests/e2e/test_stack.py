@@ -55,7 +55,7 @@ async def test_up_twice_leaves_what_runs_and_restarts_what_died(launch: Launch) 
     second.up()
     assert {name: edge.stack.process(name).pid() for name in names} == pids
 
-    edge.stack.stop("echo")
+    assert edge.stack.stop("echo") == 0
     assert {name: state for name, state, _ in second.status()}["echo"] == "stopped"
     second.up()
     assert (await edge.get()).status == 200

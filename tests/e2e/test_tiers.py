@@ -137,7 +137,12 @@ async def test_a_flushed_script_cache_is_filled_within_the_same_call(edge: Edge)
 async def test_keys_stand_in_no_log_no_counter_and_no_admin_page(edge: Edge) -> None:
     for key in (FREE, "sk-invented-0123456789"):
         await edge.get_many(11, f"/?api_key={key}", key=key)
+    await edge.get("/last")
 
+    async def access_log_is_written() -> bool:
+        return "/last" in edge.stack.logs()["envoy"].read_text()
+
+    await edge.until(access_log_is_written, "Envoy writes its access log")
     with edge.redis() as store:
         shown = {"counters": b"\n".join(store.keys()).decode()}
     for n, replica in enumerate(edge.stack.ports.extauth):
