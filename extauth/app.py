@@ -27,12 +27,20 @@ STORE_CHECK_S = 2
 
 
 async def serve(settings: Settings, environ: dict[str, str]) -> None:
-    """Run until SIGTERM or SIGINT; raises ConfigError or SettingsError where it cannot start."""
+    """Run until SIGTERM or SIGINT; raises ConfigError or SettingsError where it cannot start.
+
+    From the signal on, health checks hear NOT_SERVING while calls are still answered, for the drain delay or until a
+    second signal: the time in which Envoy learns to ask elsewhere. Then calls in flight are answered, and it ends.
+    """
     configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON)
-    stopping = asyncio.Event()
+    stopping, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
         service = Service(settings)
         await service.start(stack)
@@ -42,7 +50,8 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
         logger().info("draining", delay_s=settings.drain_delay)
         service.draining = True
         await service.engine.drain()
-        await asyncio.sleep(settings.drain_delay)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), settings.drain_delay)
     logger().info("stopped")
 
 

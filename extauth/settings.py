@@ -70,8 +70,9 @@ class Settings(BaseModel):
     log_format: LogFormat = Field(LogFormat.CONSOLE, description="console or json")
 
     def shown_redis_url(self) -> str:
-        """The Redis URL without its password."""
-        return re.sub(r"//[^@/]*@", "//***@", self.redis_url.get_secret_value())
+        """The Redis URL without user, password and query, which may hold them too."""
+        url = self.redis_url.get_secret_value().partition("?")[0]
+        return re.sub(r"//.*@", "//***@", url)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

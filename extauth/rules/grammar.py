@@ -51,7 +51,7 @@ def _name(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    text = _text(value).replace("_", "")
+    text = str(value).replace("_", "")
     if getattr(value, "tag", "") != "int" or not re.fullmatch(r"\+?\d+", text) or (len(text) > 1 and text[0] == "0"):
         _fail(f"must be a whole number, not {_kind(value)}", "write decimal digits, as in 10")
     if int(text) > MAX_REQUESTS_PER_UNIT:

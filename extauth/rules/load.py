@@ -155,7 +155,9 @@ class _Reader:
             case _:
                 context = detail.get("ctx", {})
                 message = context.get("message", detail["msg"])
-                self.problem(location, f"{_what(location)} {message}", context.get("fix", ""))
+                if message.startswith("must "):
+                    message = f"{_what(location)} {message}"
+                self.problem(location, message, context.get("fix", ""))
 
     # From the file's model to rules
 

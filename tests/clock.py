@@ -1,0 +1,19 @@
+"""Time under the test's control."""
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+NOON = 1_700_049_600 * SECOND  # 2023-11-15 12:00:00 UTC: the start of a second, minute and hour
+
+
+class Clock:
+    """Microseconds since the epoch, which pass only when told to."""
+
+    def __init__(self, now: int = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def sleep(self, duration_us: int) -> None:
+        self.now += duration_us

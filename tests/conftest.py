@@ -1,0 +1,47 @@
+"""Fixtures that several kinds of tests use."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.stores import SERVERS, Store
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path is short enough for a Unix socket in it."""
+    with tempfile.TemporaryDirectory(prefix="xa") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_store() -> Iterator[Callable[[str], Store]]:
+    """Servers that all tests share, by kind, each started when first asked for: use counter names of your own."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(server: str) -> Store:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xa"))
+            store = Store(server, Path(folder)).start()
+            stack.callback(store.stop)
+            return store
+
+        yield start
+
+
+@pytest.fixture(params=SERVERS)
+def any_store(request: pytest.FixtureRequest, shared_store: Callable[[str], Store]) -> Store:
+    """Each kind of server in turn."""
+    return shared_store(request.param)
+
+
+@pytest.fixture
+def own_store(short_path: Path) -> Iterator[Store]:
+    """A server of the test's own, to be flushed, paused, stopped and started."""
+    store = Store("valkey", short_path).start()
+    yield store
+    store.stop()

@@ -1,0 +1,217 @@
+"""What every implementation of limiter.counters.Counters does."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from extauth.counters.memory import MemoryCounters
+from extauth.counters.redis import RedisCounters, connect
+from extauth.limiter.counters import Counter, Counters, Group, Level, Take, Taken
+from extauth.rules.model import Algorithm, Limit, Unit
+from tests.clock import HOUR, MINUTE, SECOND, Clock
+from tests.stores import SERVERS, Store
+
+Want = tuple[str, Limit] | tuple[str, Limit, int]
+
+
+def gcra(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:
+    return Limit(requests, unit, Algorithm.GCRA, count_denied)
+
+
+def window(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = True) -> Limit:
+    return Limit(requests, unit, Algorithm.FIXED_WINDOW, count_denied)
+
+
+@dataclass
+class Bench:
+    """The counters under test, their clock, and a prefix that no other test uses."""
+
+    counters: Counters
+    clock: Clock
+    prefix: str
+
+    def group(self, *wants: Want, calls: int = 1) -> Group:
+        counters = tuple(Counter(self.prefix + want[0], want[1], want[2] if len(want) > 2 else 1) for want in wants)
+        return Group(Take(counters), calls)
+
+    async def taken(self, *wants: Want, calls: int = 1) -> Taken:
+        (taken,) = await self.counters.take([self.group(*wants, calls=calls)])
+        return taken
+
+    async def take(self, *wants: Want, calls: int = 1) -> int:
+        """How many of so many equal calls, each for all of `wants`, are admitted."""
+        return (await self.taken(*wants, calls=calls)).admitted
+
+
+@pytest.fixture(params=["memory", *SERVERS])
+async def bench(request: pytest.FixtureRequest, shared_store: Callable[[str], Store]) -> AsyncIterator[Bench]:
+    clock = Clock()
+    if request.param == "memory":
+        yield Bench(MemoryCounters(clock), clock, "")
+    else:
+        async with connect(shared_store(request.param).url) as client:
+            yield Bench(RedisCounters(client, 10, clock), clock, secrets.token_hex(8))
+
+
+@pytest.mark.parametrize("limit", [gcra(10), window(10), window(10, count_denied=False)], ids=str)
+async def test_admits_exactly_the_limit(bench: Bench, limit: Limit) -> None:
+    assert [await bench.take(("a", limit)) for _ in range(12)] == [1] * 10 + [0, 0]
+
+
+@pytest.mark.parametrize("limit", [gcra(10), window(10)], ids=str)
+async def test_equal_calls_are_counted_together(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit), calls=7) == 7
+    assert await bench.take(("a", limit), calls=7) == 3
+
+
+@pytest.mark.parametrize("limit", [gcra(10), window(10)], ids=str)
+async def test_a_cost_counts_that_many_hits(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit, 4), calls=3) == 2
+
+
+async def test_what_costs_more_than_is_left_leaves_it_to_others(bench: Bench) -> None:
+    for limit in (gcra(10), window(10, count_denied=False)):
+        name = limit.algorithm
+        assert await bench.take((name, limit, 7)) == 1
+        assert await bench.take((name, limit, 4)) == 0
+        assert await bench.take((name, limit, 3)) == 1
+
+
+async def test_gcra_admits_one_each_emission_interval(bench: Bench) -> None:
+    limit = gcra(10)
+    assert await bench.take(("a", limit), calls=99) == 10
+    bench.clock.sleep(6 * SECOND - 1)
+    assert await bench.take(("a", limit)) == 0
+    bench.clock.sleep(1)
+    assert await bench.take(("a", limit), calls=2) == 1
+
+
+async def test_gcra_is_exact_where_the_interval_is_no_whole_microsecond(bench: Bench) -> None:
+    limit = gcra(7)  # one each 8,571,428 4/7 µs
+    assert await bench.take(("a", limit), calls=99) == 7
+    admitted = 0
+    for _ in range(7):
+        bench.clock.sleep(8_571_428)
+        admitted += await bench.take(("a", limit), calls=99)
+    assert admitted == 6
+    bench.clock.sleep(4)
+    assert await bench.take(("a", limit), calls=99) == 1
+
+
+async def test_gcra_is_exact_above_one_request_a_microsecond(bench: Bench) -> None:
+    limit = gcra(3_000_000, Unit.SECOND)
+    assert await bench.take(("a", limit), calls=9_000_000) == 3_000_000
+    for _ in range(5):
+        bench.clock.sleep(1)
+        assert await bench.take(("a", limit), calls=99) == 3
+
+
+async def test_a_fixed_window_starts_anew_on_the_unit(bench: Bench) -> None:
+    limit = window(3)
+    bench.clock.sleep(59 * SECOND)
+    assert await bench.take(("a", limit), calls=9) == 3
+    bench.clock.sleep(SECOND - 1)
+    assert await bench.take(("a", limit)) == 0
+    bench.clock.sleep(1)
+    assert await bench.take(("a", limit), calls=9) == 3
+
+
+@pytest.mark.parametrize("limit", [gcra(0), window(0), gcra(0, count_denied=True)], ids=str)
+async def test_a_limit_of_zero_admits_nothing(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit), calls=5) == 0
+    bench.clock.sleep(10 * HOUR)
+    assert await bench.take(("a", limit)) == 0
+
+
+async def test_all_counters_must_admit(bench: Bench) -> None:
+    assert await bench.take(("a", gcra(10)), ("b", gcra(3)), ("c", window(5, count_denied=False)), calls=9) == 3
+    assert await bench.take(("a", gcra(10)), calls=99) == 7, "denied calls took nothing"
+    assert await bench.take(("c", window(5, count_denied=False)), calls=99) == 2, "in no counter of theirs"
+
+
+async def test_denied_hits_count_where_the_limit_says_so(bench: Bench) -> None:
+    assert await bench.take(("full", gcra(0)), ("a", window(10)), ("b", gcra(10, count_denied=True)), calls=6) == 0
+    assert await bench.take(("a", window(10)), calls=99) == 4
+    assert await bench.take(("b", gcra(10, count_denied=True)), calls=99) == 4
+
+
+async def test_counted_denials_run_into_debt(bench: Bench) -> None:
+    limit = gcra(10, count_denied=True)
+    assert await bench.take(("a", limit), calls=30) == 10
+    bench.clock.sleep(2 * MINUTE)
+    assert await bench.take(("a", limit)) == 0, "of 30 hits 20 are drained and 10 still fill it"
+    bench.clock.sleep(12 * SECOND)
+    assert await bench.take(("a", limit), calls=9) == 1, "the denied one was counted as well"
+
+
+async def test_debt_is_bounded(bench: Bench) -> None:
+    for limit in (gcra(1, Unit.YEAR, count_denied=True), window(1, Unit.YEAR)):
+        for _ in range(3):
+            assert await bench.take((limit.algorithm, limit, 2**32 - 1), calls=1000) == 0
+
+
+async def test_levels_say_what_was_held_before(bench: Bench) -> None:
+    assert (await bench.taken(("a", gcra(7)), ("b", window(5)), calls=3)).levels == (Level(0, 0), Level(0, MINUTE))
+    bench.clock.sleep(SECOND)
+    levels = (await bench.taken(("a", gcra(7)), ("b", window(5)))).levels
+    assert levels == (Level(3 * 8_571_428 - 1_000_000 + 1, 5), Level(3, 59 * SECOND))  # 3 x 4/7 = 1 5/7
+
+
+async def test_groups_are_taken_one_after_the_other_at_one_instant(bench: Bench) -> None:
+    limit = gcra(10)
+    groups = [bench.group(("a", limit), calls=6), bench.group(("a", limit), ("b", limit), calls=6)]
+    first, second = await bench.counters.take(groups)
+    assert (first.admitted, second.admitted) == (6, 4)
+    assert second.levels == (Level(36 * SECOND, 0), Level(0, 0))
+
+
+async def test_no_group_is_no_call(bench: Bench) -> None:
+    assert await bench.counters.take([]) == []
+
+
+UP_DOWN = [
+    (gcra(10), gcra(20), 10),
+    (gcra(20), gcra(10), 0),
+    (gcra(10), gcra(100, Unit.HOUR), 90),
+    (gcra(100, Unit.HOUR), gcra(110), 10),
+    (gcra(7), gcra(70), 63),
+    (window(10), window(20), 10),
+    (window(20), window(10), 0),
+    (window(10), window(100, Unit.HOUR), 90),
+    (window(100, Unit.HOUR), window(110), 10),
+    (gcra(10), window(30), 20),
+    (window(10), gcra(30), 20),
+    (gcra(0), gcra(5), 5),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "left"), UP_DOWN, ids=str)
+async def test_what_is_used_stays_used_when_the_limit_changes(bench: Bench, old: Limit, new: Limit, left: int) -> None:
+    await bench.take(("a", old), calls=old.requests_per_unit or 1)
+    assert await bench.take(("a", new), calls=999) == left
+
+
+async def test_a_window_carried_into_a_shorter_one_ends_with_it(bench: Bench) -> None:
+    assert await bench.take(("a", window(100, Unit.HOUR)), calls=100) == 100
+    assert await bench.take(("a", window(10))) == 0
+    bench.clock.sleep(MINUTE)
+    assert await bench.take(("a", window(10)), calls=99) == 10
+
+
+async def test_gcra_drains_at_the_old_rate_until_the_limit_changes(bench: Bench) -> None:
+    await bench.take(("a", gcra(10)), calls=10)
+    bench.clock.sleep(30 * SECOND)
+    assert await bench.take(("a", gcra(20)), calls=99) == 15
+
+
+async def test_a_clock_that_steps_back_admits_no_more(bench: Bench) -> None:
+    for limit in (gcra(10), window(10)):
+        assert await bench.take((limit.algorithm, limit), calls=99) == 10
+        bench.clock.sleep(-HOUR)
+        assert await bench.take((limit.algorithm, limit), calls=99) == 0
+
+
+async def test_ping_answers(bench: Bench) -> None:
+    await bench.counters.ping()

@@ -1,0 +1,171 @@
+"""What every gRPC engine does, seen by a grpcio client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescriptor, RateLimitDescriptorEntry
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from extauth.counters.keys import KeyNamer
+from extauth.counters.memory import MemoryCounters
+from extauth.errors import SettingsError, StoreError
+from extauth.limiter.counters import Group, Taken
+from extauth.limiter.limiter import Limiter, OnStoreFailure
+from extauth.limiter.plan import Planner
+from extauth.rules.load import load_rules
+from extauth.rules.matcher import Matcher
+from extauth.transport.batching import Batcher
+from extauth.transport.grpcio import GrpcioServer
+from extauth.transport.rls import SERVICE, decode_request
+from tests.clock import Clock
+
+METHOD = f"/{SERVICE}/ShouldRateLimit"
+CONFIG = """
+domain: api
+algorithm: gcra
+descriptors: [{key: api_key, value: k, rate_limit: {unit: minute, requests_per_unit: 10}}]
+"""
+ENGINES = {"grpcio": GrpcioServer}
+
+
+def call(*entries: tuple[str, str], domain: str = "api", hits: int = 0) -> bytes:
+    descriptors = [RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=k, value=v)]) for k, v in entries]
+    return bytes(RateLimitRequest(domain=domain, descriptors=descriptors, hits_addend=hits))
+
+
+class Switched(MemoryCounters):
+    """Counters that wait while they are held, and fail while they are broken."""
+
+    def __init__(self) -> None:
+        super().__init__(Clock())
+        self.open = asyncio.Event()
+        self.open.set()
+        self.asked = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+        self.asked.set()
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return await super().take(groups)
+
+
+class Engine:
+    """An engine on a Unix socket, its counters, and a client."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.listen = f"unix:{folder}/grpc"
+        self.counters = Switched()
+        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), decode_request, KeyNamer("t"))
+        limiter = Limiter(self.counters, OnStoreFailure.ERROR)
+        self.server = ENGINES[kind](self.listen, planner, Batcher(limiter, lambda _decided, _durations: None))
+        self.channel = grpc.aio.insecure_channel(self.listen)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    async def ask(self, message: bytes, method: str = METHOD) -> RateLimitResponse:
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(method)
+        return RateLimitResponse.parse(await ask(message, timeout=10))
+
+    async def refused(self, message: bytes, method: str = METHOD) -> tuple[grpc.StatusCode, str | None]:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await self.ask(message, method)
+        return raised.value.code(), raised.value.details()
+
+    async def status(self, service: str = "") -> int:
+        response = await self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        return int(response.status)
+
+
+@pytest.fixture(params=list(ENGINES))
+async def engine(request: pytest.FixtureRequest, short_path: Path) -> AsyncIterator[Engine]:
+    engine = Engine(request.param, short_path)
+    await engine.server.start()
+    yield engine
+    await engine.channel.close()
+    await engine.server.stop(0)
+
+
+async def test_it_decides(engine: Engine) -> None:
+    codes = [(await engine.ask(call(("api_key", "k")))).overall_code for _ in range(11)]
+    assert codes == [1] * 10 + [2]
+
+
+async def test_concurrent_calls_admit_exactly_the_limit(engine: Engine) -> None:
+    answers = await asyncio.gather(*(engine.ask(call(("api_key", "k"), hits=h)) for h in [1, 0] * 50))
+    assert sorted(a.overall_code for a in answers) == [1] * 10 + [2] * 90
+
+
+async def test_bytes_that_are_no_text_are_just_another_value(engine: Engine) -> None:
+    message = call(("api_key", "k!")).replace(b"k!", b"k\xff")
+    assert (await engine.ask(message)).overall_code == 1
+
+
+async def test_what_cannot_be_understood_is_an_invalid_argument(engine: Engine) -> None:
+    invalid = grpc.StatusCode.INVALID_ARGUMENT
+    assert await engine.refused(b"\xff") == (invalid, "malformed message: it ends inside a number")
+    assert await engine.refused(call(("a", "b"), domain="")) == (invalid, "the domain must not be empty")
+    assert await engine.refused(call()) == (invalid, "at least one descriptor is needed")
+
+
+async def test_what_is_not_there_is_unimplemented(engine: Engine) -> None:
+    for method in (f"/{SERVICE}/Other", "/other.Service/ShouldRateLimit"):
+        code, _ = await engine.refused(call(), method)
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_messages_are_bounded(engine: Engine) -> None:
+    code, _ = await engine.refused(call(("k", "v" * 70_000)))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_failing_store_fails_the_call_where_that_is_set(engine: Engine) -> None:
+    engine.counters.error = StoreError("timeout", "")
+    unavailable = (grpc.StatusCode.UNAVAILABLE, "the counters' store does not answer")
+    assert await engine.refused(call(("api_key", "k"))) == unavailable
+    engine.counters.error = None
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1
+
+
+async def test_health_is_serving_until_the_drain(engine: Engine) -> None:
+    assert [await engine.status(service) for service in ("", SERVICE)] == [1, 1]
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await engine.status("other")
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    await engine.server.drain()
+    assert [await engine.status(service) for service in ("", SERVICE)] == [2, 2]
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1, "calls are still answered"
+
+
+async def test_calls_in_flight_are_answered_when_it_stops(engine: Engine) -> None:
+    engine.counters.open.clear()
+    pending = asyncio.create_task(engine.ask(call(("api_key", "k"))))
+    await asyncio.wait_for(engine.counters.asked.wait(), 10)
+    stopping = asyncio.create_task(engine.server.stop(10))
+    await asyncio.sleep(0)
+    engine.counters.open.set()
+    assert (await pending).overall_code == 1
+    await stopping
+
+
+async def test_a_caller_that_gives_up_harms_nobody(engine: Engine) -> None:
+    engine.counters.open.clear()
+    pending = asyncio.create_task(engine.ask(call(("api_key", "k"))))
+    await asyncio.wait_for(engine.counters.asked.wait(), 10)
+    pending.cancel()
+    await asyncio.gather(pending, return_exceptions=True)
+    engine.counters.open.set()
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_an_address_that_cannot_be_had_is_named(kind: str, short_path: Path) -> None:
+    engine = Engine(kind, short_path / "missing")
+    with pytest.raises(SettingsError, match=r"EXTAUTH_GRPC_LISTEN=unix:.*: cannot listen there"):
+        await engine.server.start()
+    await engine.channel.close()

@@ -1,0 +1,112 @@
+"""Counters against a Redis that forgets, restarts, stalls, and holds what others put there."""
+
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from extauth.counters.redis import RedisCounters, connect
+from extauth.errors import StoreError
+from extauth.limiter.counters import Counter, Group, Take
+from extauth.rules.model import Algorithm, Limit, Unit
+from tests.stores import Store
+
+LIMITS = [Limit(10, Unit.HOUR, algorithm) for algorithm in Algorithm]
+
+
+@pytest.fixture
+async def client(own_store: Store) -> AsyncIterator[Redis]:
+    async with connect(own_store.url) as client:
+        yield client
+
+
+async def take(counters: RedisCounters, limit: Limit, name: str = "c", calls: int = 1) -> int:
+    (taken,) = await counters.take([Group(Take((Counter(name, limit, 1),)), calls)])
+    return taken.admitted
+
+
+async def test_the_script_survives_a_flush(client: Redis) -> None:
+    counters = RedisCounters(client, 10)
+    assert await take(counters, LIMITS[0], calls=4) == 4
+    await client.script_flush()
+    assert await take(counters, LIMITS[0], calls=99) == 6
+
+
+async def test_a_restart_costs_no_call(client: Redis, own_store: Store) -> None:
+    counters = RedisCounters(client, 10)
+    assert await take(counters, LIMITS[0], calls=99) == 10
+    own_store.stop()
+    own_store.start()
+    assert await take(counters, LIMITS[0], calls=99) == 10
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+async def test_every_counter_expires_when_it_can_matter_no_more(client: Redis, limit: Limit) -> None:
+    counters = RedisCounters(client, 10)
+    assert await take(counters, limit, calls=5) == 5
+    longest_ms = 3_600_000 if limit.algorithm is Algorithm.FIXED_WINDOW else 1_800_001
+    assert 0 < await client.pttl("c") <= longest_ms
+    assert await client.dbsize() == 1
+
+
+async def test_a_denial_writes_nothing(client: Redis) -> None:
+    counters = RedisCounters(client, 10)
+    closed = Limit(0, Unit.HOUR, Algorithm.GCRA, count_denied=False)
+    assert await take(counters, closed) == 0
+    assert await client.dbsize() == 0
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+async def test_a_foreign_value_is_no_count(client: Redis, limit: Limit) -> None:
+    counters = RedisCounters(client, 10)
+    await client.rpush("list", "x")
+    await client.set("text", "hello")
+    await client.set("empty", "")
+    await client.set("negative", "g -5 0 6 1")
+    for name in ("list", "text", "empty", "negative"):
+        assert await take(counters, limit, name, calls=99) == 10
+        assert await take(counters, limit, name) == 0
+
+
+async def test_its_clock_is_the_servers(client: Redis) -> None:
+    seconds, _ = await client.time()
+    counters = RedisCounters(client, 10)
+    await take(counters, Limit(1, Unit.DAY))
+    state = await client.get("c")
+    assert state is not None
+    kind, end_us, used = state.split()
+    assert (kind, used) == (b"f", b"1")
+    assert 0 < int(end_us) - seconds * 1_000_000 <= 86_400 * 1_000_000
+
+
+async def test_a_store_that_stalls_is_a_timeout(client: Redis, own_store: Store) -> None:
+    counters = RedisCounters(client, 0.05)
+    assert await take(RedisCounters(client, 10), LIMITS[0]) == 1
+    own_store.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreError) as raised:
+            await take(counters, LIMITS[0])
+        assert raised.value.kind == "timeout"
+        with pytest.raises(StoreError):
+            await counters.ping()
+    finally:
+        own_store.signal(signal.SIGCONT)
+    assert await take(RedisCounters(client, 10), LIMITS[0]) == 1
+
+
+async def test_a_store_that_is_gone_is_a_connection_error(client: Redis, own_store: Store) -> None:
+    counters = RedisCounters(client, 10)
+    own_store.stop()
+    with pytest.raises(StoreError) as raised:
+        await take(counters, LIMITS[0])
+    assert raised.value.kind == "connection"
+
+
+async def test_a_store_that_refuses_is_a_reply_error(client: Redis) -> None:
+    counters = RedisCounters(client, 10)
+    await client.config_set("maxmemory", 1)
+    with pytest.raises(StoreError) as raised:
+        await take(counters, LIMITS[0])
+    assert raised.value.kind == "reply"
+    await client.config_set("maxmemory", 0)

@@ -1,0 +1,150 @@
+"""Watching the config's files."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from extauth.errors import ConfigError
+from extauth.rules.model import RuleSet
+from extauth.rules.reload import read_rules, watch_rules
+
+OLD = "domain: old"
+NEW = "domain: new"
+BROKEN = "domain: ["
+
+
+class Watched:
+    """Collects what a watch tells."""
+
+    def __init__(self, path: Path) -> None:
+        self.rules: asyncio.Queue[RuleSet] = asyncio.Queue()
+        self.errors: asyncio.Queue[ConfigError] = asyncio.Queue()
+        self._task = asyncio.create_task(self._run(path))
+
+    async def _run(self, path: Path) -> None:
+        async for rules in watch_rules(path, self.errors.put_nowait):
+            self.rules.put_nowait(rules)
+
+    async def domains(self) -> list[str]:
+        """The next rules' domains; they are live within a second."""
+        return list((await asyncio.wait_for(self.rules.get(), 5)).domains)
+
+    async def error(self) -> str:
+        return str(await asyncio.wait_for(self.errors.get(), 5))
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@pytest.fixture
+async def watch() -> AsyncIterator[Callable[[Path], Watched]]:
+    watches: list[Watched] = []
+
+    def start(path: Path) -> Watched:
+        watches.append(Watched(path))
+        return watches[-1]
+
+    yield start
+    for watched in watches:
+        await watched.stop()
+
+
+def in_place(folder: Path, text: str) -> None:
+    (folder / "f.yaml").write_text(text)
+
+
+def by_rename(folder: Path, text: str) -> None:
+    (folder / ".f.yaml.swp").write_text(text)
+    (folder / ".f.yaml.swp").rename(folder / "f.yaml")
+
+
+def by_symlink(folder: Path, text: str) -> None:
+    """As Kubernetes does: f.yaml → ..data/f.yaml, ..data → a folder a version, swapped by a rename."""
+    version = folder / f"..{len(list(folder.iterdir()))}"
+    version.mkdir()
+    (version / "f.yaml").write_text(text)
+    (folder / "..tmp").symlink_to(version.name)
+    (folder / "..tmp").rename(folder / "..data")
+    if not (folder / "f.yaml").is_symlink():
+        (folder / "f.yaml").symlink_to("..data/f.yaml")
+
+
+Write = Callable[[Path, str], None]
+WRITES = pytest.mark.parametrize("write", [in_place, by_rename, by_symlink])
+
+
+@WRITES
+async def test_an_edit_is_seen(tmp_path: Path, watch: Callable[[Path], Watched], write: Write) -> None:
+    write(tmp_path, OLD)
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    write(tmp_path, NEW)
+    assert await watched.domains() == ["new"]
+    write(tmp_path, BROKEN)
+    assert "f.yaml:2:1: not YAML" in await watched.error()
+    write(tmp_path, OLD)
+    assert await watched.domains() == ["old"]
+    assert watched.errors.empty()
+
+
+async def test_one_file_may_be_watched(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    in_place(tmp_path, OLD)
+    (tmp_path / "other.yaml").write_text(BROKEN)
+    watched = watch(tmp_path / "f.yaml")
+    await asyncio.sleep(0)
+    by_rename(tmp_path, NEW)
+    assert await watched.domains() == ["new"]
+
+
+async def test_a_folder_behind_a_symlink_may_be_swapped(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    for name, text in (("a", OLD), ("b", NEW)):
+        (tmp_path / name).mkdir()
+        in_place(tmp_path / name, text)
+    (tmp_path / "live").symlink_to("a")
+    watched = watch(tmp_path / "live")
+    await asyncio.sleep(0)
+    (tmp_path / "next").symlink_to("b")
+    (tmp_path / "next").rename(tmp_path / "live")
+    assert await watched.domains() == ["new"]
+
+
+async def test_a_folder_that_goes_and_comes_back(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    in_place(folder, OLD)
+    watched = watch(folder)
+    await asyncio.sleep(0)
+    folder.rename(tmp_path / "away")
+    assert "no such file" in await watched.error()
+    folder.mkdir()
+    by_rename(folder, NEW)
+    while (domains := await watched.domains()) != ["new"]:
+        assert domains == []
+
+
+async def test_a_touched_or_hidden_file_changes_no_rules(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    in_place(tmp_path, OLD)
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    (tmp_path / ".hidden.yaml").write_text(BROKEN)
+    (tmp_path / "notes.txt").write_text(BROKEN)
+    in_place(tmp_path, NEW)
+    assert await watched.domains() == ["new"]
+    assert watched.errors.empty()
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere: no such file; set EXTAUTH_CONFIG to a folder or a file"):
+        read_rules(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"no \*.yaml file here; put one there, or set EXTAUTH_CONFIG"):
+        read_rules(tmp_path)
+    (tmp_path / "a.yaml").write_bytes(b"domain: \xff")
+    (tmp_path / "b.yaml").write_text(BROKEN)
+    with pytest.raises(ConfigError) as raised:
+        read_rules(tmp_path)
+    first, second = str(raised.value).splitlines()
+    assert first == f"{tmp_path}/a.yaml: not UTF-8: byte 8 is invalid start byte"
+    assert second.startswith(f"{tmp_path}/b.yaml:2:1: not YAML")

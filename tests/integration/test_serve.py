@@ -1,0 +1,189 @@
+"""The command `extauth serve`, as a process."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.stores import Store
+
+KEY = "a-key-nobody-may-see"
+CONFIG = f"""
+domain: api
+descriptors: [{{key: api_key, value: {KEY}, rate_limit: {{unit: minute, requests_per_unit: 1}}}}]
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Served:
+    """One running process."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self.admin_port = free_port()
+        config = folder / "api.yaml"
+        config.write_text(CONFIG)
+        env = {
+            "PATH": os.environ["PATH"],
+            "EXTAUTH_CONFIG": str(config),
+            "EXTAUTH_GRPC_LISTEN": f"unix:{folder}/grpc",
+            "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{self.admin_port}",
+            "EXTAUTH_DRAIN_DELAY": "0",
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "extauth", "serve"], env=env | settings, stdout=log, stderr=log
+            )
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Wait until it holds, for as long as the process runs and 30 seconds at most."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if true():
+                    return
+            except OSError:
+                pass
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+
+    def until_ready(self) -> None:
+        self.until(lambda: self.get("/readyz")[0] == 200)
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
+    started: list[Served] = []
+
+    def start(**settings: str) -> Served:
+        folder = own_store.folder / f"serve{len(started)}"
+        folder.mkdir()
+        started.append(Served(folder, **{"EXTAUTH_REDIS_URL": own_store.url} | settings))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.process.kill()
+        served.process.wait()
+
+
+def test_admin_pages(serve: Callable[..., Served]) -> None:
+    served = serve()
+    served.until_ready()
+    assert json.loads(served.get("/readyz")[1]) == {"status": "ready", "rules": 1, "store": "up"}
+    assert served.get("/healthz") == (200, "ok\n")
+    assert "extauth_rules 1.0" in served.get("/metrics")[1]
+    status, rules = served.get("/rules")
+    assert (status, json.loads(rules)["domains"][0]["descriptors"][0]["value"]) == (200, "a-***")
+    assert KEY not in rules
+    assert served.get("/other")[0] == 404
+
+
+def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served]) -> None:
+    served = serve(EXTAUTH_LOG_FORMAT="json", EXTAUTH_REDIS_ULR="x", EXTAUTH_LOG_LEVEL="debug")
+    served.until_ready()
+    with grpc.insecure_channel(f"unix:{served.folder}/grpc") as channel:
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+        )
+        entry = b"\x0a\x07api_key\x12" + bytes([len(KEY)]) + KEY.encode()
+        descriptor = b"\x0a" + bytes([len(entry)]) + entry
+        for _ in range(20):
+            ask(b"\x0a\x03api\x12" + bytes([len(descriptor)]) + descriptor)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(20) == 0
+    lines = served.lines()
+    (serving,) = (line for line in lines if line["event"] == "serving")
+    assert serving["grpc"] == f"unix:{served.folder}/grpc"
+    assert serving["config"] == str(served.folder / "api.yaml")
+    assert (serving["domains"], serving["rules"]) == (["api"], 1)
+    assert [line["reason"] for line in lines if line["event"] == "unknown_variable"] == [
+        "EXTAUTH_REDIS_ULR is no setting; did you mean EXTAUTH_REDIS_URL?"
+    ]
+    assert len(lines) == 5, "and store_up, draining, stopped: no line a request"
+    assert KEY not in served.log.read_text()
+
+
+def test_sigterm_tells_health_checks_first(serve: Callable[..., Served]) -> None:
+    served = serve(EXTAUTH_DRAIN_DELAY="30")
+    served.until_ready()
+    with grpc.insecure_channel(f"unix:{served.folder}/grpc") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        statuses = health.Watch(health_pb2.HealthCheckRequest())
+        assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
+        served.process.send_signal(signal.SIGTERM)
+        assert next(statuses).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        statuses.cancel()
+    served.until(lambda: served.get("/readyz")[0] == 503)
+    assert served.get("/healthz")[0] == 200
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(20) == 0, "a second signal ends the wait"
+
+
+def test_a_store_that_is_down_is_a_detail(serve: Callable[..., Served], own_store: Store) -> None:
+    own_store.stop()
+    served = serve(EXTAUTH_LOG_FORMAT="json")
+    served.until_ready()
+    served.until(lambda: "extauth_store_up 0.0" in served.get("/metrics")[1])
+    assert json.loads(served.get("/readyz")[1])["store"].startswith("down: no connection to Redis")
+    own_store.start()
+    served.until(lambda: json.loads(served.get("/readyz")[1])["store"] == "up")
+    events = [line["event"] for line in served.lines()]
+    assert events.index("store_down") < events.index("store_up")
+
+
+def failure(served: Served) -> str:
+    assert served.process.wait(30) == 1
+    return served.log.read_text()
+
+
+def test_wrong_settings_stop_the_start_with_a_line_each(serve: Callable[..., Served]) -> None:
+    assert failure(serve(EXTAUTH_ENGINE="go", EXTAUTH_REDIS_TIMEOUT="soon")) == (
+        "EXTAUTH_ENGINE='go' is not allowed; allowed: grpcio\n"
+        "EXTAUTH_REDIS_TIMEOUT='soon' is not allowed; allowed: seconds, above 0 and at most 60\n"
+    )
+
+
+def test_a_wrong_config_stops_the_start(serve: Callable[..., Served], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("domain: d\ndescripters: []")
+    assert failure(serve(EXTAUTH_CONFIG=str(tmp_path))) == (
+        f"{tmp_path}/bad.yaml:2:1: unknown key 'descripters'; did you mean 'descriptors'?\n"
+    )
+
+
+def test_a_taken_port_stops_the_start(serve: Callable[..., Served]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert f"EXTAUTH_ADMIN_LISTEN={address}: cannot listen there: " in failure(serve(EXTAUTH_ADMIN_LISTEN=address))
+        assert f"EXTAUTH_GRPC_LISTEN={address}: cannot listen there" in failure(serve(EXTAUTH_GRPC_LISTEN=address))

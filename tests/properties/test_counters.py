@@ -1,0 +1,127 @@
+"""Random takes against counters in memory, in Redis, and against plain oracles."""
+
+import secrets
+from fractions import Fraction
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extauth.counters.memory import MemoryCounters
+from extauth.counters.redis import RedisCounters, connect
+from extauth.limiter.algorithms import outcome
+from extauth.limiter.counters import Counter, Group, Take
+from extauth.rules.model import Algorithm, Limit, Unit
+from tests.clock import HOUR, Clock
+from tests.stores import Store
+
+UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR)
+limits = st.builds(
+    Limit,
+    st.sampled_from([0, 1, 2, 3, 7, 10, 20, 60, 1000]),
+    st.sampled_from(UNITS),
+    st.sampled_from(Algorithm),
+    st.booleans(),
+)
+costs = st.sampled_from([1, 1, 1, 2, 3, 11])
+pauses = st.sampled_from([0, 0, 1, 999, 1_000_000, 5_999_999, 6_000_000, 61_000_000, HOUR])
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> list[Group]:
+    names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True)
+    made = []
+    for _ in range(draw(st.integers(1, 3))):
+        counters = tuple(Counter(name, draw(limits), draw(costs)) for name in draw(names))
+        made.append(Group(Take(counters), draw(st.integers(1, 5))))
+    return made
+
+
+steps = st.lists(st.tuples(groups(), pauses), min_size=1, max_size=12)
+
+
+def renamed(group: Group, prefix: str) -> Group:
+    return Group(Take(tuple(Counter(prefix + c.name, c.limit, c.cost) for c in group.take.counters)), group.calls)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps)
+async def test_redis_and_memory_do_the_same(any_store: Store, steps: list[tuple[list[Group], int]]) -> None:
+    clock, prefix = Clock(), secrets.token_hex(8)
+    memory = MemoryCounters(clock)
+    async with connect(any_store.url) as client:
+        stored = RedisCounters(client, 10, clock)
+        for batch, pause in steps:
+            named = [renamed(group, prefix) for group in batch]
+            assert await stored.take(named) == await memory.take(named)
+            clock.sleep(pause)
+
+
+class Plain:
+    """One counter, one call at a time, in exact fractions: GCRA as the texts have it, and a window that is counted."""
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.tat = Fraction(0)
+        self.hits: dict[int, int] = {}
+
+    def take(self, now: int, cost: int) -> bool:
+        requests, period = self.limit.requests_per_unit, self.limit.period_us
+        if self.limit.algorithm is Algorithm.GCRA:
+            interval = Fraction(period, requests or 1)
+            tat = max(self.tat, Fraction(now)) + cost * interval
+            fits = tat - now <= requests * interval
+            if fits or self.limit.count_denied:
+                self.tat = tat
+            return fits
+        used = self.hits.get(now // period, 0) + cost
+        if used <= requests or self.limit.count_denied:
+            self.hits[now // period] = used
+        return used <= requests
+
+
+@settings(max_examples=300, deadline=None)
+@given(limit=limits, calls=st.lists(st.tuples(costs, st.integers(1, 4), pauses), min_size=1, max_size=30))
+async def test_memory_decides_as_the_plain_algorithm(limit: Limit, calls: list[tuple[int, int, int]]) -> None:
+    clock, plain = Clock(), Plain(limit)
+    memory = MemoryCounters(clock)
+    for cost, equal, pause in calls:
+        (taken,) = await memory.take([Group(Take((Counter("c", limit, cost),)), equal)])
+        assert [i < taken.admitted for i in range(equal)] == [plain.take(clock(), cost) for _ in range(equal)]
+        clock.sleep(pause)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps=steps)
+async def test_a_group_is_as_good_as_its_calls_one_by_one(steps: list[tuple[list[Group], int]]) -> None:
+    clock = Clock()
+    together, single = MemoryCounters(clock), MemoryCounters(clock)
+    for batch, pause in steps:
+        for group, taken in zip(batch, await together.take(batch), strict=True):
+            for call in range(group.calls):
+                (one,) = await single.take([Group(group.take, 1)])
+                assert (call < taken.admitted) == (one.admitted == 1)
+                for counter, level, level_of_one in zip(group.take.counters, taken.levels, one.levels, strict=True):
+                    told = outcome(counter, level, call, taken.admitted)
+                    assert told == outcome(counter, level_of_one, 0, one.admitted)
+        clock.sleep(pause)
+
+
+@settings(max_examples=200, deadline=None)
+@given(limit=limits, cost=costs, calls=st.lists(pauses, min_size=1, max_size=30))
+async def test_who_waits_as_told_is_admitted_and_not_before(limit: Limit, cost: int, calls: list[int]) -> None:
+    clock = Clock()
+    memory = MemoryCounters(clock)
+    counter = Counter("c", Limit(limit.requests_per_unit, limit.unit, limit.algorithm, count_denied=False), cost)
+
+    async def retry_after_us() -> int | None:
+        (taken,) = await memory.take([Group(Take((counter,)), 1)])
+        return outcome(counter, taken.levels[0], 0, taken.admitted).retry_after_us if not taken.admitted else 0
+
+    for pause in calls:
+        wait = await retry_after_us()
+        if wait:
+            clock.sleep(wait - 1)
+            assert await retry_after_us() == 1
+            clock.sleep(1)
+            assert await retry_after_us() == 0
+        clock.sleep(pause)

@@ -1,0 +1,69 @@
+"""Our reader of requests beside envoy-data-plane's."""
+
+from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
+    RateLimitDescriptor,
+    RateLimitDescriptorEntry,
+    RateLimitDescriptorRateLimitOverride,
+)
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extauth.counters.keys import KeyNamer
+from extauth.errors import InvalidRequestError
+from extauth.limiter.request import Entry, Request
+from extauth.transport.rls import decode_request
+
+text = st.text(max_size=20)
+entries = st.lists(st.builds(RateLimitDescriptorEntry, key=text, value=text), max_size=4)
+overrides = st.none() | st.builds(RateLimitDescriptorRateLimitOverride, requests_per_unit=st.integers(0, 2**32 - 1))
+descriptors = st.builds(RateLimitDescriptor, entries=entries, limit=overrides, is_negative_hits=st.booleans())
+requests = st.builds(
+    RateLimitRequest,
+    domain=text,
+    descriptors=st.lists(descriptors, max_size=4),
+    hits_addend=st.integers(0, 2**32 - 1),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests)
+def test_it_reads_what_envoy_data_plane_writes(request: RateLimitRequest) -> None:
+    assert decode_request(bytes(request)) == Request(
+        request.domain,
+        tuple(tuple(Entry(e.key, e.value) for e in d.entries) for d in request.descriptors),
+        request.hits_addend or 1,
+    )
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.binary(max_size=80) | requests.flatmap(lambda r: _mutated(bytes(r))))
+def test_any_bytes_are_a_request_or_an_invalid_one(message: bytes) -> None:
+    try:
+        request = decode_request(message)
+    except InvalidRequestError:
+        return
+    assert 1 <= request.hits_addend < 2**32
+    for descriptor in request.descriptors:
+        KeyNamer("x")(request.domain, descriptor)
+
+
+def _mutated(message: bytes) -> st.SearchStrategy[bytes]:
+    def mutate(edits: list[tuple[int, int]]) -> bytes:
+        mutable = bytearray(message or b"\0")
+        for place, byte in edits:
+            mutable[place % len(mutable)] = byte
+        return bytes(mutable)
+
+    return st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4).map(mutate)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(
+        st.tuples(text, st.lists(st.tuples(text, text), max_size=3).map(tuple)), min_size=2, max_size=6, unique=True
+    )
+)
+def test_two_descriptors_never_share_a_counter(descriptors: list[tuple[str, tuple[tuple[str, str], ...]]]) -> None:
+    namer = KeyNamer("x", "s")
+    assert len({namer(domain, entries) for domain, entries in descriptors}) == len(descriptors)

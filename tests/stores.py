@@ -1,0 +1,79 @@
+"""Real Redis-compatible servers for tests, on Unix sockets."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from scripts.stack import StackError, programs
+
+SERVERS = ("valkey", "redis")
+
+
+def _program(server: str) -> Path:
+    if server == "redis":
+        path = shutil.which("redis-server")
+        missing = "no redis-server on PATH (Debian: apt install redis-server)"
+    else:
+        try:
+            path = str(programs.store())
+        except StackError as error:
+            path, missing = None, str(error)
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    return Path(path)
+
+
+class Store:
+    """A server that keeps nothing on disk; `stop` and `start` make it forget everything."""
+
+    def __init__(self, server: str, folder: Path, *arguments: str) -> None:
+        self.program = _program(server)
+        self.folder = folder
+        self.socket = folder / "s"
+        self.url = f"unix://{self.socket}"
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Store":
+        """Start, and return when it answers."""
+        argv: list[str | Path] = [
+            self.program,
+            "--port",
+            "0",
+            "--unixsocket",
+            self.socket,
+            "--save",
+            "",
+            *self._arguments,
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(argv, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        with redis.Redis.from_url(self.url) as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.ConnectionError:
+                    assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                    time.sleep(0.01)
+                else:
+                    return self
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+            self._process = None
+
+    def signal(self, number: int) -> None:
+        """Send the server a signal: to pause it, say."""
+        assert self._process is not None
+        self._process.send_signal(number)

@@ -1,0 +1,244 @@
+"""From calls to verdicts, on counters in memory."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from extauth.counters.keys import KeyNamer
+from extauth.counters.memory import MemoryCounters
+from extauth.errors import InvalidRequestError, StoreError
+from extauth.limiter.counters import Group, Taken
+from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Tally
+from extauth.limiter.plan import Plan, Planner
+from extauth.limiter.request import Entry, Request
+from extauth.limiter.verdict import Code, DescriptorStatus, Labels, Verdict
+from extauth.rules.load import load_rules
+from extauth.rules.matcher import Matcher
+from tests.clock import MINUTE, SECOND, Clock
+
+CONFIG = """
+domain: api
+algorithm: gcra
+labels: [path]
+tiers:
+  anonymous: {unit: minute, requests_per_unit: 2}
+  free: {unit: minute, requests_per_unit: 10, replaces: [{name: anonymous}]}
+  premium: {unit: minute, requests_per_unit: 20, replaces: [{name: anonymous}, {name: burst}]}
+descriptors:
+  - {key: api_key, value: free, tier: free}
+  - {key: api_key, value: premium, tier: premium}
+  - {key: address, tier: anonymous}
+  - {key: global, rate_limit: {unit: hour, requests_per_unit: 5, algorithm: fixed_window}}
+  - {key: burst, rate_limit: {unit: second, requests_per_unit: 3, name: burst, replaces: [{name: free}]}}
+  - {key: closed, rate_limit: {unit: day, requests_per_unit: 0}}
+"""
+
+
+def request(*descriptors: str, hits: int = 1, domain: str = "api") -> bytes:
+    """A call's message, in this test's own writing: `key=value` a descriptor."""
+    return json.dumps([domain, descriptors, hits]).encode()
+
+
+def decode(message: bytes) -> Request:
+    domain, descriptors, hits = json.loads(message)
+    return Request(domain, tuple((Entry(*text.split("=")),) for text in descriptors), hits)
+
+
+class Service:
+    """Planner, limiter and counters, as the app puts them together."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.counters = MemoryCounters(self.clock)
+        self.limiter = Limiter(self.counters)
+        self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), decode, KeyNamer("t"))
+
+    async def batch(self, *messages: bytes) -> Decided:
+        return await self.limiter.decide([self.planner.plan(message) for message in messages])
+
+    async def one(self, *descriptors: str, hits: int = 1) -> Verdict:
+        (verdict,) = (await self.batch(request(*descriptors, hits=hits))).verdicts
+        assert verdict is not None
+        return verdict
+
+    async def codes(self, *descriptors: str, calls: int) -> list[int]:
+        return [(await self.one(*descriptors)).code for _ in range(calls)]
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+async def test_tiers(service: Service) -> None:
+    assert await service.codes("address=1.2.3.4/32", "path=/", calls=3) == [1, 1, 2]
+    assert await service.codes("api_key=free", "address=1.2.3.4/32", "path=/", calls=11) == [1] * 10 + [2]
+    assert await service.codes("api_key=premium", "address=1.2.3.4/32", "path=/", calls=21) == [1] * 20 + [2]
+    assert await service.codes("api_key=invented", "address=1.2.3.4/32", "path=/", calls=1) == [2]
+    assert await service.codes("api_key=invented", "address=5.6.7.8/32", "path=/", calls=3) == [1, 1, 2]
+
+
+async def test_statuses_stand_in_the_descriptors_order(service: Service) -> None:
+    verdict = await service.one("address=a", "api_key=free", "path=/", "global=1", "unheard=of")
+    free, hourly = (service.planner.matcher.match("api", [e]).limit for e in (("api_key", "free"), ("global", "1")))  # type: ignore[union-attr]
+    assert verdict.statuses == (
+        DescriptorStatus(Code.OK),  # replaced
+        DescriptorStatus(Code.OK, free, 9, 6 * SECOND),
+        DescriptorStatus(Code.OK),
+        DescriptorStatus(Code.OK, hourly, 4, 60 * MINUTE),
+        DescriptorStatus(Code.OK),
+    )
+    assert verdict.tier == "free"
+
+
+async def test_a_denial_says_what_is_exceeded_and_for_how_long(service: Service) -> None:
+    await service.codes("api_key=free", "global=1", calls=5)
+    verdict = await service.one("api_key=free", "global=1")
+    assert (verdict.code, verdict.tier) == (Code.OVER_LIMIT, "free")
+    assert str(verdict.exceeded) == "5 per hour"
+    assert verdict.retry_after_us == 60 * MINUTE
+    assert [(s.code, s.remaining, s.reset_us) for s in verdict.statuses] == [
+        (Code.OK, 5, 30 * SECOND),
+        (Code.OVER_LIMIT, 0, 60 * MINUTE),
+    ]
+
+
+async def test_a_denial_waits_for_this_cost(service: Service) -> None:
+    await service.one("api_key=free", hits=8)
+    verdict = await service.one("api_key=free", hits=5)
+    assert verdict.retry_after_us == 18 * SECOND
+    assert [(s.remaining, s.reset_us) for s in verdict.statuses] == [(0, 48 * SECOND)]
+    service.clock.sleep(18 * SECOND)
+    assert (await service.one("api_key=free", hits=5)).code is Code.OK
+
+
+@pytest.mark.parametrize(("descriptor", "hits"), [("api_key=free", 11), ("global=1", 6), ("closed=1", 1)])
+async def test_what_never_fits_is_not_told_to_come_again(service: Service, descriptor: str, hits: int) -> None:
+    verdict = await service.one(descriptor, hits=hits)
+    assert (verdict.code, verdict.retry_after_us) == (Code.OVER_LIMIT, None)
+
+
+async def test_the_longest_wait_is_reported(service: Service) -> None:
+    await service.codes("burst=1", calls=3)
+    await service.codes("global=1", calls=5)
+    assert str((await service.one("burst=1", "global=1")).exceeded) == "5 per hour"
+    assert str((await service.one("burst=1", "closed=1", "global=1")).exceeded) == "0 per day"
+
+
+async def test_replaces_does_not_chain(service: Service) -> None:
+    """Premium replaces burst, which replaces free: both are dropped, and so is anonymous."""
+    verdict = await service.one("address=a", "api_key=free", "burst=1", "api_key=premium")
+    assert [s.limit and s.limit.name for s in verdict.statuses] == [None, None, None, "premium"]
+    assert verdict.tier == "premium"
+
+
+async def test_the_first_tier_that_nothing_replaced_is_named(service: Service) -> None:
+    assert (await service.one("api_key=premium", "api_key=free")).tier == "premium"
+    assert (await service.one("global=1")).tier is None
+
+
+async def test_the_same_counter_twice_counts_twice(service: Service) -> None:
+    verdict = await service.one("api_key=free", "api_key=free")
+    assert [s.remaining for s in verdict.statuses] == [8, 8]
+
+
+async def test_a_batch_answers_equal_calls_in_order_of_arrival(service: Service) -> None:
+    anonymous, free = request("address=a", "path=/a"), request("api_key=free")
+    decided = await service.batch(anonymous, free, anonymous, anonymous, free)
+    verdicts = [v for v in decided.verdicts if v]
+    assert [v.code for v in verdicts] == [1, 1, 1, 2, 1]
+    assert [v.statuses[0].remaining for v in verdicts] == [1, 9, 0, 0, 8]
+    assert decided.tallies == [Tally(Labels("/a", "anonymous"), 2, 1), Tally(Labels("none", "free"), 2, 0)]
+
+
+async def test_calls_without_limits_ask_no_store() -> None:
+    service = Service()
+    service.limiter = Limiter(Broken(), OnStoreFailure.ERROR)
+    decided = await service.batch(request("path=/"), request("a=b", domain="unknown"), request("path=/\udcff"))
+    assert [v and v.code for v in decided.verdicts] == [1, 1, 1]
+    assert decided.store_error is None
+    assert [t.labels.path for t in decided.tallies] == ["/", "none", "/\\udcff"]
+
+
+class Broken:
+    """A store that never answers."""
+
+    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+        raise StoreError("timeout", "no answer")
+
+    async def ping(self) -> None:
+        raise StoreError("timeout", "no answer")
+
+
+@pytest.mark.parametrize(
+    ("on_store_failure", "code", "tally"),
+    [
+        (OnStoreFailure.ALLOW, Code.OK, [Tally(Labels("/", "free"), 2, 0)]),
+        (OnStoreFailure.DENY, Code.OVER_LIMIT, [Tally(Labels("/", "free"), 0, 2)]),
+        (OnStoreFailure.ERROR, None, []),
+    ],
+)
+async def test_a_store_that_fails(
+    service: Service, on_store_failure: OnStoreFailure, code: Code | None, tally: list[Tally]
+) -> None:
+    service.limiter = Limiter(Broken(), on_store_failure)
+    call = request("api_key=free", "address=a", "path=/")
+    decided = await service.batch(call, request("path=/"), call)
+    assert [v and v.code for v in decided.verdicts] == [code, Code.OK, code]
+    assert decided.failed == 2
+    assert decided.store_error is not None
+    assert [t for t in decided.tallies if t.labels.tier == "free"] == tally
+    if verdict := decided.verdicts[0]:
+        assert verdict.statuses == (
+            DescriptorStatus(verdict.code),
+            DescriptorStatus(Code.OK),
+            DescriptorStatus(Code.OK),
+        )
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (request("a=b", domain=""), "the domain must not be empty"),
+        (request(), "at least one descriptor is needed"),
+    ],
+)
+def test_invalid_requests(service: Service, message: bytes, text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=text):
+        service.planner.plan(message)
+
+
+def test_equal_messages_have_one_plan_until_the_rules_change(service: Service) -> None:
+    planner, message = service.planner, request("api_key=free")
+    plan = planner.plan(message)
+    assert planner.plan(bytes(bytearray(message))) is plan
+    planner.swap(Matcher(load_rules({"f.yaml": "domain: api"})))
+    assert planner.plan(message).take.counters == ()
+
+
+def test_the_memo_is_bounded() -> None:
+    decoded: list[bytes] = []
+
+    def counted(message: bytes) -> Request:
+        decoded.append(message)
+        return decode(message)
+
+    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), counted, KeyNamer("t"), memo_size=10)
+    messages = [request(f"address={i}") for i in range(30)]
+    plans: list[Plan] = [planner.plan(message) for message in messages]
+    assert planner.plan(messages[-1]) is plans[-1]
+    assert planner.plan(messages[0]) is not plans[0]
+    assert len(decoded) == 31
+
+
+async def test_memory_counters_are_bounded() -> None:
+    service = Service()
+    service.limiter = Limiter(counters := MemoryCounters(service.clock, max_counters=10))
+    for i in range(30):
+        await service.one(f"address={i}")
+    assert len(counters) == 10
+    assert (await service.one("address=29")).statuses[0].remaining == 0
+    service.clock.sleep(MINUTE)
+    await service.one("address=new")
+    assert len(counters) == 1

@@ -1,0 +1,236 @@
+"""What a config file says, and what is said of one that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from extauth.errors import ConfigError
+from extauth.rules.load import load_rules
+from extauth.rules.model import Algorithm, Domain, Limit, Rule, RuleSet, Tier, Unit
+
+SHIPPED = Path(__file__).parents[2] / "envoy/descriptors/api.yaml"
+
+
+def load(text: str) -> Domain:
+    (domain,) = load_rules({"f.yaml": text}).domains.values()
+    return domain
+
+
+def test_the_shipped_file() -> None:
+    domain = load(SHIPPED.read_text())
+    anonymous = Limit(2, Unit.MINUTE, Algorithm.GCRA, count_denied=False, name="anonymous")
+    free = Limit(10, Unit.MINUTE, Algorithm.GCRA, count_denied=False, name="free", replaces=("anonymous",))
+    premium = Limit(20, Unit.MINUTE, Algorithm.GCRA, count_denied=False, name="premium", replaces=("anonymous",))
+    assert domain.name == "api"
+    assert domain.labels == ("path",)
+    assert domain.tiers == (Tier("anonymous", anonymous), Tier("free", free), Tier("premium", premium))
+    assert [(r.key, r.value, r.tier, r.limit) for r in domain.rules] == [
+        ("api_key", "free-tier-key", "free", free),
+        ("api_key", "premium-tier-key", "premium", premium),
+        ("masked_remote_address", None, "anonymous", anonymous),
+    ]
+
+
+def test_a_plain_reference_file() -> None:
+    text = """
+domain: mongo_cps
+descriptors:
+  - key: database
+    value: users
+    rate_limit: {unit: SECOND, requests_per_unit: 500, name: users, replaces: [{name: all}]}
+    descriptors:
+      - key: table
+        rate_limit:
+          unit: week
+          requests_per_unit: 5
+  - key: database
+    value:
+"""
+    assert load(text).rules == (
+        Rule(
+            "database",
+            "users",
+            Limit(500, Unit.SECOND, Algorithm.FIXED_WINDOW, count_denied=True, name="users", replaces=("all",)),
+            rules=(Rule("table", None, Limit(5, Unit.WEEK), file="f.yaml", line=8),),
+            file="f.yaml",
+            line=4,
+        ),
+        Rule("database", None, None, file="f.yaml", line=12),
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "own", "algorithm", "count_denied"),
+    [
+        ("", "", Algorithm.FIXED_WINDOW, True),
+        ("algorithm: gcra", "", Algorithm.GCRA, False),
+        ("algorithm: gcra", ", algorithm: fixed_window", Algorithm.FIXED_WINDOW, True),
+        ("", ", algorithm: gcra", Algorithm.GCRA, False),
+        ("count_denied: false", "", Algorithm.FIXED_WINDOW, False),
+        ("algorithm: gcra\ncount_denied: true", "", Algorithm.GCRA, True),
+        ("count_denied: true", ", count_denied: no", Algorithm.FIXED_WINDOW, False),
+    ],
+)
+def test_defaults_of_the_file_and_of_the_algorithm(
+    head: str, own: str, algorithm: Algorithm, count_denied: bool
+) -> None:
+    limit = (
+        load(f"domain: d\n{head}\ndescriptors: [{{key: k, rate_limit: {{unit: day, requests_per_unit: 1{own}}}}}]")
+        .rules[0]
+        .limit
+    )
+    assert limit == Limit(1, Unit.DAY, algorithm, count_denied)
+
+
+def test_values_are_the_text_that_stands_there() -> None:
+    text = "domain: d\ndescriptors: [{key: k, value: 010}, {key: k, value: yes}, {key: k, value: 1.50}]"
+    assert [rule.value for rule in load(text).rules] == ["010", "yes", "1.50"]
+
+
+def test_several_files() -> None:
+    rules = load_rules({"b.yaml": "domain: b", "a.yaml": "domain: a\ndescriptors: [{key: k}, {key: l}]"})
+    assert sorted(rules.domains) == ["a", "b"]
+    assert [rule.key for rule in rules] == ["k", "l"]
+    assert len(rules) == 2
+
+
+def test_rules_are_walked_outer_before_inner() -> None:
+    text = "domain: d\ndescriptors: [{key: a, descriptors: [{key: b}]}, {key: c}]"
+    assert [rule.key for rule in load_rules({"f.yaml": text})] == ["a", "b", "c"]
+
+
+LIMIT = "{unit: minute, requests_per_unit: 1}"
+MISTAKES = {
+    "an empty file": ("", "f.yaml: the file must be a mapping"),
+    "not YAML": ("domain: [", "f.yaml:2:1: not YAML: while parsing a flow node did not find expected node content"),
+    "two documents": (
+        "domain: a\n---\ndomain: b",
+        "f.yaml:2:1: not YAML: expected a single document in the stream but found another document",
+    ),
+    "a list for a file": ("- domain: a", "f.yaml:1:1: the file must be a mapping"),
+    "no domain": ("descriptors: []", "f.yaml:1:1: 'domain' is missing; add domain: …"),
+    "an empty domain": ("domain: ''", "f.yaml:1:9: 'domain' must not be empty"),
+    "a misspelt key": (
+        "domain: d\ndescripters: []",
+        "f.yaml:2:1: unknown key 'descripters'; did you mean 'descriptors'?",
+    ),
+    "a key like no other": (
+        "domain: d\ndescriptors: [{key: k, xyz: 1}]",
+        "f.yaml:2:24: unknown key 'xyz'; the keys here are key, value, rate_limit, tier, descriptors",
+    ),
+    "a misspelt key in a limit": (
+        "domain: d\ndescriptors: [{key: k, rate_limit: {units: day, requests_per_unit: 1}}]",
+        "f.yaml:2:36: 'unit' is missing; add unit: …\nf.yaml:2:37: unknown key 'units'; did you mean 'unit'?",
+    ),
+    "a key that is a number": ("domain: d\n1: 2", "f.yaml:2:1: a key must be a string; quote it"),
+    "a key twice": (
+        "domain: d\ndomain: e",
+        "f.yaml:2:1: the key 'domain' stands twice in one mapping; keep one of the two",
+    ),
+    "no descriptor key": ("domain: d\ndescriptors: [{value: v}]", "f.yaml:2:15: 'key' is missing; add key: …"),
+    "an empty descriptor key": ("domain: d\ndescriptors: [{key: ''}]", "f.yaml:2:21: 'key' must not be empty"),
+    "a descriptor that is none": (
+        "domain: d\ndescriptors: [k]",
+        "f.yaml:2:15: each item of 'descriptors' must be a mapping",
+    ),
+    "descriptors that are no list": (
+        "domain: d\ndescriptors: {key: k}",
+        "f.yaml:2:14: 'descriptors' must be a list; start each item with '- '",
+    ),
+    "a descriptor twice": (
+        "domain: d\ndescriptors:\n- {key: k, value: v}\n- {key: k}\n- {key: k, value: v}",
+        "f.yaml:5:3: the descriptor k with value 'v' already stands on line 3; keep one of the two",
+    ),
+    "an invalid unit": (
+        "domain: d\ndescriptors: [{key: k, rate_limit: {unit: foo, requests_per_unit: 1}}]",
+        "f.yaml:2:43: invalid unit 'foo'; write one of second, minute, hour, day, week, month, year",
+    ),
+    "a negative number": (
+        "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: -1}}]",
+        "f.yaml:2:67: 'requests_per_unit' must be a whole number, not '-1'; write decimal digits, as in 10",
+    ),
+    "a number that is too large": (
+        "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 4294967296}}]",
+        "f.yaml:2:67: 'requests_per_unit' must be at most 4294967295, not 4294967296",
+    ),
+    "a number that is a string": (
+        "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: '1'}}]",
+        "f.yaml:2:67: 'requests_per_unit' must be a whole number, not '1'; write decimal digits, as in 10",
+    ),
+    "a number that is a list": (
+        "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: [1]}}]",
+        "f.yaml:2:67: 'requests_per_unit' must be a whole number, not a list; write decimal digits, as in 10",
+    ),
+    "an unknown algorithm": (
+        "domain: d\nalgorithm: leaky",
+        "f.yaml:2:12: unknown algorithm 'leaky'; write one of fixed_window, gcra",
+    ),
+    "a flag that is none": ("domain: d\ncount_denied: 1", "f.yaml:2:15: 'count_denied' must be true or false, not '1'"),
+    "an unknown label": (
+        "domain: d\nlabels: [method]",
+        "f.yaml:2:10: unknown label 'method'; the metrics have one label to fill: path",
+    ),
+    "a rule for a label": (
+        f"domain: d\nlabels: [path]\ndescriptors: [{{key: path, rate_limit: {LIMIT}}}]",
+        "f.yaml:3:21: 'path' is one of `labels`, so no rule of its own can apply; remove the rule, or the label",
+    ),
+    "an unknown tier": (
+        f"domain: d\ntiers: {{premium: {LIMIT}}}\ndescriptors: [{{key: k, tier: premum}}]",
+        "f.yaml:3:30: unknown tier 'premum'; did you mean 'premium'?",
+    ),
+    "a tier where there are none": (
+        "domain: d\ndescriptors: [{key: k, tier: free}]",
+        "f.yaml:2:30: unknown tier 'free'; the tiers are none yet",
+    ),
+    "a tier with a name": (
+        "domain: d\ntiers: {free: {unit: day, requests_per_unit: 1, name: f}}",
+        "f.yaml:2:49: a tier's name is its key; remove `name`",
+    ),
+    "tier and limit": (
+        f"domain: d\ntiers: {{free: {LIMIT}}}\ndescriptors: [{{key: k, tier: free, rate_limit: {LIMIT}}}]",
+        "f.yaml:3:24: a descriptor has a tier or a rate_limit, not both; remove one",
+    ),
+    "a limit that replaces itself": (
+        "domain: d\ntiers: {free: {unit: day, requests_per_unit: 1, replaces: [{name: free}]}}",
+        "f.yaml:2:60: the limit 'free' replaces itself; remove this item",
+    ),
+    "an empty name to replace": (
+        "domain: d\ntiers: {free: {unit: day, requests_per_unit: 1, replaces: [{name: ''}]}}",
+        "f.yaml:2:67: 'name' must not be empty",
+    ),
+    "an alias inside itself": ("domain: d\ntiers: &a {x: *a}", "f.yaml:1:1: an alias stands inside what it names"),
+    "deep nesting": ("[" * 100_000, "f.yaml: the file nests deeper than 200 levels"),
+    "a control character": ("domain: \0", "f.yaml: not YAML: unacceptable character #x0000"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_with_its_place_and_fix(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_rules({"f.yaml": text})
+    assert str(raised.value).startswith(expected)
+    assert len(raised.value.problems) == expected.count("\n") + 1
+
+
+def test_all_problems_of_all_files_come_at_once() -> None:
+    texts = {"b.yaml": "domain: d\ntears: {}\nlabels: 3", "a.yaml": "", "c.yaml": "domain: d", "d.yaml": "domain: d"}
+    with pytest.raises(ConfigError) as raised:
+        load_rules(texts)
+    assert [(p.file, p.line) for p in raised.value.problems] == [
+        ("a.yaml", 0),
+        ("b.yaml", 2),
+        ("b.yaml", 3),
+        ("d.yaml", 1),
+    ]
+    assert raised.value.problems[-1].message == "domain 'd' already stands in c.yaml"
+
+
+def test_a_bomb_of_aliases_is_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    with pytest.raises(ConfigError, match="more than 2000000 values once its aliases are followed"):
+        load_rules({"f.yaml": "\n".join(lines)})
+
+
+def test_no_files_are_no_rules() -> None:
+    assert load_rules({}) == RuleSet({})

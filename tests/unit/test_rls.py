@@ -1,0 +1,125 @@
+"""The RateLimitService messages."""
+
+import json
+
+import pytest
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse, RateLimitResponseRateLimitUnit
+
+from extauth.errors import InvalidRequestError
+from extauth.limiter.request import Entry, Request
+from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
+from extauth.rules.model import Limit, Unit
+from extauth.transport.rls import decode_request, encode_response
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """A length-delimited field of at most 127 bytes."""
+    return bytes((number << 3 | 2, len(payload))) + payload
+
+
+ENTRY = field(1, b"k") + field(2, b"v")
+REQUEST = Request("d", ((Entry("k", "v"),),))
+
+
+@pytest.mark.parametrize(
+    ("message", "request_"),
+    [
+        (field(1, b"d") + field(2, field(1, ENTRY)), REQUEST),
+        (field(2, field(1, ENTRY)) + field(1, b"x") + field(1, b"d"), REQUEST),
+        (field(1, b"d") + field(2, field(1, ENTRY)) + b"\x18\x00", REQUEST),
+        (field(1, b"d") + b"\x18\x83\x01", Request("d", (), 131)),
+        (field(1, b"d") + b"\x18\x85\x80\x80\x80\x10", Request("d", (), 5)),
+        (field(1, b"d") + b"\x18\xff\xff\xff\xff\x0f", Request("d", (), 2**32 - 1)),
+        (b"", Request("", ())),
+        (field(2, b""), Request("", ((),))),
+        (field(2, field(1, b"")), Request("", ((Entry("", ""),),))),
+        (field(2, field(1, field(2, b"a\xff"))), Request("", ((Entry("", "a\udcff"),),))),
+        (
+            field(2, field(1, ENTRY) + field(1, field(3, b"x") + b"\x20\x01") + field(2, b"") + b"\x20\x01"),
+            Request("", ((Entry("k", "v"), Entry("", "")),)),
+        ),
+        (b"\x21........" + b"\x25...." + field(9, b"x") + field(1, b"d"), Request("d", ())),
+    ],
+)
+def test_decode(message: bytes, request_: Request) -> None:
+    assert decode_request(message) == request_
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (b"\x0a", "it ends inside a number"),
+        (b"\x0a\x05d", "it ends inside a field"),
+        (b"\x18", "it ends inside a number"),
+        (b"\x18\x80", "it ends inside a number"),
+        (b"\x18" + b"\x80" * 10 + b"\x01", "a number longer than 10 bytes"),
+        (b"\x21...", "it ends inside a field"),
+        (b"\x02\x00", "a field numbered 0"),
+        (b"\x0b\x0c", "wire type 3"),
+        (b"\x08\x01", "a number where a string or message belongs"),
+        (field(2, field(1, b"\x08\x01")), "a number where a string or message belongs"),
+        (field(2, b"\x0a\x7f"), "it ends inside a field"),
+        (field(2, b"") * 101, "101 descriptors in a request; at most 100 are allowed"),
+        (b"\x12\xca\x01" + field(1, b"") * 101, "101 entries in a descriptor; at most 100 are allowed"),
+    ],
+)
+def test_decode_refuses(message: bytes, text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=text):
+        decode_request(message)
+
+
+def test_an_admission() -> None:
+    limit = Limit(10, Unit.WEEK, name="free")
+    statuses = (DescriptorStatus(Code.OK, limit, 9, 5_000_001), DescriptorStatus(Code.OK))
+    response = RateLimitResponse.parse(encode_response(Verdict(Code.OK, statuses, "free")))
+    assert int(response.overall_code) == Code.OK
+    first, second = response.statuses
+    assert first.current_limit is not None
+    assert first.current_limit.name == "free"
+    assert first.current_limit.requests_per_unit == 10
+    assert first.current_limit.unit is RateLimitResponseRateLimitUnit.WEEK
+    assert first.limit_remaining == 9
+    assert first.duration_until_reset is not None
+    assert first.duration_until_reset.total_seconds() == 6, "rounded up"
+    assert second.current_limit is None
+    assert [(h.key, h.value) for h in response.request_headers_to_add] == [("x-ratelimit-tier", "free")]
+    assert response.response_headers_to_add == []
+    assert response.raw_body == b""
+
+
+@pytest.mark.parametrize(
+    ("verdict", "headers", "body"),
+    [
+        (
+            Verdict(Code.OVER_LIMIT, (), "free", Limit(10, Unit.MINUTE), 5_000_001),
+            {"content-type": "application/json", "retry-after": "6"},
+            {
+                "error": "rate_limited",
+                "message": "The limit of 10 per minute is used up. Try again in 6 s.",
+                "tier": "free",
+                "limit": "10 per minute",
+                "retry_after_s": 6,
+            },
+        ),
+        (
+            Verdict(Code.OVER_LIMIT, (), None, Limit(10, Unit.MINUTE)),
+            {"content-type": "application/json"},
+            {
+                "error": "rate_limited",
+                "message": "The limit of 10 per minute is used up. A request of this size never fits.",
+                "limit": "10 per minute",
+            },
+        ),
+        (
+            Verdict(Code.OVER_LIMIT, ()),
+            {"content-type": "application/json"},
+            {"error": "rate_limited", "message": "The rate limit cannot be checked at the moment."},
+        ),
+    ],
+)
+def test_a_denial(verdict: Verdict, headers: dict[str, str], body: dict[str, str | int]) -> None:
+    response = RateLimitResponse.parse(encode_response(verdict))
+    assert int(response.overall_code) == Code.OVER_LIMIT
+    assert {h.key: h.value for h in response.response_headers_to_add} == headers
+    assert json.loads(response.raw_body) == body
+    assert response.request_headers_to_add == []

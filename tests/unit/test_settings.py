@@ -1,0 +1,103 @@
+"""Settings from the environment."""
+
+from pathlib import Path
+
+import pytest
+
+from extauth.errors import SettingsError
+from extauth.limiter.limiter import OnStoreFailure
+from extauth.settings import LogFormat, read_settings, unknown_variables
+
+
+def test_defaults() -> None:
+    settings = read_settings({"PATH": "/bin", "EXTAUTH_LOG_LEVEL": ""})
+    assert settings.grpc_listen == "127.0.0.1:8081"
+    assert settings.admin_listen == "127.0.0.1:6070"
+    assert settings.engine == "grpcio"
+    assert settings.on_store_failure is OnStoreFailure.ALLOW
+    assert settings.log_format is LogFormat.CONSOLE
+
+
+def test_all_of_them() -> None:
+    settings = read_settings(
+        {
+            "EXTAUTH_CONFIG": "/etc/x",
+            "EXTAUTH_REDIS_URL": "rediss://u:p@h:1/2",
+            "EXTAUTH_GRPC_LISTEN": "[::1]:9",
+            "EXTAUTH_ADMIN_LISTEN": "localhost:10",
+            "EXTAUTH_ENGINE": "GRPCIO",
+            "EXTAUTH_ON_STORE_FAILURE": "deny",
+            "EXTAUTH_REDIS_TIMEOUT": "1.5",
+            "EXTAUTH_KEY_PREFIX": "a:b",
+            "EXTAUTH_KEY_SECRET": "hush",
+            "EXTAUTH_DRAIN_DELAY": "0",
+            "EXTAUTH_LOG_LEVEL": "DEBUG",
+            "EXTAUTH_LOG_FORMAT": "json",
+        }
+    )
+    assert settings.config == Path("/etc/x")
+    assert settings.redis_timeout == 1.5
+    assert settings.log_level == "debug"
+    assert settings.key_secret.get_secret_value() == "hush"
+    assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("GRPC_LISTEN", "8081", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("GRPC_LISTEN", "localhost:0", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("GRPC_LISTEN", "::1:80", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("GRPC_LISTEN", "unix:", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("ADMIN_LISTEN", "unix:/x", "HOST:PORT or [IPV6]:PORT"),
+        ("ADMIN_LISTEN", "h:65536", "HOST:PORT or [IPV6]:PORT"),
+        ("ENGINE", "go", "grpcio"),
+        ("ON_STORE_FAILURE", "panic", "allow, deny or error"),
+        ("REDIS_TIMEOUT", "0", "seconds, above 0 and at most 60"),
+        ("REDIS_TIMEOUT", "nan", "seconds, above 0 and at most 60"),
+        ("REDIS_TIMEOUT", "100ms", "seconds, above 0 and at most 60"),
+        ("KEY_PREFIX", "a{b", "1 to 64 letters, digits and : _ . -"),
+        ("DRAIN_DELAY", "-1", "seconds, 0 to 300"),
+        ("LOG_LEVEL", "loud", "debug, info, warning or error"),
+        ("LOG_FORMAT", "xml", "console or json"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_settings({f"EXTAUTH_{name}": value})
+    assert str(raised.value) == f"EXTAUTH_{name}={value!r} is not allowed; allowed: {allowed}"
+
+
+def test_a_wrong_url_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_settings({"EXTAUTH_REDIS_URL": "http://:hush@h"})
+    assert "EXTAUTH_REDIS_URL=… is not allowed; allowed: redis://" in str(raised.value)
+
+
+def test_all_mistakes_come_at_once() -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_settings({"EXTAUTH_ENGINE": "go", "EXTAUTH_LOG_LEVEL": "loud"})
+    assert len(str(raised.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("redis://:hush@h", "redis://***@h"),
+        ("redis://me:hush@h:1?password=x", "redis://***@h:1"),
+        ("redis://me:hu/sh@h:1", "redis://***@h:1"),
+        ("unix:///s?db=1&password=hush", "unix:///s"),
+    ],
+)
+def test_the_shown_redis_url_has_no_password(url: str, shown: str) -> None:
+    assert read_settings({"EXTAUTH_REDIS_URL": url}).shown_redis_url() == shown
+
+
+def test_unknown_variables_are_named_with_the_nearest_setting() -> None:
+    environ = {"EXTAUTH_REDIS_ULR": "x", "EXTAUTH_ENGINE": "h2", "EXTAUTH_ZZZZZZ": "", "PATH": "/bin"}
+    kubernetes = {"EXTAUTH_SERVICE_HOST": "1", "EXTAUTH_PORT": "1", "EXTAUTH_PORT_8081_TCP_ADDR": "1"}
+    assert unknown_variables(environ | kubernetes) == [
+        "EXTAUTH_REDIS_ULR is no setting; did you mean EXTAUTH_REDIS_URL?",
+        "EXTAUTH_ZZZZZZ is no setting",
+    ]

@@ -1,0 +1,94 @@
+"""Metrics, and what the admin pages show of the rules."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from extauth.admin.view import view_rules
+from extauth.counters.keys import KeyNamer
+from extauth.errors import StoreError
+from extauth.limiter.limiter import Decided, OnStoreFailure, Tally
+from extauth.limiter.verdict import Labels
+from extauth.rules.load import load_rules
+from extauth.telemetry.metrics import Metrics
+
+
+def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    """A metric's samples by their label values."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def test_requests_are_counted_by_status_path_and_tier() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.batch_decided(Decided([], [Tally(Labels("/", "free"), 3, 2), Tally(Labels(), 1, 0)]), [0.002, 0.2])
+    metrics.batch_decided(Decided([], [Tally(Labels("/", "free"), 1, 0)]), [])
+    assert samples(metrics, "http_requests_total") == {
+        ("/", "allowed", "free"): 4,
+        ("/", "denied", "free"): 2,
+        ("none", "allowed", "none"): 1,
+    }
+    assert samples(metrics, "extauth_decision_duration_seconds_count") == {(): 2}
+
+
+def test_paths_and_tiers_are_capped() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    for i in range(150):
+        metrics.batch_decided(Decided([], [Tally(Labels(f"/{i}", f"t{i}"), 1, 0)]), [])
+    counted = samples(metrics, "http_requests_total")
+    assert len(counted) == 101
+    assert counted["other", "allowed", "other"] == 50
+
+
+def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
+    metrics = Metrics(OnStoreFailure.DENY)
+    metrics.batch_decided(Decided([], [], failed=5, store_error=StoreError("timeout", "")), [])
+    metrics.store_asked(StoreError("timeout", ""))
+    assert samples(metrics, "extauth_store_errors_total") == {("timeout",): 1, ("connection",): 0, ("reply",): 0}
+    assert samples(metrics, "extauth_store_failure_decisions_total") == {("allow",): 0, ("deny",): 5, ("error",): 0}
+    assert samples(metrics, "extauth_store_up") == {(): 0}
+
+
+def test_reloads_and_rules() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.rules_loaded(7)
+    metrics.reloaded(ok=True)
+    metrics.reloaded(ok=False)
+    assert samples(metrics, "extauth_rules") == {(): 7}
+    assert samples(metrics, "extauth_config_reloads_total") == {("ok",): 1, ("error",): 1}
+
+
+def test_the_view_of_the_rules_masks_values() -> None:
+    text = """
+domain: d
+tiers: {free: {unit: day, requests_per_unit: 1}}
+descriptors:
+  - {key: k, value: secret-api-key, tier: free, descriptors: [{key: short, value: seven77}]}
+"""
+    namer = KeyNamer("x", "s")
+    limit = {"unit": "day", "requests_per_unit": 1, "algorithm": "fixed_window", "count_denied": True, "name": "free"}
+    assert view_rules(load_rules({"f.yaml": text}), namer.fingerprint) == {
+        "domains": [
+            {
+                "domain": "d",
+                "file": "f.yaml",
+                "labels": [],
+                "tiers": {"free": limit},
+                "descriptors": [
+                    {
+                        "key": "k",
+                        "value": "se***",
+                        "fingerprint": namer.fingerprint("secret-api-key"),
+                        "tier": "free",
+                        "rate_limit": limit,
+                        "descriptors": [
+                            {"key": "short", "value": "***", "fingerprint": namer.fingerprint("seven77"), "line": 5}
+                        ],
+                        "line": 5,
+                    }
+                ],
+            }
+        ]
+    }
