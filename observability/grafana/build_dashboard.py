@@ -45,7 +45,7 @@ def _or_none(expr: str) -> str:
 
 def _targets(queries: Sequence[Query]) -> list[Dataquery]:
     return [
-        Dataquery().ref_id(chr(ord("A") + i)).expr(expr).legend_format(legend).range()
+        Dataquery().ref_id(chr(ord("A") + i)).datasource(_PROMETHEUS).expr(expr).legend_format(legend).range()
         for i, (expr, legend) in enumerate(queries)
     ]
 
@@ -247,6 +247,8 @@ def build() -> str:
         .refresh("5s")
         .time("now-15m", "now")
         .timezone("browser")
+        .annotations([])
+        .variables([])
     )
     for title, panels in (("Now", _now()), ("Requests", _requests()), ("The limiter", _limiter())):
         builder.with_row(Row(title))

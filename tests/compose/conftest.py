@@ -7,7 +7,6 @@ from typing import NoReturn
 
 import docker
 import pytest
-from docker.errors import DockerException
 
 from tests.compose.project import SERVICES, Project, copy_checkout
 
@@ -26,12 +25,11 @@ def client() -> Iterator[docker.DockerClient]:
         pytest.skip("EXTAUTH_COMPOSE=0: no engine can be had here, so nothing says that compose.yml works")
     if shutil.which("docker") is None:
         missing("no docker command")
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
-        missing("no Compose v2")
-    try:
-        engine = docker.from_env()
-    except DockerException as error:
-        missing(f"no Docker engine answers: {error}")
+    for command in (["docker", "compose", "version"], ["docker", "info"]):
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        if asked.returncode:
+            missing(f"no Docker engine with Compose v2: {' '.join(command)}: {asked.stderr.strip()}")
+    engine = docker.from_env()
     for port in (8080, 9090):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
