@@ -15,7 +15,7 @@ async def loaded_by_both(edge: Edge, before: list[float], outcome: str) -> float
         now = await edge.metric("extauth_config_reloads_total", outcome=outcome)
         return all(count > count_before for count, count_before in zip(now, before, strict=True))
 
-    return await edge.until(seen, f"both replicas count a reload with outcome {outcome}")
+    return await edge.until(seen, f"both replicas count a reload with outcome {outcome}", within_s=5)
 
 
 async def use_up_then_promote(edge: Edge, swap: object = None) -> None:
