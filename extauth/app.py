@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -83,8 +84,8 @@ class Service:
         stack.push_async_callback(self.redis.aclose)
         await self.admin.start()
         stack.push_async_callback(self.admin.stop)
-        stack.push_async_callback(_cancel, asyncio.create_task(self._check_store()))
-        stack.push_async_callback(_cancel, asyncio.create_task(self._reload()))
+        stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._check_store)))
+        stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._reload)))
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
         self.metrics.rules_loaded(len(self.planner.matcher.rules))
@@ -149,6 +150,16 @@ class Service:
         self.metrics.reloaded(ok=False)
         for problem in error.problems:
             logger().error("config_rejected", problem=str(problem), kept="the rules in force stay")
+
+
+async def _keep_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `work` for ever: an error that nobody foresaw is logged, and costs a pause, not the work."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - whatever it is, calls are served meanwhile
+            logger().exception("background_work_failed", work=work.__name__)
+        await asyncio.sleep(1)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -20,7 +20,10 @@ def read_rules(path: Path) -> RuleSet:
     """Read a file, or all `*.yaml` and `*.yml` files of a folder but hidden ones; raises ConfigError."""
     problems: list[Problem] = []
     texts: dict[str, str] = {}
-    paths = _files(path)
+    try:
+        paths = _files(path)
+    except OSError as error:
+        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {error.strerror}")]) from error
     if not paths:
         fix = "put one there, or set EXTAUTH_CONFIG" if path.is_dir() else "set EXTAUTH_CONFIG to a folder or a file"
         raise ConfigError([Problem(str(path), 0, 0, "no *.yaml file here" if path.is_dir() else "no such file", fix)])
@@ -65,8 +68,8 @@ async def watch_rules(path: Path, failed: Callable[[ConfigError], None]) -> Asyn
 
 async def _wakes(path: Path) -> AsyncIterator[None]:
     while True:
-        folder = path if await asyncio.to_thread(path.is_dir) else path.parent
         try:
+            folder = path if await asyncio.to_thread(path.is_dir) else path.parent
             async for _ in watchfiles.awatch(
                 folder,
                 watch_filter=None,
