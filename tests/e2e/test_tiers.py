@@ -1,7 +1,10 @@
 """Requests through Envoy, as clients send them."""
 
+import contextlib
+import http.client
 import json
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -53,6 +56,19 @@ async def test_invented_keys_share_the_allowance_of_their_address(edge: Edge) ->
 @pytest.mark.parametrize("key", ["", f"{FREE},{PREMIUM}", FREE.upper(), f"{FREE}x"])
 async def test_what_is_not_quite_a_key_is_counted_by_address(edge: Edge, key: str) -> None:
     assert await edge.statuses(3, key=key) == [200, 200, 429]
+
+
+async def test_a_key_that_is_no_text_is_counted_by_address(edge: Edge) -> None:
+    """Bytes that are no UTF-8 must not make the call to extauth fail: failed calls are let through."""
+    url = urlsplit(edge.stack.url)
+    with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=10)) as connection:
+        statuses = []
+        for key in (b"\xff", b"\xc3(", b"free-tier-key\xff"):
+            connection.request("GET", "/", headers={"x-api-key": key})
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+    assert statuses == [200, 200, 429]
 
 
 async def test_a_known_key_leaves_the_allowance_of_its_address_alone(edge: Edge) -> None:
