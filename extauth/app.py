@@ -141,6 +141,8 @@ class Service:
             self._swap(rules)
 
     def _swap(self, rules: RuleSet) -> None:
+        if gone := sorted(set(self.planner.matcher.rules.domains) - set(rules.domains)):
+            logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
         self.planner.swap(Matcher(rules))
         self.metrics.rules_loaded(len(rules))
         self.metrics.reloaded(ok=True)

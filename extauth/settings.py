@@ -37,7 +37,11 @@ def _address_or_socket(value: str) -> str:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    if not re.match(r"(redis|rediss)://[^/]+|unix:/.+", value.get_secret_value()):
+    """A user or password may hold no / @ : ? but as %2F, %40, %3A, %3F."""
+    host = r"(?:[^/@:?#\[\]\s]+|\[[0-9a-fA-F:.%\w]+\])"
+    url = rf"rediss?://(?:[^/@?#\s]*@)?{host}(?::(\d{{1,5}}))?(?:/\d*)?(?:\?\S*)?|unix:/[^?]+(?:\?\S*)?"
+    match = re.fullmatch(url, value.get_secret_value())
+    if not match or not 0 < int(match[1] or 1) < 65536:
         raise ValueError
     return value
 
@@ -50,7 +54,7 @@ class Settings(BaseModel):
     config: Path = Field(Path("envoy/descriptors"), description="a folder of *.yaml files, or one file")
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="redis://[[USER]:PASSWORD@]HOST:PORT[/DB], rediss://… for TLS, or unix:///PATH[?db=DB]",
+        description="redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, or unix:///PATH[?db=DB]",
     )
     grpc_listen: Annotated[str, AfterValidator(_address_or_socket)] = Field(
         "127.0.0.1:8081", description="HOST:PORT, [IPV6]:PORT or unix:PATH"
@@ -104,6 +108,6 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     warnings = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in names and not _KUBERNETES.fullmatch(name):
-            near = difflib.get_close_matches(name, names, 1)
+            near = difflib.get_close_matches(name, names, 1, 0.75)
             warnings.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
     return warnings

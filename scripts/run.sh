@@ -13,9 +13,15 @@ stack() { ./dev --venv && .venv/bin/python -m scripts.stack "$@"; }
 
 up_docker() {
   ! runs_local || fail "The local stack runs, and holds the same ports. Stop it first: ./dev down"
-  docker compose up --build --detach --wait "$@"
-  say "" "API:        http://localhost:8080    try: curl -i http://localhost:8080/hello   ./scripts/test.sh" \
-    "Prometheus: http://localhost:9090" "Grafana:    http://localhost:3000" "Stop:       ./dev down"
+  docker compose up --build --detach --wait "$@" || {
+    say "" "Not everything came up. The last words of extauth and Envoy (more: ./dev logs):" >&2
+    docker compose logs --no-log-prefix --tail 3 extauth envoy >&2
+    return 1
+  }
+  say "" "API:        http://localhost:8080    try: curl -i http://localhost:8080/hello   ./scripts/test.sh"
+  case " $* " in "  " | *" prometheus "*) say "Prometheus: http://localhost:9090" ;; esac
+  case " $* " in "  " | *" grafana "*) say "Grafana:    http://localhost:3000" ;; esac
+  say "Stop:       ./dev down"
 }
 
 up() {

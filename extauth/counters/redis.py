@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from extauth.errors import StoreError
+from extauth.errors import SettingsError, StoreError
 from extauth.limiter.algorithms import burst, emission_interval
 from extauth.limiter.counters import Counter, Group, Level, Taken
 from extauth.rules.model import Algorithm
@@ -27,7 +27,14 @@ def connect(url: str) -> Redis:
     One retry: a connection that died while idle, as when Redis restarts, costs no call. A reply that is lost after
     the script ran is counted twice then, which errs on the side of the limit.
     """
-    return Redis.from_url(url, retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)))
+    try:
+        client = Redis.from_url(url, retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)))
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
+    except (TypeError, ValueError):
+        # Nothing of the URL, nor of the error, is shown: both may hold the password.
+        message = "EXTAUTH_REDIS_URL: what stands after the ? is no option of redis-py, or no value for it"
+        raise SettingsError(message) from None
+    return client
 
 
 class RedisCounters:

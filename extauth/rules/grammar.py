@@ -50,10 +50,18 @@ def _name(value: object) -> str:
     return _text(value) or _fail("must not be empty")
 
 
+def _value(value: object) -> str:
+    if "*" in (text := _text(value)):
+        _fail(
+            "wildcards (a value with *) are not supported", "name the values one by one"
+        )
+    return text
+
+
 def _count(value: object) -> int:
     text = str(value).replace("_", "")
     if getattr(value, "tag", "") != "int" or not re.fullmatch(r"\+?\d+", text) or (len(text) > 1 and text[0] == "0"):
-        _fail(f"must be a whole number, not {_kind(value)}", "write decimal digits, as in 10")
+        _fail(f"must be 0, 1, 2, …, not {_kind(value)}", "write digits, without quotes")
     if int(text) > MAX_REQUESTS_PER_UNIT:
         _fail(f"must be at most {MAX_REQUESTS_PER_UNIT}, not {text}")
     return int(text)
@@ -86,6 +94,7 @@ def _label(value: object) -> str:
 
 
 Text = Annotated[str, BeforeValidator(_text)]
+Value = Annotated[str, BeforeValidator(_value)]
 Name = Annotated[str, BeforeValidator(_name)]
 Count = Annotated[int, BeforeValidator(_count)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
@@ -119,7 +128,7 @@ class DescriptorModel(_Model):
     """A descriptor: what it matches, its limit or tier, and the descriptors under it."""
 
     key: Name
-    value: Text = ""
+    value: Value = ""
     rate_limit: RateLimitModel | None = None
     tier: Name | None = None
     descriptors: list["DescriptorModel"] = Field(default_factory=list)

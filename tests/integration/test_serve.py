@@ -173,6 +173,14 @@ def test_wrong_settings_stop_the_start_with_a_line_each(serve: Callable[..., Ser
     )
 
 
+@pytest.mark.parametrize("option", ["colour=blue", "db=hush"])
+def test_an_option_that_the_redis_client_does_not_have_stops_the_start(
+    serve: Callable[..., Served], option: str
+) -> None:
+    said = failure(serve(EXTAUTH_REDIS_URL=f"redis://:hush@127.0.0.1:1?{option}"))
+    assert said == "EXTAUTH_REDIS_URL: what stands after the ? is no option of redis-py, or no value for it\n"
+
+
 def test_a_wrong_config_stops_the_start(serve: Callable[..., Served], tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("domain: d\ndescripters: []")
     assert failure(serve(EXTAUTH_CONFIG=str(tmp_path))) == (

@@ -147,7 +147,7 @@ MISTAKES = {
     ),
     "a negative number": (
         "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: -1}}]",
-        "f.yaml:2:67: 'requests_per_unit' must be a whole number, not '-1'; write decimal digits, as in 10",
+        "f.yaml:2:67: 'requests_per_unit' must be 0, 1, 2, …, not '-1'; write digits, without quotes",
     ),
     "a number that is too large": (
         "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 4294967296}}]",
@@ -155,11 +155,15 @@ MISTAKES = {
     ),
     "a number that is a string": (
         "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: '1'}}]",
-        "f.yaml:2:67: 'requests_per_unit' must be a whole number, not '1'; write decimal digits, as in 10",
+        "f.yaml:2:67: 'requests_per_unit' must be 0, 1, 2, …, not '1'; write digits, without quotes",
     ),
     "a number that is a list": (
         "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: [1]}}]",
-        "f.yaml:2:67: 'requests_per_unit' must be a whole number, not a list; write decimal digits, as in 10",
+        "f.yaml:2:67: 'requests_per_unit' must be 0, 1, 2, …, not a list; write digits, without quotes",
+    ),
+    "a wildcard": (
+        "domain: d\ndescriptors: [{key: k, value: a*}]",
+        "f.yaml:2:31: wildcards (a value with *) are not supported; name the values one by one",
     ),
     "an unknown algorithm": (
         "domain: d\nalgorithm: leaky",
