@@ -43,6 +43,16 @@ demo:
 test *ARGS: _venv
     @pytest "$@"
 
+# Measure side by side on loopback, and write docs/benchmarks.md: `bench`, `bench --quick hot`, `bench --json FILE`
+[no-exit-message]
+bench *ARGS: _venv
+    @python -m bench "$@"
+
+# Run h2spec against the gRPC listener, in clear and over TLS
+[no-exit-message]
+h2spec *ARGS: _venv
+    @python -m scripts.h2spec "$@"
+
 # Run every static check: lint, format, types, imports, and the configuration of each part
 [no-exit-message]
 check: _venv

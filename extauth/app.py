@@ -1,30 +1,39 @@
 """Builds the whole service and takes it down."""
 
 import asyncio
+import gc
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extauth.admin.server import AdminServer, Readiness
 from extauth.admin.view import view_rules
+from extauth.counters.denials import DenialCache
 from extauth.counters.keys import KeyNamer
-from extauth.counters.redis import RedisCounters, connect
-from extauth.errors import ConfigError, StoreError
-from extauth.limiter.limiter import Limiter
+from extauth.counters.redis import RedisCounters
+from extauth.errors import ConfigError, SettingsError, StoreError
+from extauth.limiter.counters import Counters
+from extauth.limiter.limiter import Decided, Limiter
 from extauth.limiter.plan import Planner
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
-from extauth.rules.reload import read_rules, watch_rules
+from extauth.rules.reload import read_rules, signature, watch_rules
 from extauth.settings import LogFormat, Settings, unknown_variables
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher
-from extauth.transport.grpcio import GrpcioServer
-from extauth.transport.rls import decode_request
+from extauth.transport.guards import Bounds, Guard
+from extauth.transport.rls import decode_descriptor, split_request
+from extauth.transport.server import H2Server
+from extauth.transport.tls import Tls, TlsFiles
+
+if TYPE_CHECKING:
+    from extauth.transport.grpcio import GrpcioServer
 
 STOP_GRACE_S = 5
 STORE_CHECK_S = 2
+TLS_CHECK_S = 1
 
 
 async def serve(settings: Settings, environ: dict[str, str]) -> None:
@@ -45,6 +54,7 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     async with AsyncExitStack() as stack:
         service = Service(settings)
         await service.start(stack)
+        _tune_collector()
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
         await stopping.wait()
@@ -62,14 +72,18 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.draining = False
-        self.metrics = Metrics(settings.on_store_failure)
+        self.metrics = Metrics(settings.on_store_failure, tuple(Guard))
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
-        self.planner = Planner(Matcher(read_rules(settings.config)), decode_request, self.name_counter)
-        self.redis = connect(settings.redis_url.get_secret_value())
-        self.counters = RedisCounters(self.redis, settings.redis_timeout)
-        limiter = Limiter(self.counters, settings.on_store_failure)
-        batcher = Batcher(limiter, self.metrics.batch_decided)
-        self.engine = GrpcioServer(settings.grpc_listen, self.planner, batcher)
+        self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
+        rules = Matcher(read_rules(settings.config))
+        self.planner = Planner(rules, split_request, decode_descriptor, self.name_counter)
+        self.counters = RedisCounters(settings.redis_url.get_secret_value(), settings.redis_timeout)
+        self.denials = DenialCache(self.counters, settings.denial_cache, self.metrics.denied_from_memory)
+        counters: Counters = self.denials if settings.denial_cache else self.counters
+        limiter = Limiter(counters, settings.on_store_failure)
+        self.batcher = Batcher(limiter, self._batch_decided, max_waiting=settings.max_waiting)
+        self.tls = _tls(settings)
+        self.engine = self._engine()
         self.admin = AdminServer(
             settings.admin_listen,
             metrics=self.metrics.render,
@@ -78,14 +92,37 @@ class Service:
             rules=self.view,
         )
         self._store_was_up: bool | None = None
+        self._store_error: StoreError | None = None  # the last that a batch met since the store was asked
+
+    def _engine(self) -> "H2Server | GrpcioServer":
+        settings = self.settings
+        bounds = Bounds(
+            max_connections=settings.max_connections,
+            max_streams=settings.max_streams,
+            max_message_bytes=settings.max_message_bytes,
+            max_header_bytes=settings.max_header_bytes,
+            max_continuations=settings.max_continuations,
+            max_resets_per_s=settings.max_resets,
+            max_control_frames_per_s=settings.max_control_frames,
+            stall_timeout_s=settings.stall_timeout,
+        )
+        engine: type[H2Server | GrpcioServer] = H2Server
+        if settings.engine == "grpcio":
+            from extauth.transport import grpcio  # noqa: PLC0415 - 30 MB that the other engine spares
+
+            engine = grpcio.GrpcioServer
+        tripped = self.metrics.guard_tripped
+        return engine(settings.grpc_listen, self.planner, self.batcher, tls=self.tls, bounds=bounds, tripped=tripped)
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start all parts; `stack` takes them down in the reverse order."""
-        stack.push_async_callback(self.redis.aclose)
+        stack.push_async_callback(self.counters.aclose)
         await self.admin.start()
         stack.push_async_callback(self.admin.stop)
         stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._check_store)))
         stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._reload)))
+        if self.tls is not None:
+            stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._reload_tls)))
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
         self.metrics.rules_loaded(len(self.planner.matcher.rules))
@@ -95,6 +132,7 @@ class Service:
             grpc=settings.grpc_listen,
             admin=settings.admin_listen,
             engine=settings.engine,
+            tls="off" if self.tls is None else "on" if settings.grpc_tls_client_ca is None else "mutual",
             redis=settings.shown_redis_url(),
             on_store_failure=str(settings.on_store_failure),
             config=str(settings.config),
@@ -116,8 +154,14 @@ class Service:
         """The rules in force, masked."""
         return view_rules(self.planner.matcher.rules, self.name_counter.fingerprint)
 
+    def _batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
+        self.metrics.batch_decided(decided, durations_s)
+        if decided.store_error is not None:
+            self._store_error = decided.store_error
+
     async def _ask_store(self) -> StoreError | None:
-        error = None
+        """What is wrong with the store: it may answer a PING and refuse to count, as when it is full or read-only."""
+        error, self._store_error = self._store_error, None
         try:
             await self.counters.ping()
         except StoreError as store_error:
@@ -137,21 +181,48 @@ class Service:
             await asyncio.sleep(STORE_CHECK_S)
 
     async def _reload(self) -> None:
-        async for rules in watch_rules(self.settings.config, self._reload_failed):
+        async for rules in watch_rules(self.settings.config, self._reload_failed, self._seen):
             self._swap(rules)
 
     def _swap(self, rules: RuleSet) -> None:
         if gone := sorted(set(self.planner.matcher.rules.domains) - set(rules.domains)):
             logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
         self.planner.swap(Matcher(rules))
+        self.denials.forget()
         self.metrics.rules_loaded(len(rules))
         self.metrics.reloaded(ok=True)
         logger().info("config_reloaded", domains=list(rules.domains), rules=len(rules))
+
+    async def _reload_tls(self) -> None:
+        assert self.tls is not None  # noqa: S101
+        while True:
+            await asyncio.sleep(TLS_CHECK_S)
+            try:
+                if self.tls.reload():
+                    logger().info("tls_reloaded")
+            except SettingsError as error:
+                logger().error("tls_rejected", reason=str(error), kept="the certificate in force stays")
 
     def _reload_failed(self, error: ConfigError) -> None:
         self.metrics.reloaded(ok=False)
         for problem in error.problems:
             logger().error("config_rejected", problem=str(problem), kept="the rules in force stay")
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
+        return None
+    return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
+
+
+def _tune_collector() -> None:
+    """Keep Python's cycle collector from walking over all remembered plans again and again: they hold no cycles.
+
+    What is there when serving begins is never looked at; young objects are, in small portions; old ones hardly ever.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10_000)
 
 
 async def _keep_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -62,9 +62,24 @@ class Settings(BaseModel):
     admin_listen: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:6070", description="HOST:PORT or [IPV6]:PORT"
     )
-    engine: Literal["grpcio"] = Field("grpcio", description="grpcio")
+    grpc_tls_cert: Path | None = Field(None, description="a PEM file: the certificate and its chain; needs the key")
+    grpc_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")
+    grpc_tls_client_ca: Path | None = Field(
+        None, description="a PEM file: the CAs of clients, which must then show a certificate; needs the other two"
+    )
+    engine: Literal["h2", "grpcio"] = Field("h2", description="h2 or grpcio")
     on_store_failure: OnStoreFailure = Field(OnStoreFailure.ALLOW, description="allow, deny or error")
-    redis_timeout: float = Field(0.1, gt=0, le=60, description="seconds, above 0 and at most 60")
+    redis_timeout: float = Field(0.1, ge=0.001, le=60, description="seconds, 0.001 to 60")
+    denial_cache: float = Field(1, ge=0, le=60, description="seconds, 0 (off) to 60")
+    max_waiting: int = Field(20_000, ge=1, le=1_000_000, description="calls, 1 to 1000000")
+    max_connections: int = Field(1024, ge=1, le=100_000, description="connections, 1 to 100000")
+    max_streams: int = Field(1024, ge=1, le=100_000, description="calls at a time on a connection, 1 to 100000")
+    max_message_bytes: int = Field(65_536, ge=1024, le=4_194_304, description="bytes, 1024 to 4194304")
+    max_header_bytes: int = Field(16_384, ge=1024, le=1_048_576, description="bytes, 1024 to 1048576")
+    max_continuations: int = Field(32, ge=0, le=1024, description="frames, 0 to 1024")
+    max_resets: int = Field(1000, ge=1, le=1_000_000, description="a second on a connection, 1 to 1000000")
+    max_control_frames: int = Field(1000, ge=1, le=1_000_000, description="a second on a connection, 1 to 1000000")
+    stall_timeout: float = Field(10, ge=0.1, le=600, description="seconds, 0.1 to 600")
     key_prefix: str = Field(
         "extauth", pattern=r"^[A-Za-z0-9:_.-]{1,64}$", description="1 to 64 letters, digits and : _ . -"
     )
@@ -91,7 +106,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         if enumerated in known:
             known[enumerated] = known[enumerated].lower()
     try:
-        return Settings.model_validate(known)
+        settings = Settings.model_validate(known)
     except ValidationError as error:
         lines = []
         for detail in error.errors(include_url=False):
@@ -100,6 +115,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             shown = "…" if field.annotation is SecretStr else repr(given[name])
             lines.append(f"{PREFIX}{name.upper()}={shown} is not allowed; allowed: {field.description}")
         raise SettingsError("\n".join(lines)) from error
+    cert, key, client_ca = settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca
+    if (cert is None) != (key is None) or (client_ca is not None and cert is None):
+        raise SettingsError("EXTAUTH_GRPC_TLS_CERT and EXTAUTH_GRPC_TLS_KEY go together, and _CLIENT_CA needs both")
+    return settings
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -52,9 +52,10 @@ class AdminServer:
         host, _, port = self._listen.rpartition(":")
         try:
             await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
             await self._runner.cleanup()
-            message = f"EXTAUTH_ADMIN_LISTEN={self._listen}: cannot listen there: {error.strerror}"
+            reason = getattr(error, "strerror", None) or error
+            message = f"EXTAUTH_ADMIN_LISTEN={self._listen}: cannot listen there: {reason}"
             raise SettingsError(message) from error
 
     async def stop(self) -> None:

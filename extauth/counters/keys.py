@@ -15,12 +15,12 @@ class KeyNamer:
 
     def __init__(self, prefix: str, secret: str = "") -> None:
         self._prefix = prefix
-        self._key = blake2b(secret.encode(), digest_size=32).digest() if secret else b""
+        self._key = blake2b(secret.encode("utf-8", "surrogateescape"), digest_size=32).digest() if secret else b""
 
-    def __call__(self, domain: str, entries: Sequence[tuple[str, str]]) -> str:
+    def __call__(self, domain: str, entries: Sequence[tuple[str, str]]) -> bytes:
         """The name for `domain` and the (key, value) entries."""
         parts = [_sized(domain), *(f"{_sized(key)}={self.fingerprint(value)}" for key, value in entries)]
-        return f"{self._prefix}:{{{','.join(parts)}}}"
+        return f"{self._prefix}:{{{','.join(parts)}}}".encode("utf-8", "surrogateescape")
 
     def fingerprint(self, value: str) -> str:
         """What stands for `value` in names: 22 characters of URL-safe base64."""

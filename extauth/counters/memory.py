@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS, EmissionInterval, burst, emission_interval
+from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS
 from extauth.limiter.counters import Counter, Group, Level, Taken
-from extauth.rules.model import Algorithm, Limit
+from extauth.rules.model import Algorithm, EmissionInterval, Limit
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class MemoryCounters:
     def __init__(self, clock: Callable[[], int], max_counters: int = 1_000_000) -> None:
         self._clock = clock
         self._max_counters = max_counters
-        self._states: dict[str, _Bucket | _Window] = {}
+        self._states: dict[bytes, _Bucket | _Window] = {}
 
     def __len__(self) -> int:
         return len(self._states)
@@ -77,7 +77,7 @@ class MemoryCounters:
             if len(self._states) >= self._max_counters:
                 del self._states[next(iter(self._states))]
         if limit.algorithm is Algorithm.GCRA:
-            interval = emission_interval(limit)
+            interval = limit.emission_interval
             backlog = min(used, MAX_BACKLOG_US * interval.ticks_per_us)
             self._states[counter.name] = _Bucket(now, backlog, interval)
         else:
@@ -89,7 +89,7 @@ class MemoryCounters:
 
 def _used(state: _Bucket | _Window | None, limit: Limit, now: int) -> int:
     gcra = limit.algorithm is Algorithm.GCRA
-    interval = emission_interval(limit)
+    interval = limit.emission_interval
     most = MAX_BACKLOG_US * interval.ticks_per_us if gcra else MAX_HITS
     if isinstance(state, _Window) and now < state.end_us:
         return min(state.used * interval.ticks if gcra else state.used, most)
@@ -103,17 +103,17 @@ def _used(state: _Bucket | _Window | None, limit: Limit, now: int) -> int:
 
 def _capacity(limit: Limit) -> int:
     gcra = limit.algorithm is Algorithm.GCRA
-    return burst(limit) * emission_interval(limit).ticks if gcra else limit.requests_per_unit
+    return limit.burst * limit.emission_interval.ticks if gcra else limit.requests_per_unit
 
 
 def _cost(counter: Counter) -> int:
     gcra = counter.limit.algorithm is Algorithm.GCRA
-    return counter.cost * emission_interval(counter.limit).ticks if gcra else counter.cost
+    return counter.cost * counter.limit.emission_interval.ticks if gcra else counter.cost
 
 
 def _level(limit: Limit, used: int, now: int) -> Level:
     if limit.algorithm is Algorithm.GCRA:
-        return Level(*divmod(used, emission_interval(limit).ticks_per_us))
+        return Level(*divmod(used, limit.emission_interval.ticks_per_us))
     return Level(used, _window_end(limit, now) - now)
 
 

@@ -1,40 +1,18 @@
 """Counters in Redis or Valkey: one script call a batch."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+import struct
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
+from itertools import islice
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from extauth.counters.pipe import Pipe, ReplyError
+from extauth.errors import StoreError
+from extauth.limiter.counters import Group, Level, Taken
+from extauth.rules.model import Algorithm, Limit
 
-from extauth.errors import SettingsError, StoreError
-from extauth.limiter.algorithms import burst, emission_interval
-from extauth.limiter.counters import Counter, Group, Level, Taken
-from extauth.rules.model import Algorithm
-
-Argument = str | int
-
-
-def connect(url: str) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; it connects when first used.
-
-    One retry: a connection that died while idle, as when Redis restarts, costs no call. A reply that is lost after
-    the script ran is counted twice then, which errs on the side of the limit.
-    """
-    try:
-        client = Redis.from_url(url, retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)))
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
-    except (TypeError, ValueError):
-        # Nothing of the URL, nor of the error, is shown: both may hold the password.
-        message = "EXTAUTH_REDIS_URL: what stands after the ? is no option of redis-py, or no value for it"
-        raise SettingsError(message) from None
-    return client
+_LIMIT = struct.Struct("<Bddd")
+_COUNT_DENIED = 4
 
 
 class RedisCounters:
@@ -44,59 +22,70 @@ class RedisCounters:
     (→ microseconds since the epoch) replaces it where time must be controlled.
     """
 
-    def __init__(self, client: Redis, timeout_s: float, clock: Callable[[], int] | None = None) -> None:
-        self._client = client
-        self._timeout_s = timeout_s
+    def __init__(self, url: str, timeout_s: float, clock: Callable[[], int] | None = None) -> None:
+        self._pipe = Pipe(url, timeout_s)
         self._clock = clock
-        self._script = files("extauth.counters").joinpath("lua/take.lua").read_text(encoding="utf-8")
-        self._sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        script = files("extauth.counters").joinpath("lua/take.lua").read_bytes()
+        self._evalsha = _bulk(b"EVALSHA") + _bulk(sha1(script, usedforsecurity=False).hexdigest().encode())
+        self._eval = _bulk(b"EVAL") + _bulk(script)
 
     async def take(self, groups: Sequence[Group]) -> list[Taken]:
         """One run of take.lua; all groups see one instant."""
-        keys = [counter.name for group in groups for counter in group.take.counters]
-        arguments: list[Argument] = ["" if self._clock is None else self._clock()]
-        for group in groups:
-            arguments += (group.calls, len(group.take.counters))
-            for counter in group.take.counters:
-                arguments += _arguments(counter)
-        async with self._store():
+        head, body = self._pack(groups)
+        try:
             try:
-                reply = await self._client.evalsha(self._sha, len(keys), *keys, *arguments)
-            except NoScriptError:  # flushed, or another server: EVAL also loads it
-                reply = await self._client.eval(self._script, len(keys), *keys, *arguments)
-        return _takens(reply, groups)
+                reply = await self._pipe.call(head + self._evalsha + body)
+            except ReplyError as error:
+                if not str(error).startswith("NOSCRIPT"):
+                    raise
+                reply = await self._pipe.call(head + self._eval + body)  # flushed, or another server: this loads it too
+        except ReplyError as error:
+            raise StoreError("reply", f"Redis refused: {error}") from error
+        numbers = iter(reply)
+        next(numbers)  # now_us
+        takens = []
+        for take, _ in groups:
+            size = len(take.counters)
+            admitted, *levels = islice(numbers, 1 + 2 * size)
+            takens.append(Taken(admitted, tuple(map(Level, levels[::2], levels[1::2]))))
+        return takens
 
     async def ping(self) -> None:
         """Ask Redis to answer."""
-        async with self._store():
-            await self._client.ping()
-
-    @asynccontextmanager
-    async def _store(self) -> AsyncIterator[None]:
-        """Bound the time, and translate whatever the client raises."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                yield
-        except (TimeoutError, RedisTimeoutError) as error:
-            raise StoreError("timeout", f"no answer from Redis within {self._timeout_s} s") from error
-        except (RedisConnectionError, OSError) as error:
-            raise StoreError("connection", f"no connection to Redis: {error}") from error
-        except RedisError as error:
+            await self._pipe.call(b"*1\r\n" + _bulk(b"PING"))
+        except ReplyError as error:
             raise StoreError("reply", f"Redis refused: {error}") from error
 
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._pipe.aclose()
 
-def _arguments(counter: Counter) -> tuple[Argument, ...]:
-    limit = counter.limit
-    denied = int(limit.count_denied)
+    def _pack(self, groups: Sequence[Group]) -> tuple[bytes, bytes]:
+        """The command's array header, and what follows EVALSHA and the script: see lua/take.lua for the arguments."""
+        keys: list[bytes] = []
+        limits: dict[Limit, int] = {}
+        numbers: list[int] = []
+        for take, calls in groups:
+            numbers += (calls, len(take.counters))
+            for name, limit, cost in take.counters:
+                keys.append(name)
+                index = limits.get(limit)
+                if index is None:
+                    index = limits[limit] = len(limits)
+                numbers += (index, cost)
+        now = b"" if self._clock is None else b"%d" % self._clock()
+        arguments = (now, b"".join(map(_pack_limit, limits)), struct.pack(f"<{len(numbers)}I", *numbers))
+        body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys), *map(_bulk, arguments)))
+        return b"*%d\r\n" % (6 + len(keys)), body
+
+
+def _pack_limit(limit: Limit) -> bytes:
+    denied = _COUNT_DENIED if limit.count_denied else 0
     if limit.algorithm is Algorithm.GCRA:
-        return ("g", denied, counter.cost, *emission_interval(limit), burst(limit))
-    return ("f", denied, counter.cost, limit.period_us, limit.requests_per_unit, 0)
+        return _LIMIT.pack(1 + denied, *limit.emission_interval, limit.burst)
+    return _LIMIT.pack(2 + denied, limit.period_us, limit.requests_per_unit, 0)
 
 
-def _takens(reply: Sequence[int], groups: Sequence[Group]) -> list[Taken]:
-    numbers: Iterator[int] = iter(reply)
-    next(numbers)  # now_us
-    return [
-        Taken(next(numbers), tuple(Level(next(numbers), next(numbers)) for _ in group.take.counters))
-        for group in groups
-    ]
+def _bulk(value: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(value), value)

@@ -10,34 +10,14 @@ An emission interval need not be whole microseconds (60 s / 7). It is kept as an
 are counted in ticks of 1/d µs: then everything is an integer, and 7 per minute is exactly 7 per minute.
 """
 
-from math import gcd
 from typing import NamedTuple
 
 from extauth.limiter.counters import Counter, Level
-from extauth.rules.model import Algorithm, Limit
+from extauth.rules.model import Algorithm
 
 # Debt, from limits that count denied hits, is cut off here (about 142 years), so that times stay exact in a double.
 MAX_BACKLOG_US = 2**52
 MAX_HITS = 2**53 - 1
-
-
-class EmissionInterval(NamedTuple):
-    """`ticks` / `ticks_per_us` microseconds, in lowest terms."""
-
-    ticks: int
-    ticks_per_us: int
-
-
-def emission_interval(limit: Limit) -> EmissionInterval:
-    """The time that one request of a gcra limit costs; of one that admits nothing, its whole period."""
-    divisor = gcd(limit.period_us, limit.requests_per_unit)
-    requests = limit.requests_per_unit // divisor
-    return EmissionInterval(limit.period_us // divisor, requests) if requests else EmissionInterval(limit.period_us, 1)
-
-
-def burst(limit: Limit) -> int:
-    """The requests that a gcra limit admits at one instant after a rest."""
-    return limit.requests_per_unit
 
 
 class Outcome(NamedTuple):
@@ -64,9 +44,9 @@ def outcome(counter: Counter, level: Level, call: int, admitted: int) -> Outcome
 
 
 def _gcra(counter: Counter, level: Level, before: int, *, counted: bool) -> Outcome:
-    interval, ticks_per_us = emission_interval(counter.limit)
+    interval, ticks_per_us = counter.limit.emission_interval
     cost = counter.cost * interval
-    capacity = burst(counter.limit) * interval
+    capacity = counter.limit.burst * interval
     most = MAX_BACKLOG_US * ticks_per_us
     backlog = min(level.whole * ticks_per_us + level.rest + before * cost, most)
     over = backlog + cost > capacity

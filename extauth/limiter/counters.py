@@ -7,11 +7,10 @@ from typing import NamedTuple, Protocol
 from extauth.rules.model import Limit
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(NamedTuple):
     """A counter to take from: its name in the store, the limit it is held to, and the hits one call asks for (≥ 1)."""
 
-    name: str
+    name: bytes
     limit: Limit
     cost: int
 

@@ -1,6 +1,6 @@
-"""A batch of plans → one take → a batch of verdicts."""
+"""A batch of plans → one take → what became of each plan's calls."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -9,7 +9,8 @@ from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome, outcome
 from extauth.limiter.counters import Counters, Group, Taken
 from extauth.limiter.plan import Plan
-from extauth.limiter.verdict import Code, DescriptorStatus, Labels, Verdict
+from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
+from extauth.rules.model import Limit
 
 NO_LIMIT = DescriptorStatus(Code.OK)
 
@@ -22,24 +23,22 @@ class OnStoreFailure(StrEnum):
     ERROR = "error"
 
 
-class Tally(NamedTuple):
-    """How many calls with these labels were allowed and how many denied."""
+class Settled(NamedTuple):
+    """What became of `calls` equal calls: the first `taken.admitted` of them are within all limits.
 
-    labels: Labels
-    allowed: int
-    denied: int
+    `taken` is None where the store failed.
+    """
+
+    plan: Plan
+    calls: int
+    taken: Taken | None
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decided batch: a verdict a plan, in order, and what telemetry wants to know of it.
+    """A decided batch, plans in the order in which they were asked; `store_error` is why some could not be counted."""
 
-    `failed` calls could not be counted, because of `store_error`; under OnStoreFailure.ERROR their verdicts are None.
-    """
-
-    verdicts: list[Verdict | None]
-    tallies: list[Tally]
-    failed: int = 0
+    settled: list[Settled]
     store_error: StoreError | None = None
 
 
@@ -50,65 +49,54 @@ class Limiter:
         self._counters = counters
         self.on_store_failure = on_store_failure
 
-    async def decide(self, plans: Sequence[Plan]) -> Decided:
-        """Decide a batch, as some serial order of its calls at one instant would.
+    async def decide(self, calls: Mapping[Plan, int]) -> Decided:
+        """Decide a batch, given as plan → number of its calls, as some serial order of them at one instant would.
 
-        Calls with the same Plan are counted together, at the place of the first of them, in order of arrival. A batch
-        in which nothing counts does not ask the store.
+        A batch in which nothing counts does not ask the store.
         """
-        places: dict[int, list[int]] = {}
-        for place, plan in enumerate(plans):
-            places.setdefault(id(plan), []).append(place)
-        counting = [at for at in places.values() if plans[at[0]].take.counters]
+        groups = [Group(plan.take, number) for plan, number in calls.items() if plan.take.counters]
         error: StoreError | None = None
-        taken: list[Taken] = []
-        if counting:
+        takens: Iterator[Taken] = iter(())
+        if groups:
             try:
-                taken = await self._counters.take([Group(plans[at[0]].take, len(at)) for at in counting])
+                takens = iter(await self._counters.take(groups))
             except StoreError as store_error:
                 error = store_error
-        decided = Decided([None] * len(plans), [], sum(map(len, counting)) if error else 0, error)
-        takens = iter(taken)
-        for at in places.values():
-            plan = plans[at[0]]
+        settled = []
+        for plan, number in calls.items():
             if not plan.take.counters:
-                self._settle(decided, plan, at, Taken(len(at), ()))
-            elif error is None:
-                self._settle(decided, plan, at, next(takens))
+                settled.append(Settled(plan, number, Taken(number, ())))
             else:
-                self._settle_failed(decided, plan, at)
-        return decided
+                settled.append(Settled(plan, number, None if error else next(takens)))
+        return Decided(settled, error)
 
-    def _settle(self, decided: Decided, plan: Plan, at: list[int], taken: Taken) -> None:
-        for call, place in enumerate(at):
-            decided.verdicts[place] = _verdict(plan, taken, call)
-        decided.tallies.append(Tally(plan.labels, taken.admitted, len(at) - taken.admitted))
+    def verdict(self, settled: Settled, call: int) -> Verdict | None:
+        """The answer to the `call`-th (from 0) of the settled calls; None: the store failed, and so must the call."""
+        plan, _, taken = settled
+        if taken is None:
+            return self._failed(plan)
+        counters, shape = plan.take.counters, plan.shape
+        outcomes = [
+            outcome(counter, level, call, taken.admitted) for counter, level in zip(counters, taken.levels, strict=True)
+        ]
+        told = [
+            DescriptorStatus(Code.OVER_LIMIT if o.over else Code.OK, limit, o.remaining, o.reset_us)
+            for o, limit in zip(outcomes, shape.limits, strict=True)
+        ]
+        statuses = tuple(NO_LIMIT if i is None else told[i] for i in shape.counter_of)
+        if call < taken.admitted:
+            return Verdict(Code.OK, statuses, shape.tier)
+        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *longest_wait(shape.limits, outcomes))
 
-    def _settle_failed(self, decided: Decided, plan: Plan, at: list[int]) -> None:
+    def _failed(self, plan: Plan) -> Verdict | None:
         if self.on_store_failure is OnStoreFailure.ERROR:
-            return
-        denied = self.on_store_failure is OnStoreFailure.DENY
-        code = Code.OVER_LIMIT if denied else Code.OK
-        statuses = tuple(NO_LIMIT if i is None else DescriptorStatus(code) for i in plan.counter_of)
-        verdict = Verdict(code, statuses, plan.tier)
-        for place in at:
-            decided.verdicts[place] = verdict
-        decided.tallies.append(Tally(plan.labels, 0 if denied else len(at), len(at) if denied else 0))
+            return None
+        code = Code.OVER_LIMIT if self.on_store_failure is OnStoreFailure.DENY else Code.OK
+        statuses = tuple(NO_LIMIT if i is None else DescriptorStatus(code) for i in plan.shape.counter_of)
+        return Verdict(code, statuses, plan.shape.tier)
 
 
-def _verdict(plan: Plan, taken: Taken, call: int) -> Verdict:
-    counters = plan.take.counters
-    outcomes = [
-        outcome(counter, level, call, taken.admitted) for counter, level in zip(counters, taken.levels, strict=True)
-    ]
-    statuses = tuple(NO_LIMIT if i is None else _status(plan, i, outcomes[i]) for i in plan.counter_of)
-    if call < taken.admitted:
-        return Verdict(Code.OK, statuses, plan.tier)
-    over = [(counter.limit, o) for counter, o in zip(counters, outcomes, strict=True) if o.over]
-    limit, worst = max(over, key=lambda pair: (pair[1].retry_after_us is None, pair[1].retry_after_us or 0))
-    return Verdict(Code.OVER_LIMIT, statuses, plan.tier, limit, worst.retry_after_us)
-
-
-def _status(plan: Plan, i: int, o: Outcome) -> DescriptorStatus:
-    code = Code.OVER_LIMIT if o.over else Code.OK
-    return DescriptorStatus(code, plan.take.counters[i].limit, o.remaining, o.reset_us)
+def longest_wait(limits: Sequence[Limit], outcomes: Sequence[Outcome]) -> tuple[Limit, int | None]:
+    """Of the limits that are over, the one that holds the caller back longest, and for how many µs (None: for ever)."""
+    over = [(limit, o.retry_after_us) for limit, o in zip(limits, outcomes, strict=True) if o.over]
+    return max(over, key=lambda pair: (pair[1] is None, pair[1] or 0))

@@ -1,6 +1,5 @@
 """The request as frozen values: what `RateLimitRequest` says, whatever decoded it."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -17,10 +16,9 @@ class Entry(NamedTuple):
 Descriptor = tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """`envoy.service.ratelimit.v3.RateLimitRequest`; `hits_addend` is at least 1."""
+class Request(NamedTuple):
+    """`envoy.service.ratelimit.v3.RateLimitRequest`, its descriptors still encoded; `hits_addend` is at least 1."""
 
     domain: str
-    descriptors: tuple[Descriptor, ...]
+    descriptors: list[bytes]
     hits_addend: int = 1

@@ -52,9 +52,7 @@ def _name(value: object) -> str:
 
 def _value(value: object) -> str:
     if "*" in (text := _text(value)):
-        _fail(
-            "wildcards (a value with *) are not supported", "name the values one by one"
-        )
+        _fail("wildcards (a value with *) are not supported", "name the values one by one")
     return text
 
 

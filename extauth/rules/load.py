@@ -1,6 +1,7 @@
 """From the texts of config files to a RuleSet, or to every problem in them with its place and fix."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,9 @@ from extauth.rules.model import Domain, Limit, Rule, RuleSet, Tier
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_NODES = 2_000_000  # after aliases are followed: 100,000 rules take about 700,000
+MAX_ALIASED_NODES = 10_000  # beyond what a text of that length can hold without aliases
 MAX_DEPTH = 200
+MAX_PROBLEMS = 50  # told of a file
 
 Location = tuple[str | int, ...]
 
@@ -31,7 +34,10 @@ def load_rules(texts: Mapping[str, str]) -> RuleSet:
             reader.problem(("domain",), f"domain {domain.name!r} already stands in {first}", "merge the two files")
         elif domain is not None:
             domains[domain.name] = domain
-        problems += reader.problems
+        problems += reader.problems[:MAX_PROBLEMS]
+        if len(reader.problems) > MAX_PROBLEMS:
+            message = f"{len(reader.problems)} problems, of which {MAX_PROBLEMS} are told"
+            problems.append(Problem(file, 0, 0, message))
     if problems:
         raise ConfigError(problems)
     return RuleSet(domains)
@@ -49,6 +55,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self._root: yaml.Node | None = None
         self._nodes = 0
+        self._most_nodes = MAX_NODES
 
     def read(self, text: str) -> Domain | None:
         """The file's domain, or None where there are problems."""
@@ -57,6 +64,7 @@ class _Reader:
             return None
         try:
             _check_depth(text)
+            self._most_nodes = min(MAX_NODES, len(text) + MAX_ALIASED_NODES)
             self._root = yaml.compose(text, Loader=yaml.CSafeLoader)
             data = self._plain(self._root, ())
             model = FileModel.model_validate(data)
@@ -91,8 +99,8 @@ class _Reader:
 
     def _plain(self, node: yaml.Node | None, at: Location) -> Any:  # noqa: ANN401 - a tree of any shape
         self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise _TooLargeError(f"the file holds more than {MAX_NODES} values once its aliases are followed")
+        if self._nodes > self._most_nodes:
+            raise _TooLargeError(f"the file holds more than {self._most_nodes} values once its aliases are followed")
         if len(at) > MAX_DEPTH:
             raise _TooLargeError("an alias stands inside what it names")
         if isinstance(node, yaml.ScalarNode):
@@ -165,6 +173,9 @@ class _Reader:
         tiers: dict[str, Tier] = {}
         for name, tier in model.tiers.items():
             at: Location = ("tiers", name)
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+                message = f"{name!r} cannot name a tier, which stands in headers"
+                self.problem(at, message, "use up to 64 of A-Z a-z 0-9 _ . -", at_key=True)
             if tier.name:
                 self.problem((*at, "name"), "a tier's name is its key", "remove `name`", at_key=True)
             tiers[name] = Tier(name, self._limit(model, tier, at, name))
@@ -185,7 +196,7 @@ class _Reader:
             entry = (descriptor.key, descriptor.value)
             if entry in first:
                 line = self._line((*at, first[entry]))
-                shown = descriptor.key + (f" with value {descriptor.value!r}" if descriptor.value else "")
+                shown = descriptor.key + (" with this value" if descriptor.value else "")  # which may be an API key
                 self.problem(here, f"the descriptor {shown} already stands on line {line}", "keep one of the two")
             first.setdefault(entry, i)
             rules.append(

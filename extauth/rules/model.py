@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from math import gcd
+from typing import NamedTuple
 
 
 class Unit(Enum):
@@ -40,13 +42,20 @@ class Algorithm(StrEnum):
         return self is Algorithm.FIXED_WINDOW
 
 
+class EmissionInterval(NamedTuple):
+    """The time that one request of a gcra limit costs: `ticks` / `ticks_per_us` microseconds, in lowest terms."""
+
+    ticks: int
+    ticks_per_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """So many requests a unit of time.
 
     `requests_per_unit` is 0 to 2**32 - 1; 0 denies everything. `count_denied` says whether hits count even when the
     request is denied. `name` is what another limit's `replaces` may speak of; `replaces` drops limits by that name
-    from a request in which this one applies.
+    from a request in which this one applies. What is worked out from these is worked out once, here.
     """
 
     requests_per_unit: int
@@ -55,11 +64,27 @@ class Limit:
     count_denied: bool = True
     name: str = ""
     replaces: tuple[str, ...] = ()
+    period_us: int = field(init=False, repr=False, compare=False)
+    emission_interval: EmissionInterval = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        period_us = self.unit.seconds * 1_000_000
+        # A limit that admits nothing has no emission interval; its whole period serves as well as any.
+        divisor = gcd(period_us, self.requests_per_unit) if self.requests_per_unit else 1
+        interval = EmissionInterval(period_us // divisor, self.requests_per_unit // divisor or 1)
+        values = (self.requests_per_unit, self.unit.number, self.algorithm, self.count_denied, self.name, self.replaces)
+        object.__setattr__(self, "period_us", period_us)
+        object.__setattr__(self, "emission_interval", interval)
+        object.__setattr__(self, "_hash", hash(values))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
-    def period_us(self) -> int:
-        """The unit's length in microseconds."""
-        return self.unit.seconds * 1_000_000
+    def burst(self) -> int:
+        """The requests that a gcra limit admits at one instant after a rest."""
+        return self.requests_per_unit
 
     def __str__(self) -> str:
         return f"{self.requests_per_unit} per {self.unit}"

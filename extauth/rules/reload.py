@@ -46,13 +46,16 @@ def read_rules(path: Path) -> RuleSet:
     return rules
 
 
-async def watch_rules(path: Path, failed: Callable[[ConfigError], None]) -> AsyncIterator[RuleSet]:
+async def watch_rules(
+    path: Path, failed: Callable[[ConfigError], None], seen: Signature | None = None
+) -> AsyncIterator[RuleSet]:
     """Yield a RuleSet each time the files at `path` change for the better; tell `failed` each time for the worse.
 
     Sees edits in place, renames over a file, and symlinks that are pointed elsewhere (as Kubernetes updates a
-    ConfigMap): the system's change events only make it quicker, every POLL_MS it looks for itself.
+    ConfigMap): the system's change events only make it quicker, every POLL_MS it looks for itself. `seen` is the
+    `signature` from before the rules in force were read: what has changed since then counts.
     """
-    seen = _signature(path)
+    seen = signature(path) if seen is None else seen
     async for _ in _wakes(path):
         now = await _settled(path)
         if now == seen:
@@ -87,10 +90,10 @@ async def _wakes(path: Path) -> AsyncIterator[None]:
 
 async def _settled(path: Path) -> Signature:
     """The files' signature once it has held still for SETTLE_S."""
-    before = _signature(path)
+    before = signature(path)
     while True:
         await asyncio.sleep(SETTLE_S)
-        after = _signature(path)
+        after = signature(path)
         if after == before:
             return after
         before = after
@@ -102,13 +105,13 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def _signature(path: Path) -> Signature:
+def signature(path: Path) -> Signature:
     """What changes when a file does: its name, its inode, its size, and its times in nanoseconds."""
-    signature = []
+    stats = []
     try:
         for file in _files(path):
             stat = file.stat()
-            signature.append((file.name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+            stats.append((file.name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     except OSError:  # it went away meanwhile
         return ()
-    return tuple(signature)
+    return tuple(stats)

@@ -1,18 +1,22 @@
 """Prometheus metrics, fed one fact per batch."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from extauth.errors import StoreError
 from extauth.limiter.limiter import Decided, OnStoreFailure
@@ -32,7 +36,7 @@ class Metrics:
     Label values are bounded: of paths and of tiers the first hundred seen get a name, the rest are `other`.
     """
 
-    def __init__(self, on_store_failure: OnStoreFailure) -> None:
+    def __init__(self, on_store_failure: OnStoreFailure, guards: Sequence[str] = ()) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nothing here asks for
         self.registry = CollectorRegistry()
         self._on_store_failure = on_store_failure
@@ -42,11 +46,12 @@ class Metrics:
         self._requests = Counter(
             "http_requests", "Requests decided.", ("status", "path", "tier"), registry=self.registry
         )
-        self._duration = Histogram(
+        self._by_labels: dict[Labels, tuple[Counter, Counter]] = {}
+        self._duration = _Histogram(
             "extauth_decision_duration_seconds",
-            "Time from a call's arrival to its verdict.",
-            buckets=_BUCKETS_S,
-            registry=self.registry,
+            "Time from a call's arrival to its answer.",
+            _BUCKETS_S,
+            self.registry,
         )
         self._store_errors = Counter(
             "extauth_store_errors", "Batches that the store failed, by kind.", ("kind",), registry=self.registry
@@ -55,6 +60,15 @@ class Metrics:
             "extauth_store_failure_decisions",
             "Calls answered without the store, by what they got.",
             ("outcome",),
+            registry=self.registry,
+        )
+        self._denied_from_memory = Counter(
+            "extauth_denial_cache_hits", "Calls denied without asking the store.", registry=self.registry
+        )
+        self._guards = Counter(
+            "extauth_guard_trips",
+            "Bounds that clients of the gRPC listener ran into, by which.",
+            ("guard",),
             registry=self.registry,
         )
         self._reloads = Counter(
@@ -68,21 +82,43 @@ class Metrics:
             self._store_errors.labels(kind)
         for answer in OnStoreFailure:
             self._failure_decisions.labels(answer)
+        for guard in guards:
+            self._guards.labels(guard)
         for outcome in ("ok", "error"):
             self._reloads.labels(outcome)
 
-    def batch_decided(self, decided: Decided, durations_s: Sequence[float]) -> None:
+    def batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
         """Count a batch."""
-        for labels, allowed, denied in decided.tallies:
-            if allowed:
-                self._requests.labels("allowed", *self._bounded(labels)).inc(allowed)
-            if denied:
-                self._requests.labels("denied", *self._bounded(labels)).inc(denied)
-        for duration_s in durations_s:
-            self._duration.observe(duration_s)
+        tallies: dict[Labels, list[int]] = {}
+        for plan, calls, taken in decided.settled:
+            if taken is not None:
+                allowed = taken.admitted
+            elif self._on_store_failure is OnStoreFailure.ERROR:
+                continue
+            else:
+                allowed = calls if self._on_store_failure is OnStoreFailure.ALLOW else 0
+            tally = tallies.get(plan.labels)
+            if tally is None:
+                tally = tallies[plan.labels] = [0, 0]
+            tally[0] += allowed
+            tally[1] += calls - allowed
+        for labels, tally in tallies.items():
+            for counter, number in zip(self._counters(labels), tally, strict=True):
+                counter.inc(number)
+        for duration_s, calls in durations_s:
+            self._duration.observe(duration_s, calls)
         if decided.store_error is not None:
+            failed = sum(settled.calls for settled in decided.settled if settled.taken is None)
             self._store_errors.labels(decided.store_error.kind).inc()
-            self._failure_decisions.labels(self._on_store_failure).inc(decided.failed)
+            self._failure_decisions.labels(self._on_store_failure).inc(failed)
+
+    def denied_from_memory(self, calls: int) -> None:
+        """Count calls that the denial cache answered."""
+        self._denied_from_memory.inc(calls)
+
+    def guard_tripped(self, guard: str) -> None:
+        """Count a client that ran into a bound."""
+        self._guards.labels(guard).inc()
 
     def store_asked(self, error: StoreError | None) -> None:
         """Note whether the store answered a ping."""
@@ -100,8 +136,36 @@ class Metrics:
         """The text that Prometheus scrapes, of type CONTENT_TYPE."""
         return generate_latest(self.registry)
 
-    def _bounded(self, labels: Labels) -> tuple[str, str]:
-        return _first(self._paths, labels.path, MAX_PATHS), _first(self._tiers, labels.tier, MAX_TIERS)
+    def _counters(self, labels: Labels) -> tuple[Counter, Counter]:
+        """The counters of allowed and of denied requests."""
+        counters = self._by_labels.get(labels)
+        if counters is None:
+            path, tier = _first(self._paths, labels.path, MAX_PATHS), _first(self._tiers, labels.tier, MAX_TIERS)
+            allowed, denied = (self._requests.labels(status, path, tier) for status in ("allowed", "denied"))
+            counters = (allowed, denied)
+            if OTHER not in (path, tier):
+                self._by_labels[labels] = counters
+        return counters
+
+
+class _Histogram(Collector):
+    """A histogram that takes many equal observations at once, as prometheus-client's own does not."""
+
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._buckets = (*buckets, float("inf"))
+        self._counts = [0] * len(self._buckets)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, value: float, times: int = 1) -> None:
+        self._counts[bisect_left(self._buckets, value)] += times
+        self._sum += value * times
+
+    def collect(self) -> Iterator[Metric]:
+        buckets = zip(map(floatToGoString, self._buckets), accumulate(self._counts), strict=True)
+        yield HistogramMetricFamily(self._name, self._documentation, list(buckets), self._sum)
 
 
 def _first(seen: set[str], value: str, most: int) -> str:

@@ -1,5 +1,8 @@
 """The gRPC engine on grpc.aio: RateLimitService and grpc.health.v1."""
 
+import asyncio
+import time
+
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -7,31 +10,50 @@ from grpc_health.v1.health import aio as health
 
 from extauth.errors import InvalidRequestError, SettingsError
 from extauth.limiter.plan import Planner
-from extauth.transport.batching import Batcher
-from extauth.transport.rls import SERVICE, encode_response
-
-MAX_MESSAGE_BYTES = 64 * 1024
-
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second server on a taken port would silently share its calls
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_concurrent_streams", 1024),
-)
+from extauth.transport.batching import Batcher, Calls
+from extauth.transport.guards import Bounds, Guard, Tripped
+from extauth.transport.rls import SERVICE
+from extauth.transport.tls import Tls
 
 
 class GrpcioServer:
-    """Serves on `listen`: HOST:PORT or unix:PATH."""
+    """Serves on `listen`, HOST:PORT or unix:PATH; with `tls`, only over TLS.
 
-    def __init__(self, listen: str, planner: Planner, batcher: Batcher) -> None:
+    Of the bounds, grpc.aio knows those of streams and of messages.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        planner: Planner,
+        batcher: Batcher,
+        *,
+        tls: Tls | None = None,
+        bounds: Bounds | None = None,
+        tripped: Tripped = lambda _guard: None,
+    ) -> None:
         self._listen = listen
         self._planner = planner
         self._batcher = batcher
+        self._tls = tls
+        self._bounds = bounds or Bounds()
+        self._tripped = tripped
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
         """Listen and be SERVING; raises SettingsError where the address cannot be had."""
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(
+            options=(
+                ("grpc.so_reuseport", 0),  # else a second server on a taken port would silently share its calls
+                ("grpc.max_receive_message_length", self._bounds.max_message_bytes),
+                ("grpc.max_concurrent_streams", self._bounds.max_streams),
+                # Envoy's keepalive: by default gRPC closes a connection that is pinged while idle.
+                ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.keepalive_permit_without_calls", 1),
+            )
+        )
         # Without serializers the handler gets and gives raw bytes.
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
             self._should_rate_limit
@@ -39,7 +61,10 @@ class GrpcioServer:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ShouldRateLimit": method}),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         try:
-            server.add_insecure_port(self._listen)
+            if self._tls is None:
+                server.add_insecure_port(self._listen)
+            else:
+                server.add_secure_port(self._listen, _credentials(self._tls))
         except RuntimeError as error:
             message = f"EXTAUTH_GRPC_LISTEN={self._listen}: cannot listen there; is the port taken, the address yours?"
             raise SettingsError(message) from error
@@ -62,7 +87,50 @@ class GrpcioServer:
             plan = self._planner.plan(message)
         except InvalidRequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        verdict = await self._batcher.decide(plan)
-        if verdict is None:
+        if self._batcher.room() <= 0:
+            self._tripped(Guard.WAITING_CALLS)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait")
+        waiter = _Waiter()
+        calls = Calls(waiter, time.perf_counter())
+        calls.plans.append(plan)
+        if (remaining_s := context.time_remaining()) is not None:
+            calls.deadline = calls.arrived + remaining_s
+        self._batcher.submit(calls)
+        answer = await waiter.future
+        if answer is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the counters' store does not answer")
-        return encode_response(verdict)
+        return answer
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Credentials that ask, at each handshake, for what is newest."""
+
+    def newest() -> grpc.ServerCertificateConfiguration:
+        key, cert, client_ca = tls.pem
+        return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
+
+    mutual = tls.files.client_ca is not None
+    return grpc.dynamic_ssl_server_credentials(newest(), newest, require_client_authentication=mutual)
+
+
+class _Waiter:
+    """The caller of a single call."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+
+    def prune(self, calls: Calls, now: float) -> None:
+        if self.future.done() or now >= calls.deadline:  # cancelled, or soon to be
+            calls.plans.clear()
+
+    def answer(self, _calls: Calls, messages: list[bytes | None]) -> None:
+        if not self.future.done():
+            self.future.set_result(messages[0])
+
+    def fail(self, _calls: Calls) -> None:
+        if not self.future.done():
+            self.future.set_exception(RuntimeError("the batch failed"))
+
+    def flush(self) -> None: ...

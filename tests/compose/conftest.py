@@ -46,6 +46,7 @@ def running(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactor
     copy_checkout(folder)
     rules = folder / "envoy/descriptors/api.yaml"
     rules.write_text(rules.read_text().replace("unit: minute", "unit: hour"))
+    (folder / ".env").write_text("EXTAUTH_DENIAL_CACHE=0\n")  # what was denied is forgotten when the store is flushed
     project = Project(folder, client)
     try:
         project.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "120", *SERVICES)

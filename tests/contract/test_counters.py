@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
-from extauth.counters.redis import RedisCounters, connect
+from extauth.counters.redis import RedisCounters
 from extauth.limiter.counters import Counter, Counters, Group, Level, Take, Taken
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.clock import HOUR, MINUTE, SECOND, Clock
@@ -33,8 +34,9 @@ class Bench:
     prefix: str
 
     def group(self, *wants: Want, calls: int = 1) -> Group:
-        counters = tuple(Counter(self.prefix + want[0], want[1], want[2] if len(want) > 2 else 1) for want in wants)
-        return Group(Take(counters), calls)
+        costs = (want[2] if len(want) > 2 else 1 for want in wants)
+        named = ((f"{self.prefix}{want[0]}".encode(), want[1]) for want in wants)
+        return Group(Take(tuple(Counter(*c, cost) for c, cost in zip(named, costs, strict=True))), calls)
 
     async def taken(self, *wants: Want, calls: int = 1) -> Taken:
         (taken,) = await self.counters.take([self.group(*wants, calls=calls)])
@@ -45,14 +47,17 @@ class Bench:
         return (await self.taken(*wants, calls=calls)).admitted
 
 
-@pytest.fixture(params=["memory", *SERVERS])
+@pytest.fixture(params=["memory", "denials", *SERVERS])
 async def bench(request: pytest.FixtureRequest, shared_store: Callable[[str], Store]) -> AsyncIterator[Bench]:
     clock = Clock()
     if request.param == "memory":
         yield Bench(MemoryCounters(clock), clock, "")
+    elif request.param == "denials":
+        yield Bench(DenialCache(MemoryCounters(clock), 1, clock_us=clock), clock, "")
     else:
-        async with connect(shared_store(request.param).url) as client:
-            yield Bench(RedisCounters(client, 10, clock), clock, secrets.token_hex(8))
+        counters = RedisCounters(shared_store(request.param).url, 10, clock)
+        yield Bench(counters, clock, secrets.token_hex(8))
+        await counters.aclose()
 
 
 @pytest.mark.parametrize("limit", [gcra(10), window(10), window(10, count_denied=False)], ids=str)

@@ -21,7 +21,9 @@ from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.grpcio import GrpcioServer
-from extauth.transport.rls import SERVICE, decode_request
+from extauth.transport.guards import Bounds, Guard
+from extauth.transport.rls import SERVICE, decode_descriptor, split_request
+from extauth.transport.server import H2Server
 from tests.clock import Clock
 
 METHOD = f"/{SERVICE}/ShouldRateLimit"
@@ -30,7 +32,7 @@ domain: api
 algorithm: gcra
 descriptors: [{key: api_key, value: k, rate_limit: {unit: minute, requests_per_unit: 10}}]
 """
-ENGINES = {"grpcio": GrpcioServer}
+ENGINES: dict[str, type[GrpcioServer | H2Server]] = {"h2": H2Server, "grpcio": GrpcioServer}
 
 
 def call(*entries: tuple[str, str], domain: str = "api", hits: int = 0) -> bytes:
@@ -62,15 +64,25 @@ class Engine:
     def __init__(self, kind: str, folder: Path) -> None:
         self.listen = f"unix:{folder}/grpc"
         self.counters = Switched()
-        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), decode_request, KeyNamer("t"))
+        self.tripped: list[Guard] = []
+        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
         limiter = Limiter(self.counters, OnStoreFailure.ERROR)
-        self.server = ENGINES[kind](self.listen, planner, Batcher(limiter, lambda _decided, _durations: None))
+        batcher = Batcher(limiter, lambda _decided, _durations: None, max_in_flight=1, max_waiting=3)
+        bounds = Bounds(max_message_bytes=65_536)
+        self.server = ENGINES[kind](self.listen, planner, batcher, bounds=bounds, tripped=self.tripped.append)
         self.channel = grpc.aio.insecure_channel(self.listen)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
-    async def ask(self, message: bytes, method: str = METHOD) -> RateLimitResponse:
+    async def ask(
+        self,
+        message: bytes,
+        method: str = METHOD,
+        *,
+        timeout_s: float = 10,
+        compression: grpc.Compression = grpc.Compression.NoCompression,
+    ) -> RateLimitResponse:
         ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(method)
-        return RateLimitResponse.parse(await ask(message, timeout=10))
+        return RateLimitResponse.parse(await ask(message, timeout=timeout_s, compression=compression))
 
     async def refused(self, message: bytes, method: str = METHOD) -> tuple[grpc.StatusCode, str | None]:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -97,8 +109,56 @@ async def test_it_decides(engine: Engine) -> None:
 
 
 async def test_concurrent_calls_admit_exactly_the_limit(engine: Engine) -> None:
-    answers = await asyncio.gather(*(engine.ask(call(("api_key", "k"), hits=h)) for h in [1, 0] * 50))
-    assert sorted(a.overall_code for a in answers) == [1] * 10 + [2] * 90
+    clients = asyncio.Semaphore(3)  # no more may wait
+
+    async def ask(hits: int) -> int:
+        async with clients:
+            return int((await engine.ask(call(("api_key", "k"), hits=hits))).overall_code)
+
+    assert sorted(await asyncio.gather(*map(ask, [1, 0] * 50))) == [1] * 10 + [2] * 90
+
+
+async def test_messages_may_be_compressed(engine: Engine) -> None:
+    message = call(("api_key", "k"), ("other", "x" * 1000))
+    answer = await engine.ask(message, compression=grpc.Compression.Gzip)
+    assert [status.limit_remaining for status in answer.statuses] == [9, 0]
+
+
+async def test_large_answers_arrive(engine: Engine) -> None:
+    answer = await engine.ask(call(*([("api_key", "k")] + [("n", str(i)) for i in range(99)])))
+    assert len(answer.statuses) == 100
+
+
+async def test_past_the_bound_of_waiting_calls_new_ones_are_refused_at_once(engine: Engine) -> None:
+    engine.counters.open.clear()
+    first = asyncio.create_task(engine.ask(call(("api_key", "k"))))
+    await asyncio.wait_for(engine.counters.asked.wait(), 10)
+    others = [asyncio.create_task(engine.ask(call(("api_key", "k")))) for _ in range(5)]
+    done: set[asyncio.Task[RateLimitResponse]] = set()
+    while len(done) < 2:
+        more, _ = await asyncio.wait(set(others) - done, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        assert more
+        done |= more
+    for task in done:
+        error = task.exception()
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert (error.code(), error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait")
+    assert engine.tripped == [Guard.WAITING_CALLS] * 2
+    engine.counters.open.set()
+    assert [a.overall_code for a in await asyncio.gather(first, *set(others) - done)] == [1] * 4
+
+
+async def test_a_call_past_its_deadline_is_not_counted(engine: Engine) -> None:
+    engine.counters.open.clear()
+    first = asyncio.create_task(engine.ask(call(("api_key", "k"))))
+    await asyncio.wait_for(engine.counters.asked.wait(), 10)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await engine.ask(call(("api_key", "k"), hits=5), timeout_s=0.05)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await engine.status() == 1  # by now the server has heard of it
+    engine.counters.open.set()
+    assert (await first).overall_code == 1
+    assert (await engine.ask(call(("api_key", "k")))).statuses[0].limit_remaining == 8
 
 
 async def test_bytes_that_are_no_text_are_just_another_value(engine: Engine) -> None:

@@ -91,9 +91,9 @@ def launch(_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def shared_stack(_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """The stack that a module's tests share."""
+    """The stack that a module's tests share. What was denied must be forgotten when the store is flushed."""
     with launcher(tmp_path_factory) as start:
-        yield start()
+        yield start(env={"EXTAUTH_DENIAL_CACHE": "0"})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.e2e.conftest import Launch, no_call_failed
-from tests.e2e.edge import FREE, Edge
+from tests.e2e.edge import FREE, PREMIUM, Edge
 
 
 def envoy_finds_all_healthy(edge: Edge) -> Callable[[], Awaitable[bool]]:
@@ -35,9 +35,22 @@ async def test_counting_resumes_after_the_store_was_restarted(launch: Launch) ->
         return await edge.metric("extauth_store_up") == [1, 1]
 
     await edge.until(both_count_again, "both replicas reach the store")
+    assert await edge.statuses(21, key=PREMIUM) == [200] * 20 + [429]
+
+
+async def test_denials_are_repeated_from_memory_for_a_second_at_most(launch: Launch) -> None:
+    edge = launch()
+    assert await edge.statuses(11, key=FREE) == [200] * 10 + [429]
+    assert await edge.statuses(20, key=FREE) == [429] * 20
+    assert sum(await edge.metric("extauth_denial_cache_hits_total")) >= 10
     with edge.redis() as store:
         store.flushall()
-    assert await edge.statuses(11, key=FREE) == [200] * 10 + [429]
+
+    async def admitted() -> bool:
+        return await edge.statuses(1, key=FREE) == [200]
+
+    await edge.until(admitted, "the flush is seen", within_s=5)
+    await no_call_failed(edge)
 
 
 async def test_a_store_that_is_gone_can_close_the_door(launch: Launch) -> None:

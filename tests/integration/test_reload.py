@@ -8,7 +8,7 @@ import pytest
 
 from extauth.errors import ConfigError
 from extauth.rules.model import RuleSet
-from extauth.rules.reload import read_rules, watch_rules
+from extauth.rules.reload import read_rules, signature, watch_rules
 
 OLD = "domain: old"
 NEW = "domain: new"
@@ -88,6 +88,16 @@ async def test_an_edit_is_seen(tmp_path: Path, watch: Callable[[Path], Watched],
     write(tmp_path, OLD)
     assert await watched.domains() == ["old"]
     assert watched.errors.empty()
+
+
+async def test_an_edit_between_the_first_reading_and_the_watch_is_seen(tmp_path: Path) -> None:
+    in_place(tmp_path, OLD)
+    before = signature(tmp_path)
+    in_place(tmp_path, NEW)
+    async with asyncio.timeout(5):
+        async for rules in watch_rules(tmp_path, lambda _error: None, before):
+            assert list(rules.domains) == ["new"]
+            break
 
 
 async def test_one_file_may_be_watched(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:

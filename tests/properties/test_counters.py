@@ -1,13 +1,15 @@
 """Random takes against counters in memory, in Redis, and against plain oracles."""
 
+import asyncio
 import secrets
 from fractions import Fraction
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
-from extauth.counters.redis import RedisCounters, connect
+from extauth.counters.redis import RedisCounters
 from extauth.limiter.algorithms import outcome
 from extauth.limiter.counters import Counter, Group, Take
 from extauth.rules.model import Algorithm, Limit, Unit
@@ -31,7 +33,7 @@ def groups(draw: st.DrawFn) -> list[Group]:
     names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True)
     made = []
     for _ in range(draw(st.integers(1, 3))):
-        counters = tuple(Counter(name, draw(limits), draw(costs)) for name in draw(names))
+        counters = tuple(Counter(name.encode(), draw(limits), draw(costs)) for name in draw(names))
         made.append(Group(Take(counters), draw(st.integers(1, 5))))
     return made
 
@@ -40,7 +42,8 @@ steps = st.lists(st.tuples(groups(), pauses), min_size=1, max_size=12)
 
 
 def renamed(group: Group, prefix: str) -> Group:
-    return Group(Take(tuple(Counter(prefix + c.name, c.limit, c.cost) for c in group.take.counters)), group.calls)
+    counters = (counter._replace(name=prefix.encode() + counter.name) for counter in group.take.counters)
+    return Group(Take(tuple(counters)), group.calls)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -48,12 +51,61 @@ def renamed(group: Group, prefix: str) -> Group:
 async def test_redis_and_memory_do_the_same(any_store: Store, steps: list[tuple[list[Group], int]]) -> None:
     clock, prefix = Clock(), secrets.token_hex(8)
     memory = MemoryCounters(clock)
-    async with connect(any_store.url) as client:
-        stored = RedisCounters(client, 10, clock)
+    stored = RedisCounters(any_store.url, 10, clock)
+    for batch, pause in steps:
+        named = [renamed(group, prefix) for group in batch]
+        assert await stored.take(named) == await memory.take(named)
+        clock.sleep(pause)
+    await stored.aclose()
+
+
+class Spared:
+    """How many calls a denial cache has answered in all examples together."""
+
+    calls = 0
+
+    def __call__(self, calls: int) -> None:
+        self.calls += calls
+
+
+POOL = {
+    name: Limit(requests, unit, algorithm, count_denied)
+    for name, (requests, unit, algorithm, count_denied) in {
+        b"a": (3, Unit.SECOND, Algorithm.GCRA, False),
+        b"b": (2, Unit.SECOND, Algorithm.FIXED_WINDOW, False),
+        b"c": (7, Unit.MINUTE, Algorithm.GCRA, False),
+        b"d": (4, Unit.SECOND, Algorithm.FIXED_WINDOW, True),
+    }.items()
+}
+pooled = st.builds(
+    lambda names, costs, calls: Group(
+        Take(tuple(Counter(name, POOL[name], cost) for name, cost in zip(names, costs, strict=False))), calls
+    ),
+    st.lists(st.sampled_from(list(POOL)), min_size=1, max_size=3, unique=True),
+    st.lists(costs, min_size=3, max_size=3),
+    st.integers(1, 5),
+)
+
+
+def test_the_denial_cache_changes_no_decision() -> None:
+    spared = Spared()
+
+    async def walk(steps: list[tuple[list[Group], int]]) -> None:
+        clock = Clock()
+        plain = MemoryCounters(clock)
+        cached = DenialCache(MemoryCounters(clock), 1, spared, clock)
         for batch, pause in steps:
-            named = [renamed(group, prefix) for group in batch]
-            assert await stored.take(named) == await memory.take(named)
+            want = [taken.admitted for taken in await plain.take(batch)]
+            assert [taken.admitted for taken in await cached.take(batch)] == want
             clock.sleep(pause)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(st.tuples(st.lists(pooled, min_size=1, max_size=3), st.integers(0, 600_000)), max_size=20))
+    def check(steps: list[tuple[list[Group], int]]) -> None:
+        asyncio.run(walk(steps))
+
+    check()
+    assert spared.calls > 100
 
 
 class Plain:
@@ -85,7 +137,7 @@ async def test_memory_decides_as_the_plain_algorithm(limit: Limit, calls: list[t
     clock, plain = Clock(), Plain(limit)
     memory = MemoryCounters(clock)
     for cost, equal, pause in calls:
-        (taken,) = await memory.take([Group(Take((Counter("c", limit, cost),)), equal)])
+        (taken,) = await memory.take([Group(Take((Counter(b"c", limit, cost),)), equal)])
         assert [i < taken.admitted for i in range(equal)] == [plain.take(clock(), cost) for _ in range(equal)]
         clock.sleep(pause)
 
@@ -111,7 +163,7 @@ async def test_a_group_is_as_good_as_its_calls_one_by_one(steps: list[tuple[list
 async def test_who_waits_as_told_is_admitted_and_not_before(limit: Limit, cost: int, calls: list[int]) -> None:
     clock = Clock()
     memory = MemoryCounters(clock)
-    counter = Counter("c", Limit(limit.requests_per_unit, limit.unit, limit.algorithm, count_denied=False), cost)
+    counter = Counter(b"c", Limit(limit.requests_per_unit, limit.unit, limit.algorithm, count_denied=False), cost)
 
     async def retry_after_us() -> int | None:
         (taken,) = await memory.take([Group(Take((counter,)), 1)])

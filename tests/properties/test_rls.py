@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from extauth.counters.keys import KeyNamer
 from extauth.errors import InvalidRequestError
-from extauth.limiter.request import Entry, Request
-from extauth.transport.rls import decode_request
+from extauth.limiter.request import Entry
+from extauth.transport.rls import decode_descriptor, split_request
 
 text = st.text(max_size=20)
 entries = st.lists(st.builds(RateLimitDescriptorEntry, key=text, value=text), max_size=4)
@@ -29,22 +29,23 @@ requests = st.builds(
 @settings(max_examples=300, deadline=None)
 @given(requests)
 def test_it_reads_what_envoy_data_plane_writes(request: RateLimitRequest) -> None:
-    assert decode_request(bytes(request)) == Request(
-        request.domain,
-        tuple(tuple(Entry(e.key, e.value) for e in d.entries) for d in request.descriptors),
-        request.hits_addend or 1,
-    )
+    split = split_request(bytes(request))
+    assert (split.domain, split.hits_addend) == (request.domain, request.hits_addend or 1)
+    assert [decode_descriptor(descriptor) for descriptor in split.descriptors] == [
+        tuple(Entry(e.key, e.value) for e in d.entries) for d in request.descriptors
+    ]
 
 
 @settings(max_examples=1000, deadline=None)
 @given(st.binary(max_size=80) | requests.flatmap(lambda r: _mutated(bytes(r))))
 def test_any_bytes_are_a_request_or_an_invalid_one(message: bytes) -> None:
     try:
-        request = decode_request(message)
+        request = split_request(message)
+        descriptors = [decode_descriptor(descriptor) for descriptor in request.descriptors]
     except InvalidRequestError:
         return
     assert 1 <= request.hits_addend < 2**32
-    for descriptor in request.descriptors:
+    for descriptor in descriptors:
         KeyNamer("x")(request.domain, descriptor)
 
 

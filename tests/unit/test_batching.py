@@ -7,12 +7,13 @@ import pytest
 
 from extauth.limiter.counters import Counter, Group, Level, Take, Taken
 from extauth.limiter.limiter import Decided, Limiter
-from extauth.limiter.plan import Plan
+from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, Unit
-from extauth.transport.batching import Batcher
+from extauth.transport.batching import Batcher, Calls
 
-PLAN = Plan(Take((Counter("c", Limit(1000, Unit.HOUR), 1),)), (0,), Labels(), None)
+LIMIT = Limit(1000, Unit.HOUR)
+PLAN = Plan(Take((Counter(b"c", LIMIT, 1),)), Shape((0,), (LIMIT,), None), Labels())
 
 
 class Gate:
@@ -37,59 +38,121 @@ class Gate:
     async def ping(self) -> None: ...
 
 
+class Client:
+    """A caller that notes what it gets; it has given up the calls whose tags are in `gone`."""
+
+    def __init__(self) -> None:
+        self.answered: dict[int, bytes | None] = {}
+        self.failed: list[int] = []
+        self.flushes = 0
+        self.gone: set[int] = set()
+
+    def prune(self, calls: Calls, _now: float) -> None:
+        kept = [i for i, tag in enumerate(calls.tags) if tag not in self.gone]
+        calls.plans[:] = [calls.plans[i] for i in kept]
+        calls.tags[:] = [calls.tags[i] for i in kept]
+
+    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+        self.answered.update(zip(calls.tags, messages, strict=True))
+
+    def fail(self, calls: Calls) -> None:
+        self.failed += calls.tags
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+
 class Rig:
-    def __init__(self, max_calls: int = 1000) -> None:
+    def __init__(self, max_batch: int = 1000) -> None:
         self.gate = Gate()
-        self.facts: list[tuple[Decided, Sequence[float]]] = []
-        self.batcher = Batcher(Limiter(self.gate), lambda d, s: self.facts.append((d, s)), max_calls)
+        self.facts: list[tuple[Decided, Sequence[tuple[float, int]]]] = []
+        self.batcher = Batcher(
+            Limiter(self.gate), lambda d, s: self.facts.append((d, s)), max_batch=max_batch, max_waiting=20
+        )
+        self.client = Client()
+        self._tag = 0
 
-    def call(self, times: int) -> list[asyncio.Task[object]]:
-        return [asyncio.create_task(self.batcher.decide(PLAN)) for _ in range(times)]
+    def call(self, times: int) -> None:
+        calls = Calls(self.client, 0)
+        for _ in range(times):
+            calls.plans.append(PLAN)
+            calls.tags.append(self._tag)
+            self._tag += 1
+        self.batcher.submit(calls)
 
-    async def until_batches(self, number: int) -> None:
-        while len(self.gate.batches) < number:  # noqa: ASYNC110 - a pass of the loop, not a wait
-            await asyncio.sleep(0)
+    async def until(self, answered: int = 0, batches: int = 0, failed: int = 0) -> None:
+        async with asyncio.timeout(10):
+            while (
+                len(self.client.answered) < answered
+                or len(self.gate.batches) < batches
+                or len(self.client.failed) < failed
+            ):
+                await asyncio.sleep(0)
 
 
-async def test_calls_of_one_loop_pass_are_one_batch_and_later_ones_the_next() -> None:
+async def test_calls_of_one_loop_pass_are_one_batch_and_one_write() -> None:
     rig = Rig()
-    first = rig.call(3)
-    await rig.until_batches(1)
-    second = rig.call(5)
+    rig.call(3)
+    rig.call(2)
     rig.gate.let()
-    await asyncio.gather(*first)
-    await rig.until_batches(2)
-    rig.gate.let()
-    await asyncio.gather(*second)
-    assert rig.gate.batches == [3, 5]
+    await rig.until(answered=5)
+    assert rig.gate.batches == [5]
+    assert rig.client.flushes == 1
+    assert [[calls for _, calls in durations] for _, durations in rig.facts] == [[3, 2]]
+
+
+async def test_what_arrives_while_batches_are_decided_is_the_next_batch() -> None:
+    rig = Rig()
+    for batches in (1, 2):
+        rig.call(1)
+        await rig.until(batches=batches)
+    rig.call(2)
+    rig.call(3)
     await asyncio.sleep(0)
-    assert [len(seconds) for _, seconds in rig.facts] == [3, 5]
+    assert rig.gate.batches == [1, 1], "two are in flight, and no more"
+    assert rig.batcher.room() == 20 - 5
+    rig.gate.let(3)
+    await rig.until(answered=7)
+    assert rig.gate.batches == [1, 1, 5]
+    assert rig.batcher.room() == 20
 
 
 async def test_batches_are_bounded() -> None:
-    rig = Rig(max_calls=4)
-    calls = rig.call(10)
+    rig = Rig(max_batch=4)
+    for _ in range(5):
+        rig.call(2)
     rig.gate.let(3)
-    await asyncio.gather(*calls)
+    await rig.until(answered=10)
     assert rig.gate.batches == [4, 4, 2]
 
 
-async def test_an_error_fails_its_own_batch_alone() -> None:
+async def test_calls_that_nobody_waits_for_are_not_counted() -> None:
+    rig = Rig()
+    rig.client.gone = {0, 2, 3}
+    rig.call(3)
+    rig.call(1)
+    rig.gate.let()
+    await rig.until(answered=1)
+    assert rig.gate.batches == [1]
+    assert set(rig.client.answered) == {1}
+    rig.client.gone = {4}
+    rig.call(1)
+    rig.call(1)
+    rig.gate.let()
+    await rig.until(answered=2)
+    assert set(rig.client.answered) == {1, 5}
+
+
+async def test_an_error_fails_its_own_batch_alone(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
     rig.gate.error = RuntimeError("a bug")
     rig.gate.let()
-    with pytest.raises(RuntimeError, match="a bug"):
-        await rig.batcher.decide(PLAN)
+    rig.call(2)
+    await rig.until(failed=2)
+    assert rig.client.flushes == 1
+    assert "a bug" in caplog.text
     rig.gate.error = None
     rig.gate.let()
-    assert await rig.batcher.decide(PLAN)
-
-
-async def test_a_caller_that_gave_up_does_not_harm_the_others() -> None:
-    rig = Rig()
-    leaver, stayer = rig.call(2)
-    await rig.until_batches(1)
-    leaver.cancel()
-    rig.gate.let()
-    assert await stayer
-    assert leaver.cancelled()
+    rig.call(1)
+    await rig.until(answered=1)
+    assert rig.client.failed == [0, 1]

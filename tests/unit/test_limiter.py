@@ -1,6 +1,7 @@
 """From calls to verdicts, on counters in memory."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -9,10 +10,10 @@ from extauth.counters.keys import KeyNamer
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, StoreError
 from extauth.limiter.counters import Group, Taken
-from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Tally
+from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan, Planner
-from extauth.limiter.request import Entry, Request
-from extauth.limiter.verdict import Code, DescriptorStatus, Labels, Verdict
+from extauth.limiter.request import Descriptor, Entry, Request
+from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
 from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
 from tests.clock import MINUTE, SECOND, Clock
@@ -40,9 +41,13 @@ def request(*descriptors: str, hits: int = 1, domain: str = "api") -> bytes:
     return json.dumps([domain, descriptors, hits]).encode()
 
 
-def decode(message: bytes) -> Request:
+def split(message: bytes) -> Request:
     domain, descriptors, hits = json.loads(message)
-    return Request(domain, tuple((Entry(*text.split("=")),) for text in descriptors), hits)
+    return Request(domain, [text.encode("utf-8", "surrogateescape") for text in descriptors], hits)
+
+
+def decode(descriptor: bytes) -> Descriptor:
+    return (Entry(*descriptor.decode("utf-8", "surrogateescape").split("=")),)
 
 
 class Service:
@@ -52,13 +57,21 @@ class Service:
         self.clock = Clock()
         self.counters = MemoryCounters(self.clock)
         self.limiter = Limiter(self.counters)
-        self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), decode, KeyNamer("t"))
+        self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, decode, KeyNamer("t"))
 
-    async def batch(self, *messages: bytes) -> Decided:
-        return await self.limiter.decide([self.planner.plan(message) for message in messages])
+    async def decide(self, *messages: bytes) -> tuple[Decided, list[Verdict | None]]:
+        """What was decided, and the verdicts in order of arrival."""
+        plans = [self.planner.plan(message) for message in messages]
+        decided = await self.limiter.decide(Counter(plans))
+        settled = {settled.plan: settled for settled in decided.settled}
+        earlier = (plans[:i].count(plan) for i, plan in enumerate(plans))
+        return decided, [self.limiter.verdict(settled[plan], call) for plan, call in zip(plans, earlier, strict=True)]
+
+    async def batch(self, *messages: bytes) -> list[Verdict | None]:
+        return (await self.decide(*messages))[1]
 
     async def one(self, *descriptors: str, hits: int = 1) -> Verdict:
-        (verdict,) = (await self.batch(request(*descriptors, hits=hits))).verdicts
+        (verdict,) = await self.batch(request(*descriptors, hits=hits))
         assert verdict is not None
         return verdict
 
@@ -145,20 +158,19 @@ async def test_the_same_counter_twice_counts_twice(service: Service) -> None:
 
 async def test_a_batch_answers_equal_calls_in_order_of_arrival(service: Service) -> None:
     anonymous, free = request("address=a", "path=/a"), request("api_key=free")
-    decided = await service.batch(anonymous, free, anonymous, anonymous, free)
-    verdicts = [v for v in decided.verdicts if v]
+    verdicts = [v for v in await service.batch(anonymous, free, anonymous, anonymous, free) if v]
     assert [v.code for v in verdicts] == [1, 1, 1, 2, 1]
     assert [v.statuses[0].remaining for v in verdicts] == [1, 9, 0, 0, 8]
-    assert decided.tallies == [Tally(Labels("/a", "anonymous"), 2, 1), Tally(Labels("none", "free"), 2, 0)]
 
 
 async def test_calls_without_limits_ask_no_store() -> None:
     service = Service()
     service.limiter = Limiter(Broken(), OnStoreFailure.ERROR)
-    decided = await service.batch(request("path=/"), request("a=b", domain="unknown"), request("path=/\udcff"))
-    assert [v and v.code for v in decided.verdicts] == [1, 1, 1]
+    calls = request("path=/"), request("a=b", domain="unknown"), request("path=/\udcff")
+    decided, verdicts = await service.decide(*calls)
+    assert [v and v.code for v in verdicts] == [1, 1, 1]
     assert decided.store_error is None
-    assert [t.labels.path for t in decided.tallies] == ["/", "none", "/\\udcff"]
+    assert [settled.plan.labels.path for settled in decided.settled] == ["/", "none", "/\\udcff"]
 
 
 class Broken:
@@ -172,24 +184,17 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("on_store_failure", "code", "tally"),
-    [
-        (OnStoreFailure.ALLOW, Code.OK, [Tally(Labels("/", "free"), 2, 0)]),
-        (OnStoreFailure.DENY, Code.OVER_LIMIT, [Tally(Labels("/", "free"), 0, 2)]),
-        (OnStoreFailure.ERROR, None, []),
-    ],
+    ("on_store_failure", "code"),
+    [(OnStoreFailure.ALLOW, Code.OK), (OnStoreFailure.DENY, Code.OVER_LIMIT), (OnStoreFailure.ERROR, None)],
 )
-async def test_a_store_that_fails(
-    service: Service, on_store_failure: OnStoreFailure, code: Code | None, tally: list[Tally]
-) -> None:
+async def test_a_store_that_fails(service: Service, on_store_failure: OnStoreFailure, code: Code | None) -> None:
     service.limiter = Limiter(Broken(), on_store_failure)
     call = request("api_key=free", "address=a", "path=/")
-    decided = await service.batch(call, request("path=/"), call)
-    assert [v and v.code for v in decided.verdicts] == [code, Code.OK, code]
-    assert decided.failed == 2
+    decided, verdicts = await service.decide(call, request("path=/"), call)
+    assert [v and v.code for v in verdicts] == [code, Code.OK, code]
+    assert [(settled.calls, settled.taken is None) for settled in decided.settled] == [(2, True), (1, False)]
     assert decided.store_error is not None
-    assert [t for t in decided.tallies if t.labels.tier == "free"] == tally
-    if verdict := decided.verdicts[0]:
+    if verdict := verdicts[0]:
         assert verdict.statuses == (
             DescriptorStatus(verdict.code),
             DescriptorStatus(Code.OK),
@@ -218,18 +223,32 @@ def test_equal_messages_have_one_plan_until_the_rules_change(service: Service) -
 
 
 def test_the_memo_is_bounded() -> None:
+    splits: list[bytes] = []
     decoded: list[bytes] = []
 
-    def counted(message: bytes) -> Request:
-        decoded.append(message)
-        return decode(message)
+    def counted_split(message: bytes) -> Request:
+        splits.append(message)
+        return split(message)
 
-    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), counted, KeyNamer("t"), memo_size=10)
-    messages = [request(f"address={i}") for i in range(30)]
+    def counted_decode(descriptor: bytes) -> Descriptor:
+        decoded.append(descriptor)
+        return decode(descriptor)
+
+    rules = Matcher(load_rules({"f.yaml": CONFIG}))
+    planner = Planner(rules, counted_split, counted_decode, KeyNamer("t"), memo_size=10)
+    messages = [request(f"address={i}", "api_key=free") for i in range(30)]
     plans: list[Plan] = [planner.plan(message) for message in messages]
     assert planner.plan(messages[-1]) is plans[-1]
     assert planner.plan(messages[0]) is not plans[0]
-    assert len(decoded) == 31
+    assert len(splits) == 31
+    assert len(decoded) == 32, "the descriptor that all share is decoded once"
+
+
+def test_large_messages_are_not_remembered(service: Service) -> None:
+    usual, large = request("address=a"), request("address=" + "a" * 1000)
+    assert service.planner.plan(usual) is service.planner.plan(usual)
+    assert service.planner.plan(large) is not service.planner.plan(large)
+    assert service.planner.plan(large).take.counters[0].cost == 1
 
 
 async def test_memory_counters_are_bounded() -> None:

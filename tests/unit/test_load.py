@@ -139,7 +139,7 @@ MISTAKES = {
     ),
     "a descriptor twice": (
         "domain: d\ndescriptors:\n- {key: k, value: v}\n- {key: k}\n- {key: k, value: v}",
-        "f.yaml:5:3: the descriptor k with value 'v' already stands on line 3; keep one of the two",
+        "f.yaml:5:3: the descriptor k with this value already stands on line 3; keep one of the two",
     ),
     "an invalid unit": (
         "domain: d\ndescriptors: [{key: k, rate_limit: {unit: foo, requests_per_unit: 1}}]",
@@ -160,6 +160,10 @@ MISTAKES = {
     "a number that is a list": (
         "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: [1]}}]",
         "f.yaml:2:67: 'requests_per_unit' must be 0, 1, 2, …, not a list; write digits, without quotes",
+    ),
+    "a tier's name that no header can carry": (
+        'domain: d\ntiers: {"a\\r": {unit: day, requests_per_unit: 1}}',
+        "f.yaml:2:9: 'a\\r' cannot name a tier, which stands in headers; use up to 64 of A-Z a-z 0-9 _ . -",
     ),
     "a wildcard": (
         "domain: d\ndescriptors: [{key: k, value: a*}]",
@@ -229,10 +233,17 @@ def test_all_problems_of_all_files_come_at_once() -> None:
     assert raised.value.problems[-1].message == "domain 'd' already stands in c.yaml"
 
 
+def test_only_the_first_problems_of_a_file_are_told() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_rules({"f.yaml": "domain: d\ndescriptors:\n" + "- {key: k, wrong: 1}\n" * 1000})
+    assert len(raised.value.problems) == 51
+    assert "f.yaml: 1000 problems, of which 50 are told" in map(str, raised.value.problems)
+
+
 def test_a_bomb_of_aliases_is_refused() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
-    with pytest.raises(ConfigError, match="more than 2000000 values once its aliases are followed"):
+    with pytest.raises(ConfigError, match="more than 10569 values once its aliases are followed"):
         load_rules({"f.yaml": "\n".join(lines)})
 
 

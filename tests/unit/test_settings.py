@@ -13,7 +13,7 @@ def test_defaults() -> None:
     settings = read_settings({"PATH": "/bin", "EXTAUTH_LOG_LEVEL": ""})
     assert settings.grpc_listen == "127.0.0.1:8081"
     assert settings.admin_listen == "127.0.0.1:6070"
-    assert settings.engine == "grpcio"
+    assert settings.engine == "h2"
     assert settings.on_store_failure is OnStoreFailure.ALLOW
     assert settings.log_format is LogFormat.CONSOLE
 
@@ -51,11 +51,14 @@ def test_all_of_them() -> None:
         ("GRPC_LISTEN", "unix:", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
         ("ADMIN_LISTEN", "unix:/x", "HOST:PORT or [IPV6]:PORT"),
         ("ADMIN_LISTEN", "h:65536", "HOST:PORT or [IPV6]:PORT"),
-        ("ENGINE", "go", "grpcio"),
+        ("ENGINE", "go", "h2 or grpcio"),
+        ("MAX_WAITING", "0", "calls, 1 to 1000000"),
+        ("STALL_TIMEOUT", "0", "seconds, 0.1 to 600"),
+        ("DENIAL_CACHE", "inf", "seconds, 0 (off) to 60"),
         ("ON_STORE_FAILURE", "panic", "allow, deny or error"),
-        ("REDIS_TIMEOUT", "0", "seconds, above 0 and at most 60"),
-        ("REDIS_TIMEOUT", "nan", "seconds, above 0 and at most 60"),
-        ("REDIS_TIMEOUT", "100ms", "seconds, above 0 and at most 60"),
+        ("REDIS_TIMEOUT", "0", "seconds, 0.001 to 60"),
+        ("REDIS_TIMEOUT", "nan", "seconds, 0.001 to 60"),
+        ("REDIS_TIMEOUT", "100ms", "seconds, 0.001 to 60"),
         ("KEY_PREFIX", "a{b", "1 to 64 letters, digits and : _ . -"),
         ("DRAIN_DELAY", "-1", "seconds, 0 to 300"),
         ("LOG_LEVEL", "loud", "debug, info, warning or error"),
@@ -86,6 +89,12 @@ def test_a_wrong_url_is_not_shown(url: str) -> None:
         read_settings({"EXTAUTH_REDIS_URL": url})
     assert "hush" not in str(raised.value)
     assert "EXTAUTH_REDIS_URL=… is not allowed; allowed: redis://" in str(raised.value)
+
+
+@pytest.mark.parametrize("given", [{"CERT"}, {"KEY"}, {"CLIENT_CA"}, {"CERT", "CLIENT_CA"}])
+def test_half_of_tls_is_refused(given: set[str]) -> None:
+    with pytest.raises(SettingsError, match="EXTAUTH_GRPC_TLS_CERT and EXTAUTH_GRPC_TLS_KEY go together"):
+        read_settings({f"EXTAUTH_GRPC_TLS_{name}": "/x" for name in given})
 
 
 def test_all_mistakes_come_at_once() -> None:

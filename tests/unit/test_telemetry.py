@@ -1,11 +1,14 @@
 """Metrics, and what the admin pages show of the rules."""
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from extauth.admin.view import view_rules
 from extauth.counters.keys import KeyNamer
 from extauth.errors import StoreError
-from extauth.limiter.limiter import Decided, OnStoreFailure, Tally
+from extauth.limiter.counters import Take, Taken
+from extauth.limiter.limiter import Decided, OnStoreFailure, Settled
+from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
 from extauth.rules.load import load_rules
 from extauth.telemetry.metrics import Metrics
@@ -21,34 +24,58 @@ def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
+def settled(labels: Labels, allowed: int, denied: int) -> Settled:
+    return Settled(Plan(Take(()), Shape((), (), None), labels), allowed + denied, Taken(allowed, ()))
+
+
 def test_requests_are_counted_by_status_path_and_tier() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
-    metrics.batch_decided(Decided([], [Tally(Labels("/", "free"), 3, 2), Tally(Labels(), 1, 0)]), [0.002, 0.2])
-    metrics.batch_decided(Decided([], [Tally(Labels("/", "free"), 1, 0)]), [])
+    metrics.batch_decided(
+        Decided([settled(Labels("/", "free"), 3, 2), settled(Labels(), 1, 0)]), [(0.002, 5), (0.2, 1)]
+    )
+    metrics.batch_decided(Decided([settled(Labels("/", "free"), 1, 0)]), [])
     assert samples(metrics, "http_requests_total") == {
         ("/", "allowed", "free"): 4,
         ("/", "denied", "free"): 2,
         ("none", "allowed", "none"): 1,
+        ("none", "denied", "none"): 0,
     }
-    assert samples(metrics, "extauth_decision_duration_seconds_count") == {(): 2}
+    assert samples(metrics, "extauth_decision_duration_seconds_count") == {(): 6}
+    buckets = samples(metrics, "extauth_decision_duration_seconds_bucket")
+    assert (buckets["0.001",], buckets["0.0025",], buckets["0.25",], buckets["+Inf",]) == (0, 5, 6, 6)
+    assert samples(metrics, "extauth_decision_duration_seconds_sum")[()] == pytest.approx(0.21)
 
 
 def test_paths_and_tiers_are_capped() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     for i in range(150):
-        metrics.batch_decided(Decided([], [Tally(Labels(f"/{i}", f"t{i}"), 1, 0)]), [])
+        metrics.batch_decided(Decided([settled(Labels(f"/{i}", f"t{i}"), 1, 0)]), [])
     counted = samples(metrics, "http_requests_total")
-    assert len(counted) == 101
+    assert len(counted) == 202
     assert counted["other", "allowed", "other"] == 50
 
 
 def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
     metrics = Metrics(OnStoreFailure.DENY)
-    metrics.batch_decided(Decided([], [], failed=5, store_error=StoreError("timeout", "")), [])
+    failed = Settled(settled(Labels(), 0, 0).plan, 5, None)
+    metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
     metrics.store_asked(StoreError("timeout", ""))
     assert samples(metrics, "extauth_store_errors_total") == {("timeout",): 1, ("connection",): 0, ("reply",): 0}
     assert samples(metrics, "extauth_store_failure_decisions_total") == {("allow",): 0, ("deny",): 5, ("error",): 0}
     assert samples(metrics, "extauth_store_up") == {(): 0}
+    assert samples(metrics, "http_requests_total") == {("none", "allowed", "none"): 0, ("none", "denied", "none"): 5}
+
+
+def test_guards_are_counted_from_0() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW, guards=["streams", "resets"])
+    metrics.guard_tripped("resets")
+    assert samples(metrics, "extauth_guard_trips_total") == {("streams",): 0, ("resets",): 1}
+
+
+def test_denials_from_memory_are_counted() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.denied_from_memory(3)
+    assert samples(metrics, "extauth_denial_cache_hits_total") == {(): 3}
 
 
 def test_reloads_and_rules() -> None:

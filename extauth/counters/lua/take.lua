@@ -1,34 +1,22 @@
--- ARGV: now_us ('' = this server's clock), then a group: calls, counters, then a counter: algorithm, count_denied, cost, a, b, c. KEYS: one a counter, in order. Reply: now_us, then a group: admitted, then a counter: whole, rest (limiter/counters.py, Level).
+-- KEYS: one a counter, in the groups' order. ARGV: now_us ('' = this server's clock), limits, groups (both packed, see below). Reply: now_us, then a group: admitted, then a counter: whole, rest (limiter/counters.py, Level).
 --
--- algorithm g, gcra: a = emission interval in ticks, b = ticks per microsecond, c = burst.
---           f, fixed_window: a = period_us, b = limit, c unused.
--- State: 'g tat_us rest interval ticks_per_us', where tat = tat_us + rest / ticks_per_us microseconds,
---     or 'f end_us used'. Either is read under any limit: what is used stays used when the limit changes.
+-- limits, 25 bytes each, '<Bddd': kind (+ 4 where denied hits count), a, b, c. Kind 1, gcra: a = emission interval in
+--     ticks, b = ticks per microsecond, c = burst. Kind 2, fixed_window: a = period_us, b = limit, c = 0.
+-- groups, '<I4I4' calls, counters, then '<I4I4' a counter: index into limits from 0, cost.
+-- State: '<Bdddd' 1, tat_us, rest, interval, ticks_per_us, where tat = tat_us + rest / ticks_per_us microseconds,
+--     or '<Bdd' 2, end_us, used. Either is read under any limit: what is used stays used when the limit changes.
 -- Numbers are doubles: integers up to 2^53 are exact. Never print one with tostring or .., which keep 14 digits.
 
+local call, pcall, pack, unpack = redis.call, redis.pcall, struct.pack, struct.unpack
+local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
+local GCRA, WINDOW = 1, 2
 local MAX_BACKLOG_US = 2 ^ 52
 local MAX_HITS = 2 ^ 53 - 1
 
 local now = tonumber(ARGV[1])
 if not now then
-  local time = redis.call('TIME')
+  local time = call('TIME')
   now = time[1] * 1000000 + time[2]
-end
-
--- The state as hits used so far under some gcra limit or in some window, or nil. pcall: a foreign value is no state.
-local function parse(key)
-  local state = redis.pcall('GET', key)
-  if type(state) ~= 'string' then return nil end
-  local tat, rest, interval, ticks_per_us = state:match('^g (%d+) (%d+) (%d+) (%d+)$')
-  if tat then
-    interval, ticks_per_us = tonumber(interval), tonumber(ticks_per_us)
-    local level = (tat - now) * ticks_per_us + rest
-    if level > 0 then return {level = level, interval = interval, ticks_per_us = ticks_per_us} end
-    return nil
-  end
-  local ends, used = state:match('^f (%d+) (%d+)$')
-  if ends and now < tonumber(ends) then return {used = tonumber(used)} end
-  return nil
 end
 
 -- n * to / from, rounded up; in lowest terms and without the whole part, so that the product stays below 2^53.
@@ -36,82 +24,92 @@ local function scale(n, from, to)
   local a, b = from, to
   while b > 0 do a, b = b, a % b end
   from, to = from / a, to / a
-  return math.floor(n / from) * to + math.ceil(n % from * to / from)
+  return floor(n / from) * to + ceil(n % from * to / from)
 end
 
--- The backlog in ticks under the asked limit. Rescaled: as many hits as before, each at the new emission interval.
+-- The backlog in ticks of a gcra limit. A state of another limit is rescaled: as many hits, each at this interval.
 local function gcra_level(state, interval, ticks_per_us)
-  if not state then return 0 end
-  if state.used then return math.min(state.used * interval, MAX_BACKLOG_US * ticks_per_us) end
-  if state.interval == interval and state.ticks_per_us == ticks_per_us then return state.level end
-  return math.min(scale(state.level, state.interval, interval), MAX_BACKLOG_US * ticks_per_us)
+  if #state == 33 then
+    local kind, tat, rest, old_interval, old_ticks_per_us = unpack('<Bdddd', state)
+    local level = kind == GCRA and (tat - now) * old_ticks_per_us + rest or 0
+    if not (level > 0) then return 0 end
+    if interval == old_interval and ticks_per_us == old_ticks_per_us then return level end
+    return min(scale(level, old_interval, interval), MAX_BACKLOG_US * ticks_per_us)
+  end
+  if #state == 17 then
+    local kind, ends, used = unpack('<Bdd', state)
+    if kind == WINDOW and now < ends then return min(used * interval, MAX_BACKLOG_US * ticks_per_us) end
+  end
+  return 0
 end
 
+-- The hits used in a fixed window.
 local function window_used(state)
-  if not state then return 0 end
-  return state.used or math.min(math.ceil(state.level / state.interval), MAX_HITS)
+  if #state == 17 then
+    local kind, ends, used = unpack('<Bdd', state)
+    if kind == WINDOW and now < ends then return used end
+  elseif #state == 33 then
+    local kind, tat, rest, interval, ticks_per_us = unpack('<Bdddd', state)
+    local level = kind == GCRA and (tat - now) * ticks_per_us + rest or 0
+    if level > 0 then return min(ceil(level / interval), MAX_HITS) end
+  end
+  return 0
 end
 
-local function put(key, until_us, format, ...)
-  local ttl_ms = math.max(math.ceil((until_us - now) / 1000), 1)
-  redis.call('SET', key, string.format(format, ...), 'PX', string.format('%.0f', ttl_ms))
-end
+local limits, groups = ARGV[2], ARGV[3]
+local reply, length = {now}, 1
+local at, key_index = 1, 0
+local levels, indices, costs = {}, {}, {}
 
-local reply = {now}
-local argument, key_index = 2, 1
-
-while argument < #ARGV do
-  local calls, size = tonumber(ARGV[argument]), tonumber(ARGV[argument + 1])
-  argument = argument + 2
-  local counters = {}
+while at <= #groups do
+  local calls, size
+  calls, size, at = unpack('<I4I4', groups, at)
   local admitted = calls
+  length = length + 1
+  local admitted_at = length
   for i = 1, size do
-    local counter = {
-      key = KEYS[key_index],
-      gcra = ARGV[argument] == 'g',
-      count_denied = ARGV[argument + 1] == '1',
-      cost = tonumber(ARGV[argument + 2]),
-      a = tonumber(ARGV[argument + 3]),
-      b = tonumber(ARGV[argument + 4]),
-    }
-    local room, cost
-    local state = parse(counter.key)
-    if counter.gcra then
-      counter.level = gcra_level(state, counter.a, counter.b)
-      cost = counter.cost * counter.a
-      room = tonumber(ARGV[argument + 5]) * counter.a - counter.level
+    local index, cost
+    index, cost, at = unpack('<I4I4', groups, at)
+    local flags, a, b, c = unpack('<Bddd', limits, index * 25 + 1)
+    -- pcall: a value of another type, from whoever shares this database, is no state.
+    local state = pcall('GET', KEYS[key_index + i])
+    if type(state) ~= 'string' then state = '' end
+    if flags % 4 == GCRA then
+      local level = gcra_level(state, a, b)
+      levels[i] = level
+      reply[length + 1] = floor(level / b)
+      reply[length + 2] = level % b
+      admitted = min(admitted, floor((c * a - level) / (cost * a)))
     else
-      counter.used = window_used(state)
-      cost = counter.cost
-      room = counter.b - counter.used
+      local used = window_used(state)
+      levels[i] = used
+      reply[length + 1] = used
+      reply[length + 2] = a - now % a
+      admitted = min(admitted, floor((b - used) / cost))
     end
-    admitted = math.max(math.min(admitted, math.floor(room / cost)), 0)
-    counters[i] = counter
-    argument = argument + 6
-    key_index = key_index + 1
+    length = length + 2
+    indices[i], costs[i] = index, cost
   end
 
-  reply[#reply + 1] = admitted
-  for _, counter in ipairs(counters) do
-    local hits = (counter.count_denied and calls or admitted) * counter.cost
-    if counter.gcra then
-      local interval, ticks_per_us = counter.a, counter.b
-      reply[#reply + 1] = math.floor(counter.level / ticks_per_us)
-      reply[#reply + 1] = counter.level % ticks_per_us
-      if hits > 0 then
-        local level = math.min(counter.level + hits * interval, MAX_BACKLOG_US * ticks_per_us)
-        local tat = now + math.floor(level / ticks_per_us)
-        put(counter.key, tat + 1, 'g %.0f %.0f %.0f %.0f', tat, level % ticks_per_us, interval, ticks_per_us)
+  if admitted < 0 then admitted = 0 end
+  reply[admitted_at] = admitted
+  for i = 1, size do
+    local flags, a, b = unpack('<Bdd', limits, indices[i] * 25 + 1)
+    local hits = (flags >= 4 and calls or admitted) * costs[i]
+    if hits > 0 then
+      local state, until_us
+      if flags % 4 == GCRA then
+        local level = min(levels[i] + hits * a, MAX_BACKLOG_US * b)
+        local tat = now + floor(level / b)
+        state, until_us = pack('<Bdddd', GCRA, tat, level % b, a, b), tat + 1
+      else
+        until_us = now - now % a + a
+        state = pack('<Bdd', WINDOW, until_us, min(levels[i] + hits, MAX_HITS))
       end
-    else
-      local ends = now - now % counter.a + counter.a
-      reply[#reply + 1] = counter.used
-      reply[#reply + 1] = ends - now
-      if hits > 0 then
-        put(counter.key, ends, 'f %.0f %.0f', ends, math.min(counter.used + hits, MAX_HITS))
-      end
+      call('SET', KEYS[key_index + i], state, 'PX', max(ceil((until_us - now) / 1000), 1))
     end
   end
+  key_index = key_index + size
 end
 
 return reply

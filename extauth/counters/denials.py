@@ -1,0 +1,127 @@
+"""The local cache of sure denials: what a full counter denies now it denies until it has drained.
+
+A limit that is used up is asked about again and again, and each time the answer is known: a level only falls with time,
+and how fast is known too. So a denial is repeated from memory, without a script call, for as long as it is certain.
+
+What it cannot see makes it deny too long, and never more than `bound_s`: a give-back, a limit that another replica has
+reloaded, a flush, a fail-over, a clock that was set. It never admits anything.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from extauth.limiter.counters import Counter, Counters, Group, Level, Take, Taken
+from extauth.rules.model import Algorithm, Limit
+
+SIZE = 20_000
+# Clocks run at different speeds: a denial ends by this much of its age early.
+DRIFT = 1000
+
+
+class _Entry(NamedTuple):
+    """A counter's level after a denial; taken at some instant from `asked_us` to `told_us` of the local clock."""
+
+    limit: Limit
+    level: Level
+    asked_us: int
+    told_us: int
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class DenialCache:
+    """`limiter.counters.Counters` that answers sure denials itself, and asks `counters` about all else.
+
+    A take is denied from memory if all of its counters' levels are known from denials at most `bound_s` ago and one of
+    them is surely too high. Takes that count denied hits always ask. `spared` is told how many calls were denied so.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        bound_s: float,
+        spared: Callable[[int], None] = lambda _calls: None,
+        clock_us: Callable[[], int] = _monotonic_us,
+    ) -> None:
+        self._counters = counters
+        self._bound_us = int(bound_s * 1_000_000)
+        self._clock_us = clock_us
+        self._entries: dict[bytes, _Entry] = {}
+        self._old_entries: dict[bytes, _Entry] = {}
+        self._spared = spared
+
+    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+        """As Counters say; raises StoreError."""
+        now_us = self._clock_us()
+        known = [self._recall(take, now_us) for take, _ in groups] if self._entries or self._old_entries else []
+        asked = [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
+        takens = await self._counters.take(asked) if asked else []
+        if asked:
+            told_us = self._clock_us()
+            for group, taken in zip(asked, takens, strict=True):
+                if taken.admitted < group.calls:
+                    self._learn(group.take, taken, now_us, told_us)
+        if len(asked) == len(groups):
+            return takens
+        self._spared(sum(group.calls for group, k in zip(groups, known, strict=True) if k is not None))
+        rest = iter(takens)
+        return [next(rest) if k is None else k for k in known]
+
+    async def ping(self) -> None:
+        """Return if the store answers; raises StoreError if not."""
+        await self._counters.ping()
+
+    def forget(self) -> None:
+        """Forget all denials: the rules have changed."""
+        self._entries, self._old_entries = {}, {}
+
+    def _learn(self, take: Take, taken: Taken, asked_us: int, told_us: int) -> None:
+        if any(limit.count_denied for _, limit, _ in take.counters):
+            return
+        for counter, level in zip(take.counters, taken.levels, strict=True):
+            if len(self._entries) >= SIZE:
+                self._old_entries, self._entries = self._entries, {}
+            after = _after(counter, level, taken.admitted)
+            self._entries[counter.name] = _Entry(counter.limit, after, asked_us, told_us)
+
+    def _recall(self, take: Take, now_us: int) -> Taken | None:
+        levels = []
+        sure = False
+        for name, limit, cost in take.counters:
+            entry = self._entries.get(name) or self._old_entries.get(name)
+            if entry is None or entry.limit is not limit:
+                return None
+            age_us = now_us - entry.asked_us
+            if age_us > self._bound_us:
+                return None
+            sure = sure or _denies(limit, _later(limit, entry.level, age_us + age_us // DRIFT + 1), cost)
+            # What is told errs to the other side, so that nobody is told to come too early.
+            levels.append(_later(limit, entry.level, now_us - entry.told_us))
+        return Taken(0, tuple(levels)) if sure else None
+
+
+def _after(counter: Counter, level: Level, admitted: int) -> Level:
+    """The level once `admitted` calls were taken."""
+    _, limit, cost = counter
+    if limit.algorithm is Algorithm.GCRA:
+        interval, ticks_per_us = limit.emission_interval
+        backlog = level.whole * ticks_per_us + level.rest + admitted * cost * interval
+        return Level(*divmod(backlog, ticks_per_us))
+    return Level(level.whole + admitted * cost, level.rest)
+
+
+def _later(limit: Limit, level: Level, elapsed_us: int) -> Level:
+    """The level `elapsed_us` later."""
+    if limit.algorithm is Algorithm.GCRA:
+        return Level(level.whole - elapsed_us, level.rest) if elapsed_us <= level.whole else Level(0, 0)
+    return Level(level.whole, level.rest - elapsed_us) if elapsed_us < level.rest else Level(0, 0)
+
+
+def _denies(limit: Limit, level: Level, cost: int) -> bool:
+    if limit.algorithm is Algorithm.GCRA:
+        interval, ticks_per_us = limit.emission_interval
+        return level.whole * ticks_per_us + level.rest + cost * interval > limit.burst * interval
+    return level.whole + cost > limit.requests_per_unit

@@ -1,0 +1,145 @@
+"""One pipelined connection to Redis: redis-py opens it, this keeps it.
+
+redis-py does what happens once a connection: resolving, TLS, authentication, SELECT. Then its transport is handed to a
+bare protocol, which writes packed commands and reads with hiredis: redis-py's own client would cost several times the
+CPU of a whole batch of decisions.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from extauth.errors import SettingsError, StoreError
+
+
+class ReplyError(Exception):
+    """An error reply, such as `NOSCRIPT …`."""
+
+
+class _LostError(Exception):
+    """The connection ended before the reply came."""
+
+
+class Pipe:
+    """Sends commands in order over one connection, made when first needed and again after it was lost."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        try:
+            self._pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
+            self._pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
+        except (TypeError, ValueError, RedisError):
+            # Nothing of the URL, nor of the error, is shown: both may hold the password.
+            message = "EXTAUTH_REDIS_URL: what stands after the ? is no option of redis-py, or no value for it"
+            raise SettingsError(message) from None
+        self._timeout_s = timeout_s
+        self._link: _Link | None = None
+        self._opening: asyncio.Task[_Link] | None = None
+
+    async def call(self, command: bytes) -> Any:  # noqa: ANN401 - whatever Redis replies
+        """The reply to a packed command; raises ReplyError for an error reply, StoreError where there is none in time.
+
+        A command whose connection dies under it is sent once more; Redis may then run it twice.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                try:
+                    return await (self._link or await self._connect()).send(command)
+                except _LostError:
+                    return await (await self._connect()).send(command)
+        except TimeoutError as error:
+            # Replies come in order: what holds up this one holds up all. And a dead peer shows in no other way.
+            self._drop("it was too slow")
+            raise StoreError("timeout", f"no answer from Redis within {self._timeout_s} s") from error
+        except _LostError as error:
+            raise StoreError("connection", f"no connection to Redis: {error}") from error
+
+    async def aclose(self) -> None:
+        """Close; commands under way fail."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        self._drop("closed")
+        await self._pool.disconnect()
+
+    def _drop(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.abort(reason)
+
+    async def _connect(self) -> "_Link":
+        """One attempt at a time, which all who wait share, and which goes on when one of them gives up."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> "_Link":
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, UnicodeError) as error:
+            raise StoreError("connection", f"no connection to Redis: {error}") from error
+        return _Link(connection, self._lost)
+
+    def _opened(self, opening: "asyncio.Task[_Link]") -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._link = opening.result()
+
+    def _lost(self, link: "_Link") -> None:
+        if self._link is link:
+            self._link = None
+
+
+class _Link(asyncio.Protocol):
+    """The protocol of one open connection."""
+
+    def __init__(self, connection: AbstractConnection, lost: Any) -> None:  # noqa: ANN401
+        self._lost = lost
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._reader = hiredis.Reader(replyError=ReplyError)
+        self._reason = "closed by Redis"
+        # redis-py hands its transport out in no other way. Whoever holds the writer closes it when collected: keep it
+        # here, and take it from there.
+        self._writer = cast(asyncio.StreamWriter, connection._writer)  # noqa: SLF001
+        connection._reader = connection._writer = None  # noqa: SLF001
+        self._transport = cast(asyncio.Transport, self._writer.transport)
+        self._transport.set_protocol(self)
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, command: bytes) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._transport.is_closing():
+            future.set_exception(_LostError(self._reason))
+        else:
+            self._waiting.append(future)
+            self._transport.write(command)
+        return future
+
+    def abort(self, reason: str) -> None:
+        self._reason = reason
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            future = self._waiting.popleft()
+            if future.done():  # its caller gave up
+                continue
+            if isinstance(reply, ReplyError):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(self)
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(_LostError(str(exc) if exc else self._reason))
+        self._waiting.clear()

@@ -1,0 +1,68 @@
+"""What one client may cost: the bounds on a connection, and how they are counted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Guard(StrEnum):
+    """A bound that a client ran into; the name is the metric's label."""
+
+    CONNECTIONS = "connections"
+    STREAMS = "streams"
+    MESSAGE = "message"
+    HEADERS = "headers"
+    RESETS = "resets"
+    CONTROL_FRAMES = "control_frames"
+    SLOW_START = "slow_start"
+    SLOW_REQUEST = "slow_request"
+    SLOW_READER = "slow_reader"
+    WAITING_CALLS = "waiting_calls"
+
+
+Tripped = Callable[[Guard], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bounds of the h2 engine.
+
+    `max_connections` are all that are open. The others hold for each one: `max_streams` at a time; `max_message_bytes`
+    a message, also once it is decompressed; `max_header_bytes` a header list, decoded, and its block, encoded, which
+    may go on in `max_continuations` frames; resets a second that cancel work, and control frames a second that bring
+    none, both with ten seconds' worth at once; `stall_timeout_s` for what the client owes: its preface, the rest of a
+    request, reading its answers.
+    """
+
+    max_connections: int = 1024
+    max_streams: int = 1024
+    max_message_bytes: int = 65_536
+    max_header_bytes: int = 16_384
+    max_continuations: int = 32
+    max_resets_per_s: int = 1000
+    max_control_frames_per_s: int = 1000
+    stall_timeout_s: float = 10
+
+
+class Allowance:
+    """A token bucket: `per_s` tokens a second, of which ten seconds' worth keep."""
+
+    __slots__ = ("_at", "_left", "_most", "_per_s")
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._most = self._left = per_s * 10.0
+        self._at = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Take a token; False where none is left."""
+        self._left = min(self._most, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def earn(self, tokens: int) -> None:
+        """Give tokens for honest work."""
+        self._left += tokens

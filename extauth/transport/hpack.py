@@ -1,0 +1,128 @@
+"""Header blocks (RFC 7541) of one connection, decoded by jh2.
+
+A block that does not touch the dynamic table always means the same until another block does, so clients that repeat
+themselves byte for byte, as Envoy does, cost one dict look-up.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jh2.hpack.huffman_constants import REQUEST_CODES_LENGTH
+
+try:
+    from jh2._hazmat import Decoder
+except ImportError:  # no wheel with the Rust decoder for this platform: the Python one is ten times slower
+    from jh2.hpack import Decoder
+
+from extauth.transport.frames import ErrorCode, H2Error
+from extauth.transport.head import Head, read_head
+
+TABLE_SIZE = 4096  # SETTINGS_HEADER_TABLE_SIZE, which is left at its default
+MAX_REMEMBERED = 64
+
+_CODE_LENGTHS = bytes(REQUEST_CODES_LENGTH[:256])  # of each byte's Huffman code, in bits
+
+
+class HeaderDecoder:
+    """The receiving side's state; `known` holds what repeated blocks mean. Every block must be decoded, in order.
+
+    `oversized` is called for a list of more than `max_list_bytes`.
+    """
+
+    def __init__(self, max_list_bytes: int, oversized: Callable[[], None]) -> None:
+        self._decoder = Decoder(max_list_bytes)
+        self._oversized = oversized
+        self.known: dict[bytes, Head] = {}
+
+    def decode(self, block: bytes) -> Head:
+        """What the block says; raises H2Error for the connection where the table's state is lost."""
+        head = self.known.get(block)
+        if head is not None:
+            return head
+        scanned = _scan(block)
+        try:
+            fields = self._decoder.decode(block, True)
+        except Exception as error:  # jh2 raises an HPACKError of its own, and others than it lists
+            if type(error).__name__ == "OversizedHeaderListError":
+                self._oversized()
+                raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "header list too large") from error
+            raise _undecodable("header block cannot be decoded") from error
+        for field, part, end, size in scanned.huffman:
+            _check_padding(fields[field][part], block[end - 1], size)
+        head = read_head(fields)
+        if scanned.changes_table or len(self.known) >= MAX_REMEMBERED:
+            self.known.clear()
+        if not scanned.changes_table:
+            self.known[block] = head
+        return head
+
+
+class _Scanned(NamedTuple):
+    """What a block's structure tells; a Huffman string is (its field's index, 0 name or 1 value, its end, its size)."""
+
+    changes_table: bool
+    huffman: list[tuple[int, int, int, int]]
+
+
+def _scan(block: bytes) -> _Scanned:
+    """Walk over a block's representations (RFC 7541 §6) and refuse what jh2 lets pass or breaks on.
+
+    That is: size updates out of place or too large (§4.2), and strings and integers that do not end inside the block.
+    """
+    at, size, field = 0, len(block), 0
+    changes = False
+    huffman: list[tuple[int, int, int, int]] = []
+    while at < size:
+        byte = block[at]
+        if byte >= 0x80:  # indexed
+            _, at = _integer(block, at, 0x7F)
+            field += 1
+        elif byte >= 0x40 or byte < 0x20:  # literal, with and without incremental indexing
+            changes = changes or byte >= 0x40
+            index, at = _integer(block, at, 0x3F if byte >= 0x40 else 0x0F)
+            for part in (1,) if index else (0, 1):
+                if at >= size:
+                    raise _undecodable("header block is cut off")
+                coded = block[at] >= 0x80
+                length, at = _integer(block, at, 0x7F)
+                at += length
+                if at > size:
+                    raise _undecodable("header block is cut off")
+                if coded and length:
+                    huffman.append((field, part, at, length))
+            field += 1
+        else:  # dynamic table size update
+            table_size, at = _integer(block, at, 0x1F)
+            if field or table_size > TABLE_SIZE:
+                raise _undecodable("dynamic table size update out of place or too large")
+            changes = True
+    return _Scanned(changes, huffman)
+
+
+def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+    """The integer (§5.1) that begins at `at`, and where the bytes after it begin."""
+    value = block[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    for shift in range(0, 35, 7):
+        if at >= len(block):
+            break
+        byte = block[at]
+        at += 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise _undecodable("integer too long")
+
+
+def _check_padding(decoded: bytes, last: int, size: int) -> None:
+    """§5.2: at most 7 bits, all ones."""
+    padding = 8 * size - sum(decoded.translate(_CODE_LENGTHS))
+    ones = (1 << padding) - 1 if 0 <= padding < 8 else 0
+    if not 0 <= padding < 8 or last & ones != ones:
+        raise _undecodable("Huffman padding is wrong")
+
+
+def _undecodable(reason: str) -> H2Error:
+    return H2Error(ErrorCode.COMPRESSION_ERROR, reason)

@@ -1,0 +1,269 @@
+"""One client's connection to the h2 engine: bytes in, calls out; answers in, bytes out (RFC 9113)."""
+
+import asyncio
+from collections.abc import MutableSet
+from time import perf_counter
+from typing import Final, cast
+
+from extauth.transport import frames
+from extauth.transport.batching import Calls
+from extauth.transport.control import Control
+from extauth.transport.frames import ACK, HEAD, MAX_STREAM_ID, PREFACE, ErrorCode, H2Error
+from extauth.transport.grpc import Status, refusal_block
+from extauth.transport.guards import Guard
+from extauth.transport.receiver import Receiver, Service
+from extauth.transport.sender import Sender
+from extauth.transport.streams import Streams
+
+CLOSE_DELAY_S: Final = 1.0
+GOAWAY_PING: Final = b"goaway\x00\x00"
+
+_HTTP1 = (b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC")
+_NOT_HTTP2_TEXT = b"this is a gRPC server, which speaks HTTP/2 and no HTTP/1.1\n"
+_NOT_HTTP2 = (
+    b"HTTP/1.1 415 Unsupported Media Type\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_NOT_HTTP2_TEXT), _NOT_HTTP2_TEXT)
+)
+
+
+class Connection(asyncio.Protocol):
+    """`asyncio` calls the methods of Protocol, the Batcher those of Caller; `connections` are all that are open."""
+
+    def __init__(self, service: Service, connections: "MutableSet[Connection]") -> None:
+        self._service = service
+        self._connections = connections
+        bounds = service.bounds
+        self._sender = Sender()
+        self._out = self._sender.out
+        self._streams = Streams(self._sender, bounds.max_streams)
+        self._control = Control(bounds, service.tripped, self._streams, self._sender, self._pong)
+        self._receiver = Receiver(service, self._streams, self._sender, self._control)
+        self._made = perf_counter()
+        self._rest = b""
+        self._started = False  # the preface has come
+        self._closing = False
+        self._paused_since: float | None = None
+        # Bytes that the client may send before it gets some back: they bound what its incomplete requests hold.
+        self._window = max(4 * bounds.max_message_bytes, 262_144)
+
+    # The life of a connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet, or turn away."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":  # RFC 9113 §3.2
+            self._closing = True
+            self._transport.close()
+            return
+        bounds = self._service.bounds
+        greeting = {
+            frames.SETTINGS_MAX_CONCURRENT_STREAMS: bounds.max_streams,
+            frames.SETTINGS_INITIAL_WINDOW_SIZE: max(bounds.max_message_bytes + 5, frames.DEFAULT_WINDOW),
+            frames.SETTINGS_MAX_HEADER_LIST_SIZE: bounds.max_header_bytes,
+        }
+        self._out.append(frames.settings(greeting))
+        if len(self._connections) >= bounds.max_connections:
+            self._service.tripped(Guard.CONNECTIONS)
+            self._out.append(frames.goaway(0, ErrorCode.ENHANCE_YOUR_CALM, "too many connections"))
+            self.flush()
+            self._closing = True
+            self._transport.close()
+            return
+        self._connections.add(self)
+        self._out.append(frames.window_update(0, self._window - frames.DEFAULT_WINDOW))
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle what came; the calls among it are handed on together."""
+        if self._closing:
+            return
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        calls = Calls(self, perf_counter())
+        try:
+            at = self._receiver.read(data, calls) if self._started else self._read_preface(data, calls)
+        except H2Error as error:
+            self._end(error)
+            return
+        streams = self._streams
+        if streams.owed + streams.held > self._window:
+            self._end(H2Error(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows"))
+            return
+        self._rest = data[at:]
+        if calls.plans:
+            self._service.batcher.submit(calls)
+        if streams.owed >= self._window >> 1:
+            self._out.append(frames.window_update(0, streams.owed))
+            streams.owed = 0
+        self.flush()
+
+    def eof_received(self) -> bool:
+        """Close: no client half-closes."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._closing = True
+        self._connections.discard(self)
+        self._streams.clear()
+
+    def pause_writing(self) -> None:
+        """Read no more from a client that reads too slowly."""
+        self._paused_since = perf_counter()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on: it has caught up."""
+        self._paused_since = None
+        self._transport.resume_reading()
+
+    def check(self, now: float) -> None:
+        """End what is stalled; called every second or so."""
+        since = now - self._service.bounds.stall_timeout_s
+        block = self._receiver.block
+        if self._closing:
+            return
+        if not self._started and self._made < since:
+            self._trip(Guard.SLOW_START, ErrorCode.SETTINGS_TIMEOUT, "no preface and SETTINGS in time")
+        elif self._paused_since is not None and self._paused_since < since:
+            self._service.tripped(Guard.SLOW_READER)
+            self._transport.abort()
+        elif block is not None and block.arrived < since:
+            self._trip(Guard.SLOW_REQUEST, ErrorCode.ENHANCE_YOUR_CALM, "a header block is not finished in time")
+        else:
+            self._check_streams(now, since)
+
+    def _check_streams(self, now: float, since: float) -> None:
+        for number, request in list(self._streams.open.items()):  # the oldest first
+            if request.arrived >= since:
+                break
+            self._service.tripped(Guard.SLOW_REQUEST)
+            self._streams.reset(number, ErrorCode.CANCEL)
+        for number, blocked in list(self._sender.blocked.items()):
+            blocked.since = blocked.since or now
+            if blocked.since < since:
+                self._service.tripped(Guard.SLOW_READER)
+                self._streams.reset(number, ErrorCode.CANCEL)
+        self.flush()
+
+    def go_away(self) -> None:
+        """Close gracefully (RFC 9113 §6.8): announce it, learn by a PING that it was heard, and only then refuse."""
+        if self._closing:
+            return
+        if not self._started:
+            self._close()
+            return
+        self._out.append(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, "shutting down"))
+        self._out.append(frames.frame(frames.PING, 0, 0, GOAWAY_PING))
+        self.flush()
+        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_new)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _pong(self, payload: bytes) -> None:
+        if payload == GOAWAY_PING:
+            self._refuse_new()
+
+    def _refuse_new(self) -> None:
+        if not self._receiver.draining and not self._closing:
+            self._receiver.draining = True
+            self._out.append(frames.goaway(self._streams.last, ErrorCode.NO_ERROR, "shutting down"))
+            self.flush()
+
+    def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
+        self._service.tripped(guard)
+        self._end(H2Error(code, reason))
+
+    def _end(self, error: H2Error) -> None:
+        self._out.append(frames.goaway(self._streams.last, error.code, str(error)))
+        self._streams.clear()
+        self._close()
+
+    def _close(self) -> None:
+        """Half-close, and go a little later: a close with bytes unread would take what we wrote with it."""
+        self._closing = True
+        self.flush()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._transport.abort)
+        else:
+            self._transport.close()
+
+    def _read_preface(self, data: bytes, calls: Calls) -> int:
+        """RFC 9113 §3.4: a fixed text, then SETTINGS."""
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            if data.startswith(_HTTP1):
+                self._out[:] = [_NOT_HTTP2]
+                self._close()
+                return len(data)
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: HTTP/2 with prior knowledge")
+        if len(data) < len(PREFACE) + HEAD.size:
+            return 0
+        _, _, kind, flags, _ = HEAD.unpack_from(data, len(PREFACE))
+        if kind != frames.SETTINGS or flags & ACK:
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
+        self._started = True
+        return self._receiver.read(data[len(PREFACE) :], calls) + len(PREFACE)
+
+    # What the batcher asks and brings
+
+    def prune(self, calls: Calls, now: float) -> None:
+        """Drop calls that were cancelled, or whose deadline has passed, before they are counted."""
+        streams = self._streams
+        if not streams.cancelled and now < calls.deadline:
+            return
+        waited = list(zip(calls.plans, calls.tags, strict=True))
+        calls.plans.clear()
+        calls.tags.clear()
+        for plan, number in waited:
+            head = streams.waiting.get(number)
+            if head is None:
+                streams.cancelled -= 1
+            elif head.timeout_s is not None and now >= streams.deadlines.get(number, calls.arrived + head.timeout_s):
+                streams.answered(number)
+                self._refuse(number, Status.DEADLINE_EXCEEDED, "the deadline passed before the call was counted")
+            else:
+                calls.plans.append(plan)
+                calls.tags.append(number)
+        self.flush()
+
+    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+        """Put the answers into frames."""
+        streams, answer = self._streams, self._sender.answer
+        waiting = streams.waiting
+        for number, message in zip(calls.tags, messages, strict=True):
+            if waiting.pop(number, None) is None:
+                streams.cancelled -= 1
+            elif message is None:
+                self._refuse(number, Status.UNAVAILABLE, "the counters' store does not answer")
+            else:
+                answer(number, message)
+        if streams.deadlines:
+            for number in calls.tags:
+                streams.deadlines.pop(number, None)
+        self._control.earn(len(messages))
+
+    def fail(self, calls: Calls) -> None:
+        """Fail the calls."""
+        for number in calls.tags:
+            if self._streams.answered(number):
+                self._refuse(number, Status.INTERNAL, "internal error")
+            else:
+                self._streams.cancelled -= 1
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            if not self._transport.is_closing():
+                self._transport.write(data)
+        if self._receiver.draining and not self._closing and not len(self._streams):
+            self._close()
+
+    def _refuse(self, number: int, status: Status, text: str) -> None:
+        self._sender.respond(number, refusal_block(status, text), cut=False)

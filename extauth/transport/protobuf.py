@@ -1,0 +1,88 @@
+"""The protobuf wire format, as far as the messages here need it (protobuf.dev/programming-guides/encoding)."""
+
+from collections.abc import Iterator
+
+from extauth.errors import InvalidRequestError
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The (number, value) of each field: an int for a varint, bytes for the length-delimited and fixed-size ones.
+
+    Raises InvalidRequestError where the bytes are no message.
+    """
+    at = 0
+    while at < len(message):
+        tag, at = read_varint(message, at)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise InvalidRequestError("malformed message: a field numbered 0")
+        value: int | bytes
+        if wire_type == VARINT:
+            value, at = read_varint(message, at)
+        elif wire_type in (LENGTH, FIXED64, FIXED32):
+            length, at = read_varint(message, at) if wire_type == LENGTH else (8 if wire_type == FIXED64 else 4, at)
+            value = message[at : at + length]
+            if len(value) < length:
+                raise InvalidRequestError("malformed message: it ends inside a field")
+            at += length
+        else:
+            raise InvalidRequestError(f"malformed message: wire type {wire_type}")
+        yield number, value
+
+
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """The number (64 bits) that begins at `at`, and where the bytes after it begin."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            raise InvalidRequestError("malformed message: it ends inside a number")
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, at
+    raise InvalidRequestError("malformed message: a number longer than 10 bytes")
+
+
+def as_bytes(value: int | bytes) -> bytes:
+    """A field's value where a string or message belongs."""
+    if isinstance(value, bytes):
+        return value
+    raise InvalidRequestError("malformed message: a number where a string or message belongs")
+
+
+def as_text(value: int | bytes) -> str:
+    """A field's value where a string belongs; bytes that are not UTF-8 become surrogate escapes (PEP 383)."""
+    return as_bytes(value).decode("utf-8", "surrogateescape")
+
+
+_SHORT = [bytes((n,)) for n in range(0x80)] + [bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)]
+
+
+def varint(number: int) -> bytes:
+    """`number` (≥ 0) as a varint."""
+    if number < 0x4000:
+        return _SHORT[number]
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def number_field(field: int, number: int) -> bytes:
+    """A varint field; nothing for 0, which is a proto3 field's default."""
+    return varint(field << 3) + varint(number) if number else b""
+
+
+def bytes_field(field: int, value: bytes) -> bytes:
+    """A string, bytes or message field, also where it is empty."""
+    return varint(field << 3 | LENGTH) + varint(len(value)) + value
+
+
+def text_field(field: int, value: str) -> bytes:
+    """A string field; nothing for an empty one."""
+    return bytes_field(field, value.encode()) if value else b""

@@ -1,0 +1,126 @@
+"""The sending half of a connection: answers to frames, within the peer's windows (RFC 9113 §5.2)."""
+
+from extauth.transport.frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    MAX_WINDOW,
+    MIN_MAX_FRAME_SIZE,
+    ErrorCode,
+    H2Error,
+    frame,
+    rst_stream,
+)
+from extauth.transport.grpc import ANSWER_HEADERS, ANSWER_TRAILERS, MAX_FAST_BYTES, answer_frames, prefixed
+
+
+class _Blocked:
+    """What is left of an answer: `rest` of its body, then `trailers` or, where there are none, the stream's end."""
+
+    __slots__ = ("cut", "rest", "since", "trailers")
+
+    def __init__(self, rest: bytes, trailers: bytes | None, *, cut: bool) -> None:
+        self.rest = rest
+        self.trailers = trailers
+        self.cut = cut
+        self.since = 0.0
+
+
+class Sender:
+    """Gathers frames in `out`; whatever no window has room for stays `blocked`, by stream, oldest first."""
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+        self.blocked: dict[int, _Blocked] = {}
+        self.max_frame = MIN_MAX_FRAME_SIZE
+        self._window = DEFAULT_WINDOW
+        self._initial = DEFAULT_WINDOW
+        self._grown: dict[int, int] = {}  # stream → by how much its window differs from the initial one
+        self._most = 0  # bytes of a message that surely fits a fresh stream's window, and one frame
+        self.set_initial(DEFAULT_WINDOW)
+
+    def answer(self, stream: int, message: bytes) -> None:
+        """Send an OK answer."""
+        size = len(message)
+        if size <= self._most and size + 5 <= self._window:
+            self._window -= size + 5
+            self.out.append(answer_frames(stream, message))
+            if self._grown:
+                self._grown.pop(stream, None)
+            return
+        self.out.append(frame(HEADERS, END_HEADERS, stream, ANSWER_HEADERS))
+        self._send_body(stream, _Blocked(prefixed(message), ANSWER_TRAILERS, cut=False))
+
+    def respond(self, stream: int, block: bytes, body: bytes = b"", *, cut: bool) -> None:
+        """Send a header block and perhaps a body; `cut`: the request is not over, so reset its stream afterwards."""
+        if body:
+            self.out.append(frame(HEADERS, END_HEADERS, stream, block))
+            self._send_body(stream, _Blocked(body, None, cut=cut))
+        else:
+            self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+            self._end(stream, cut=cut)
+
+    def forget(self, stream: int) -> None:
+        """The stream is closed."""
+        self.blocked.pop(stream, None)
+        self._grown.pop(stream, None)
+
+    def grow(self, stream: int, increment: int) -> None:
+        """The peer grants `increment` bytes more; stream 0 is the connection. Raises H2Error."""
+        if stream == 0:
+            self._window += increment
+            if self._window > MAX_WINDOW:
+                raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
+            self.pump()
+            return
+        grown = self._grown.get(stream, 0) + increment
+        if self._initial + grown > MAX_WINDOW:
+            raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "the stream's window overflows", stream)
+        self._grown[stream] = grown
+        if stream in self.blocked:
+            self._pump(stream, self.blocked[stream])
+
+    def set_initial(self, window: int) -> None:
+        """The peer sets the window of all streams, those that are open included; `pump` then. Raises H2Error."""
+        if window > MAX_WINDOW:
+            raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is above 2^31-1")
+        if any(window + grown > MAX_WINDOW for grown in self._grown.values()):
+            raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a stream's window overflow")
+        self._initial = window
+        self._most = min(MAX_FAST_BYTES, window - 5)
+
+    def _send_body(self, stream: int, body: _Blocked) -> None:
+        self.blocked[stream] = body
+        self._pump(stream, body)
+
+    def pump(self) -> None:
+        """Send what the windows have room for by now."""
+        for stream, blocked in list(self.blocked.items()):
+            if self._window <= 0:
+                break
+            self._pump(stream, blocked)
+
+    def _pump(self, stream: int, blocked: _Blocked) -> None:
+        while True:
+            grown = self._grown.get(stream, 0)
+            room = min(self._window, self._initial + grown, self.max_frame)
+            if room <= 0:
+                return
+            chunk, blocked.rest = blocked.rest[:room], blocked.rest[room:]
+            self._window -= len(chunk)
+            self._grown[stream] = grown - len(chunk)
+            last = not blocked.rest
+            ends = last and blocked.trailers is None
+            self.out.append(frame(DATA, END_STREAM if ends else 0, stream, chunk))
+            if last:
+                break
+        if blocked.trailers is not None:
+            self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, blocked.trailers))
+        self._end(stream, cut=blocked.cut)
+
+    def _end(self, stream: int, *, cut: bool) -> None:
+        self.forget(stream)
+        if cut:  # RFC 9113 §8.1: the answer is whole, the rest of the request is not wanted
+            self.out.append(rst_stream(stream, ErrorCode.NO_ERROR))

@@ -1,0 +1,84 @@
+"""TLS for the gRPC listener: HTTP/2 by ALPN, TLS 1.2 at least, reloaded without dropping a connection."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from extauth.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files: the certificate (and its chain), its key, and, for mutual TLS, whose clients to trust."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def paths(self) -> list[Path]:
+        """All of them."""
+        return [path for path in (self.cert, self.key, self.client_ca) if path is not None]
+
+
+class Tls:
+    """A context whose handshakes use the newest files that could be loaded; raises SettingsError at first.
+
+    `pem` are the files' contents: key, certificate, and the clients' CA.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self.files = files
+        self._seen = self._signature()
+        self._newest, self.pem = self._load()
+        self.context = self._newest
+        self.context.sni_callback = self._choose
+
+    def reload(self) -> bool:
+        """Load the files again if they have changed; raises SettingsError, and then what was loaded stays in force."""
+        seen = self._signature()
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        self._newest, self.pem = self._load()
+        return True
+
+    def _choose(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        handshake.context = self._newest  # certificate, key and trusted CAs come from there
+
+    def _signature(self) -> list[tuple[int, int, int]]:
+        """What changes when a file does, or where a symlink points."""
+        try:
+            stats = [path.stat() for path in self.files.paths()]
+        except OSError:  # while it is replaced
+            return []
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+    def _load(self) -> tuple[ssl.SSLContext, tuple[bytes, bytes, bytes | None]]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        # A resumed session would outlive the CA that its client was trusted by.
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        context.num_tickets = 0
+        cert, key, client_ca = self.files.cert, self.files.key, self.files.client_ca
+        try:
+            context.load_cert_chain(cert, key, password=_no_password)
+        except (OSError, ValueError) as error:
+            named = f"EXTAUTH_GRPC_TLS_CERT={cert} with EXTAUTH_GRPC_TLS_KEY={key}"
+            raise SettingsError(f"{named} cannot be used: {_say(error)}") from error
+        if client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            try:
+                context.load_verify_locations(client_ca)
+            except (OSError, ValueError) as error:
+                raise SettingsError(f"EXTAUTH_GRPC_TLS_CLIENT_CA={client_ca} cannot be used: {_say(error)}") from error
+        trusted = None if client_ca is None else client_ca.read_bytes()
+        return context, (key.read_bytes(), cert.read_bytes(), trusted)
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and a service has nobody to ask for its password")
+
+
+def _say(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

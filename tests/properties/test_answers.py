@@ -1,0 +1,110 @@
+"""The templates beside the plain encoder, and that beside envoy-data-plane."""
+
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extauth.counters.memory import MemoryCounters
+from extauth.limiter.counters import Counter, Level, Take, Taken
+from extauth.limiter.limiter import Limiter, OnStoreFailure, Settled
+from extauth.limiter.plan import Plan, Shape
+from extauth.limiter.verdict import Code, DescriptorStatus, Labels, Verdict
+from extauth.rules.model import Algorithm, Limit, Unit
+from extauth.transport.answers import Answers
+from extauth.transport.rls import encode_response, whole_seconds
+from tests.clock import Clock
+
+text = st.text(max_size=10)
+requests = st.sampled_from([0, 1, 2, 7, 10, 1000, 2**32 - 1])
+limits = st.builds(
+    Limit,
+    requests,
+    st.sampled_from(Unit),
+    st.sampled_from(Algorithm),
+    st.booleans(),
+    st.sampled_from(["", "é", "gold"]),
+)
+costs = st.sampled_from([1, 2, 11, 2**32 - 1])
+wholes = st.integers(0, 12) | st.integers(0, 100_000_000) | st.integers(0, 2**40)
+
+
+@st.composite
+def settled(draw: st.DrawFn) -> Settled:
+    """Counters at levels that a store may tell, in descriptors of which some have no limit and some share a counter."""
+    counters, levels = [], []
+    calls = draw(st.integers(1, 5))
+    for i in range(draw(st.integers(0, 3))):
+        limit = draw(limits)
+        counters.append(Counter(b"%d" % i, limit, draw(costs)))
+        ticks = limit.emission_interval[1] if limit.algorithm is Algorithm.GCRA else 60_000_000
+        levels.append(Level(draw(wholes), draw(st.integers(0, ticks - 1))))
+    own = list(range(len(counters)))
+    more = draw(st.lists(st.sampled_from([None, *own]), max_size=3))
+    counter_of = tuple(draw(st.permutations([*own, *more])))
+    shape = Shape(counter_of, tuple(c.limit for c in counters), draw(st.sampled_from([None, "free", "é"])))
+    plan = Plan(Take(tuple(counters)), shape, Labels())
+    if not counters:
+        return Settled(plan, calls, Taken(calls, ()))
+    if draw(st.integers(0, 9)) == 0:
+        return Settled(plan, calls, None)
+    return Settled(plan, calls, Taken(_admitted(counters, levels, calls), tuple(levels)))
+
+
+def _admitted(counters: list[Counter], levels: list[Level], calls: int) -> int:
+    """How many of the calls fit."""
+    for call in range(calls):
+        for (_, limit, cost), level in zip(counters, levels, strict=True):
+            if limit.algorithm is Algorithm.GCRA:
+                interval, ticks = limit.emission_interval
+                over = level.whole * ticks + level.rest + (call + 1) * cost * interval > limit.burst * interval
+            else:
+                over = level.whole + (call + 1) * cost > limit.requests_per_unit
+            if over:
+                return call
+    return calls
+
+
+@settings(max_examples=400, deadline=None)
+@given(settled(), st.sampled_from(OnStoreFailure))
+def test_templates_write_what_the_plain_encoder_writes(settled: Settled, on_store_failure: OnStoreFailure) -> None:
+    limiter = Limiter(MemoryCounters(Clock()), on_store_failure)
+    verdicts = [limiter.verdict(settled, call) for call in range(settled.calls)]
+    want = [None if verdict is None else encode_response(verdict) for verdict in verdicts]
+    answers = Answers(limiter)
+    assert answers.encode(settled) == want
+    assert answers.encode(settled) == want, "and again, from memory"
+
+
+durations = st.integers(0, 2**52)
+statuses = st.builds(
+    DescriptorStatus, st.sampled_from(Code), st.none() | limits, st.integers(0, 2**32 - 1), durations
+) | st.sampled_from(Code).map(DescriptorStatus)
+verdicts = st.builds(
+    Verdict,
+    st.sampled_from(Code),
+    st.lists(statuses, max_size=4).map(tuple),
+    st.none() | text,
+    st.none() | limits,
+    st.none() | durations,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(verdicts)
+def test_envoy_data_plane_reads_what_was_meant(verdict: Verdict) -> None:
+    response = RateLimitResponse.parse(encode_response(verdict))
+    assert int(response.overall_code) == verdict.code
+    for told, status in zip(response.statuses, verdict.statuses, strict=True):
+        assert int(told.code) == status.code
+        assert (told.current_limit is None) == (status.limit is None)
+        if status.limit is not None and told.current_limit is not None and told.duration_until_reset is not None:
+            limit = told.current_limit
+            assert (limit.name, limit.requests_per_unit) == (status.limit.name, status.limit.requests_per_unit)
+            assert int(limit.unit) == status.limit.unit.number
+            assert told.limit_remaining == status.remaining
+            assert told.duration_until_reset.total_seconds() == whole_seconds(status.reset_us)
+    tier = [(header.key, header.value) for header in response.request_headers_to_add]
+    assert tier == (
+        [("x-ratelimit-tier", verdict.tier)] if verdict.code is Code.OK and verdict.tier is not None else []
+    )
+    assert (response.raw_body == b"") == (verdict.code is Code.OK)
