@@ -60,8 +60,9 @@ class Planner:
     """Plans calls from their messages' bytes. Equal bytes get the same Plan object.
 
     It remembers on two floors: whole messages, and below them single descriptors, so that callers x addresses x paths
-    do not multiply. Each floor has two generations of at most `memo_size`: when the young one is full it becomes the
-    old one, whose content is dropped unless it is asked for again. A reload swaps rules and memory whole.
+    do not multiply. Each floor has two generations, of at most `memo_size` plans and a quarter as many parts: when the
+    young one is full it becomes the old one, whose content is dropped unless it is asked for again. A reload swaps
+    rules and memory whole.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Planner:
         self._decode_descriptor = decode_descriptor
         self._name_counter = name_counter
         self._memo_size = memo_size
+        self._parts_size = max(1, memo_size // 4)
         self.swap(matcher)
 
     def swap(self, matcher: Matcher) -> None:
@@ -136,7 +138,7 @@ class Planner:
         if part is None:
             part = self._old_parts.get(key) or self._make_part(domain, self._decode_descriptor(encoded))
             if len(encoded) <= MAX_REMEMBERED_BYTES:
-                if len(self._parts) >= self._memo_size:
+                if len(self._parts) >= self._parts_size:
                     self._old_parts, self._parts = self._parts, {}
                 self._parts[key] = part
         return part
