@@ -17,7 +17,7 @@ class _Bucket:
     interval: EmissionInterval
 
     def backlog_at(self, now: int) -> int:
-        return max(self.backlog - (now - self.at_us) * self.interval.ticks_per_us, 0)
+        return max(self.backlog - max(now - self.at_us, 0) * self.interval.ticks_per_us, 0)
 
     def ends_us(self) -> int:
         return self.at_us - (-self.backlog // self.interval.ticks_per_us)
@@ -65,7 +65,8 @@ class MemoryCounters:
         admitted = max(min(group.calls, *fits), 0)
         for counter, before in zip(counters, used, strict=True):
             calls = group.calls if counter.limit.count_denied else admitted
-            if calls:
+            # Rewritten even on a denial where the state is in other terms, so that what is told is what holds.
+            if calls or (before and not _holds(self._states[counter.name], counter.limit, now)):
                 self._put(counter, before + calls * _cost(counter), now)
         return Taken(admitted, tuple(_level(c.limit, u, now) for c, u in zip(counters, used, strict=True)))
 
@@ -99,6 +100,13 @@ def _used(state: _Bucket | _Window | None, limit: Limit, now: int) -> int:
             return backlog
         return min(-(-backlog * (interval.ticks if gcra else 1) // state.interval.ticks), most)
     return 0
+
+
+def _holds(state: _Bucket | _Window, limit: Limit, now: int) -> bool:
+    """Whether the state is in the limit's own terms, and not from a clock that was ahead of this one."""
+    if isinstance(state, _Window):
+        return limit.algorithm is Algorithm.FIXED_WINDOW and state.end_us == _window_end(limit, now)
+    return limit.algorithm is Algorithm.GCRA and state.interval == limit.emission_interval and state.at_us <= now
 
 
 def _capacity(limit: Limit) -> int:

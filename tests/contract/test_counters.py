@@ -211,11 +211,33 @@ async def test_gcra_drains_at_the_old_rate_until_the_limit_changes(bench: Bench)
     assert await bench.take(("a", gcra(20)), calls=99) == 15
 
 
-async def test_a_clock_that_steps_back_admits_no_more(bench: Bench) -> None:
-    for limit in (gcra(10), window(10)):
-        assert await bench.take((limit.algorithm, limit), calls=99) == 10
-        bench.clock.sleep(-HOUR)
-        assert await bench.take((limit.algorithm, limit), calls=99) == 0
+@pytest.mark.parametrize("limit", [gcra(10), window(10), window(10, count_denied=False)], ids=str)
+async def test_a_clock_that_steps_back_admits_no_more_and_locks_nobody_out(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit), calls=10) == 10
+    bench.clock.sleep(-HOUR)
+    assert await bench.take(("a", limit), calls=99) == 0
+    bench.clock.sleep(MINUTE)
+    assert await bench.take(("a", limit), calls=99) == 10
+
+
+CHANGES = [
+    (window(10, Unit.DAY, count_denied=False), gcra(10), 6 * SECOND),
+    (window(10, Unit.DAY, count_denied=False), window(5, count_denied=False), MINUTE),
+    (gcra(10, Unit.DAY), gcra(10), 6 * SECOND),
+    (gcra(10, Unit.DAY), window(5, count_denied=False), MINUTE),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "wait_us"), CHANGES, ids=str)
+async def test_a_counter_drains_as_the_new_limit_says_once_it_was_asked(
+    bench: Bench, old: Limit, new: Limit, wait_us: int
+) -> None:
+    assert await bench.take(("a", old), calls=10) == 10
+    assert await bench.take(("a", new)) == 0
+    bench.clock.sleep(wait_us - 1)
+    assert await bench.take(("a", new)) == 0
+    bench.clock.sleep(1)
+    assert await bench.take(("a", new)) == 1
 
 
 async def test_ping_answers(bench: Bench) -> None:
