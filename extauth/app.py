@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from extauth.limiter.counters import Counters
 from extauth.limiter.limiter import Decided, Limiter
 from extauth.limiter.plan import Planner
 from extauth.rules.matcher import Matcher
-from extauth.rules.model import RuleSet
 from extauth.rules.reload import read_rules, signature, watch_rules
 from extauth.settings import LogFormat, Settings, unknown_variables
 from extauth.telemetry.logs import configure_logs, logger
@@ -54,7 +54,7 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     async with AsyncExitStack() as stack:
         service = Service(settings)
         await service.start(stack)
-        _tune_collector()
+        _tune()
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
         await stopping.wait()
@@ -125,7 +125,8 @@ class Service:
             stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._reload_tls)))
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
-        self.metrics.rules_loaded(len(self.planner.matcher.rules))
+        self.metrics.rules_loaded(self.planner.matcher.size)
+        _warn(self.planner.matcher)
         settings = self.settings
         logger().info(
             "serving",
@@ -137,7 +138,7 @@ class Service:
             on_store_failure=str(settings.on_store_failure),
             config=str(settings.config),
             domains=list(self.planner.matcher.rules.domains),
-            rules=len(self.planner.matcher.rules),
+            rules=self.planner.matcher.size,
         )
 
     async def readiness(self) -> Readiness:
@@ -145,13 +146,13 @@ class Service:
         store = await self._ask_store()
         detail = {
             "status": "draining" if self.draining else "ready",
-            "rules": len(self.planner.matcher.rules),
+            "rules": self.planner.matcher.size,
             "store": "up" if store is None else f"down: {store}",
         }
         return Readiness(not self.draining, detail)
 
-    def view(self) -> dict[str, Any]:
-        """The rules in force, masked."""
+    def view(self) -> Iterator[str]:
+        """The rules in force, masked, as JSON in pieces."""
         return view_rules(self.planner.matcher.rules, self.name_counter.fingerprint)
 
     def _batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
@@ -181,17 +182,19 @@ class Service:
             await asyncio.sleep(STORE_CHECK_S)
 
     async def _reload(self) -> None:
-        async for rules in watch_rules(self.settings.config, self._reload_failed, self._seen):
-            self._swap(rules)
+        async for matcher in watch_rules(self.settings.config, self._reload_failed, self._seen):
+            self._swap(matcher)
 
-    def _swap(self, rules: RuleSet) -> None:
-        if gone := sorted(set(self.planner.matcher.rules.domains) - set(rules.domains)):
+    def _swap(self, matcher: Matcher) -> None:
+        domains = matcher.rules.domains
+        if gone := sorted(set(self.planner.matcher.rules.domains) - set(domains)):
             logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
-        self.planner.swap(Matcher(rules))
+        self.planner.swap(matcher)
         self.denials.forget()
-        self.metrics.rules_loaded(len(rules))
+        self.metrics.rules_loaded(matcher.size)
         self.metrics.reloaded(ok=True)
-        logger().info("config_reloaded", domains=list(rules.domains), rules=len(rules))
+        _warn(matcher)
+        logger().info("config_reloaded", domains=list(domains), rules=matcher.size)
 
     async def _reload_tls(self) -> None:
         assert self.tls is not None  # noqa: S101
@@ -209,20 +212,27 @@ class Service:
             logger().error("config_rejected", problem=str(problem), kept="the rules in force stay")
 
 
+def _warn(matcher: Matcher) -> None:
+    for warning in matcher.rules.warnings:
+        logger().warning("config_warning", problem=str(warning))
+
+
 def _tls(settings: Settings) -> Tls | None:
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
         return None
     return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
 
 
-def _tune_collector() -> None:
+def _tune() -> None:
     """Keep Python's cycle collector from walking over all remembered plans again and again: they hold no cycles.
 
     What is there when serving begins is never looked at; young objects are, in small portions; old ones hardly ever.
+    And let whatever else runs in this process, such as the reading of a large file, hand the interpreter over quickly.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10_000)
+    sys.setswitchinterval(0.001)
 
 
 async def _keep_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

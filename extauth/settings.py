@@ -39,7 +39,7 @@ def _address_or_socket(value: str) -> str:
 def _redis_url(value: SecretStr) -> SecretStr:
     """A user or password may hold no / @ : ? but as %2F, %40, %3A, %3F."""
     host = r"(?:[^/@:?#\[\]\s]+|\[[0-9a-fA-F:.%\w]+\])"
-    url = rf"rediss?://(?:[^/@?#\s]*@)?{host}(?::(\d{{1,5}}))?(?:/\d*)?(?:\?\S*)?|unix:/[^?]+(?:\?\S*)?"
+    url = rf"rediss?://(?:[^/@?#\s]*@)?{host}(?::(\d{{1,5}}))?(?:/\d*)?(?:\?\S*)?|unix:(?://(?:[^/@?#\s]*@)?)?/[^/?][^?]*(?:\?\S*)?"
     match = re.fullmatch(url, value.get_secret_value())
     if not match or not 0 < int(match[1] or 1) < 65536:
         raise ValueError

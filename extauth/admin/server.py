@@ -1,7 +1,9 @@
 """The admin HTTP server."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -27,7 +29,7 @@ class AdminServer:
         metrics: Callable[[], bytes],
         metrics_type: str,
         readiness: Callable[[], Awaitable[Readiness]],
-        rules: Callable[[], dict[str, Any]],
+        rules: Callable[[], Iterator[str]],
     ) -> None:
         self._listen = listen
         self._metrics = metrics
@@ -75,5 +77,12 @@ class AdminServer:
         readiness = await self._readiness()
         return web.json_response(readiness.detail, status=200 if readiness.ready else 503)
 
-    async def _get_rules(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._rules())
+    async def _get_rules(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+        await response.prepare(request)
+        pieces = self._rules()
+        while chunk := "".join(islice(pieces, 100)):
+            await response.write(chunk.encode())
+            await asyncio.sleep(0)  # let calls through
+        await response.write_eof()
+        return response

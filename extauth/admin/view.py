@@ -1,27 +1,39 @@
-"""The rules in force as plain data, with the values that they match masked: they may be API keys."""
+"""The rules in force as JSON, with the values that they match masked: they may be API keys."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from extauth.rules.model import Domain, Limit, Rule, RuleSet
+from extauth.rules.model import Limit, Rule, RuleSet
 
 Fingerprint = Callable[[str], str]
 """A value → what stands for it in the store's key names."""
 
 
-def view_rules(rules: RuleSet, fingerprint: Fingerprint) -> dict[str, Any]:
-    """A JSON-ready view of all domains."""
-    return {"domains": [_domain(domain, fingerprint) for domain in rules.domains.values()]}
+def view_rules(rules: RuleSet, fingerprint: Fingerprint) -> Iterator[str]:
+    """One JSON object of all domains, in pieces of a rule or less: there may be very many."""
+    yield '{"domains": ['
+    for i, domain in enumerate(rules.domains.values()):
+        view = {
+            "domain": domain.name,
+            "file": domain.file,
+            "labels": list(domain.labels),
+            "tiers": {tier.name: _limit(tier.limit) for tier in domain.tiers},
+        }
+        yield (", " if i else "") + json.dumps(view)[:-1]
+        yield from _rules(domain.rules, fingerprint)
+        yield "}"
+    yield "]}"
 
 
-def _domain(domain: Domain, fingerprint: Fingerprint) -> dict[str, Any]:
-    return {
-        "domain": domain.name,
-        "file": domain.file,
-        "labels": list(domain.labels),
-        "tiers": {tier.name: _limit(tier.limit) for tier in domain.tiers},
-        "descriptors": [_rule(rule, fingerprint) for rule in domain.rules],
-    }
+def _rules(rules: Iterable[Rule], fingerprint: Fingerprint) -> Iterator[str]:
+    yield ', "descriptors": ['
+    for i, rule in enumerate(rules):
+        yield (", " if i else "") + json.dumps(_rule(rule, fingerprint))[:-1]
+        if rule.rules:
+            yield from _rules(rule.rules, fingerprint)
+        yield "}"
+    yield "]"
 
 
 def _limit(limit: Limit) -> dict[str, Any]:
@@ -36,16 +48,14 @@ def _limit(limit: Limit) -> dict[str, Any]:
 
 
 def _rule(rule: Rule, fingerprint: Fingerprint) -> dict[str, Any]:
-    view: dict[str, Any] = {"key": rule.key}
+    view: dict[str, Any] = {"line": rule.line, "key": rule.key}
     if rule.value is not None:
         view |= {"value": mask(rule.value), "fingerprint": fingerprint(rule.value)}
     if rule.tier is not None:
         view["tier"] = rule.tier
     if rule.limit is not None:
         view["rate_limit"] = _limit(rule.limit)
-    if rule.rules:
-        view["descriptors"] = [_rule(inner, fingerprint) for inner in rule.rules]
-    return view | {"line": rule.line}
+    return view
 
 
 def mask(value: str) -> str:

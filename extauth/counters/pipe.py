@@ -7,16 +7,35 @@ CPU of a whole batch of decisions.
 
 import asyncio
 from collections import deque
+from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
 
 import hiredis
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from extauth.errors import SettingsError, StoreError
+
+# Others of redis-py's would change how this connection reads or waits, which is not theirs to say.
+URL_OPTIONS = (
+    "db",
+    "username",
+    "password",
+    "client_name",
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_password",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+    "ssl_min_version",
+    "ssl_ciphers",
+)
 
 
 class ReplyError(Exception):
@@ -31,13 +50,7 @@ class Pipe:
     """Sends commands in order over one connection, made when first needed and again after it was lost."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        try:
-            self._pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
-            self._pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
-        except (TypeError, ValueError, RedisError):
-            # Nothing of the URL, nor of the error, is shown: both may hold the password.
-            message = "EXTAUTH_REDIS_URL: what stands after the ? is no option of redis-py, or no value for it"
-            raise SettingsError(message) from None
+        self._pool = _pool(url)
         self._timeout_s = timeout_s
         self._link: _Link | None = None
         self._opening: asyncio.Task[_Link] | None = None
@@ -95,6 +108,31 @@ class Pipe:
     def _lost(self, link: "_Link") -> None:
         if self._link is link:
             self._link = None
+
+
+def _pool(url: str) -> ConnectionPool:
+    """Where connections come from; raises SettingsError.
+
+    No value is shown, nor redis-py's error: either may hold the password.
+    """
+    options = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    if not options.keys() <= set(URL_OPTIONS):
+        raise SettingsError("EXTAUTH_REDIS_URL: after the ? stands an option that is none of " + ", ".join(URL_OPTIONS))
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        for path in options.get(name, ()):
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                message = f"EXTAUTH_REDIS_URL: {name}={path} cannot be read: {error.strerror}"
+                raise SettingsError(message) from error
+    try:
+        pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
+        connection = pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
+        if isinstance(connection, SSLConnection):
+            connection.ssl_context.get()
+    except (TypeError, ValueError, RedisError, OSError):  # ssl.SSLError is an OSError
+        raise SettingsError("EXTAUTH_REDIS_URL: an option after the ? has no value that will do") from None
+    return pool
 
 
 class _Link(asyncio.Protocol):

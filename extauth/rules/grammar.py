@@ -1,31 +1,18 @@
 """What may stand in a config file.
 
-The models take a file as `load.py` reads it: mappings, lists and `Scalar`s. A scalar keeps the text that stands in
+The models take a file as `document.py` reads it: mappings, lists and `Scalar`s. A scalar keeps the text that stands in
 the file, so that each field decides what it means: `value: 10` is the string "10", `requests_per_unit: 10` a number.
 """
 
 import re
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from extauth.rules.model import Algorithm, Unit
 
 MAX_REQUESTS_PER_UNIT = 2**32 - 1  # RateLimitResponse.RateLimit.requests_per_unit is a uint32
-
-
-class Scalar(str):
-    """A YAML scalar: its text, and the `tag` that YAML resolved it to (`str`, `int`, `bool`, `float`, …)."""
-
-    __slots__ = ("tag",)
-    tag: str
-
-    def __new__(cls, text: str, tag: str = "str") -> Self:
-        """Wrap `text`."""
-        self = super().__new__(cls, text)
-        self.tag = tag
-        return self
 
 
 def _fail(message: str, fix: str = "") -> NoReturn:
@@ -37,7 +24,12 @@ def _kind(value: object) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    return "nothing" if value is None else f"{str(value)!r}"
+    return "nothing" if value is None else repr(shown(str(value)))
+
+
+def shown(text: str) -> str:
+    """As much of a text from a file as a message has room for."""
+    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def _text(value: object) -> str:
@@ -60,8 +52,8 @@ def _count(value: object) -> int:
     text = str(value).replace("_", "")
     if getattr(value, "tag", "") != "int" or not re.fullmatch(r"\+?\d+", text) or (len(text) > 1 and text[0] == "0"):
         _fail(f"must be 0, 1, 2, …, not {_kind(value)}", "write digits, without quotes")
-    if int(text) > MAX_REQUESTS_PER_UNIT:
-        _fail(f"must be at most {MAX_REQUESTS_PER_UNIT}, not {text}")
+    if len(text) > 11 or int(text) > MAX_REQUESTS_PER_UNIT:
+        _fail(f"must be at most {MAX_REQUESTS_PER_UNIT}, not {shown(text)}")
     return int(text)
 
 
@@ -102,7 +94,18 @@ Label = Annotated[Literal["path"], BeforeValidator(_label)]
 
 
 class _Model(BaseModel):
+    """A mapping. A key with nothing after it counts as absent, unless it is one of `never_empty`."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    never_empty: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+        if isinstance(data, dict) and None in data.values():
+            kept = cls.never_empty
+            return {k: v for k, v in data.items() if v is not None or k in kept or k not in cls.model_fields}
+        return data
 
 
 class ReplacesModel(_Model):
@@ -125,10 +128,12 @@ class RateLimitModel(_Model):
 class DescriptorModel(_Model):
     """A descriptor: what it matches, its limit or tier, and the descriptors under it."""
 
+    never_empty = frozenset({"tier"})  # which would take the limit away
+
     key: Name
     value: Value = ""
     rate_limit: RateLimitModel | None = None
-    tier: Name | None = None
+    tier: Name = ""
     descriptors: list["DescriptorModel"] = Field(default_factory=list)
 
 
@@ -145,10 +150,19 @@ class FileModel(_Model):
 
 def keys_at(location: tuple[str | int, ...]) -> list[str]:
     """The keys that may stand in the mapping at `location`, to name the nearest to a misspelt one."""
-    model: Any = FileModel
-    for step in location:
-        if step in {"tiers", "rate_limit"}:
+    model: type[_Model] = FileModel
+    steps = iter(location)
+    for step in steps:
+        if step == "tiers" and model is FileModel:
+            next(steps, None)  # the tier's name, which may be any
             model = RateLimitModel
-        elif step in {"descriptors", "replaces"}:
-            model = DescriptorModel if step == "descriptors" else ReplacesModel
+        elif isinstance(step, str):
+            model = _MODELS.get(step, model)
     return list(model.model_fields)
+
+
+_MODELS: dict[str, type[_Model]] = {
+    "descriptors": DescriptorModel,
+    "rate_limit": RateLimitModel,
+    "replaces": ReplacesModel,
+}

@@ -22,10 +22,14 @@ def _node(rule: Rule | None, rules: Iterable[Rule]) -> _Node:
 
 
 class Matcher:
-    """The compiled form of a RuleSet; a look-up costs one or two dict hits an entry, whatever the number of rules."""
+    """The compiled form of a RuleSet; a look-up costs one or two dict hits an entry, whatever the number of rules.
+
+    `size` is that number.
+    """
 
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
+        self.size = len(rules)
         self._roots = {name: _node(None, domain.rules) for name, domain in rules.domains.items()}
 
     def domain(self, name: str) -> Domain | None:

@@ -6,6 +6,8 @@ from enum import Enum, StrEnum
 from math import gcd
 from typing import NamedTuple
 
+from extauth.errors import Problem
+
 
 class Unit(Enum):
     """A rate limit's unit of time.
@@ -128,9 +130,10 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All domains of a config, by name."""
+    """All domains of a config, by name; `warnings` are what in its files looks like a mistake."""
 
     domains: Mapping[str, Domain] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
 
     def __iter__(self) -> Iterator[Rule]:
         """Every rule of every domain, outer before inner."""

@@ -1,4 +1,4 @@
-"""Reads the config's files and watches them: a whole new RuleSet, or the reason why the old one stays."""
+"""Reads the config's files and watches them: a whole new set of rules, or the reason why the old one stays."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,9 @@ from pathlib import Path
 import watchfiles
 
 from extauth.errors import ConfigError, Problem
+from extauth.rules.document import place_of_byte
 from extauth.rules.load import MAX_FILE_BYTES, load_rules
+from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 
 POLL_MS = 500  # how often to look where the system reports no change, as on network file systems
@@ -30,11 +32,13 @@ def read_rules(path: Path) -> RuleSet:
     for file in paths:
         try:
             if file.stat().st_size > MAX_FILE_BYTES:
-                problems.append(Problem(str(file), 0, 0, f"the file is larger than {MAX_FILE_BYTES} bytes"))
+                message = f"the file is larger than {MAX_FILE_BYTES} bytes"
+                problems.append(Problem(str(file), 0, 0, message, "split it by domain"))
             else:
                 texts[str(file)] = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            problems.append(Problem(str(file), 0, 0, f"not UTF-8: byte {error.start} is {error.reason}"))
+            place = place_of_byte(error.object, error.start)
+            problems.append(Problem(str(file), *place, f"not UTF-8: {error.reason}", "save the file as UTF-8"))
         except OSError as error:
             problems.append(Problem(str(file), 0, 0, f"cannot be read: {error.strerror}"))
     try:
@@ -48,8 +52,8 @@ def read_rules(path: Path) -> RuleSet:
 
 async def watch_rules(
     path: Path, failed: Callable[[ConfigError], None], seen: Signature | None = None
-) -> AsyncIterator[RuleSet]:
-    """Yield a RuleSet each time the files at `path` change for the better; tell `failed` each time for the worse.
+) -> AsyncIterator[Matcher]:
+    """Yield the new rules each time the files at `path` change for the better; tell `failed` each time for the worse.
 
     Sees edits in place, renames over a file, and symlinks that are pointed elsewhere (as Kubernetes updates a
     ConfigMap): the system's change events only make it quicker, every POLL_MS it looks for itself. `seen` is the
@@ -62,11 +66,11 @@ async def watch_rules(
             continue
         seen = now
         try:
-            rules = await asyncio.to_thread(read_rules, path)
+            matcher = await asyncio.to_thread(lambda: Matcher(read_rules(path)))
         except ConfigError as error:
             failed(error)
         else:
-            yield rules
+            yield matcher
 
 
 async def _wakes(path: Path) -> AsyncIterator[None]:

@@ -67,7 +67,7 @@ class Metrics:
         )
         self._guards = Counter(
             "extauth_guard_trips",
-            "Bounds that clients of the gRPC listener ran into, by which.",
+            "What clients of the gRPC listener were refused for, by guard.",
             ("guard",),
             registry=self.registry,
         )
@@ -117,7 +117,7 @@ class Metrics:
         self._denied_from_memory.inc(calls)
 
     def guard_tripped(self, guard: str) -> None:
-        """Count a client that ran into a bound."""
+        """Count a refusal."""
         self._guards.labels(guard).inc()
 
     def store_asked(self, error: StoreError | None) -> None:

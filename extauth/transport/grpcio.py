@@ -86,6 +86,7 @@ class GrpcioServer:
         try:
             plan = self._planner.plan(message)
         except InvalidRequestError as error:
+            self._tripped(Guard.INVALID_CALL)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if self._batcher.room() <= 0:
             self._tripped(Guard.WAITING_CALLS)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Guard(StrEnum):
-    """A bound that a client ran into; the name is the metric's label."""
+    """What a client was refused for; the name is the metric's label."""
 
     CONNECTIONS = "connections"
     STREAMS = "streams"
@@ -18,6 +18,7 @@ class Guard(StrEnum):
     SLOW_REQUEST = "slow_request"
     SLOW_READER = "slow_reader"
     WAITING_CALLS = "waiting_calls"
+    INVALID_CALL = "invalid_call"
 
 
 Tripped = Callable[[Guard], None]

@@ -128,7 +128,7 @@ class Receiver:
                         try:
                             plans.append(plan(data[end + 14 : finish]))
                         except InvalidRequestError as error:
-                            self._refuse(stream, Status.INVALID_ARGUMENT, str(error))
+                            self._refuse_invalid(stream, error)
                             continue
                         tags.append(stream)
                         waiting[stream] = head
@@ -282,7 +282,7 @@ class Receiver:
                 return
             plan = self._plan(message)
         except InvalidRequestError as error:
-            self._refuse(number, Status.INVALID_ARGUMENT, str(error))
+            self._refuse_invalid(number, error)
             return
         except GrpcError as error:
             if error.status is Status.RESOURCE_EXHAUSTED:
@@ -300,6 +300,10 @@ class Receiver:
         if head.timeout_s is not None:
             streams.deadlines[number] = request.arrived + head.timeout_s
             calls.deadline = min(calls.deadline, request.arrived + head.timeout_s)
+
+    def _refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
+        self._service.tripped(Guard.INVALID_CALL)
+        self._refuse(number, Status.INVALID_ARGUMENT, str(error))
 
     def _refuse(self, number: int, status: Status, text: str, *, cut: bool = False) -> None:
         self._sender.respond(number, refusal_block(status, text), cut=cut)

@@ -171,6 +171,7 @@ async def test_what_cannot_be_understood_is_an_invalid_argument(engine: Engine) 
     assert await engine.refused(b"\xff") == (invalid, "malformed message: it ends inside a number")
     assert await engine.refused(call(("a", "b"), domain="")) == (invalid, "the domain must not be empty")
     assert await engine.refused(call()) == (invalid, "at least one descriptor is needed")
+    assert engine.tripped == [Guard.INVALID_CALL] * 3
 
 
 async def test_what_is_not_there_is_unimplemented(engine: Engine) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from extauth.errors import ConfigError
-from extauth.rules.model import RuleSet
+from extauth.rules.matcher import Matcher
 from extauth.rules.reload import read_rules, signature, watch_rules
 
 OLD = "domain: old"
@@ -19,7 +19,7 @@ class Watched:
     """Collects what a watch tells."""
 
     def __init__(self, path: Path) -> None:
-        self.rules: asyncio.Queue[RuleSet] = asyncio.Queue()
+        self.rules: asyncio.Queue[Matcher] = asyncio.Queue()
         self.errors: asyncio.Queue[ConfigError] = asyncio.Queue()
         self._task = asyncio.create_task(self._run(path))
 
@@ -29,7 +29,7 @@ class Watched:
 
     async def domains(self) -> list[str]:
         """The next rules' domains; they are live within a second."""
-        return list((await asyncio.wait_for(self.rules.get(), 5)).domains)
+        return list((await asyncio.wait_for(self.rules.get(), 5)).rules.domains)
 
     async def error(self) -> str:
         return str(await asyncio.wait_for(self.errors.get(), 5))
@@ -95,8 +95,8 @@ async def test_an_edit_between_the_first_reading_and_the_watch_is_seen(tmp_path:
     before = signature(tmp_path)
     in_place(tmp_path, NEW)
     async with asyncio.timeout(5):
-        async for rules in watch_rules(tmp_path, lambda _error: None, before):
-            assert list(rules.domains) == ["new"]
+        async for matcher in watch_rules(tmp_path, lambda _error: None, before):
+            assert list(matcher.rules.domains) == ["new"]
             break
 
 
@@ -156,5 +156,5 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         read_rules(tmp_path)
     first, second = str(raised.value).splitlines()
-    assert first == f"{tmp_path}/a.yaml: not UTF-8: byte 8 is invalid start byte"
+    assert first == f"{tmp_path}/a.yaml:1:9: not UTF-8: invalid start byte; save the file as UTF-8"
     assert second.startswith(f"{tmp_path}/b.yaml:2:1: not YAML")

@@ -101,11 +101,39 @@ def test_rules_are_walked_outer_before_inner() -> None:
 
 LIMIT = "{unit: minute, requests_per_unit: 1}"
 MISTAKES = {
-    "an empty file": ("", "f.yaml: the file must be a mapping"),
-    "not YAML": ("domain: [", "f.yaml:2:1: not YAML: while parsing a flow node did not find expected node content"),
+    "an empty file": ("", "f.yaml:1:1: the file is empty; write `domain: NAME` and `descriptors:`"),
+    "a file of comments": ("# nothing yet\n", "f.yaml:1:1: the file is empty; write `domain: NAME` and `descriptors:`"),
+    "not YAML": (
+        "domain: [",
+        (
+            "f.yaml:2:1: not YAML: while parsing a flow node did not find expected node content; "
+            "check the indentation, brackets and quotes here and on the lines above"
+        ),
+    ),
+    "a tab": (
+        "domain: d\n\tdescriptors: []",
+        (
+            "f.yaml:2:1: not YAML: while scanning a plain scalar found a tab character that violates indentation; "
+            "indent with spaces"
+        ),
+    ),
+    "a sign": (
+        "domain: @d",
+        (
+            "f.yaml:1:9: not YAML: while scanning for the next token found '@', which cannot start any token; "
+            "indent with spaces, and quote a value that begins with a sign"
+        ),
+    ),
+    "an alias of nothing": (
+        "domain: *d",
+        "f.yaml:1:9: not YAML: the alias *d names no anchor; write &d before it",
+    ),
     "two documents": (
         "domain: a\n---\ndomain: b",
-        "f.yaml:2:1: not YAML: expected a single document in the stream but found another document",
+        (
+            "f.yaml:2:1: not YAML: a single document is expected, and here begins another; "
+            "remove the line ---, or split the file"
+        ),
     ),
     "a list for a file": ("- domain: a", "f.yaml:1:1: the file must be a mapping"),
     "no domain": ("descriptors: []", "f.yaml:1:1: 'domain' is missing; add domain: …"),
@@ -206,9 +234,46 @@ MISTAKES = {
         "domain: d\ntiers: {free: {unit: day, requests_per_unit: 1, replaces: [{name: ''}]}}",
         "f.yaml:2:67: 'name' must not be empty",
     ),
-    "an alias inside itself": ("domain: d\ntiers: &a {x: *a}", "f.yaml:1:1: an alias stands inside what it names"),
-    "deep nesting": ("[" * 100_000, "f.yaml: the file nests deeper than 200 levels"),
-    "a control character": ("domain: \0", "f.yaml: not YAML: unacceptable character #x0000"),
+    "an alias inside itself": (
+        "domain: d\ntiers: &a {x: *a}",
+        "f.yaml:2:15: an alias stands inside what it names; write it out",
+    ),
+    "deep nesting": ("[" * 100_000, "f.yaml:1:201: the file nests deeper than 200 levels; write it flatter"),
+    "deep nesting by aliases": (
+        "a: &a " + "[" * 150 + "]" * 150 + "\nb: " + "[" * 60 + "*a" + "]" * 60,
+        "f.yaml:2:64: the file nests deeper than 200 levels; write it flatter",
+    ),
+    "a control character": (
+        "domain: é\nlabels: \0",
+        (
+            "f.yaml:2:9: not YAML: unacceptable character '\\x00'; "
+            "remove it, or write it as an escape between double quotes"
+        ),
+    ),
+    "a number of many digits": (
+        "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: " + "9" * 5000 + "}}]",
+        "f.yaml:2:67: 'requests_per_unit' must be at most 4294967295, not " + "9" * 60 + "…",
+    ),
+    "a tier without a name": (
+        f"domain: d\ntiers: {{'': {LIMIT}}}",
+        "f.yaml:2:9: a key of 'tiers' must not be empty",
+    ),
+    "a tier of nothing": ("domain: d\ntiers: {free: }", "f.yaml:2:9: 'free' must be a mapping"),
+    "a tier left empty": (
+        "domain: d\ndescriptors:\n- key: k\n  tier:\n",
+        "f.yaml:4:3: 'tier' must be a string, not nothing",
+    ),
+    "a misspelt key in a tier that bears a key's name": (
+        "domain: d\ntiers: {descriptors: {unit: day, requests_per_units: 1}}",
+        (
+            "f.yaml:2:22: 'requests_per_unit' is missing; add requests_per_unit: …\n"
+            "f.yaml:2:34: unknown key 'requests_per_units'; did you mean 'requests_per_unit'?"
+        ),
+    ),
+    "an unknown key with nothing after it": (
+        "domain: d\ndescripters:\n",
+        "f.yaml:2:1: unknown key 'descripters'; did you mean 'descriptors'?",
+    ),
 }
 
 
@@ -225,7 +290,7 @@ def test_all_problems_of_all_files_come_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
         load_rules(texts)
     assert [(p.file, p.line) for p in raised.value.problems] == [
-        ("a.yaml", 0),
+        ("a.yaml", 1),
         ("b.yaml", 2),
         ("b.yaml", 3),
         ("d.yaml", 1),
@@ -238,6 +303,25 @@ def test_only_the_first_problems_of_a_file_are_told() -> None:
         load_rules({"f.yaml": "domain: d\ndescriptors:\n" + "- {key: k, wrong: 1}\n" * 1000})
     assert len(raised.value.problems) == 51
     assert "f.yaml: 1000 problems, of which 50 are told" in map(str, raised.value.problems)
+
+
+def test_replacing_nothing_is_a_warning() -> None:
+    text = """
+domain: d
+tiers:
+  anonymous: {unit: day, requests_per_unit: 1}
+  free: {unit: day, requests_per_unit: 1, replaces: [{name: anonymus}]}
+"""
+    rules = load_rules({"f.yaml": text})
+    assert list(map(str, rules.warnings)) == [
+        "f.yaml:5:61: no limit is named 'anonymus', so nothing is replaced; did you mean 'anonymous'?"
+    ]
+
+
+def test_aliases_are_followed() -> None:
+    limit = "&l {unit: day, requests_per_unit: 1}"
+    text = f"domain: d\ndescriptors: [{{key: a, rate_limit: {limit}}}, {{key: b, rate_limit: *l}}]"
+    assert [rule.limit for rule in load(text).rules] == [Limit(1, Unit.DAY), Limit(1, Unit.DAY)]
 
 
 def test_a_bomb_of_aliases_is_refused() -> None:

@@ -82,6 +82,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, allo
         "redis://h:1/hush",
         "redis://",
         "unix:hush",
+        "unix://relative/hush",
     ],
 )
 def test_a_wrong_url_is_not_shown(url: str) -> None:

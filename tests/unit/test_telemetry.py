@@ -1,5 +1,7 @@
 """Metrics, and what the admin pages show of the rules."""
 
+import json
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -96,7 +98,7 @@ descriptors:
 """
     namer = KeyNamer("x", "s")
     limit = {"unit": "day", "requests_per_unit": 1, "algorithm": "fixed_window", "count_denied": True, "name": "free"}
-    assert view_rules(load_rules({"f.yaml": text}), namer.fingerprint) == {
+    assert json.loads("".join(view_rules(load_rules({"f.yaml": text}), namer.fingerprint))) == {
         "domains": [
             {
                 "domain": "d",

@@ -1,0 +1,251 @@
+"""A YAML text as plain data in which every value knows its place.
+
+It is built from the parser's events, in Python: composing in the C library would hold the interpreter, and with it
+every call under way, for as long as a large file takes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, Self
+
+import yaml
+
+MAX_NODES = 2_000_000  # after aliases are followed: 100,000 rules take about 700,000
+MAX_ALIASED_NODES = 10_000  # beyond what a text of that length can hold without aliases
+MAX_DEPTH = 200
+
+_STR = "tag:yaml.org,2002:str"
+_RESOLVERS = yaml.CSafeLoader.yaml_implicit_resolvers
+_FIXES = {
+    "cannot start any token": "indent with spaces, and quote a value that begins with a sign",
+    "tab character": "indent with spaces",
+    "mapping values are not allowed": "write `key: value`, each key on its own line; quote a value that holds ': '",
+    "could not find expected ':'": "write `key: value`, with a space after the colon",
+    "did not find expected ',' or": "close the bracket",
+    "unexpected end of stream": "close the quote or bracket",
+    "unknown escape character": "write \\\\ for a backslash, or use single quotes",
+    "unacceptable character": "remove it, or write it as an escape between double quotes",
+    "single document": "remove the line ---, or split the file",
+}
+_ANY_FIX = "check the indentation, brackets and quotes here and on the lines above"
+
+
+class _Mark(Protocol):
+    line: int
+    column: int
+
+
+class Place(NamedTuple):
+    """Where something stands; line and column count from 1."""
+
+    line: int
+    column: int
+
+
+class Scalar(str):
+    """A YAML scalar: its text, its `place`, and the `tag` that YAML resolved it to (`str`, `int`, `bool`, …)."""
+
+    __slots__ = ("place", "tag")
+    place: Place
+    tag: str
+
+    def __new__(cls, text: str, tag: str = "str", place: Place = Place(1, 1)) -> Self:  # noqa: B008 - a constant
+        """Wrap `text`."""
+        self = super().__new__(cls, text)
+        self.tag = tag
+        self.place = place
+        return self
+
+
+class Mapping(dict[Scalar, Any]):
+    """A YAML mapping; its keys are Scalars."""
+
+    __slots__ = ("place",)
+    place: Place
+
+
+class Sequence(list[Any]):
+    """A YAML sequence."""
+
+    __slots__ = ("place",)
+    place: Place
+
+
+class DocumentError(Exception):
+    """The text is no YAML, or too large or deep; the text says why."""
+
+    def __init__(self, message: str, place: Place, fix: str) -> None:
+        self.place = place
+        self.fix = fix
+        super().__init__(message)
+
+
+class Flaw(NamedTuple):
+    """What makes no configuration, but does not keep the rest from being read."""
+
+    place: Place
+    message: str
+    fix: str
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection that is being read."""
+
+    into: Mapping | Sequence
+    anchor: str | None
+    nodes: int = 1
+    height: int = 1
+    key: Scalar | None = None
+    awaits_key: bool = True
+
+
+@dataclass(slots=True)
+class _Anchored:
+    """What an alias may name; `value` is complete, `nodes` and `height` as if its own aliases were written out."""
+
+    value: Any
+    nodes: int
+    height: int
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Puts events together."""
+
+    most_nodes: int
+    flaws: list[Flaw] = field(default_factory=list)
+    root: Any = None
+    _open: list[_Open] = field(default_factory=list)
+    _anchors: dict[str, _Anchored | None] = field(default_factory=dict)
+    _documents: int = 0
+
+    def add(self, event: yaml.Event) -> None:
+        place = _place(event.start_mark)
+        if isinstance(event, yaml.ScalarEvent):
+            value = Scalar(event.value, _resolve(event), place)
+            if event.anchor is not None:
+                self._anchors[event.anchor] = _Anchored(value, 1, 1)
+            self._put(value, place, 1, 1)
+        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            into = Mapping() if isinstance(event, yaml.MappingStartEvent) else Sequence()
+            into.place = place
+            if event.anchor is not None:
+                self._anchors[event.anchor] = None
+            self._open.append(_Open(into, event.anchor))
+            self._check_depth(len(self._open), place)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            done = self._open.pop()
+            if done.anchor is not None:
+                self._anchors[done.anchor] = _Anchored(done.into, done.nodes, done.height)
+            self._put(done.into, done.into.place, done.nodes, done.height)
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event.anchor or "", place)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise _not_yaml("a single document is expected, and here begins another", place)
+
+    def _alias(self, anchor: str, place: Place) -> None:
+        if anchor not in self._anchors:
+            raise _not_yaml(f"the alias *{_shown(anchor)} names no anchor", place, f"write &{_shown(anchor)} before it")
+        anchored = self._anchors[anchor]
+        if anchored is None:
+            raise DocumentError("an alias stands inside what it names", place, "write it out")
+        self._check_depth(len(self._open) + anchored.height, place)
+        self._put(anchored.value, place, anchored.nodes, anchored.height)
+
+    def _put(self, value: Any, place: Place, nodes: int, height: int) -> None:  # noqa: ANN401 - a tree of any shape
+        if isinstance(value, Scalar) and value.tag == "null":
+            value = None
+        if not self._open:
+            self.root = value
+            return
+        parent = self._open[-1]
+        parent.nodes += nodes
+        parent.height = max(parent.height, height + 1)
+        if parent.nodes > self.most_nodes:
+            message = f"the file holds more than {self.most_nodes} values once its aliases are followed"
+            raise DocumentError(message, place, "write it flatter, without nested aliases")
+        into = parent.into
+        if isinstance(into, Sequence):
+            into.append(value)
+        elif parent.awaits_key:
+            parent.key = self._key(into, value, place)
+            parent.awaits_key = False
+        else:
+            if parent.key is not None:
+                into[parent.key] = value
+            parent.awaits_key = True
+
+    def _key(self, into: Mapping, value: Any, place: Place) -> Scalar | None:  # noqa: ANN401
+        if not isinstance(value, Scalar) or value.tag not in {"str", "merge"}:
+            self.flaws.append(Flaw(place, "a key must be a string", "quote it"))
+        elif value in into:
+            self.flaws.append(
+                Flaw(place, f"the key {_shown(value)!r} stands twice in one mapping", "keep one of the two")
+            )
+        else:
+            return value
+        return None
+
+    def _check_depth(self, depth: int, place: Place) -> None:
+        if depth > MAX_DEPTH:
+            raise DocumentError(f"the file nests deeper than {MAX_DEPTH} levels", place, "write it flatter")
+
+
+def read_document(text: str) -> tuple[Any, list[Flaw]]:
+    """The text as Mapping, Sequence, Scalar or None, which stands for nothing and null; raises DocumentError.
+
+    YAML 1.1, one document. Keys that are no strings, or that come again, are left out and are flaws.
+    """
+    builder = _Builder(min(MAX_NODES, len(text) + MAX_ALIASED_NODES))
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            builder.add(event)
+    except yaml.MarkedYAMLError as error:
+        place = _place(error.problem_mark or error.context_mark)
+        what = " ".join(filter(None, (error.context, error.problem)))
+        if "cannot start any token" in what:
+            what = what.replace("character that", f"{_character(text, place)!r}, which")
+        raise _not_yaml(what, place) from error
+    except yaml.reader.ReaderError as error:
+        place = place_of_byte(text.encode("utf-8", "surrogatepass"), error.position)
+        raise _not_yaml(f"unacceptable character {_character(text, place)!r}", place) from error
+    return builder.root, builder.flaws
+
+
+def place_of_byte(data: bytes, index: int) -> Place:
+    """The place of the byte at `index` of a text in UTF-8."""
+    before = data[:index]
+    line_start = before.rfind(b"\n") + 1
+    return Place(before.count(b"\n") + 1, len(before[line_start:].decode("utf-8", "replace")) + 1)
+
+
+def _character(text: str, place: Place) -> str:
+    lines = text.split("\n")
+    return lines[place.line - 1][place.column - 1 : place.column] if place.line <= len(lines) else ""
+
+
+def _not_yaml(what: str, place: Place, fix: str = "") -> DocumentError:
+    fix = fix or next((fix for part, fix in _FIXES.items() if part in what), _ANY_FIX)
+    return DocumentError(f"not YAML: {what}", place, fix)
+
+
+def _resolve(event: yaml.ScalarEvent) -> str:
+    tag = event.tag
+    if tag is None or tag == "!":
+        plain = event.implicit[0] and tag is None
+        value = event.value
+        for candidate, pattern in _RESOLVERS.get(value[:1], ()) if plain else ():
+            if pattern.match(value):
+                return str(candidate.rpartition(":")[2])
+        return "str"
+    return str(tag.rpartition(":")[2])
+
+
+def _place(mark: _Mark | None) -> Place:
+    return Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else text[:60] + "…"
