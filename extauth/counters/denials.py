@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from extauth.limiter.counters import Counter, Counters, Group, Level, Take, Taken
+from extauth.limiter.counters import Ask, Counters, Group, Level, Take, Taken
 from extauth.rules.model import Algorithm, Limit
 
 SIZE = 20_000
@@ -79,18 +79,17 @@ class DenialCache:
         self._entries, self._old_entries = {}, {}
 
     def _learn(self, take: Take, taken: Taken, asked_us: int, told_us: int) -> None:
-        if any(limit.count_denied for _, limit, _ in take.counters):
+        if any(ask.limit.count_denied for ask in take.asks):
             return
-        for counter, level in zip(take.counters, taken.levels, strict=True):
+        for name, ask, level in zip(take.names, take.asks, taken.levels, strict=True):
             if len(self._entries) >= SIZE:
                 self._old_entries, self._entries = self._entries, {}
-            after = _after(counter, level, taken.admitted)
-            self._entries[counter.name] = _Entry(counter.limit, after, asked_us, told_us)
+            self._entries[name] = _Entry(ask.limit, _after(ask, level, taken.admitted), asked_us, told_us)
 
     def _recall(self, take: Take, now_us: int) -> Taken | None:
         levels = []
         sure = False
-        for name, limit, cost in take.counters:
+        for name, (limit, cost) in zip(take.names, take.asks, strict=True):
             entry = self._entries.get(name) or self._old_entries.get(name)
             if entry is None or entry.limit is not limit:
                 return None
@@ -103,9 +102,9 @@ class DenialCache:
         return Taken(0, tuple(levels)) if sure else None
 
 
-def _after(counter: Counter, level: Level, admitted: int) -> Level:
+def _after(ask: Ask, level: Level, admitted: int) -> Level:
     """The level once `admitted` calls were taken."""
-    _, limit, cost = counter
+    limit, cost = ask
     if limit.algorithm is Algorithm.GCRA:
         interval, ticks_per_us = limit.emission_interval
         backlog = level.whole * ticks_per_us + level.rest + admitted * cost * interval

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS
-from extauth.limiter.counters import Counter, Group, Level, Taken
+from extauth.limiter.counters import Ask, Group, Level, Taken
 from extauth.rules.model import Algorithm, EmissionInterval, Limit
 
 
@@ -58,21 +58,19 @@ class MemoryCounters:
         """Memory always answers."""
 
     def _take(self, group: Group, now: int) -> Taken:
-        counters = group.take.counters
-        used = [_used(self._states.get(counter.name), counter.limit, now) for counter in counters]
-        room = (_capacity(c.limit) - u for c, u in zip(counters, used, strict=True))
-        fits = (left // _cost(c) for c, left in zip(counters, room, strict=True))
+        names, asks = group.take.names, group.take.asks
+        used = [_used(self._states.get(name), ask.limit, now) for name, ask in zip(names, asks, strict=True)]
+        fits = ((_capacity(ask.limit) - u) // _cost(ask) for ask, u in zip(asks, used, strict=True))
         admitted = max(min(group.calls, *fits), 0)
-        for counter, before in zip(counters, used, strict=True):
-            calls = group.calls if counter.limit.count_denied else admitted
+        for name, ask, before in zip(names, asks, used, strict=True):
+            calls = group.calls if ask.limit.count_denied else admitted
             # Rewritten even on a denial where the state is in other terms, so that what is told is what holds.
-            if calls or (before and not _holds(self._states[counter.name], counter.limit, now)):
-                self._put(counter, before + calls * _cost(counter), now)
-        return Taken(admitted, tuple(_level(c.limit, u, now) for c, u in zip(counters, used, strict=True)))
+            if calls or (before and not _holds(self._states[name], ask.limit, now)):
+                self._put(name, ask.limit, before + calls * _cost(ask), now)
+        return Taken(admitted, tuple(_level(ask.limit, u, now) for ask, u in zip(asks, used, strict=True)))
 
-    def _put(self, counter: Counter, used: int, now: int) -> None:
-        limit = counter.limit
-        self._states.pop(counter.name, None)
+    def _put(self, name: bytes, limit: Limit, used: int, now: int) -> None:
+        self._states.pop(name, None)
         if len(self._states) >= self._max_counters:
             self._states = {name: state for name, state in self._states.items() if state.ends_us() > now}
             if len(self._states) >= self._max_counters:
@@ -80,9 +78,9 @@ class MemoryCounters:
         if limit.algorithm is Algorithm.GCRA:
             interval = limit.emission_interval
             backlog = min(used, MAX_BACKLOG_US * interval.ticks_per_us)
-            self._states[counter.name] = _Bucket(now, backlog, interval)
+            self._states[name] = _Bucket(now, backlog, interval)
         else:
-            self._states[counter.name] = _Window(_window_end(limit, now), min(used, MAX_HITS))
+            self._states[name] = _Window(_window_end(limit, now), min(used, MAX_HITS))
 
 
 # What a counter has used, its capacity and a call's cost are in ticks for gcra, in hits for fixed_window.
@@ -114,9 +112,9 @@ def _capacity(limit: Limit) -> int:
     return limit.burst * limit.emission_interval.ticks if gcra else limit.requests_per_unit
 
 
-def _cost(counter: Counter) -> int:
-    gcra = counter.limit.algorithm is Algorithm.GCRA
-    return counter.cost * counter.limit.emission_interval.ticks if gcra else counter.cost
+def _cost(ask: Ask) -> int:
+    gcra = ask.limit.algorithm is Algorithm.GCRA
+    return ask.cost * ask.limit.emission_interval.ticks if gcra else ask.cost
 
 
 def _level(limit: Limit, used: int, now: int) -> Level:

@@ -12,6 +12,7 @@ from extauth.limiter.counters import Group, Level, Taken
 from extauth.rules.model import Algorithm, Limit
 
 _LIMIT = struct.Struct("<Bddd")
+_CALLS = struct.Struct("<I")
 _COUNT_DENIED = 4
 
 
@@ -45,8 +46,7 @@ class RedisCounters:
         next(numbers)  # now_us
         takens = []
         for take, _ in groups:
-            size = len(take.counters)
-            admitted, *levels = islice(numbers, 1 + 2 * size)
+            admitted, *levels = islice(numbers, 1 + 2 * len(take.names))
             takens.append(Taken(admitted, tuple(map(Level, levels[::2], levels[1::2]))))
         return takens
 
@@ -65,17 +65,19 @@ class RedisCounters:
         """The command's array header, and what follows EVALSHA and the script: see lua/take.lua for the arguments."""
         keys: list[bytes] = []
         limits: dict[Limit, int] = {}
-        numbers: list[int] = []
+        asked: dict[int, bytes] = {}  # by identity: many takes ask the same
+        packed: list[bytes] = []
         for take, calls in groups:
-            numbers += (calls, len(take.counters))
-            for name, limit, cost in take.counters:
-                keys.append(name)
-                index = limits.get(limit)
-                if index is None:
-                    index = limits[limit] = len(limits)
-                numbers += (index, cost)
+            keys += take.names
+            asks = asked.get(id(take.asks))
+            if asks is None:
+                numbers = [len(take.asks)]
+                for limit, cost in take.asks:
+                    numbers += (limits.setdefault(limit, len(limits)), cost)
+                asks = asked[id(take.asks)] = struct.pack(f"<{len(numbers)}I", *numbers)
+            packed += (_CALLS.pack(calls), asks)
         now = b"" if self._clock is None else b"%d" % self._clock()
-        arguments = (now, b"".join(map(_pack_limit, limits)), struct.pack(f"<{len(numbers)}I", *numbers))
+        arguments = (now, b"".join(map(_pack_limit, limits)), b"".join(packed))
         body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys), *map(_bulk, arguments)))
         return b"*%d\r\n" % (6 + len(keys)), body
 

@@ -12,7 +12,7 @@ are counted in ticks of 1/d µs: then everything is an integer, and 7 per minute
 
 from typing import NamedTuple
 
-from extauth.limiter.counters import Counter, Level
+from extauth.limiter.counters import Ask, Level
 from extauth.rules.model import Algorithm
 
 # Debt, from limits that count denied hits, is cut off here (about 142 years), so that times stay exact in a double.
@@ -33,20 +33,20 @@ class Outcome(NamedTuple):
     retry_after_us: int | None = None
 
 
-def outcome(counter: Counter, level: Level, call: int, admitted: int) -> Outcome:
+def outcome(ask: Ask, level: Level, call: int, admitted: int) -> Outcome:
     """The outcome of the `call`-th (from 0) of a group's equal calls, of which the first `admitted` were admitted."""
-    limit = counter.limit
+    limit = ask.limit
     before = call if limit.count_denied else min(call, admitted)  # how many calls had been counted when this one came
     counted = limit.count_denied or call < admitted
     if limit.algorithm is Algorithm.GCRA:
-        return _gcra(counter, level, before, counted=counted)
-    return _fixed_window(counter, level, before, counted=counted)
+        return _gcra(ask, level, before, counted=counted)
+    return _fixed_window(ask, level, before, counted=counted)
 
 
-def _gcra(counter: Counter, level: Level, before: int, *, counted: bool) -> Outcome:
-    interval, ticks_per_us = counter.limit.emission_interval
-    cost = counter.cost * interval
-    capacity = counter.limit.burst * interval
+def _gcra(ask: Ask, level: Level, before: int, *, counted: bool) -> Outcome:
+    interval, ticks_per_us = ask.limit.emission_interval
+    cost = ask.cost * interval
+    capacity = ask.limit.burst * interval
     most = MAX_BACKLOG_US * ticks_per_us
     backlog = min(level.whole * ticks_per_us + level.rest + before * cost, most)
     over = backlog + cost > capacity
@@ -58,13 +58,13 @@ def _gcra(counter: Counter, level: Level, before: int, *, counted: bool) -> Outc
     return Outcome(True, 0, reset_us, retry_after_us)
 
 
-def _fixed_window(counter: Counter, level: Level, before: int, *, counted: bool) -> Outcome:
-    limit = counter.limit.requests_per_unit
-    used = level.whole + before * counter.cost
-    over = used + counter.cost > limit
+def _fixed_window(ask: Ask, level: Level, before: int, *, counted: bool) -> Outcome:
+    limit = ask.limit.requests_per_unit
+    used = level.whole + before * ask.cost
+    over = used + ask.cost > limit
     if not over:
-        return Outcome(False, limit - used - (counter.cost if counted else 0), level.rest)
-    return Outcome(True, 0, level.rest, None if counter.cost > limit else level.rest)
+        return Outcome(False, limit - used - (ask.cost if counted else 0), level.rest)
+    return Outcome(True, 0, level.rest, None if ask.cost > limit else level.rest)
 
 
 def _ceil_div(a: int, b: int) -> int:

@@ -1,28 +1,30 @@
 """What the limiter asks of the place where counts live."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from extauth.rules.model import Limit
 
 
-class Counter(NamedTuple):
-    """A counter to take from: its name in the store, the limit it is held to, and the hits one call asks for (≥ 1)."""
+class Ask(NamedTuple):
+    """What one call asks of a counter: so many hits (≥ 1), if the limit that the counter is held to has room."""
 
-    name: bytes
     limit: Limit
     cost: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Take:
-    """The counters of one request, each name once; they are taken from together or, on a denial, not at all.
+    """The counters of one request: their names in the store, each once, and what is asked of each.
 
-    (But for limits that count denied hits.) Compared by identity: calls that share a Take are counted together.
+    They are taken from together or, on a denial, not at all (but for limits that count denied hits). Compared by
+    identity: calls that share a Take are counted together. Not to be changed once made.
     """
 
-    counters: tuple[Counter, ...]
+    __slots__ = ("asks", "names")
+
+    def __init__(self, names: tuple[bytes, ...], asks: tuple[Ask, ...]) -> None:
+        self.names = names
+        self.asks = asks
 
 
 class Group(NamedTuple):
@@ -33,7 +35,7 @@ class Group(NamedTuple):
 
 
 class Level(NamedTuple):
-    """What a counter held before a group's first call, in the terms of the limit that the group asks for.
+    """What a counter held before a group's first call, in the terms of the limit that it is held to.
 
     gcra: the backlog, the time until the bucket is full again, as `whole` microseconds plus `rest` / the denominator
     of the emission interval. fixed_window: `whole` hits counted, and `rest` microseconds until the window ends.

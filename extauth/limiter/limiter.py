@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome, outcome
-from extauth.limiter.counters import Counters, Group, Taken
+from extauth.limiter.counters import Ask, Counters, Group, Taken
 from extauth.limiter.plan import Plan
 from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
 from extauth.rules.model import Limit
@@ -54,7 +54,7 @@ class Limiter:
 
         A batch in which nothing counts does not ask the store.
         """
-        groups = [Group(plan.take, number) for plan, number in calls.items() if plan.take.counters]
+        groups = [Group(plan, number) for plan, number in calls.items() if plan.names]
         error: StoreError | None = None
         takens: Iterator[Taken] = iter(())
         if groups:
@@ -64,7 +64,7 @@ class Limiter:
                 error = store_error
         settled = []
         for plan, number in calls.items():
-            if not plan.take.counters:
+            if not plan.names:
                 settled.append(Settled(plan, number, Taken(number, ())))
             else:
                 settled.append(Settled(plan, number, None if error else next(takens)))
@@ -75,18 +75,18 @@ class Limiter:
         plan, _, taken = settled
         if taken is None:
             return self._failed(plan)
-        counters, shape = plan.take.counters, plan.shape
+        shape = plan.shape
         outcomes = [
-            outcome(counter, level, call, taken.admitted) for counter, level in zip(counters, taken.levels, strict=True)
+            outcome(ask, level, call, taken.admitted) for ask, level in zip(plan.asks, taken.levels, strict=True)
         ]
         told = [
-            DescriptorStatus(Code.OVER_LIMIT if o.over else Code.OK, limit, o.remaining, o.reset_us)
-            for o, limit in zip(outcomes, shape.limits, strict=True)
+            DescriptorStatus(Code.OVER_LIMIT if o.over else Code.OK, ask.limit, o.remaining, o.reset_us)
+            for o, ask in zip(outcomes, plan.asks, strict=True)
         ]
         statuses = tuple(NO_LIMIT if i is None else told[i] for i in shape.counter_of)
         if call < taken.admitted:
             return Verdict(Code.OK, statuses, shape.tier)
-        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *longest_wait(shape.limits, outcomes))
+        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *longest_wait(plan.asks, outcomes))
 
     def _failed(self, plan: Plan) -> Verdict | None:
         if self.on_store_failure is OnStoreFailure.ERROR:
@@ -96,7 +96,7 @@ class Limiter:
         return Verdict(code, statuses, plan.shape.tier)
 
 
-def longest_wait(limits: Sequence[Limit], outcomes: Sequence[Outcome]) -> tuple[Limit, int | None]:
+def longest_wait(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> tuple[Limit, int | None]:
     """Of the limits that are over, the one that holds the caller back longest, and for how many µs (None: for ever)."""
-    over = [(limit, o.retry_after_us) for limit, o in zip(limits, outcomes, strict=True) if o.over]
+    over = [(ask.limit, o.retry_after_us) for ask, o in zip(asks, outcomes, strict=True) if o.over]
     return max(over, key=lambda pair: (pair[1] is None, pair[1] or 0))

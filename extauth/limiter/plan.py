@@ -1,19 +1,25 @@
 """From a request to its plan: what it will count, before it is counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.counters import Counter, Take
+from extauth.limiter.counters import Ask, Take
 from extauth.limiter.request import Descriptor, Request
 from extauth.limiter.verdict import Labels
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Limit
 
 MAX_COST = 2**32 - 1
+MAX_PARTS = 10_000  # of plans, in a domain
+MAX_SHAPES = 10_000
 MAX_REMEMBERED_BYTES = 512  # of a message or descriptor: callers can make up larger ones, which would fill the memory
 
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 NameCounter = Callable[[str, Descriptor], bytes]
 """(domain, descriptor) → the name of its counter in the store."""
@@ -27,24 +33,26 @@ DecodeDescriptor = Callable[[bytes], Descriptor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """What the answers to many plans have in common; one object for all that are alike.
+    """All that many plans have in common: what they ask, what the answers look like, what the metrics call them.
 
-    `counter_of` says, for each descriptor, which of the Take's counters is its own, or None. `limits` are those of the
-    counters. `tier` is the first tier, in descriptor order, that nothing replaced.
+    `counter_of` says, for each descriptor, which of the plan's counters is its own, or None. `tier` is the first tier,
+    in descriptor order, that nothing replaced. Compared by identity.
     """
 
+    asks: tuple[Ask, ...]
     counter_of: tuple[int | None, ...]
-    limits: tuple[Limit, ...]
     tier: str | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """What a request counts, what its answer looks like, and what the metrics call it. Compared by identity."""
-
-    take: Take
-    shape: Shape
     labels: Labels
+
+
+class Plan(Take):
+    """What a request counts, and the rest of its shape. There are very many: it holds what is its own, no more."""
+
+    __slots__ = ("shape",)
+
+    def __init__(self, names: tuple[bytes, ...], shape: Shape) -> None:
+        super().__init__(names, shape.asks)
+        self.shape = shape
 
 
 class Part(NamedTuple):
@@ -59,10 +67,8 @@ class Part(NamedTuple):
 class Planner:
     """Plans calls from their messages' bytes. Equal bytes get the same Plan object.
 
-    It remembers on two floors: whole messages, and below them single descriptors, so that callers x addresses x paths
-    do not multiply. Each floor has two generations, of at most `memo_size` plans and a quarter as many parts: when the
-    young one is full it becomes the old one, whose content is dropped unless it is asked for again. A reload swaps
-    rules and memory whole.
+    It remembers on two floors: `memo_size` whole messages, and below them single descriptors, so that callers x
+    addresses x paths do not multiply. What was learnt first is forgotten first. A reload swaps rules and memory whole.
     """
 
     def __init__(
@@ -71,33 +77,28 @@ class Planner:
         split: Split,
         decode_descriptor: DecodeDescriptor,
         name_counter: NameCounter,
-        memo_size: int = 50_000,
+        memo_size: int = 100_000,
     ) -> None:
         self._split = split
         self._decode_descriptor = decode_descriptor
         self._name_counter = name_counter
         self._memo_size = memo_size
-        self._parts_size = max(1, memo_size // 4)
         self.swap(matcher)
 
     def swap(self, matcher: Matcher) -> None:
         """Put other rules in force; plans already handed out keep the rules that they began with."""
         self.matcher = matcher
         self._plans: dict[bytes, Plan] = {}
-        self._old_plans: dict[bytes, Plan] = {}
-        self._parts: dict[tuple[str, bytes], Part] = {}
-        self._old_parts: dict[tuple[str, bytes], Part] = {}
-        self._shapes: dict[tuple[int | Limit | str | None, ...], Shape] = {}
+        self._parts: dict[str, dict[bytes, Part]] = {domain: {} for domain in matcher.rules.domains}
+        self._shapes: dict[Hashable, Shape] = {}
 
     def plan(self, message: bytes) -> Plan:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
         plan = self._plans.get(message)
         if plan is None:
-            plan = self._old_plans.get(message) or self._make(self._split(message))
+            plan = self._make(self._split(message))
             if len(message) <= MAX_REMEMBERED_BYTES:
-                if len(self._plans) >= self._memo_size:
-                    self._old_plans, self._plans = self._plans, {}
-                self._plans[message] = plan
+                _remember(self._plans, message, plan, self._memo_size)
         return plan
 
     def _make(self, request: Request) -> Plan:
@@ -110,7 +111,10 @@ class Planner:
             raise InvalidRequestError("the domain must not be empty")
         if not request.descriptors:
             raise InvalidRequestError("at least one descriptor is needed")
-        parts = [self._part(request.domain, descriptor) for descriptor in request.descriptors]
+        known = self._parts.get(request.domain)
+        if known is None:  # no file speaks of it
+            return Plan((), self._shape((), (None,) * len(request.descriptors), None, Labels()))
+        parts = [self._part(request.domain, known, descriptor) for descriptor in request.descriptors]
         replaced = {name for part in parts if part.limit for name in part.limit.replaces}
         costs: dict[bytes, int] = {}
         limits: list[Limit] = []
@@ -129,18 +133,15 @@ class Planner:
             else:
                 counter_of.append(list(costs).index(part.name))
             costs[part.name] = min(costs.get(part.name, 0) + request.hits_addend, MAX_COST)
-        counters = tuple(Counter(name, limit, cost) for (name, cost), limit in zip(costs.items(), limits, strict=True))
-        return Plan(Take(counters), self._shape(counter_of, limits, tier), Labels(path, tier or "none"))
+        asks = tuple(map(Ask, limits, costs.values()))
+        return Plan(tuple(costs), self._shape(asks, tuple(counter_of), tier, Labels(path, tier or "none")))
 
-    def _part(self, domain: str, encoded: bytes) -> Part:
-        key = (domain, encoded)
-        part = self._parts.get(key)
+    def _part(self, domain: str, known: dict[bytes, Part], encoded: bytes) -> Part:
+        part = known.get(encoded)
         if part is None:
-            part = self._old_parts.get(key) or self._make_part(domain, self._decode_descriptor(encoded))
+            part = self._make_part(domain, self._decode_descriptor(encoded))
             if len(encoded) <= MAX_REMEMBERED_BYTES:
-                if len(self._parts) >= self._parts_size:
-                    self._old_parts, self._parts = self._parts, {}
-                self._parts[key] = part
+                _remember(known, encoded, part, MAX_PARTS)
         return part
 
     def _make_part(self, domain: str, descriptor: Descriptor) -> Part:
@@ -152,9 +153,19 @@ class Planner:
             return Part()
         return Part(self._name_counter(domain, descriptor), rule.limit, rule.tier)
 
-    def _shape(self, counter_of: Sequence[int | None], limits: Sequence[Limit], tier: str | None) -> Shape:
-        key = (*counter_of, *limits, tier)
+    def _shape(
+        self, asks: tuple[Ask, ...], counter_of: tuple[int | None, ...], tier: str | None, labels: Labels
+    ) -> Shape:
+        key = (asks, counter_of, tier, labels)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(tuple(counter_of), tuple(limits), tier)
+            shape = Shape(asks, counter_of, tier, labels)
+            _remember(self._shapes, key, shape, MAX_SHAPES)
         return shape
+
+
+def _remember(memo: dict[_K, _V], key: _K, value: _V, most: int) -> None:
+    if len(memo) >= most:
+        for oldest in list(islice(memo, most // 64 + 1)):
+            del memo[oldest]
+    memo[key] = value

@@ -97,9 +97,9 @@ class Metrics:
                 continue
             else:
                 allowed = calls if self._on_store_failure is OnStoreFailure.ALLOW else 0
-            tally = tallies.get(plan.labels)
+            tally = tallies.get(plan.shape.labels)
             if tally is None:
-                tally = tallies[plan.labels] = [0, 0]
+                tally = tallies[plan.shape.labels] = [0, 0]
             tally[0] += allowed
             tally[1] += calls - allowed
         for labels, tally in tallies.items():

@@ -6,7 +6,7 @@ The answers to one plan's calls differ in a few numbers only, so all else is wri
 from functools import lru_cache
 
 from extauth.limiter.algorithms import Outcome, outcome
-from extauth.limiter.counters import Counter, Level, Taken
+from extauth.limiter.counters import Ask, Level, Taken
 from extauth.limiter.limiter import NO_LIMIT, Limiter, Settled, longest_wait
 from extauth.limiter.plan import Shape
 from extauth.limiter.verdict import Code
@@ -39,7 +39,7 @@ class _Template:
 
     def __init__(self, shape: Shape) -> None:
         self.tier = shape.tier
-        self.limits = [encode_limit(limit) for limit in shape.limits]
+        self.limits = [encode_limit(ask.limit) for ask in shape.asks]
         self.pieces = [_NO_LIMIT if i is None else i for i in shape.counter_of]
         self.tail = admission_tail(shape.tier)
         own = next((at for at, i in enumerate(shape.counter_of) if i is not None), 0)
@@ -67,36 +67,34 @@ class Answers:
             if len(self._templates) >= MAX_TEMPLATES:  # shapes of rules that are no more in force
                 self._templates.clear()
             template = self._templates[shape] = _Template(shape)
-        counters, admitted = plan.take.counters, taken.admitted
-        if not counters:
+        asks, admitted = shape.asks, taken.admitted
+        if not asks:
             return [_ADMITTED + b"".join(p for p in template.pieces if isinstance(p, bytes)) + template.tail] * calls
         messages: list[bytes | None]
-        if len(counters) == 1 and len(shape.counter_of) - shape.counter_of.count(None) == 1:
-            messages = _admissions(template, counters[0], taken.levels[0], admitted)
+        if len(asks) == 1 and len(shape.counter_of) - shape.counter_of.count(None) == 1:
+            messages = _admissions(template, asks[0], taken.levels[0], admitted)
         else:
-            messages = [self._admission(template, counters, taken, call) for call in range(admitted)]
+            messages = [self._admission(template, asks, taken, call) for call in range(admitted)]
         if admitted < calls:
-            if any(limit.count_denied for limit in shape.limits):
-                messages += [self._denial(shape, template, counters, taken, call) for call in range(admitted, calls)]
+            if any(ask.limit.count_denied for ask in asks):
+                messages += [self._denial(shape, template, taken, call) for call in range(admitted, calls)]
             else:  # nothing changes from one denied call to the next
-                messages += [self._denial(shape, template, counters, taken, admitted)] * (calls - admitted)
+                messages += [self._denial(shape, template, taken, admitted)] * (calls - admitted)
         return messages
 
-    def _admission(self, template: _Template, counters: tuple[Counter, ...], taken: Taken, call: int) -> bytes:
+    def _admission(self, template: _Template, asks: tuple[Ask, ...], taken: Taken, call: int) -> bytes:
         told = [
-            _status(limit, outcome(counter, level, call, taken.admitted))
-            for counter, limit, level in zip(counters, template.limits, taken.levels, strict=True)
+            _status(limit, outcome(ask, level, call, taken.admitted))
+            for ask, limit, level in zip(asks, template.limits, taken.levels, strict=True)
         ]
         statuses = [piece if isinstance(piece, bytes) else told[piece] for piece in template.pieces]
         return b"".join((_ADMITTED, *statuses, template.tail))
 
-    def _denial(
-        self, shape: Shape, template: _Template, counters: tuple[Counter, ...], taken: Taken, call: int
-    ) -> bytes:
+    def _denial(self, shape: Shape, template: _Template, taken: Taken, call: int) -> bytes:
         outcomes = [
-            outcome(counter, level, call, taken.admitted) for counter, level in zip(counters, taken.levels, strict=True)
+            outcome(ask, level, call, taken.admitted) for ask, level in zip(shape.asks, taken.levels, strict=True)
         ]
-        exceeded, wait_us = longest_wait(shape.limits, outcomes)
+        exceeded, wait_us = longest_wait(shape.asks, outcomes)
         retry_after_s = None if wait_us is None else whole_seconds(wait_us)
         numbers = tuple(n for o in outcomes for n in (o.over, o.remaining, whole_seconds(o.reset_us)))
         key = (shape, numbers, retry_after_s, exceeded)
@@ -111,11 +109,11 @@ class Answers:
         return message
 
 
-def _admissions(template: _Template, counter: Counter, level: Level, admitted: int) -> list[bytes | None]:
+def _admissions(template: _Template, ask: Ask, level: Level, admitted: int) -> list[bytes | None]:
     """The answers to admitted calls that take from one counter, as `outcome` tells of each."""
     messages: list[bytes | None] = []
     before, after, head = template.before, template.after, _ADMITTED + template.limits[0]
-    _, limit, cost = counter
+    limit, cost = ask
     if limit.algorithm is Algorithm.GCRA:
         interval, ticks_per_us = limit.emission_interval
         ticks_per_s = ticks_per_us * 1_000_000

@@ -9,10 +9,11 @@ import pytest
 from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis import RedisCounters
-from extauth.limiter.counters import Counter, Counters, Group, Level, Take, Taken
+from extauth.limiter.counters import Counters, Group, Level, Taken
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.clock import HOUR, MINUTE, SECOND, Clock
 from tests.stores import SERVERS, Store
+from tests.takes import take
 
 Want = tuple[str, Limit] | tuple[str, Limit, int]
 
@@ -36,7 +37,7 @@ class Bench:
     def group(self, *wants: Want, calls: int = 1) -> Group:
         costs = (want[2] if len(want) > 2 else 1 for want in wants)
         named = ((f"{self.prefix}{want[0]}".encode(), want[1]) for want in wants)
-        return Group(Take(tuple(Counter(*c, cost) for c, cost in zip(named, costs, strict=True))), calls)
+        return Group(take(*((*name, cost) for name, cost in zip(named, costs, strict=True))), calls)
 
     async def taken(self, *wants: Want, calls: int = 1) -> Taken:
         (taken,) = await self.counters.take([self.group(*wants, calls=calls)])

@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 
 from extauth.counters.redis import RedisCounters
 from extauth.errors import StoreError
-from extauth.limiter.counters import Counter, Group, Take
+from extauth.limiter.counters import Group
 from extauth.rules.model import Algorithm, Limit, Unit
+from tests import takes
 from tests.stores import Store
 
 LIMITS = [Limit(10, Unit.HOUR, algorithm) for algorithm in Algorithm]
@@ -40,7 +41,7 @@ async def connect(own_store: Store) -> AsyncIterator[Connect]:
 
 
 async def take(counters: RedisCounters, limit: Limit, name: str = "c", calls: int = 1) -> int:
-    (taken,) = await counters.take([Group(Take((Counter(name.encode(), limit, 1),)), calls)])
+    (taken,) = await counters.take([Group(takes.take((name.encode(), limit, 1)), calls)])
     return taken.admitted
 
 

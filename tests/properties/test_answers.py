@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.counters import Counter, Level, Take, Taken
+from extauth.limiter.counters import Ask, Level, Taken
 from extauth.limiter.limiter import Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Code, DescriptorStatus, Labels, Verdict
@@ -31,29 +31,29 @@ wholes = st.integers(0, 12) | st.integers(0, 100_000_000) | st.integers(0, 2**40
 @st.composite
 def settled(draw: st.DrawFn) -> Settled:
     """Counters at levels that a store may tell, in descriptors of which some have no limit and some share a counter."""
-    counters, levels = [], []
+    asks, levels = [], []
     calls = draw(st.integers(1, 5))
-    for i in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.integers(0, 3))):
         limit = draw(limits)
-        counters.append(Counter(b"%d" % i, limit, draw(costs)))
+        asks.append(Ask(limit, draw(costs)))
         ticks = limit.emission_interval[1] if limit.algorithm is Algorithm.GCRA else 60_000_000
         levels.append(Level(draw(wholes), draw(st.integers(0, ticks - 1))))
-    own = list(range(len(counters)))
+    own = list(range(len(asks)))
     more = draw(st.lists(st.sampled_from([None, *own]), max_size=3))
     counter_of = tuple(draw(st.permutations([*own, *more])))
-    shape = Shape(counter_of, tuple(c.limit for c in counters), draw(st.sampled_from([None, "free", "é"])))
-    plan = Plan(Take(tuple(counters)), shape, Labels())
-    if not counters:
+    shape = Shape(tuple(asks), counter_of, draw(st.sampled_from([None, "free", "é"])), Labels())
+    plan = Plan(tuple(b"%d" % i for i in own), shape)
+    if not asks:
         return Settled(plan, calls, Taken(calls, ()))
     if draw(st.integers(0, 9)) == 0:
         return Settled(plan, calls, None)
-    return Settled(plan, calls, Taken(_admitted(counters, levels, calls), tuple(levels)))
+    return Settled(plan, calls, Taken(_admitted(asks, levels, calls), tuple(levels)))
 
 
-def _admitted(counters: list[Counter], levels: list[Level], calls: int) -> int:
+def _admitted(asks: list[Ask], levels: list[Level], calls: int) -> int:
     """How many of the calls fit."""
     for call in range(calls):
-        for (_, limit, cost), level in zip(counters, levels, strict=True):
+        for (limit, cost), level in zip(asks, levels, strict=True):
             if limit.algorithm is Algorithm.GCRA:
                 interval, ticks = limit.emission_interval
                 over = level.whole * ticks + level.rest + (call + 1) * cost * interval > limit.burst * interval

@@ -12,10 +12,11 @@ from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis import RedisCounters
 from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import Counter, Group, Take
+from extauth.limiter.counters import Ask, Group, Take
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.clock import HOUR, Clock
 from tests.stores import Store
+from tests.takes import take
 
 UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR)
 limits = st.builds(
@@ -34,19 +35,15 @@ jumps = pauses | st.sampled_from([-1, -61_000_000])  # a clock that is set back
 @st.composite
 def groups(draw: st.DrawFn) -> list[Group]:
     names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True)
-    made = []
-    for _ in range(draw(st.integers(1, 3))):
-        counters = tuple(Counter(name.encode(), draw(limits), draw(costs)) for name in draw(names))
-        made.append(Group(Take(counters), draw(st.integers(1, 5))))
-    return made
+    wants = names.map(lambda names: [(name.encode(), draw(limits), draw(costs)) for name in names])
+    return [Group(take(*draw(wants)), draw(st.integers(1, 5))) for _ in range(draw(st.integers(1, 3)))]
 
 
 steps = st.lists(st.tuples(groups(), jumps), min_size=1, max_size=12)
 
 
 def renamed(group: Group, prefix: str) -> Group:
-    counters = (counter._replace(name=prefix.encode() + counter.name) for counter in group.take.counters)
-    return Group(Take(tuple(counters)), group.calls)
+    return Group(Take(tuple(prefix.encode() + name for name in group.take.names), group.take.asks), group.calls)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -82,7 +79,7 @@ POOL = {
 }
 pooled = st.builds(
     lambda names, costs, calls: Group(
-        Take(tuple(Counter(name, POOL[name], cost) for name, cost in zip(names, costs, strict=False))), calls
+        take(*((name, POOL[name], cost) for name, cost in zip(names, costs, strict=False))), calls
     ),
     st.lists(st.sampled_from(list(POOL)), min_size=1, max_size=3, unique=True),
     st.lists(costs, min_size=3, max_size=3),
@@ -140,7 +137,7 @@ async def test_memory_decides_as_the_plain_algorithm(limit: Limit, calls: list[t
     clock, plain = Clock(), Plain(limit)
     memory = MemoryCounters(clock)
     for cost, equal, pause in calls:
-        (taken,) = await memory.take([Group(Take((Counter(b"c", limit, cost),)), equal)])
+        (taken,) = await memory.take([Group(take((b"c", limit, cost)), equal)])
         assert [i < taken.admitted for i in range(equal)] == [plain.take(clock(), cost) for _ in range(equal)]
         clock.sleep(pause)
 
@@ -155,9 +152,9 @@ async def test_a_group_is_as_good_as_its_calls_one_by_one(steps: list[tuple[list
             for call in range(group.calls):
                 (one,) = await single.take([Group(group.take, 1)])
                 assert (call < taken.admitted) == (one.admitted == 1)
-                for counter, level, level_of_one in zip(group.take.counters, taken.levels, one.levels, strict=True):
-                    told = outcome(counter, level, call, taken.admitted)
-                    assert told == outcome(counter, level_of_one, 0, one.admitted)
+                for ask, level, level_of_one in zip(group.take.asks, taken.levels, one.levels, strict=True):
+                    told = outcome(ask, level, call, taken.admitted)
+                    assert told == outcome(ask, level_of_one, 0, one.admitted)
         clock.sleep(pause)
 
 
@@ -172,9 +169,8 @@ async def test_who_waits_as_told_is_admitted_and_not_before(cost: int, calls: li
     memory = MemoryCounters(clock)
 
     async def retry_after_us(limit: Limit) -> int | None:
-        counter = Counter(b"c", limit, cost)
-        (taken,) = await memory.take([Group(Take((counter,)), 1)])
-        return outcome(counter, taken.levels[0], 0, taken.admitted).retry_after_us if not taken.admitted else 0
+        (taken,) = await memory.take([Group(take((b"c", limit, cost)), 1)])
+        return outcome(Ask(limit, cost), taken.levels[0], 0, taken.admitted).retry_after_us if not taken.admitted else 0
 
     for limit, pause in calls:
         wait = await retry_after_us(limit)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from extauth.limiter.counters import Counter, Group, Level, Take, Taken
+from extauth.limiter.counters import Ask, Group, Level, Taken
 from extauth.limiter.limiter import Decided, Limiter
 from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
@@ -13,7 +13,7 @@ from extauth.rules.model import Limit, Unit
 from extauth.transport.batching import Batcher, Calls
 
 LIMIT = Limit(1000, Unit.HOUR)
-PLAN = Plan(Take((Counter(b"c", LIMIT, 1),)), Shape((0,), (LIMIT,), None), Labels())
+PLAN = Plan((b"c",), Shape((Ask(LIMIT, 1),), (0,), None, Labels()))
 
 
 class Gate:

@@ -7,9 +7,10 @@ import pytest
 from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import Counter, Group, Take, Taken
+from extauth.limiter.counters import Ask, Group, Taken
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.clock import MINUTE, SECOND, Clock
+from tests.takes import Want, take
 
 GCRA = Limit(10, Unit.MINUTE, Algorithm.GCRA, count_denied=False)
 WINDOW = Limit(10, Unit.MINUTE, Algorithm.FIXED_WINDOW, count_denied=False)
@@ -42,11 +43,11 @@ class Bench:
     def count(self, calls: int) -> None:
         self.spared += calls
 
-    async def take(self, *counters: Counter, calls: int = 1) -> Taken:
-        (taken,) = await self.cache.take([Group(Take(counters), calls)])
+    async def take(self, *counters: Want, calls: int = 1) -> Taken:
+        (taken,) = await self.cache.take([Group(take(*counters), calls)])
         return taken
 
-    async def asks(self, *counters: Counter, calls: int = 1) -> tuple[int, int]:
+    async def asks(self, *counters: Want, calls: int = 1) -> tuple[int, int]:
         """(how many calls were admitted, how many groups reached the store)"""
         before = self.asked.groups
         taken = await self.take(*counters, calls=calls)
@@ -60,7 +61,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("limit", [GCRA, WINDOW])
 async def test_a_full_counter_is_denied_from_memory_for_as_long_as_that_is_sure(bench: Bench, limit: Limit) -> None:
-    a = Counter(b"a", limit, 1)
+    a = (b"a", limit, 1)
     assert await bench.asks(a, calls=9) == (9, 1)
     assert await bench.asks(a) == (1, 1), "nothing was denied yet"
     assert await bench.asks(a) == (0, 1)
@@ -73,7 +74,7 @@ async def test_a_full_counter_is_denied_from_memory_for_as_long_as_that_is_sure(
 
 
 async def test_it_ends_before_the_counter_admits_again(bench: Bench) -> None:
-    fast = Counter(b"a", Limit(100, Unit.SECOND, Algorithm.GCRA, count_denied=False), 1)
+    fast = (b"a", Limit(100, Unit.SECOND, Algorithm.GCRA, count_denied=False), 1)
     assert await bench.asks(fast, calls=101) == (100, 1)
     bench.clock.sleep(9_900)
     assert await bench.asks(fast) == (0, 0)
@@ -82,7 +83,7 @@ async def test_it_ends_before_the_counter_admits_again(bench: Bench) -> None:
 
 
 async def test_a_window_that_ends_ends_the_denial(bench: Bench) -> None:
-    a = Counter(b"a", WINDOW, 1)
+    a = (b"a", WINDOW, 1)
     bench.clock.sleep(MINUTE - SECOND // 2)
     assert await bench.asks(a, calls=11) == (10, 1)
     bench.clock.sleep(SECOND // 2 - 1_000)
@@ -92,31 +93,31 @@ async def test_a_window_that_ends_ends_the_denial(bench: Bench) -> None:
 
 
 async def test_it_decides_by_cost(bench: Bench) -> None:
-    assert await bench.asks(Counter(b"a", GCRA, 8)) == (1, 1)
-    assert await bench.asks(Counter(b"a", GCRA, 5)) == (0, 1)
-    assert await bench.asks(Counter(b"a", GCRA, 5)) == (0, 0)
-    assert await bench.asks(Counter(b"a", GCRA, 2)) == (1, 1)
+    assert await bench.asks((b"a", GCRA, 8)) == (1, 1)
+    assert await bench.asks((b"a", GCRA, 5)) == (0, 1)
+    assert await bench.asks((b"a", GCRA, 5)) == (0, 0)
+    assert await bench.asks((b"a", GCRA, 2)) == (1, 1)
 
 
 async def test_what_is_told_is_what_the_store_would_tell(bench: Bench) -> None:
-    a = Counter(b"a", GCRA, 1)
+    a = (b"a", GCRA, 1)
     await bench.take(a, calls=11)
     bench.clock.sleep(SECOND // 3)
     taken = await bench.take(a)
     assert bench.spared == 1
-    assert outcome(a, taken.levels[0], 0, 0) == (True, 0, 60 * SECOND - SECOND // 3, 6 * SECOND - SECOND // 3)
+    assert outcome(Ask(*a[1:]), taken.levels[0], 0, 0) == (True, 0, 60 * SECOND - SECOND // 3, 6 * SECOND - SECOND // 3)
 
 
 async def test_while_the_store_took_its_time_nobody_is_told_to_come_too_early(bench: Bench) -> None:
-    a = Counter(b"a", GCRA, 1)
+    a = (b"a", GCRA, 1)
     bench.asked.delay_us = SECOND // 10
     await bench.take(a, calls=11)
     taken = await bench.take(a)
-    assert outcome(a, taken.levels[0], 0, 0).retry_after_us == 6 * SECOND
+    assert outcome(Ask(*a[1:]), taken.levels[0], 0, 0).retry_after_us == 6 * SECOND
 
 
 async def test_all_counters_of_a_take_must_be_known(bench: Bench) -> None:
-    a, b, c = (Counter(name, GCRA, 1) for name in (b"a", b"b", b"c"))
+    a, b, c = ((name, GCRA, 1) for name in (b"a", b"b", b"c"))
     assert await bench.asks(a, calls=11) == (10, 1)
     assert await bench.asks(a, b) == (0, 1)
     assert await bench.asks(a, b) == (0, 0)
@@ -125,17 +126,17 @@ async def test_all_counters_of_a_take_must_be_known(bench: Bench) -> None:
 
 
 async def test_in_a_batch_only_the_others_reach_the_store(bench: Bench) -> None:
-    a, b = (Counter(name, GCRA, 1) for name in (b"a", b"b"))
+    a, b = ((name, GCRA, 1) for name in (b"a", b"b"))
     await bench.take(a, calls=11)
     before = bench.asked.groups
-    groups = [Group(Take((b,)), 2), Group(Take((a,)), 3), Group(Take((b,)), 9)]
+    groups = [Group(take(b), 2), Group(take(a), 3), Group(take(b), 9)]
     assert [taken.admitted for taken in await bench.cache.take(groups)] == [2, 0, 8]
     assert bench.asked.groups - before == 2
     assert bench.spared == 3
 
 
 async def test_denials_that_count_always_ask(bench: Bench) -> None:
-    a, b = Counter(b"a", COUNTING, 1), Counter(b"b", GCRA, 1)
+    a, b = (b"a", COUNTING, 1), (b"b", GCRA, 1)
     await bench.take(a, calls=11)
     assert await bench.asks(a) == (0, 1)
     await bench.take(b, calls=11)
@@ -144,9 +145,9 @@ async def test_denials_that_count_always_ask(bench: Bench) -> None:
 
 
 async def test_it_forgets_when_told_and_knows_no_other_limit(bench: Bench) -> None:
-    a = Counter(b"a", GCRA, 1)
+    a = (b"a", GCRA, 1)
     await bench.take(a, calls=11)
-    raised = Counter(b"a", Limit(20, Unit.MINUTE, Algorithm.GCRA, count_denied=False), 1)
+    raised = (b"a", Limit(20, Unit.MINUTE, Algorithm.GCRA, count_denied=False), 1)
     assert await bench.asks(raised) == (1, 1)
     assert await bench.asks(a) == (0, 0)
     bench.cache.forget()
@@ -156,7 +157,7 @@ async def test_it_forgets_when_told_and_knows_no_other_limit(bench: Bench) -> No
 async def test_its_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.counters.denials.SIZE", 10)
     closed = Limit(0, Unit.HOUR, Algorithm.GCRA, count_denied=False)
-    counters = [Counter(b"%d" % i, closed, 1) for i in range(30)]
+    counters = [(b"%d" % i, closed, 1) for i in range(30)]
     for counter in counters:
         await bench.take(counter)
     assert [await bench.asks(counter) for counter in counters[-15:]] == [(0, 0)] * 15

@@ -170,7 +170,7 @@ async def test_calls_without_limits_ask_no_store() -> None:
     decided, verdicts = await service.decide(*calls)
     assert [v and v.code for v in verdicts] == [1, 1, 1]
     assert decided.store_error is None
-    assert [settled.plan.labels.path for settled in decided.settled] == ["/", "none", "/\\udcff"]
+    assert [settled.plan.shape.labels.path for settled in decided.settled] == ["/", "none", "/\\udcff"]
 
 
 class Broken:
@@ -219,7 +219,7 @@ def test_equal_messages_have_one_plan_until_the_rules_change(service: Service) -
     plan = planner.plan(message)
     assert planner.plan(bytes(bytearray(message))) is plan
     planner.swap(Matcher(load_rules({"f.yaml": "domain: api"})))
-    assert planner.plan(message).take.counters == ()
+    assert planner.plan(message).names == ()
 
 
 def test_the_memo_is_bounded() -> None:
@@ -241,14 +241,14 @@ def test_the_memo_is_bounded() -> None:
     assert planner.plan(messages[-1]) is plans[-1]
     assert planner.plan(messages[0]) is not plans[0]
     assert len(splits) == 31
-    assert len(decoded) == 32, "the descriptor that all share is decoded once"
+    assert len(decoded) == 31, "each descriptor is decoded once, whatever messages it stands in"
 
 
 def test_large_messages_are_not_remembered(service: Service) -> None:
     usual, large = request("address=a"), request("address=" + "a" * 1000)
     assert service.planner.plan(usual) is service.planner.plan(usual)
     assert service.planner.plan(large) is not service.planner.plan(large)
-    assert service.planner.plan(large).take.counters[0].cost == 1
+    assert service.planner.plan(large).asks[0].cost == 1
 
 
 async def test_memory_counters_are_bounded() -> None:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extauth.admin.view import view_rules
 from extauth.counters.keys import KeyNamer
 from extauth.errors import StoreError
-from extauth.limiter.counters import Take, Taken
+from extauth.limiter.counters import Taken
 from extauth.limiter.limiter import Decided, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
@@ -27,7 +27,7 @@ def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 
 def settled(labels: Labels, allowed: int, denied: int) -> Settled:
-    return Settled(Plan(Take(()), Shape((), (), None), labels), allowed + denied, Taken(allowed, ()))
+    return Settled(Plan((), Shape((), (), None, labels)), allowed + denied, Taken(allowed, ()))
 
 
 def test_requests_are_counted_by_status_path_and_tier() -> None:
