@@ -39,6 +39,7 @@ def check(program: str, folder: Path, sections: list[str], *, tls: bool) -> bool
     grpc, admin = free_port(), free_port()
     (folder / "api.yaml").write_text("domain: api\n")
     env = os.environ | {
+        "EXTAUTH_ENGINE": "h2",
         "EXTAUTH_CONFIG": str(folder / "api.yaml"),
         "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{grpc}",
         "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{admin}",

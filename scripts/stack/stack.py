@@ -83,7 +83,9 @@ class Stack:
                             self._start(part)
                     for part in members:
                         self._wait_ready(part, timeout_s)
-                        self._say(f"{part.name:<11} {'ready' if part in missing else 'already ran'}: {part.where}")
+                        self._say(
+                            f"{part.name:<11} {'ready' if part in missing else 'already ran, with the settings of its start'}: {part.where}"
+                        )
             except BaseException:
                 self._stop(started)
                 raise

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.engine import ENGINE
 from tests.stores import Store
 
 KEY = "a-key-nobody-may-see"
@@ -40,6 +41,7 @@ class Served:
         config = folder / "api.yaml"
         config.write_text(CONFIG)
         env = {
+            **ENGINE,
             "PATH": os.environ["PATH"],
             "EXTAUTH_CONFIG": str(config),
             "EXTAUTH_GRPC_LISTEN": f"unix:{folder}/grpc",
