@@ -83,9 +83,8 @@ class Stack:
                             self._start(part)
                     for part in members:
                         self._wait_ready(part, timeout_s)
-                        self._say(
-                            f"{part.name:<11} {'ready' if part in missing else 'already ran, with the settings of its start'}: {part.where}"
-                        )
+                        state = "ready" if part in missing else "already ran, as it was started"
+                        self._say(f"{part.name:<11} {state}: {part.where}")
             except BaseException:
                 self._stop(started)
                 raise
