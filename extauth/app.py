@@ -16,15 +16,16 @@ from extauth.counters.redis import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
 from extauth.limiter.counters import Counters
 from extauth.limiter.limiter import Decided, Limiter
-from extauth.limiter.plan import Planner
+from extauth.limiter.plan import Planner, Switches
 from extauth.rules.matcher import Matcher
-from extauth.rules.reload import read_rules, signature, watch_rules
+from extauth.rules.model import RuleSet
+from extauth.rules.reload import read_what_loads, signature, watch_rules
 from extauth.settings import LogFormat, Settings, unknown_variables
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher
 from extauth.transport.guards import Bounds, Guard
-from extauth.transport.rls import decode_descriptor, split_request
+from extauth.transport.rls import ResponseHeaders, decode_descriptor, split_request
 from extauth.transport.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
 
@@ -75,13 +76,15 @@ class Service:
         self.metrics = Metrics(settings.on_store_failure, tuple(Guard))
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
-        rules = Matcher(read_rules(settings.config))
-        self.planner = Planner(rules, split_request, decode_descriptor, self.name_counter)
+        switches = Switches(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
+        matcher = Matcher(_first_rules(settings))
+        self.planner = Planner(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
         self.counters = RedisCounters(settings.redis_url.get_secret_value(), settings.redis_timeout)
         self.denials = DenialCache(self.counters, settings.denial_cache, self.metrics.denied_from_memory)
         counters: Counters = self.denials if settings.denial_cache else self.counters
         limiter = Limiter(counters, settings.on_store_failure)
-        self.batcher = Batcher(limiter, self._batch_decided, max_waiting=settings.max_waiting)
+        headers = _response_headers(settings.response_headers)
+        self.batcher = Batcher(limiter, self._batch_decided, max_waiting=settings.max_waiting, headers=headers)
         self.tls = _tls(settings)
         self.engine = self._engine()
         self.admin = AdminServer(
@@ -182,7 +185,9 @@ class Service:
             await asyncio.sleep(STORE_CHECK_S)
 
     async def _reload(self) -> None:
-        async for matcher in watch_rules(self.settings.config, self._reload_failed, self._seen):
+        config, merge = self.settings.config, self.settings.merge_domains
+        watch = watch_rules(config, lambda: self.planner.matcher.rules, self._reload_failed, self._seen, merge=merge)
+        async for matcher in watch:
             self._swap(matcher)
 
     def _swap(self, matcher: Matcher) -> None:
@@ -192,9 +197,10 @@ class Service:
         self.planner.swap(matcher)
         self.denials.forget()
         self.metrics.rules_loaded(matcher.size)
-        self.metrics.reloaded(ok=True)
+        self.metrics.reloaded(ok=not matcher.rules.problems)
         _warn(matcher)
-        logger().info("config_reloaded", domains=list(domains), rules=matcher.size)
+        kept = sorted(matcher.rules.kept)
+        logger().info("config_reloaded", domains=list(domains), rules=matcher.size, **({"kept": kept} if kept else {}))
 
     async def _reload_tls(self) -> None:
         assert self.tls is not None  # noqa: S101
@@ -213,8 +219,24 @@ class Service:
 
 
 def _warn(matcher: Matcher) -> None:
+    for problem in matcher.rules.problems:
+        logger().error("config_rejected", problem=str(problem), kept="the domain's rules in force stay")
     for warning in matcher.rules.warnings:
         logger().warning("config_warning", problem=str(warning))
+
+
+def _first_rules(settings: Settings) -> RuleSet:
+    """What to begin with; raises ConfigError where anything is wrong, or with `keep_going` where all is."""
+    rules = read_what_loads(settings.config, RuleSet(), merge=settings.merge_domains)
+    if rules.problems and not (settings.keep_going and rules.domains):
+        raise ConfigError(rules.problems)
+    return rules
+
+
+def _response_headers(setting: str) -> ResponseHeaders | None:
+    if setting == "off":
+        return None
+    return ResponseHeaders() if setting == "on" else ResponseHeaders(*setting.split(","))
 
 
 def _tls(settings: Settings) -> Tls | None:

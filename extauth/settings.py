@@ -46,6 +46,14 @@ def _redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _header_names(value: str) -> str:
+    if value not in {"off", "on"} and not re.fullmatch(
+        r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:,[A-Za-z0-9!#$%&'*+.^_`|~-]+){2}", value
+    ):
+        raise ValueError
+    return value
+
+
 class Settings(BaseModel):
     """All settings; a field's description says what is allowed."""
 
@@ -67,6 +75,14 @@ class Settings(BaseModel):
     grpc_tls_client_ca: Path | None = Field(
         None, description="a PEM file: the CAs of clients, which must then show a certificate; needs the other two"
     )
+    merge_domains: bool = Field(False, description="true or false")
+    shadow_mode: bool = Field(False, description="true or false")
+    quota_mode: bool = Field(False, description="true or false")
+    dynamic_metadata: bool = Field(False, description="true or false")
+    response_headers: Annotated[str, AfterValidator(_header_names)] = Field(
+        "off", description="off, on, or three names: LIMIT,REMAINING,RESET"
+    )
+    keep_going: bool = Field(False, description="true or false")
     engine: Literal["h2", "grpcio"] = Field("h2", description="h2 or grpcio")
     on_store_failure: OnStoreFailure = Field(OnStoreFailure.ALLOW, description="allow, deny or error")
     redis_timeout: float = Field(0.1, ge=0.001, le=60, description="seconds, 0.001 to 60")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from extauth.rules.model import Limit, Rule, RuleSet
+from extauth.rules.model import Kind, Limit, Rule, RuleSet, mask
 
 Fingerprint = Callable[[str], str]
 """A value → what stands for it in the store's key names."""
@@ -16,14 +16,17 @@ def view_rules(rules: RuleSet, fingerprint: Fingerprint) -> Iterator[str]:
     for i, domain in enumerate(rules.domains.values()):
         view = {
             "domain": domain.name,
-            "file": domain.file,
+            "files": list(domain.files),
             "labels": list(domain.labels),
             "tiers": {tier.name: _limit(tier.limit) for tier in domain.tiers},
         }
+        if domain.name in rules.kept:
+            view["kept"] = "the files of this domain have problems: its rules are those of an earlier reading"
         yield (", " if i else "") + json.dumps(view)[:-1]
         yield from _rules(domain.rules, fingerprint)
         yield "}"
-    yield "]}"
+    yield f'], "problems": {json.dumps(list(map(str, rules.problems)))}, '
+    yield f'"warnings": {json.dumps(list(map(str, rules.warnings)))}}}'
 
 
 def _rules(rules: Iterable[Rule], fingerprint: Fingerprint) -> Iterator[str]:
@@ -37,27 +40,47 @@ def _rules(rules: Iterable[Rule], fingerprint: Fingerprint) -> Iterator[str]:
 
 
 def _limit(limit: Limit) -> dict[str, Any]:
-    return {
-        "unit": str(limit.unit),
-        "requests_per_unit": limit.requests_per_unit,
-        "algorithm": str(limit.algorithm),
-        "count_denied": limit.count_denied,
-        **({"name": limit.name} if limit.name else {}),
-        **({"replaces": list(limit.replaces)} if limit.replaces else {}),
-    }
+    view: dict[str, Any] = {"unlimited": True}
+    if not limit.unlimited:
+        view = {
+            "unit": str(limit.unit),
+            "requests_per_unit": limit.requests_per_unit,
+            "algorithm": str(limit.algorithm),
+            "count_denied": limit.count_denied,
+        }
+    if limit.unit_multiplier != 1:
+        view["unit_multiplier"] = limit.unit_multiplier
+    if limit.burst is not None:
+        view["burst"] = limit.burst
+    if limit.name:
+        view["name"] = limit.name
+    if limit.replaces:
+        view["replaces"] = list(limit.replaces)
+    return view
 
 
 def _rule(rule: Rule, fingerprint: Fingerprint) -> dict[str, Any]:
     view: dict[str, Any] = {"line": rule.line, "key": rule.key}
-    if rule.value is not None:
-        view |= {"value": mask(rule.value), "fingerprint": fingerprint(rule.value)}
+    match rule.kind:
+        case Kind.VALUE:
+            view |= {"value": mask(rule.value or ""), "fingerprint": fingerprint(rule.value or "")}
+        case Kind.VALUES:
+            view["values"] = [{"value": mask(str(v)), "fingerprint": fingerprint(str(v))} for v in rule.values]
+        case Kind.RANGE:
+            view["value_range"] = dict(zip(("start", "end"), rule.values, strict=True))
+        case Kind.WILDCARD if rule.value is not None:
+            view["value"] = rule.value
+        case Kind.REGEX | Kind.SHA256:
+            view[str(rule.kind)] = rule.value
     if rule.tier is not None:
         view["tier"] = rule.tier
-    if rule.limit is not None:
-        view["rate_limit"] = _limit(rule.limit)
+    if len(rule.limits) == 1:
+        view["rate_limit"] = _limit(rule.limits[0])
+    elif rule.limits:
+        view["rate_limits"] = list(map(_limit, rule.limits))
+    for flag in ("shadow_mode", "quota_mode", "share_threshold", "detailed_metric", "value_to_metric"):
+        if getattr(rule, flag):
+            view[flag] = True
+    if rule.metadata is not None:
+        view["metadata"] = rule.metadata
     return view
-
-
-def mask(value: str) -> str:
-    """Enough of a value to tell it from its neighbours: two characters of a long one, nothing of a short one."""
-    return f"{value[:2]}***" if len(value) >= 8 else "***"

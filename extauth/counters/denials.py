@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from extauth.limiter.counters import Ask, Counters, Group, Level, Take, Taken
+from extauth.limiter.algorithms import room, taken
+from extauth.limiter.counters import Ask, Counters, Group, Level, Mode, Take, Taken
 from extauth.rules.model import Algorithm, Limit
 
 SIZE = 20_000
@@ -61,9 +62,9 @@ class DenialCache:
         takens = await self._counters.take(asked) if asked else []
         if asked:
             told_us = self._clock_us()
-            for group, taken in zip(asked, takens, strict=True):
-                if taken.admitted < group.calls:
-                    self._learn(group.take, taken, now_us, told_us)
+            for group, outcome in zip(asked, takens, strict=True):
+                if outcome.admitted < group.calls:
+                    self._learn(group.take, outcome, now_us, told_us)
         if len(asked) == len(groups):
             return takens
         self._spared(sum(group.calls for group, k in zip(groups, known, strict=True) if k is not None))
@@ -78,25 +79,27 @@ class DenialCache:
         """Forget all denials: the rules have changed."""
         self._entries, self._old_entries = {}, {}
 
-    def _learn(self, take: Take, taken: Taken, asked_us: int, told_us: int) -> None:
-        if any(ask.limit.count_denied for ask in take.asks):
+    def _learn(self, take: Take, outcome: Taken, asked_us: int, told_us: int) -> None:
+        if any(ask.limit.count_denied or ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):
             return
-        for name, ask, level in zip(take.names, take.asks, taken.levels, strict=True):
+        for name, ask, level in zip(take.names, take.asks, outcome.levels, strict=True):
             if len(self._entries) >= SIZE:
                 self._old_entries, self._entries = self._entries, {}
-            self._entries[name] = _Entry(ask.limit, _after(ask, level, taken.admitted), asked_us, told_us)
+            self._entries[name] = _Entry(ask.limit, _after(ask, level, outcome.admitted), asked_us, told_us)
 
     def _recall(self, take: Take, now_us: int) -> Taken | None:
         levels = []
         sure = False
-        for name, (limit, cost) in zip(take.names, take.asks, strict=True):
+        for name, ask in zip(take.names, take.asks, strict=True):
+            limit = ask.limit
             entry = self._entries.get(name) or self._old_entries.get(name)
             if entry is None or entry.limit is not limit:
                 return None
             age_us = now_us - entry.asked_us
             if age_us > self._bound_us:
                 return None
-            sure = sure or _denies(limit, _later(limit, entry.level, age_us + age_us // DRIFT + 1), cost)
+            later = _later(limit, entry.level, age_us + age_us // DRIFT + 1)
+            sure = sure or (ask.mode is Mode.ENFORCED and not room(ask, later))
             # What is told errs to the other side, so that nobody is told to come too early.
             levels.append(_later(limit, entry.level, now_us - entry.told_us))
         return Taken(0, tuple(levels)) if sure else None
@@ -104,12 +107,13 @@ class DenialCache:
 
 def _after(ask: Ask, level: Level, admitted: int) -> Level:
     """The level once `admitted` calls were taken."""
-    limit, cost = ask
+    limit = ask.limit
+    hits = taken(ask, admitted, admitted, room(ask, level)) * ask.cost
     if limit.algorithm is Algorithm.GCRA:
         interval, ticks_per_us = limit.emission_interval
-        backlog = level.whole * ticks_per_us + level.rest + admitted * cost * interval
+        backlog = max(level.whole * ticks_per_us + level.rest + hits * interval, 0)
         return Level(*divmod(backlog, ticks_per_us))
-    return Level(level.whole + admitted * cost, level.rest)
+    return Level(max(level.whole + hits, 0), level.rest)
 
 
 def _later(limit: Limit, level: Level, elapsed_us: int) -> Level:
@@ -117,10 +121,3 @@ def _later(limit: Limit, level: Level, elapsed_us: int) -> Level:
     if limit.algorithm is Algorithm.GCRA:
         return Level(level.whole - elapsed_us, level.rest) if elapsed_us <= level.whole else Level(0, 0)
     return Level(level.whole, level.rest - elapsed_us) if elapsed_us < level.rest else Level(0, 0)
-
-
-def _denies(limit: Limit, level: Level, cost: int) -> bool:
-    if limit.algorithm is Algorithm.GCRA:
-        interval, ticks_per_us = limit.emission_interval
-        return level.whole * ticks_per_us + level.rest + cost * interval > limit.burst * interval
-    return level.whole + cost > limit.requests_per_unit

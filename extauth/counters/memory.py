@@ -1,11 +1,12 @@
 """Counters in this process: the algorithms of lua/take.lua, for one replica alone."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS
-from extauth.limiter.counters import Ask, Group, Level, Taken
-from extauth.rules.model import Algorithm, EmissionInterval, Limit
+from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS, room, taken
+from extauth.limiter.counters import Ask, Group, Level, Mode, Taken
+from extauth.rules.model import MAX_EXACT, Algorithm, EmissionInterval, Limit
 
 
 @dataclass(slots=True)
@@ -19,6 +20,9 @@ class _Bucket:
     def backlog_at(self, now: int) -> int:
         return max(self.backlog - max(now - self.at_us, 0) * self.interval.ticks_per_us, 0)
 
+    def hits(self, now: int) -> int:
+        return min(-(-self.backlog_at(now) // self.interval.ticks), MAX_HITS)
+
     def ends_us(self) -> int:
         return self.at_us - (-self.backlog // self.interval.ticks_per_us)
 
@@ -30,8 +34,64 @@ class _Window:
     end_us: int
     used: int
 
+    def hits(self, now: int) -> int:
+        return self.used if now < self.end_us else 0
+
     def ends_us(self) -> int:
         return self.end_us
+
+
+@dataclass(slots=True)
+class _Log:
+    """A sliding window: `totals[i]` hits since the log began, up to and with those at `times[i]`.
+
+    `base` hits are out of the window and out of the log. What is read changes nothing: another limit, with a longer
+    window, may come next.
+    """
+
+    period_us: int
+    times: list[int] = field(default_factory=list)
+    totals: list[int] = field(default_factory=list)
+    base: int = 0
+
+    def hits(self, now: int) -> int:
+        return self.used(now, self.period_us)
+
+    def used(self, now: int, period_us: int) -> int:
+        return self.totals[-1] - self._gone(now, period_us)[1]
+
+    def ends_us(self) -> int:
+        return self.times[-1] + self.period_us
+
+    def wait_us(self, excess: int, now: int, period_us: int) -> int:
+        """Until so many hits are out of the window."""
+        base = self._gone(now, period_us)[1]
+        return max(self.times[bisect_left(self.totals, base + excess)] + period_us - now, 1)
+
+    def after(self, hits: int, now: int, limit: Limit) -> "_Log":
+        """The log once so many hits were taken, or given back: the newest first."""
+        gone, base = self._gone(now, limit.period_us)
+        log = _Log(limit.period_us, self.times[gone:], self.totals[gone:], base)
+        stamp, total = _stamp(limit, now), min(self.totals[-1] + hits, MAX_HITS)
+        if hits < 0:
+            last = bisect_left(log.totals, max(total, base + 1)) if total > base else -1
+            del log.times[last + 1 :], log.totals[last + 1 :]
+        elif not log.times or (log.times[-1] < stamp and len(log.times) < MAX_EXACT):
+            log.times.append(stamp)
+            log.totals.append(total)
+        else:
+            log.times[-1] = max(log.times[-1], stamp)
+        if log.totals:
+            log.totals[-1] = total
+        return log
+
+    def _gone(self, now: int, period_us: int) -> tuple[int, int]:
+        """How many entries are out of the window, and how many hits before the first that is not."""
+        gone = bisect_right(self.times, now - period_us)
+        return gone, self.totals[gone - 1] if gone else self.base
+
+
+_State = _Bucket | _Window | _Log
 
 
 class MemoryCounters:
@@ -44,7 +104,7 @@ class MemoryCounters:
     def __init__(self, clock: Callable[[], int], max_counters: int = 1_000_000) -> None:
         self._clock = clock
         self._max_counters = max_counters
-        self._states: dict[bytes, _Bucket | _Window] = {}
+        self._states: dict[bytes, _State] = {}
 
     def __len__(self) -> int:
         return len(self._states)
@@ -58,69 +118,124 @@ class MemoryCounters:
         """Memory always answers."""
 
     def _take(self, group: Group, now: int) -> Taken:
-        names, asks = group.take.names, group.take.asks
-        used = [_used(self._states.get(name), ask.limit, now) for name, ask in zip(names, asks, strict=True)]
-        fits = ((_capacity(ask.limit) - u) // _cost(ask) for ask, u in zip(asks, used, strict=True))
-        admitted = max(min(group.calls, *fits), 0)
-        for name, ask, before in zip(names, asks, used, strict=True):
-            calls = group.calls if ask.limit.count_denied else admitted
-            # Rewritten even on a denial where the state is in other terms, so that what is told is what holds.
-            if calls or (before and not _holds(self._states[name], ask.limit, now)):
-                self._put(name, ask.limit, before + calls * _cost(ask), now)
-        return Taken(admitted, tuple(_level(ask.limit, u, now) for ask, u in zip(asks, used, strict=True)))
+        (names, asks), calls = (group.take.names, group.take.asks), group.calls
+        states = [self._own(name, ask.limit, now) for name, ask in zip(names, asks, strict=True)]
+        levels = [_level(state, ask.limit, now) for state, ask in zip(states, asks, strict=True)]
+        fits = [room(ask, level) for ask, level in zip(asks, levels, strict=True)]
+        admitted = min([calls, *(fit for ask, fit in zip(asks, fits, strict=True) if ask.mode is Mode.ENFORCED)])
+        if quotas := _quotas(asks, fits):
+            admitted = min(admitted, max(quotas))
+        for i, (name, ask, state) in enumerate(zip(names, asks, states, strict=True)):
+            takes = taken(ask, calls, admitted, fits[i])
+            if ask.limit.algorithm is Algorithm.SLIDING_WINDOW and fits[i] < calls:
+                excess = levels[i].whole + max(takes * ask.cost, 0) + max(ask.cost, 1) - ask.limit.capacity
+                levels[i] = levels[i]._replace(wait=_wait_us(state, ask.limit, excess, levels[i].whole, now))
+            held = levels[i].whole or (ask.limit.algorithm is Algorithm.GCRA and levels[i].rest)
+            if takes * ask.cost > 0 or (takes * ask.cost < 0 and held):
+                self._put(name, _after(state, ask.limit, takes * ask.cost, now))
+        return Taken(admitted, tuple(levels))
 
-    def _put(self, name: bytes, limit: Limit, used: int, now: int) -> None:
+    def _own(self, name: bytes, limit: Limit, now: int) -> _State | None:
+        """The state in the limit's own terms, None where nothing is used.
+
+        One in other terms, or from a clock that was ahead of this one, is rewritten even on a denial, so that what is
+        told is what holds.
+        """
+        state = self._states.get(name)
+        if state is None or _in_terms(state, limit, now):
+            return state
+        if isinstance(state, _Bucket) and limit.algorithm is Algorithm.GCRA:
+            old, new = state.interval, limit.emission_interval
+            level = state.backlog_at(now)
+            level = level if old == new else -(-level * new.ticks // old.ticks)
+            own: _State | None = _bucket(limit, level, now) if level else None
+        else:
+            same = isinstance(state, _Log) and limit.algorithm is Algorithm.SLIDING_WINDOW
+            hits = state.used(now, limit.period_us) if same and isinstance(state, _Log) else state.hits(now)
+            own = _after(None, limit, hits, now) if hits else None
+        if own is not None:
+            self._put(name, own)
+        return own
+
+    def _put(self, name: bytes, state: _State) -> None:
         self._states.pop(name, None)
+        if isinstance(state, _Log) and not state.times:
+            return
+        now = self._clock()
         if len(self._states) >= self._max_counters:
             self._states = {name: state for name, state in self._states.items() if state.ends_us() > now}
             if len(self._states) >= self._max_counters:
                 del self._states[next(iter(self._states))]
-        if limit.algorithm is Algorithm.GCRA:
-            interval = limit.emission_interval
-            backlog = min(used, MAX_BACKLOG_US * interval.ticks_per_us)
-            self._states[name] = _Bucket(now, backlog, interval)
-        else:
-            self._states[name] = _Window(_window_end(limit, now), min(used, MAX_HITS))
+        self._states[name] = state
 
 
-# What a counter has used, its capacity and a call's cost are in ticks for gcra, in hits for fixed_window.
+def _quotas(asks: Sequence[Ask], fits: Sequence[int]) -> list[int]:
+    quotas: list[int] = []
+    for ask, fit in zip(asks, fits, strict=True):
+        if ask.mode is Mode.QUOTA:
+            quotas.append(fit)
+        elif ask.mode is Mode.QUOTA_TOO:
+            quotas[-1] = min(quotas[-1], fit)
+    return quotas
 
 
-def _used(state: _Bucket | _Window | None, limit: Limit, now: int) -> int:
-    gcra = limit.algorithm is Algorithm.GCRA
-    interval = limit.emission_interval
-    most = MAX_BACKLOG_US * interval.ticks_per_us if gcra else MAX_HITS
-    if isinstance(state, _Window) and now < state.end_us:
-        return min(state.used * interval.ticks if gcra else state.used, most)
-    if isinstance(state, _Bucket):
-        backlog = state.backlog_at(now)
-        if gcra and state.interval == interval:
-            return backlog
-        return min(-(-backlog * (interval.ticks if gcra else 1) // state.interval.ticks), most)
-    return 0
-
-
-def _holds(state: _Bucket | _Window, limit: Limit, now: int) -> bool:
+def _in_terms(state: _State, limit: Limit, now: int) -> bool:
     """Whether the state is in the limit's own terms, and not from a clock that was ahead of this one."""
-    if isinstance(state, _Window):
-        return limit.algorithm is Algorithm.FIXED_WINDOW and state.end_us == _window_end(limit, now)
-    return limit.algorithm is Algorithm.GCRA and state.interval == limit.emission_interval and state.at_us <= now
+    match state:
+        case _Bucket():
+            own = limit.algorithm is Algorithm.GCRA and state.interval == limit.emission_interval
+            return own and (state.at_us <= now or not state.backlog)
+        case _Window():
+            own = limit.algorithm is Algorithm.FIXED_WINDOW
+            return own and (state.end_us == _window_end(limit, now) or now >= state.end_us)
+        case _Log():
+            own = limit.algorithm is Algorithm.SLIDING_WINDOW
+            behind = limit.quantum_us + limit.period_us // 10  # less than that is waited out
+            return own and (not state.used(now, limit.period_us) or state.times[-1] - now <= behind)
 
 
-def _capacity(limit: Limit) -> int:
-    gcra = limit.algorithm is Algorithm.GCRA
-    return limit.burst * limit.emission_interval.ticks if gcra else limit.requests_per_unit
+def _level(state: _State | None, limit: Limit, now: int) -> Level:
+    match state:
+        case _Bucket():
+            return Level(*divmod(state.backlog_at(now), limit.emission_interval.ticks_per_us))
+        case _Log():
+            used = state.used(now, limit.period_us)
+            return Level(used, state.times[-1] + limit.period_us - now if used else 0)
+    if limit.algorithm is Algorithm.FIXED_WINDOW:
+        return Level(state.hits(now) if state else 0, _window_end(limit, now) - now)
+    return Level(0, 0)
 
 
-def _cost(ask: Ask) -> int:
-    gcra = ask.limit.algorithm is Algorithm.GCRA
-    return ask.cost * ask.limit.emission_interval.ticks if gcra else ask.cost
-
-
-def _level(limit: Limit, used: int, now: int) -> Level:
+def _after(state: _State | None, limit: Limit, hits: int, now: int) -> _State:
+    """The state once so many hits were taken; it is in the limit's own terms."""
     if limit.algorithm is Algorithm.GCRA:
-        return Level(*divmod(used, limit.emission_interval.ticks_per_us))
-    return Level(used, _window_end(limit, now) - now)
+        backlog = state.backlog_at(now) if isinstance(state, _Bucket) else 0
+        return _bucket(limit, backlog + hits * limit.emission_interval.ticks, now)
+    if limit.algorithm is Algorithm.FIXED_WINDOW:
+        used = state.hits(now) if state else 0
+        return _Window(_window_end(limit, now), max(min(used + hits, MAX_HITS), 0))
+    if isinstance(state, _Log):
+        return state.after(hits, now, limit)
+    stamp = _stamp(limit, now)
+    return _Log(limit.period_us, [stamp], [hits])
+
+
+def _bucket(limit: Limit, backlog: int, now: int) -> _Bucket:
+    interval = limit.emission_interval
+    return _Bucket(now, max(min(backlog, MAX_BACKLOG_US * interval.ticks_per_us), 0), interval)
+
+
+def _wait_us(state: _State | None, limit: Limit, excess: int, used: int, now: int) -> int:
+    if excess <= 0:
+        return 0
+    if isinstance(state, _Log) and excess <= used:
+        return state.wait_us(excess, now, limit.period_us)
+    newest = state.times[-1] if isinstance(state, _Log) and used else 0
+    return max(_stamp(limit, now), newest) + limit.period_us - now
+
+
+def _stamp(limit: Limit, now: int) -> int:
+    return -(-now // limit.quantum_us) * limit.quantum_us
 
 
 def _window_end(limit: Limit, now: int) -> int:

@@ -13,6 +13,8 @@ from extauth.rules.model import Algorithm, Limit
 
 _LIMIT = struct.Struct("<Bddd")
 _CALLS = struct.Struct("<I")
+_ASK = struct.Struct("<IBd")
+_NUMBERS = {Algorithm.GCRA: 2, Algorithm.FIXED_WINDOW: 2, Algorithm.SLIDING_WINDOW: 3}  # in a reply, a counter
 _COUNT_DENIED = 4
 
 
@@ -46,8 +48,13 @@ class RedisCounters:
         next(numbers)  # now_us
         takens = []
         for take, _ in groups:
-            admitted, *levels = islice(numbers, 1 + 2 * len(take.names))
-            takens.append(Taken(admitted, tuple(map(Level, levels[::2], levels[1::2]))))
+            if any(ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):
+                admitted = next(numbers)
+                levels = tuple(Level(*islice(numbers, _NUMBERS[ask.limit.algorithm])) for ask in take.asks)
+                takens.append(Taken(admitted, levels))
+            else:
+                admitted, *pairs = islice(numbers, 1 + 2 * len(take.names))
+                takens.append(Taken(admitted, tuple(map(Level, pairs[::2], pairs[1::2]))))
         return takens
 
     async def ping(self) -> None:
@@ -71,10 +78,10 @@ class RedisCounters:
             keys += take.names
             asks = asked.get(id(take.asks))
             if asks is None:
-                numbers = [len(take.asks)]
-                for limit, cost in take.asks:
-                    numbers += (limits.setdefault(limit, len(limits)), cost)
-                asks = asked[id(take.asks)] = struct.pack(f"<{len(numbers)}I", *numbers)
+                asks = _CALLS.pack(len(take.asks)) + b"".join(
+                    _ASK.pack(limits.setdefault(limit, len(limits)), mode, cost) for limit, cost, mode in take.asks
+                )
+                asked[id(take.asks)] = asks
             packed += (_CALLS.pack(calls), asks)
         now = b"" if self._clock is None else b"%d" % self._clock()
         arguments = (now, b"".join(map(_pack_limit, limits)), b"".join(packed))
@@ -85,7 +92,9 @@ class RedisCounters:
 def _pack_limit(limit: Limit) -> bytes:
     denied = _COUNT_DENIED if limit.count_denied else 0
     if limit.algorithm is Algorithm.GCRA:
-        return _LIMIT.pack(1 + denied, *limit.emission_interval, limit.burst)
+        return _LIMIT.pack(1 + denied, *limit.emission_interval, limit.capacity)
+    if limit.algorithm is Algorithm.SLIDING_WINDOW:
+        return _LIMIT.pack(3 + denied, limit.period_us, limit.requests_per_unit, limit.quantum_us)
     return _LIMIT.pack(2 + denied, limit.period_us, limit.requests_per_unit, 0)
 
 

@@ -8,23 +8,29 @@ then one every 6 s.
 
 An emission interval need not be whole microseconds (60 s / 7). It is kept as an irreducible fraction n/d, and backlogs
 are counted in ticks of 1/d µs: then everything is an integer, and 7 per minute is exactly 7 per minute.
+
+A fixed window counts hits from one multiple of the period to the next. A sliding window counts those of the last
+period, whenever one looks: a hit counts from its instant, rounded up to the quantum, until a period later.
 """
 
 from typing import NamedTuple
 
-from extauth.limiter.counters import Ask, Level
+from extauth.limiter.counters import Ask, Level, Mode
 from extauth.rules.model import Algorithm
 
 # Debt, from limits that count denied hits, is cut off here (about 142 years), so that times stay exact in a double.
 MAX_BACKLOG_US = 2**52
 MAX_HITS = 2**53 - 1
+# Calls that a level has room for where their number is not bounded.
+ANY_NUMBER = 2**53
 
 
 class Outcome(NamedTuple):
     """What one call means for one counter.
 
-    `remaining` hits are left after it, 0 where it is `over`; `reset_us` until the bucket is full (gcra) or the window
-    ends. `retry_after_us` until this cost fits, where it is over: None if it never will.
+    `remaining` hits are left after it, 0 where it is `over`; `reset_us` until the bucket is full (gcra), the window
+    ends (fixed_window) or is empty (sliding_window). `retry_after_us` until this cost fits, where it is over: None if
+    it never will.
     """
 
     over: bool
@@ -33,38 +39,70 @@ class Outcome(NamedTuple):
     retry_after_us: int | None = None
 
 
+def room(ask: Ask, level: Level) -> int:
+    """How many equal calls the level has room for."""
+    limit, cost, _ = ask
+    if cost < 0:
+        return ANY_NUMBER
+    if limit.algorithm is Algorithm.GCRA:
+        interval, ticks_per_us = limit.emission_interval
+        left = limit.capacity * interval - level.whole * ticks_per_us - level.rest
+        one = interval
+    else:
+        left = limit.capacity - level.whole
+        one = 1
+    if cost == 0:
+        return ANY_NUMBER if left >= one else 0
+    return max(left // (cost * one), 0)
+
+
+def taken(ask: Ask, calls: int, admitted: int, fitting: int) -> int:
+    """How many of so many calls are counted, of which `admitted` are admitted and the ask has room for `fitting`."""
+    if ask.limit.count_denied:
+        return calls
+    return admitted if ask.mode is Mode.ENFORCED else min(admitted, fitting)
+
+
 def outcome(ask: Ask, level: Level, call: int, admitted: int) -> Outcome:
     """The outcome of the `call`-th (from 0) of a group's equal calls, of which the first `admitted` were admitted."""
     limit = ask.limit
-    before = call if limit.count_denied else min(call, admitted)  # how many calls had been counted when this one came
-    counted = limit.count_denied or call < admitted
+    fitting = room(ask, level)
+    before = taken(ask, call, min(call, admitted), fitting)  # calls that had been counted when this one came
+    counted = limit.count_denied or call < min(admitted, fitting)
+    over = before >= fitting
     if limit.algorithm is Algorithm.GCRA:
-        return _gcra(ask, level, before, counted=counted)
-    return _fixed_window(ask, level, before, counted=counted)
+        return _gcra(ask, level, before, counted=counted, over=over)
+    return _window(ask, level, before, counted=counted, over=over)
 
 
-def _gcra(ask: Ask, level: Level, before: int, *, counted: bool) -> Outcome:
+def _gcra(ask: Ask, level: Level, before: int, *, counted: bool, over: bool) -> Outcome:
     interval, ticks_per_us = ask.limit.emission_interval
     cost = ask.cost * interval
-    capacity = ask.limit.burst * interval
-    most = MAX_BACKLOG_US * ticks_per_us
-    backlog = min(level.whole * ticks_per_us + level.rest + before * cost, most)
-    over = backlog + cost > capacity
-    after = min(backlog + cost, most) if counted else backlog
+    capacity = ask.limit.capacity * interval
+    calls = before + 1 if counted else before
+    after = max(min(level.whole * ticks_per_us + level.rest + calls * cost, MAX_BACKLOG_US * ticks_per_us), 0)
     reset_us = _ceil_div(after, ticks_per_us)
     if not over:
-        return Outcome(False, (capacity - after) // interval, reset_us)
-    retry_after_us = None if cost > capacity else _ceil_div(after + cost - capacity, ticks_per_us)
+        return Outcome(False, max((capacity - after) // interval, 0), reset_us)
+    needed = max(cost, interval)
+    retry_after_us = None if needed > capacity else _ceil_div(after + needed - capacity, ticks_per_us)
     return Outcome(True, 0, reset_us, retry_after_us)
 
 
-def _fixed_window(ask: Ask, level: Level, before: int, *, counted: bool) -> Outcome:
-    limit = ask.limit.requests_per_unit
-    used = level.whole + before * ask.cost
-    over = used + ask.cost > limit
+def _window(ask: Ask, level: Level, before: int, *, counted: bool, over: bool) -> Outcome:
+    limit = ask.limit
+    calls = before + 1 if counted else before
+    used = max(level.whole + calls * ask.cost, 0)
+    reset_us = wait_us = level.rest
+    if limit.algorithm is Algorithm.SLIDING_WINDOW:
+        wait_us = level.wait
+        if calls * ask.cost > 0:
+            reset_us = max(reset_us, limit.period_us + limit.quantum_us - 1)
+        elif not used:
+            reset_us = 0
     if not over:
-        return Outcome(False, limit - used - (ask.cost if counted else 0), level.rest)
-    return Outcome(True, 0, level.rest, None if ask.cost > limit else level.rest)
+        return Outcome(False, max(limit.capacity - used, 0), reset_us)
+    return Outcome(True, 0, reset_us, None if max(ask.cost, 1) > limit.capacity else wait_us)
 
 
 def _ceil_div(a: int, b: int) -> int:

@@ -1,18 +1,24 @@
 """A batch of plans → one take → what became of each plan's calls."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome, outcome
-from extauth.limiter.counters import Ask, Counters, Group, Taken
-from extauth.limiter.plan import Plan
-from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
-from extauth.rules.model import Limit
-
-NO_LIMIT = DescriptorStatus(Code.OK)
+from extauth.limiter.counters import Counters, Group, Taken
+from extauth.limiter.plan import UNLIMITED_AT, Plan
+from extauth.limiter.verdict import (
+    NO_LIMIT,
+    UNLIMITED,
+    Code,
+    DescriptorStatus,
+    Verdict,
+    held_back_by,
+    tells,
+    tightest,
+)
 
 
 class OnStoreFailure(StrEnum):
@@ -24,7 +30,7 @@ class OnStoreFailure(StrEnum):
 
 
 class Settled(NamedTuple):
-    """What became of `calls` equal calls: the first `taken.admitted` of them are within all limits.
+    """What became of `calls` equal calls: the first `taken.admitted` of them are admitted.
 
     `taken` is None where the store failed.
     """
@@ -75,28 +81,56 @@ class Limiter:
         plan, _, taken = settled
         if taken is None:
             return self._failed(plan)
-        shape = plan.shape
-        outcomes = [
-            outcome(ask, level, call, taken.admitted) for ask, level in zip(plan.asks, taken.levels, strict=True)
-        ]
-        told = [
-            DescriptorStatus(Code.OVER_LIMIT if o.over else Code.OK, ask.limit, o.remaining, o.reset_us)
-            for o, ask in zip(outcomes, plan.asks, strict=True)
-        ]
-        statuses = tuple(NO_LIMIT if i is None else told[i] for i in shape.counter_of)
+        asks, shape = plan.asks, plan.shape
+        outcomes = [outcome(ask, level, call, taken.admitted) for ask, level in zip(asks, taken.levels, strict=True)]
+        statuses = tuple(_status(plan, outcomes, indices) for indices in shape.counters_of)
+        metadata = _metadata(plan, statuses)
         if call < taken.admitted:
-            return Verdict(Code.OK, statuses, shape.tier)
-        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *longest_wait(plan.asks, outcomes))
+            return Verdict(Code.OK, statuses, shape.tier, metadata=metadata)
+        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *held_back_by(asks, outcomes), metadata)
 
     def _failed(self, plan: Plan) -> Verdict | None:
         if self.on_store_failure is OnStoreFailure.ERROR:
             return None
         code = Code.OVER_LIMIT if self.on_store_failure is OnStoreFailure.DENY else Code.OK
-        statuses = tuple(NO_LIMIT if i is None else DescriptorStatus(code) for i in plan.shape.counter_of)
-        return Verdict(code, statuses, plan.shape.tier)
+        statuses = tuple(_failed_status(indices, code) for indices in plan.shape.counters_of)
+        return Verdict(code, statuses, plan.shape.tier, metadata=_metadata(plan, statuses))
 
 
-def longest_wait(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> tuple[Limit, int | None]:
-    """Of the limits that are over, the one that holds the caller back longest, and for how many µs (None: for ever)."""
-    over = [(ask.limit, o.retry_after_us) for ask, o in zip(asks, outcomes, strict=True) if o.over]
-    return max(over, key=lambda pair: (pair[1] is None, pair[1] or 0))
+def _status(plan: Plan, outcomes: list[Outcome], indices: tuple[int, ...]) -> DescriptorStatus:
+    if not indices:
+        return NO_LIMIT
+    if indices is UNLIMITED_AT:
+        return UNLIMITED
+    i = tightest(plan.asks, outcomes, indices)
+    told = outcomes[i]
+    return DescriptorStatus(tells(plan.asks[i], told), plan.asks[i].limit, told.remaining, told.reset_us)
+
+
+def _failed_status(indices: tuple[int, ...], code: Code) -> DescriptorStatus:
+    return UNLIMITED if indices is UNLIMITED_AT else DescriptorStatus(code) if indices else NO_LIMIT
+
+
+def _metadata(plan: Plan, statuses: tuple[DescriptorStatus, ...]) -> Mapping[str, Any] | None:
+    """What the request was, and the metadata of the rules whose limits it passed, as envoyproxy/ratelimit tells it."""
+    told = plan.shape.told
+    if told is None:
+        return None
+    merged: dict[str, Any] = {}
+    for status, metadata in zip(statuses, told.metadata, strict=True):
+        if metadata and status.code is Code.OK:
+            _merge(merged, metadata)
+    return {**told.request, **({"metadata": merged} if merged else {})}
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """What is there stays; mappings are merged."""
+    for key, value in other.items():
+        if key not in into:
+            into[key] = _copy(value)
+        elif isinstance(into[key], dict) and isinstance(value, dict):
+            _merge(into[key], value)
+
+
+def _copy(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value

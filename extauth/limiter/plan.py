@@ -1,48 +1,79 @@
-"""From a request to its plan: what it will count, before it is counted."""
+"""From a request to its plan: what it will count, before it is counted.
 
-from collections.abc import Callable, Hashable
+What a request of several limits means. Each descriptor hits at most one rule, whose limits apply, but for those that
+another limit that applies names in `replaces`. The request is admitted if all enforced limits have room for its hits
+and, where quotas apply, one of these has: then each takes its hits, shadowed limits and quotas only if they have room.
+A request that is denied takes nothing, anywhere, but in limits with `count_denied`. The same counter twice in one
+request is one counter: its hits add.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.counters import Ask, Take
-from extauth.limiter.request import Descriptor, Request
+from extauth.limiter.counters import Ask, Mode, Take
+from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Labels
-from extauth.rules.matcher import Matcher
-from extauth.rules.model import Limit
+from extauth.rules.matcher import Match, Matcher
+from extauth.rules.model import Domain, Kind, Limit, mask
 
 MAX_COST = 2**32 - 1
 MAX_PARTS = 10_000  # of plans, in a domain
 MAX_SHAPES = 10_000
 MAX_REMEMBERED_BYTES = 512  # of a message or descriptor: callers can make up larger ones, which would fill the memory
-
+UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
-NameCounter = Callable[[str, Descriptor], bytes]
-"""(domain, descriptor) → the name of its counter in the store."""
+NameCounter = Callable[[str, Sequence[tuple[str, str]], Sequence[str | None], str], bytes]
+"""(domain, entries, an entry's shared pattern or None, which of the rule's limits) → the counter's name."""
 
 Split = Callable[[bytes], Request]
 """A call's message → Request, with its descriptors still encoded; raises InvalidRequestError."""
 
 DecodeDescriptor = Callable[[bytes], Descriptor]
-"""An encoded descriptor → its entries; raises InvalidRequestError."""
+"""An encoded descriptor → its content; raises InvalidRequestError."""
+
+
+class Switches(NamedTuple):
+    """What holds for all requests.
+
+    `shadow_mode`: nothing is denied. `quota_mode`: all limits are quotas. `metadata`: answers carry them.
+    """
+
+    shadow_mode: bool = False
+    quota_mode: bool = False
+    metadata: bool = False
+
+
+NO_SWITCHES = Switches()
+
+
+class Told(NamedTuple):
+    """What an answer's metadata tell: of the request, and by descriptor of the rules."""
+
+    request: Mapping[str, Any]
+    metadata: tuple[Mapping[str, Any] | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
     """All that many plans have in common: what they ask, what the answers look like, what the metrics call them.
 
-    `counter_of` says, for each descriptor, which of the plan's counters is its own, or None. `tier` is the first tier,
-    in descriptor order, that nothing replaced. Compared by identity.
+    `counters_of` says, for each descriptor, which of the plan's counters are its own: none, or UNLIMITED_AT. `rules`
+    name the rule of each counter. `tier` is the first tier, in descriptor order, that nothing replaced. Compared by
+    identity.
     """
 
     asks: tuple[Ask, ...]
-    counter_of: tuple[int | None, ...]
+    counters_of: tuple[tuple[int, ...], ...]
     tier: str | None
     labels: Labels
+    rules: tuple[str, ...] = ()
+    told: Told | None = None
 
 
 class Plan(Take):
@@ -56,12 +87,21 @@ class Plan(Take):
 
 
 class Part(NamedTuple):
-    """What one descriptor adds to a plan: a counter (its `name`) with its limit, or nothing; and perhaps a label."""
+    """What one descriptor adds to a plan: counters, one a limit, or nothing; and perhaps a label.
 
-    name: bytes = b""
-    limit: Limit | None = None
+    `hits` is None where the request's own count. The rest is the rule's.
+    """
+
+    names: tuple[bytes, ...] = ()
+    limits: tuple[Limit, ...] = ()
     tier: str | None = None
     path: str | None = None
+    hits: int | None = None
+    negative: bool = False
+    shadow_mode: bool = False
+    quota_mode: bool = False
+    rule: str = ""
+    metadata: Mapping[str, Any] | None = None
 
 
 class Planner:
@@ -77,11 +117,14 @@ class Planner:
         split: Split,
         decode_descriptor: DecodeDescriptor,
         name_counter: NameCounter,
+        *,
+        switches: Switches = NO_SWITCHES,
         memo_size: int = 100_000,
     ) -> None:
         self._split = split
         self._decode_descriptor = decode_descriptor
         self._name_counter = name_counter
+        self._switches = switches
         self._memo_size = memo_size
         self.swap(matcher)
 
@@ -105,7 +148,7 @@ class Planner:
         """Settle what replaces what.
 
         A limit is dropped if any other that matched names it in `replaces`, even one that is itself dropped: `replaces`
-        does not chain, as in envoyproxy/ratelimit. The same counter twice in one request is one counter; its hits add.
+        does not chain, as in envoyproxy/ratelimit. Nor is an unlimited one ever dropped.
         """
         if not request.domain:
             raise InvalidRequestError("the domain must not be empty")
@@ -113,28 +156,60 @@ class Planner:
             raise InvalidRequestError("at least one descriptor is needed")
         known = self._parts.get(request.domain)
         if known is None:  # no file speaks of it
-            return Plan((), self._shape((), (None,) * len(request.descriptors), None, Labels()))
-        parts = [self._part(request.domain, known, descriptor) for descriptor in request.descriptors]
-        replaced = {name for part in parts if part.limit for name in part.limit.replaces}
+            parts = [Part()] * len(request.descriptors)
+        else:
+            parts = [self._part(request.domain, known, descriptor) for descriptor in request.descriptors]
+        replaced = {name for part in parts for limit in part.limits for name in limit.replaces}
         costs: dict[bytes, int] = {}
+        modes = self._modes(parts, replaced)
         limits: list[Limit] = []
-        counter_of: list[int | None] = []
+        rules: list[str] = []
+        counters_of: list[tuple[int, ...]] = []
+        modes_of: list[Mode] = []
         path, tier = "none", None
-        for part in parts:
+        for part, mode in zip(parts, modes, strict=True):
             path = part.path or path
-            limit = part.limit
-            if limit is None or (limit.name and limit.name in replaced):
-                counter_of.append(None)
+            if part.limits and part.limits[0].unlimited:
+                counters_of.append(UNLIMITED_AT)
+                tier = tier or part.tier
                 continue
-            tier = tier or part.tier
-            if part.name not in costs:
-                counter_of.append(len(costs))
-                limits.append(limit)
+            hits = request.hits_addend if part.hits is None else part.hits
+            own: list[int] = []
+            for name, limit in zip(part.names, part.limits, strict=True):
+                if limit.name and limit.name in replaced:
+                    continue
+                if name not in costs:
+                    limits.append(limit)
+                    rules.append(part.rule)
+                    modes_of.append(Mode.QUOTA_TOO if mode is Mode.QUOTA and own else mode)
+                own.append(len(limits) - 1 if name not in costs else list(costs).index(name))
+                costs[name] = max(min(costs.get(name, 0) + (-hits if part.negative else hits), MAX_COST), -MAX_COST)
+            counters_of.append(tuple(own))
+            tier = tier or (part.tier if own else None)
+        asks = tuple(map(Ask, limits, costs.values(), modes_of))
+        shape = self._shape(asks, tuple(counters_of), tier, Labels(path, tier or "none"), tuple(rules))
+        if self._switches.metadata:
+            shape = self._told(shape, request, parts)
+        return Plan(tuple(costs), shape)
+
+    def _modes(self, parts: Sequence[Part], replaced: set[str]) -> list[Mode]:
+        """Each part's mode. A quota that always passes keeps the others from ever denying."""
+        everywhere = self._switches.quota_mode
+        passes = False
+        modes = []
+        for part in parts:
+            applies = any(not limit.unlimited and not (limit.name and limit.name in replaced) for limit in part.limits)
+            quota = everywhere or (part.quota_mode and applies)
+            if part.limits and part.limits[0].unlimited:
+                quota = False
+            passes = passes or (quota and (part.shadow_mode or not applies))
+            if self._switches.shadow_mode:
+                modes.append(Mode.SHADOW if part.shadow_mode else Mode.FREE)
+            elif part.shadow_mode:
+                modes.append(Mode.SHADOW)
             else:
-                counter_of.append(list(costs).index(part.name))
-            costs[part.name] = min(costs.get(part.name, 0) + request.hits_addend, MAX_COST)
-        asks = tuple(map(Ask, limits, costs.values()))
-        return Plan(tuple(costs), self._shape(asks, tuple(counter_of), tier, Labels(path, tier or "none")))
+                modes.append(Mode.QUOTA if quota else Mode.ENFORCED)
+        return [Mode.FREE if mode is Mode.QUOTA and passes else mode for mode in modes]
 
     def _part(self, domain: str, known: dict[bytes, Part], encoded: bytes) -> Part:
         part = known.get(encoded)
@@ -145,23 +220,105 @@ class Planner:
         return part
 
     def _make_part(self, domain: str, descriptor: Descriptor) -> Part:
-        rules = self.matcher.domain(domain)
-        if rules is not None and len(descriptor) == 1 and descriptor[0].key in rules.labels:
-            return Part(path=descriptor[0].value.encode("utf-8", "backslashreplace").decode())
-        rule = self.matcher.match(domain, descriptor)
-        if rule is None or rule.limit is None:
+        rules = self.matcher.rules.domains[domain]
+        entries = descriptor.entries
+        if len(entries) == 1 and entries[0].key in rules.labels:
+            return Part(path=entries[0].value.encode("utf-8", "backslashreplace").decode())
+        hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
+        if descriptor.limit is not None:
+            limit = _override(rules, descriptor.limit)
+            name = self._name_counter(domain, entries, (), which([limit])[0])
+            called = _path(domain, ((entry.key, None) for entry in entries))
+            return Part((name,), (limit,), hits=hits, negative=negative, rule=called)
+        match = self.matcher.match(domain, entries)
+        if match is None or not match.rule.limits:
             return Part()
-        return Part(self._name_counter(domain, descriptor), rule.limit, rule.tier)
+        rule = match.rule
+        ordinals = which(rule.limits) if len(rule.limits) > 1 else [""]
+        names = tuple(self._name_counter(domain, entries, match.shared, ordinal) for ordinal in ordinals)
+        return Part(
+            names,
+            rule.limits,
+            rule.tier,
+            None,
+            hits,
+            negative,
+            rule.shadow_mode,
+            rule.quota_mode,
+            metric_name(domain, match, entries),
+            rule.metadata,
+        )
 
     def _shape(
-        self, asks: tuple[Ask, ...], counter_of: tuple[int | None, ...], tier: str | None, labels: Labels
+        self,
+        asks: tuple[Ask, ...],
+        counters_of: tuple[tuple[int, ...], ...],
+        tier: str | None,
+        labels: Labels,
+        rules: tuple[str, ...],
     ) -> Shape:
-        key = (asks, counter_of, tier, labels)
+        key = (asks, counters_of, tier, labels, rules)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = Shape(asks, counter_of, tier, labels)
+            shape = Shape(asks, counters_of, tier, labels, rules)
             _remember(self._shapes, key, shape, MAX_SHAPES)
         return shape
+
+    def _told(self, shape: Shape, request: Request, parts: Sequence[Part]) -> Shape:
+        descriptors = [_describe(self._decode_descriptor(encoded)) for encoded in request.descriptors]
+        told: dict[str, Any] = {"domain": request.domain, "descriptors": descriptors}
+        if request.hits_addend != 1:
+            told["hitsAddend"] = request.hits_addend
+        if shape.tier is not None:
+            told["tier"] = shape.tier
+        metadata = tuple(part.metadata for part in parts)
+        return Shape(shape.asks, shape.counters_of, shape.tier, shape.labels, shape.rules, Told(told, metadata))
+
+
+def metric_name(domain: str, match: Match, entries: Sequence[Entry]) -> str:
+    """What the metrics call a rule.
+
+    As in envoyproxy/ratelimit: DOMAIN.KEY_VALUE.KEY, and so on. Values stand in it masked, for they may be API keys;
+    in clear where the file asks for it (`value_to_metric`, `detailed_metric`).
+    """
+    detailed = match.rule.detailed_metric
+    names: list[tuple[str, str | None]] = []
+    for entry, rule, shared in zip(entries, match.path, match.shared, strict=True):
+        if shared is not None or (rule.kind is Kind.WILDCARD and not (detailed or rule.value_to_metric)):
+            names.append((entry.key, shared or rule.value))
+        elif detailed or rule.value_to_metric:
+            names.append((entry.key, entry.value))
+        else:
+            names.append((entry.key, None if rule.kind is Kind.ANY else mask(entry.value)))
+    return _path(domain, names)
+
+
+def _path(domain: str, names: Iterable[tuple[str, str | None]]) -> str:
+    text = ".".join([domain, *(f"{key}_{value}" if value else key for key, value in names)])
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def which(limits: Sequence[Limit]) -> list[str]:
+    """Names that tell the limits of one rule apart, whatever their order: the period in seconds, made unique."""
+    names: list[str] = []
+    for limit in limits:
+        name = str(limit.period_us // 1_000_000)
+        again = sum(1 for other in names if other.partition(".")[0] == name)
+        names.append(f"{name}.{again + 1}" if again else name)
+    return names
+
+
+def _override(rules: Domain, override: Override) -> Limit:
+    return Limit(override.requests_per_unit, override.unit, rules.algorithm, rules.count_denied)
+
+
+def _describe(descriptor: Descriptor) -> dict[str, Any]:
+    told: dict[str, Any] = {"entries": [f"{entry.key}={entry.value}" for entry in descriptor.entries]}
+    if descriptor.limit is not None:
+        told["limit"] = f"requests_per_unit:{descriptor.limit.requests_per_unit} unit:{descriptor.limit.unit.name}"
+    if descriptor.hits_addend is not None:
+        told["hitsAddend"] = descriptor.hits_addend
+    return told
 
 
 def _remember(memo: dict[_K, _V], key: _K, value: _V, most: int) -> None:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from extauth.rules.model import Unit
+
 
 class Entry(NamedTuple):
     """One (key, value) of a descriptor; `envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry`.
@@ -13,7 +15,23 @@ class Entry(NamedTuple):
     value: str
 
 
-Descriptor = tuple[Entry, ...]
+class Override(NamedTuple):
+    """`RateLimitDescriptor.RateLimitOverride`: a limit that the request brings with it."""
+
+    requests_per_unit: int
+    unit: Unit
+
+
+class Descriptor(NamedTuple):
+    """`RateLimitDescriptor`.
+
+    `hits_addend` is None where the request's own counts; `is_negative_hits` gives hits back instead of taking them.
+    """
+
+    entries: tuple[Entry, ...]
+    limit: Override | None = None
+    hits_addend: int | None = None
+    is_negative_hits: bool = False
 
 
 class Request(NamedTuple):

@@ -1,10 +1,15 @@
 """What goes back for one call."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from extauth.limiter.algorithms import Outcome
+from extauth.limiter.counters import Ask, Mode
 from extauth.rules.model import Limit
+
+NO_LIMIT_REMAINING = 2**32 - 1
 
 
 class Code(IntEnum):
@@ -27,6 +32,10 @@ class DescriptorStatus(NamedTuple):
     reset_us: int = 0
 
 
+NO_LIMIT = DescriptorStatus(Code.OK)
+UNLIMITED = DescriptorStatus(Code.OK, remaining=NO_LIMIT_REMAINING)
+
+
 class Labels(NamedTuple):
     """What the metrics call a request: the route that its label descriptor named, and its tier; `none` without one."""
 
@@ -40,7 +49,7 @@ class Verdict:
 
     `tier` applied (None: no tier did). On OVER_LIMIT, `exceeded` is the limit that holds the caller back longest (None
     where the store failed and the answer is a blanket one), `retry_after_us` the wait until this call would fit (None:
-    it never would, or nobody knows).
+    it never would, or nobody knows). `metadata` is for the answer's `dynamic_metadata`, where that was asked for.
     """
 
     code: Code
@@ -48,3 +57,42 @@ class Verdict:
     tier: str | None = None
     exceeded: Limit | None = None
     retry_after_us: int | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+def tells(ask: Ask, outcome: Outcome) -> Code:
+    """The code that is told of one limit."""
+    return Code.OVER_LIMIT if outcome.over and ask.mode is not Mode.SHADOW else Code.OK
+
+
+def tightest(asks: Sequence[Ask], outcomes: Sequence[Outcome], indices: Sequence[int]) -> int:
+    """Of several limits of one descriptor, the one that its status tells of.
+
+    One that is over before one that is not, then the one that lets the caller wait longest, or leaves least.
+    """
+    if len(indices) == 1:
+        return indices[0]
+    return max(indices, key=lambda i: (tells(asks[i], outcomes[i]), *_tightness(outcomes[i])))
+
+
+def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:
+    wait_us = outcome.retry_after_us
+    never = outcome.over and wait_us is None
+    return never, wait_us or 0, -outcome.remaining, outcome.reset_us
+
+
+def held_back_by(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> tuple[Limit, int | None]:
+    """Why a call is denied: the limit that holds the caller back longest, and for how many µs (None: for ever).
+
+    All enforced limits must have room, and one of the quotas.
+    """
+    over = [(ask, o) for ask, o in zip(asks, outcomes, strict=True) if o.over]
+    waits = [(ask.limit, o.retry_after_us) for ask, o in over if ask.mode is Mode.ENFORCED]
+    quotas = [(ask.limit, o.retry_after_us) for ask, o in over if ask.mode in {Mode.QUOTA, Mode.QUOTA_TOO}]
+    if quotas and not any(ask.mode is Mode.QUOTA and not o.over for ask, o in zip(asks, outcomes, strict=True)):
+        waits.append(min(quotas, key=_wait))
+    return max(waits, key=_wait)
+
+
+def _wait(wait: tuple[Limit, int | None]) -> tuple[bool, int]:
+    return wait[1] is None, wait[1] or 0

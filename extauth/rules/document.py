@@ -4,6 +4,7 @@ It is built from the parser's events, in Python: composing in the C library woul
 every call under way, for as long as a large file takes.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -13,8 +14,46 @@ MAX_NODES = 2_000_000  # after aliases are followed: 100,000 rules take about 70
 MAX_ALIASED_NODES = 10_000  # beyond what a text of that length can hold without aliases
 MAX_DEPTH = 200
 
-_STR = "tag:yaml.org,2002:str"
-_RESOLVERS = yaml.CSafeLoader.yaml_implicit_resolvers
+# What plain scalars mean to gopkg.in/yaml.v2, which reads envoyproxy/ratelimit's files.
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), "null"),
+    **dict.fromkeys(
+        [
+            "y",
+            "Y",
+            "yes",
+            "Yes",
+            "YES",
+            "true",
+            "True",
+            "TRUE",
+            "on",
+            "On",
+            "ON",
+            "n",
+            "N",
+            "no",
+            "No",
+            "NO",
+            "false",
+            "False",
+            "FALSE",
+            "off",
+            "Off",
+            "OFF",
+        ],
+        "bool",
+    ),
+    **dict.fromkeys(
+        [".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF"], "float"
+    ),
+    "<<": "merge",
+}
+TRUE = frozenset(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"])
+_INT = re.compile(r"[-+]?(?:0[bB][01]+|0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NUMERIC = frozenset("0123456789+-.")
+_MAX_DIGITS = 70  # 64 of a binary number, its sign and prefix
 _FIXES = {
     "cannot start any token": "indent with spaces, and quote a value that begins with a sign",
     "tab character": "indent with spaces",
@@ -24,7 +63,6 @@ _FIXES = {
     "unexpected end of stream": "close the quote or bracket",
     "unknown escape character": "write \\\\ for a backslash, or use single quotes",
     "unacceptable character": "remove it, or write it as an escape between double quotes",
-    "single document": "remove the line ---, or split the file",
 }
 _ANY_FIX = "check the indentation, brackets and quotes here and on the lines above"
 
@@ -42,7 +80,10 @@ class Place(NamedTuple):
 
 
 class Scalar(str):
-    """A YAML scalar: its text, its `place`, and the `tag` that YAML resolved it to (`str`, `int`, `bool`, …)."""
+    """A YAML scalar: its text, its `place`, and its `tag`: `str`, `int` (of 64 bits), `float`, `bool`, `null`, `merge`.
+
+    Integers that are too large are floats. A date is a string.
+    """
 
     __slots__ = ("place", "tag")
     place: Place
@@ -80,11 +121,12 @@ class DocumentError(Exception):
 
 
 class Flaw(NamedTuple):
-    """What makes no configuration, but does not keep the rest from being read."""
+    """What does not keep the rest from being read: a mistake, or where it is `harmless`, what looks like one."""
 
     place: Place
     message: str
     fix: str
+    harmless: bool = False
 
 
 @dataclass(slots=True)
@@ -117,7 +159,6 @@ class _Builder:
     root: Any = None
     _open: list[_Open] = field(default_factory=list)
     _anchors: dict[str, _Anchored | None] = field(default_factory=dict)
-    _documents: int = 0
 
     def add(self, event: yaml.Event) -> None:
         place = _place(event.start_mark)
@@ -140,10 +181,6 @@ class _Builder:
             self._put(done.into, done.into.place, done.nodes, done.height)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event.anchor or "", place)
-        elif isinstance(event, yaml.DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                raise _not_yaml("a single document is expected, and here begins another", place)
 
     def _alias(self, anchor: str, place: Place) -> None:
         if anchor not in self._anchors:
@@ -173,20 +210,30 @@ class _Builder:
             parent.key = self._key(into, value, place)
             parent.awaits_key = False
         else:
-            if parent.key is not None:
+            if parent.key is not None and parent.key.tag == "merge":
+                self._merge(into, value, place)
+            elif parent.key is not None:
                 into[parent.key] = value
             parent.awaits_key = True
 
     def _key(self, into: Mapping, value: Any, place: Place) -> Scalar | None:  # noqa: ANN401
         if not isinstance(value, Scalar) or value.tag not in {"str", "merge"}:
             self.flaws.append(Flaw(place, "a key must be a string", "quote it"))
-        elif value in into:
-            self.flaws.append(
-                Flaw(place, f"the key {_shown(value)!r} stands twice in one mapping", "keep one of the two")
-            )
-        else:
-            return value
-        return None
+            return None
+        if value in into:
+            message = f"the key {_shown(value)!r} stands twice in one mapping, and the last one counts"
+            self.flaws.append(Flaw(place, message, "keep one of the two", harmless=True))
+            del into[value]  # with its place
+        return value
+
+    def _merge(self, into: Mapping, value: Any, place: Place) -> None:  # noqa: ANN401
+        """Merge keys (YAML 1.1): of a list the earlier mapping wins; over what stands before the key, all do."""
+        sources = value if isinstance(value, Sequence) else [value]
+        if not all(isinstance(source, Mapping) for source in sources):
+            self.flaws.append(Flaw(place, "<< takes a mapping, or a list of mappings", "name one by an alias"))
+            return
+        for source in reversed(sources):
+            into.update(source)
 
     def _check_depth(self, depth: int, place: Place) -> None:
         if depth > MAX_DEPTH:
@@ -196,22 +243,41 @@ class _Builder:
 def read_document(text: str) -> tuple[Any, list[Flaw]]:
     """The text as Mapping, Sequence, Scalar or None, which stands for nothing and null; raises DocumentError.
 
-    YAML 1.1, one document. Keys that are no strings, or that come again, are left out and are flaws.
+    YAML 1.1, as gopkg.in/yaml.v2 reads it: only the first document counts, and of a key that comes again the last.
+    Both are flaws, as are keys that are no strings, which are left out.
     """
     builder = _Builder(min(MAX_NODES, len(text) + MAX_ALIASED_NODES))
+    ended = False
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if ended and isinstance(event, yaml.DocumentStartEvent):
+                builder.flaws.append(_more(_place(event.start_mark)))
+                break
             builder.add(event)
-    except yaml.MarkedYAMLError as error:
-        place = _place(error.problem_mark or error.context_mark)
-        what = " ".join(filter(None, (error.context, error.problem)))
-        if "cannot start any token" in what:
-            what = what.replace("character that", f"{_character(text, place)!r}, which")
-        raise _not_yaml(what, place) from error
-    except yaml.reader.ReaderError as error:
-        place = place_of_byte(text.encode("utf-8", "surrogatepass"), error.position)
-        raise _not_yaml(f"unacceptable character {_character(text, place)!r}", place) from error
+            ended = ended or isinstance(event, yaml.DocumentEndEvent)
+    except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
+        what, place = _said(error, text)
+        if not ended:
+            raise _not_yaml(what, place) from error
+        builder.flaws.append(_more(place))
     return builder.root, builder.flaws
+
+
+def _said(error: yaml.MarkedYAMLError | yaml.reader.ReaderError, text: str) -> tuple[str, Place]:
+    if isinstance(error, yaml.reader.ReaderError):
+        place = place_of_byte(text.encode("utf-8", "surrogatepass"), error.position)
+        return f"unacceptable character {_character(text, place)!r}", place
+    place = _place(error.problem_mark or error.context_mark)
+    what = " ".join(filter(None, (error.context, error.problem)))
+    if "cannot start any token" in what:
+        what = what.replace("character that", f"{_character(text, place)!r}, which")
+    return what, place
+
+
+def _more(place: Place) -> Flaw:
+    return Flaw(
+        place, "only the file's first document is read", "remove the line ---, or split the file", harmless=True
+    )
 
 
 def place_of_byte(data: bytes, index: int) -> Place:
@@ -233,14 +299,33 @@ def _not_yaml(what: str, place: Place, fix: str = "") -> DocumentError:
 
 def _resolve(event: yaml.ScalarEvent) -> str:
     tag = event.tag
-    if tag is None or tag == "!":
-        plain = event.implicit[0] and tag is None
-        value = event.value
-        for candidate, pattern in _RESOLVERS.get(value[:1], ()) if plain else ():
-            if pattern.match(value):
-                return str(candidate.rpartition(":")[2])
-        return "str"
-    return str(tag.rpartition(":")[2])
+    if tag is None and event.implicit[0]:
+        return _plain_tag(event.value)
+    return "str" if tag is None or tag == "!" else str(tag.rpartition(":")[2])
+
+
+def _plain_tag(text: str) -> str:
+    first = text[:1]
+    if not first or first in "yYnNtTfFoO~<.+-":
+        tag = _WORDS.get(text)
+        if tag is not None:
+            return tag
+    if first in _NUMERIC and len(text) < _MAX_DIGITS:
+        digits = text.replace("_", "") if "_" in text else text
+        if _INT.fullmatch(digits):
+            return "int" if -(2**63) <= to_int(digits) < 2**63 else "float"
+        if _FLOAT.fullmatch(digits):
+            return "float"
+    elif first in _NUMERIC and _FLOAT.fullmatch(text.replace("_", "")):
+        return "float"
+    return "str"
+
+
+def to_int(text: str) -> int:
+    """The number that a scalar tagged `int` stands for: 10, +10, 0x0a, 0b1010, 012, 0o12, 1_0."""
+    digits = text.replace("_", "")
+    octal = re.fullmatch(r"([-+]?)0[oO]?([0-7]+)", digits)
+    return int(octal[1] + octal[2], 8) if octal else int(digits, 0)
 
 
 def _place(mark: _Mark | None) -> Place:

@@ -1,52 +1,168 @@
-"""Finds the rule that a request's descriptor hits."""
+"""Finds the rule that a request's descriptor hits.
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+Level by level, an entry's (key, value) takes the first of: the rule for exactly this value (`value`, `values`,
+`value_sha256`); of the rules with a pattern (a wildcard, `value_regex`, `value_range`), in file order, the first that
+matches; the rule for the bare key. There is no backtracking, as in envoyproxy/ratelimit: where that rule leads nowhere,
+no other is tried.
+"""
 
-from extauth.rules.model import Domain, Rule, RuleSet
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import re2
+
+from extauth.rules.model import Domain, Kind, Rule, RuleSet
+
+Test = Callable[[str, str], bool]
+"""(key, value) of an entry → whether the pattern matches it."""
 
 
-class _Node(NamedTuple):
-    rule: Rule | None
-    exact: Mapping[tuple[str, str], "_Node"]
-    any_value: Mapping[str, "_Node"]
+class Match(NamedTuple):
+    """The rules that the entries hit, one each, the last of which decides.
+
+    `shared` is, for each entry, the wildcard whose values share a counter (`share_threshold`), else None.
+    """
+
+    path: tuple[Rule, ...]
+    shared: tuple[str | None, ...]
+
+    @property
+    def rule(self) -> Rule:
+        """The rule at exactly the depth of the descriptor."""
+        return self.path[-1]
 
 
-def _node(rule: Rule | None, rules: Iterable[Rule]) -> _Node:
-    rules = tuple(rules)
-    return _Node(
-        rule,
-        {(r.key, r.value): _node(r, r.rules) for r in rules if r.value is not None},
-        {r.key: _node(r, r.rules) for r in rules if r.value is None},
-    )
+class _Node:
+    """The rules of one level, and the rule above them."""
+
+    __slots__ = ("bare", "digests", "exact", "key_patterns", "patterns", "rule", "shared")
+
+    def __init__(self, rule: Rule | None, rules: Iterable[Rule]) -> None:
+        self.rule = rule
+        self.shared = wildcard(rule) if rule is not None and rule.share_threshold else None
+        self.exact: dict[tuple[str, str], _Node] = {}
+        self.digests: dict[tuple[str, str], _Node] = {}
+        self.bare: dict[str, _Node] = {}
+        self.patterns: dict[str, list[tuple[Test, _Node]]] = {}
+        self.key_patterns: list[tuple[Test, _Node]] = []  # for keys that `patterns` does not know
+        for inner in rules:
+            self._add(inner, _Node(inner, inner.rules))
+
+    def _add(self, rule: Rule, node: "_Node") -> None:
+        match rule.kind:
+            case Kind.ANY:
+                self.bare[rule.key] = node
+            case Kind.VALUE:
+                self.exact[rule.key, rule.value or ""] = node
+            case Kind.VALUES:
+                self.exact |= {(rule.key, str(value)): node for value in rule.values}
+            case Kind.SHA256:
+                self.digests[rule.key, rule.value or ""] = node
+            case _ if "*" in rule.key:
+                pattern = (_test(rule), node)
+                self.key_patterns.append(pattern)
+                for patterns in self.patterns.values():
+                    patterns.append(pattern)
+            case _:
+                self.patterns.setdefault(rule.key, list(self.key_patterns)).append((_test(rule), node))
+                if rule.kind is Kind.WILDCARD:  # the reference finds the text of a pattern as a value, too
+                    self.exact.setdefault((rule.key, rule.value or ""), node)
+
+    def next(self, entry: tuple[str, str]) -> "_Node | None":
+        """The node that the entry leads to."""
+        node = self.exact.get(entry)
+        if node is None and self.digests:
+            digest = sha256(entry[1].encode("utf-8", "surrogateescape")).hexdigest()
+            node = self.digests.get((entry[0], digest))
+        if node is not None:
+            return node
+        for test, candidate in self.patterns.get(entry[0], self.key_patterns):
+            if test(*entry):
+                return candidate
+        return self.bare.get(entry[0])
 
 
 class Matcher:
     """The compiled form of a RuleSet; a look-up costs one or two dict hits an entry, whatever the number of rules.
 
-    `size` is that number.
+    (And a look at each pattern of the entry's key, where no exact rule is found.) `size` is the number of rules.
     """
 
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
         self.size = len(rules)
-        self._roots = {name: _node(None, domain.rules) for name, domain in rules.domains.items()}
+        self._roots = {name: _Node(None, domain.rules) for name, domain in rules.domains.items()}
 
     def domain(self, name: str) -> Domain | None:
         """The domain's rules, or None where no file speaks of it."""
         return self.rules.domains.get(name)
 
-    def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> Rule | None:
-        """The rule at exactly the depth of `entries`, or None.
-
-        Level by level the exact (key, value) wins over the bare key; there is no backtracking, as in
-        envoyproxy/ratelimit: where the exact rule leads nowhere, the bare one is not tried.
-        """
+    def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> Match | None:
+        """The rule at exactly the depth of `entries`, with how it was reached, or None."""
         node = self._roots.get(domain)
-        if node is None:
-            return None
+        path: list[Rule] = []
+        shared: list[str | None] = []
         for entry in entries:
-            node = node.exact.get(entry) or node.any_value.get(entry[0])
-            if node is None:
+            node = node.next(entry) if node is not None else None
+            if node is None or node.rule is None:
                 return None
-        return node.rule
+            path.append(node.rule)
+            shared.append(node.shared)
+        return Match(tuple(path), tuple(shared)) if path else None
+
+
+class RegexError(ValueError):
+    """What is no RE2 regex; the text says why."""
+
+
+def compile_regex(regex: str) -> Any:  # noqa: ANN401 - re2 has no types
+    """An RE2 regex over UTF-8 bytes: it takes time linear in what it is matched with. Raises RegexError."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(regex.encode(), options)
+    except (re2.error, UnicodeError) as error:
+        reason = error.args[0]
+        raise RegexError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from error
+
+
+def wildcard(rule: Rule) -> str:
+    """The pattern of a wildcard rule: its value, or key and value where the key has a * of its own."""
+    return f"{rule.key}_{rule.value}" if "*" in rule.key and rule.value else rule.value or rule.key
+
+
+def _test(rule: Rule) -> Test:
+    match rule.kind:
+        case Kind.REGEX:
+            regex = compile_regex(rule.value or "")
+            return lambda _key, value: regex.fullmatch(value.encode("utf-8", "surrogateescape")) is not None
+        case Kind.RANGE:
+            start, end = (int(value) for value in rule.values)
+            return lambda _key, value: (number := _number(value)) is not None and start <= number < end
+    parts = wildcard(rule).split("*")
+    if "*" in rule.key:  # as in the reference, which looks at `key_value`
+        return lambda key, value: _glob(parts, f"{key}_{value}")
+    return lambda _key, value: _glob(parts, value)
+
+
+def _glob(parts: list[str], text: str) -> bool:
+    """Whether the parts stand in the text in order, the first at its beginning and the last at its end."""
+    first, *middle, last = parts
+    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in middle:
+        at = text.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
+
+
+def _number(text: str) -> int | None:
+    """As Envoy reads one for a range match: an optional sign and digits, in 64 bits."""
+    digits = text[1:] if text[:1] in {"-", "+"} else text
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 19:
+        return None
+    return int(text)

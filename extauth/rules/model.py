@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from extauth.errors import Problem
+
+MAX_EXACT = 10_000  # requests of a sliding window that are remembered one by one
 
 
 class Unit(Enum):
@@ -36,12 +38,25 @@ class Algorithm(StrEnum):
     """How a limit counts."""
 
     FIXED_WINDOW = "fixed_window"
+    SLIDING_WINDOW = "sliding_window"
     GCRA = "gcra"
 
     @property
     def counts_denied(self) -> bool:
         """The default of `count_denied`: fixed windows count denied hits, as envoyproxy/ratelimit does."""
         return self is Algorithm.FIXED_WINDOW
+
+
+class Kind(StrEnum):
+    """How a rule tells whether an entry's value is its own."""
+
+    ANY = "any"
+    VALUE = "value"
+    VALUES = "values"
+    SHA256 = "value_sha256"
+    WILDCARD = "wildcard"
+    REGEX = "value_regex"
+    RANGE = "value_range"
 
 
 class EmissionInterval(NamedTuple):
@@ -53,11 +68,13 @@ class EmissionInterval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many requests a unit of time.
+    """So many requests in `unit_multiplier` units of time.
 
-    `requests_per_unit` is 0 to 2**32 - 1; 0 denies everything. `count_denied` says whether hits count even when the
+    `requests_per_unit` is 0 to 2**32 - 1; 0 denies everything. `burst` (gcra) is how many requests are admitted at one
+    instant after a rest; None: as many as `requests_per_unit`. `count_denied` says whether hits count even when the
     request is denied. `name` is what another limit's `replaces` may speak of; `replaces` drops limits by that name
-    from a request in which this one applies. What is worked out from these is worked out once, here.
+    from a request in which this one applies. An `unlimited` limit counts nothing, and may replace others.
+    What is worked out from these is worked out once, here.
     """
 
     requests_per_unit: int
@@ -66,30 +83,63 @@ class Limit:
     count_denied: bool = True
     name: str = ""
     replaces: tuple[str, ...] = ()
+    unit_multiplier: int = 1
+    burst: int | None = None
+    unlimited: bool = False
     period_us: int = field(init=False, repr=False, compare=False)
+    capacity: int = field(init=False, repr=False, compare=False)
     emission_interval: EmissionInterval = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        period_us = self.unit.seconds * 1_000_000
+        period_us = self.unit.seconds * self.unit_multiplier * 1_000_000
+        requests = self.requests_per_unit
+        gcra = self.algorithm is Algorithm.GCRA
+        capacity = requests if self.burst is None or not requests or not gcra else self.burst
         # A limit that admits nothing has no emission interval; its whole period serves as well as any.
-        divisor = gcd(period_us, self.requests_per_unit) if self.requests_per_unit else 1
-        interval = EmissionInterval(period_us // divisor, self.requests_per_unit // divisor or 1)
-        values = (self.requests_per_unit, self.unit.number, self.algorithm, self.count_denied, self.name, self.replaces)
+        divisor = gcd(period_us, requests) if requests else 1
+        interval = EmissionInterval(period_us // divisor, requests // divisor or 1)
+        values = (
+            requests,
+            period_us,
+            self.algorithm,
+            self.count_denied,
+            self.name,
+            self.replaces,
+            self.burst,
+            self.unlimited,
+        )
         object.__setattr__(self, "period_us", period_us)
+        object.__setattr__(self, "capacity", capacity)
         object.__setattr__(self, "emission_interval", interval)
         object.__setattr__(self, "_hash", hash(values))
 
     def __hash__(self) -> int:
         return self._hash
 
-    @property
-    def burst(self) -> int:
-        """The requests that a gcra limit admits at one instant after a rest."""
-        return self.requests_per_unit
-
     def __str__(self) -> str:
-        return f"{self.requests_per_unit} per {self.unit}"
+        if self.unlimited:
+            return "unlimited"
+        return f"{self.requests_per_unit} per {self.period}"
+
+    @property
+    def quantum_us(self) -> int:
+        """A sliding window's unit of time: exact up to 10,000 requests, a thousandth of the window above.
+
+        Hits are held until the end of the unit that they fall into, so that no window ever holds too many: for up to a
+        thousandth of the window too long.
+        """
+        return 1 if self.requests_per_unit <= MAX_EXACT else max(self.period_us // 1000, 1)
+
+    @property
+    def period(self) -> str:
+        """`minute`, `15 minutes`."""
+        return str(self.unit) if self.unit_multiplier == 1 else f"{self.unit_multiplier} {self.unit}s"
+
+
+def mask(value: str) -> str:
+    """Enough of a value to tell it from its neighbours: two characters of a long one, nothing of a short one."""
+    return f"{value[:2]}***" if len(value) >= 8 else "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,38 +152,61 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One descriptor of the config: it matches the entry (`key`, `value`), or any value of `key` where value is None.
+    """One descriptor of the config: it matches an entry by its `key`, and by its value as `kind` says.
 
-    `limit` applies to a request's descriptor that ends here; `rules` match the entry after this one. `tier` is the
-    name of the tier that the limit came from. `line` is where the rule stands in `file`, from 1.
+    `value` is the value, pattern, regex or hex digest to match, None for any; `values` are those of a list, or the
+    first and the end (excluded) of a range. `limits`, which must all admit, apply to a request's descriptor that ends
+    here; `rules` match the entry after this one. `tier` is the name of the tier that the limit came from. `line` and
+    `column` are where the rule stands in `file`, from 1. The rest is as in envoyproxy/ratelimit; `metadata` is JSON's
+    data.
     """
 
     key: str
     value: str | None = None
-    limit: Limit | None = None
+    limits: tuple[Limit, ...] = ()
     tier: str | None = None
     rules: tuple["Rule", ...] = ()
     file: str = ""
     line: int = 0
+    column: int = 0
+    kind: Kind = Kind.ANY
+    values: tuple[str, ...] | tuple[int, int] = ()
+    shadow_mode: bool = False
+    quota_mode: bool = False
+    share_threshold: bool = False
+    detailed_metric: bool = False
+    value_to_metric: bool = False
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The rules for one domain of requests; `labels` are entry keys that label the metrics and limit nothing."""
+    """The rules for one domain of requests, from `files`.
+
+    `labels` are entry keys that label the metrics and limit nothing. `algorithm` and `count_denied` hold for limits
+    that a request brings with it.
+    """
 
     name: str
     rules: tuple[Rule, ...] = ()
     tiers: tuple[Tier, ...] = ()
     labels: tuple[str, ...] = ()
-    file: str = ""
+    files: tuple[str, ...] = ()
+    algorithm: Algorithm = Algorithm.FIXED_WINDOW
+    count_denied: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All domains of a config, by name; `warnings` are what in its files looks like a mistake."""
+    """All domains of a config, by name; `warnings` are what in its files looks like a mistake.
+
+    `problems` are why the rules of the domains `kept` are those of an earlier reading.
+    """
 
     domains: Mapping[str, Domain] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    kept: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Rule]:
         """Every rule of every domain, outer before inner."""

@@ -8,7 +8,7 @@ import watchfiles
 
 from extauth.errors import ConfigError, Problem
 from extauth.rules.document import place_of_byte
-from extauth.rules.load import MAX_FILE_BYTES, load_rules
+from extauth.rules.load import MAX_FILE_BYTES, load_what_loads
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 
@@ -18,8 +18,19 @@ SETTLE_S = 0.05  # files that changed this recently may be half written
 Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
-def read_rules(path: Path) -> RuleSet:
+def read_rules(path: Path, *, merge: bool = False) -> RuleSet:
     """Read a file, or all `*.yaml` and `*.yml` files of a folder but hidden ones; raises ConfigError."""
+    rules = read_what_loads(path, RuleSet(), merge=merge)
+    if rules.problems:
+        raise ConfigError(rules.problems)
+    return rules
+
+
+def read_what_loads(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet:
+    """As `read_rules`, but each domain by itself: one with a problem keeps the rules that `old` has for it.
+
+    Raises ConfigError where there are no files at all.
+    """
     problems: list[Problem] = []
     texts: dict[str, str] = {}
     try:
@@ -41,19 +52,20 @@ def read_rules(path: Path) -> RuleSet:
             problems.append(Problem(str(file), *place, f"not UTF-8: {error.reason}", "save the file as UTF-8"))
         except OSError as error:
             problems.append(Problem(str(file), 0, 0, f"cannot be read: {error.strerror}"))
-    try:
-        rules = load_rules(texts)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from error
-    if problems:
-        raise ConfigError(problems)
-    return rules
+    return load_what_loads(texts, old, problems, merge=merge)
 
 
 async def watch_rules(
-    path: Path, failed: Callable[[ConfigError], None], seen: Signature | None = None
+    path: Path,
+    current: Callable[[], RuleSet],
+    failed: Callable[[ConfigError], None],
+    seen: Signature | None = None,
+    *,
+    merge: bool = False,
 ) -> AsyncIterator[Matcher]:
-    """Yield the new rules each time the files at `path` change for the better; tell `failed` each time for the worse.
+    """Yield the new rules each time the files at `path` change; tell `failed` where there are none left.
+
+    A domain that has problems keeps what it has in the `current` rules.
 
     Sees edits in place, renames over a file, and symlinks that are pointed elsewhere (as Kubernetes updates a
     ConfigMap): the system's change events only make it quicker, every POLL_MS it looks for itself. `seen` is the
@@ -66,7 +78,7 @@ async def watch_rules(
             continue
         seen = now
         try:
-            matcher = await asyncio.to_thread(lambda: Matcher(read_rules(path)))
+            matcher = await asyncio.to_thread(lambda: Matcher(read_what_loads(path, current(), merge=merge)))
         except ConfigError as error:
             failed(error)
         else:

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import accumulate
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,12 +20,16 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from extauth.errors import StoreError
+from extauth.limiter.algorithms import room
+from extauth.limiter.counters import Mode, Taken
 from extauth.limiter.limiter import Decided, OnStoreFailure
-from extauth.limiter.verdict import Labels
+from extauth.limiter.plan import Shape
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
 MAX_TIERS = 100
+MAX_RULES = 1000
+MAX_SHAPES = 20_000
 OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -33,7 +38,8 @@ _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 class Metrics:
     """The metrics of one process, in a registry of their own.
 
-    Label values are bounded: of paths and of tiers the first hundred seen get a name, the rest are `other`.
+    Label values are bounded: of paths and of tiers the first hundred seen get a name, of rules the first thousand; the
+    rest are `other`.
     """
 
     def __init__(self, on_store_failure: OnStoreFailure, guards: Sequence[str] = ()) -> None:
@@ -42,11 +48,21 @@ class Metrics:
         self._on_store_failure = on_store_failure
         self._paths: set[str] = set()
         self._tiers: set[str] = set()
+        self._rule_names: set[str] = set()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "http_requests", "Requests decided.", ("status", "path", "tier"), registry=self.registry
         )
-        self._by_labels: dict[Labels, tuple[Counter, Counter]] = {}
+        self._rule_calls = Counter(
+            "extauth_rule_calls", "Calls that a rule's limits were asked about.", ("rule",), registry=self.registry
+        )
+        self._rule_over = Counter(
+            "extauth_rule_over_limit",
+            "Calls that a rule's limits had no room for, denied or not.",
+            ("rule",),
+            registry=self.registry,
+        )
+        self._by_shape: dict[Shape, _Series] = {}
         self._duration = _Histogram(
             "extauth_decision_duration_seconds",
             "Time from a call's arrival to its answer.",
@@ -89,22 +105,28 @@ class Metrics:
 
     def batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
         """Count a batch."""
-        tallies: dict[Labels, list[int]] = {}
+        tallies: dict[Shape, list[int]] = {}
         for plan, calls, taken in decided.settled:
+            shape = plan.shape
             if taken is not None:
                 allowed = taken.admitted
             elif self._on_store_failure is OnStoreFailure.ERROR:
                 continue
             else:
                 allowed = calls if self._on_store_failure is OnStoreFailure.ALLOW else 0
-            tally = tallies.get(plan.shape.labels)
+            tally = tallies.get(shape)
             if tally is None:
-                tally = tallies[plan.shape.labels] = [0, 0]
+                tally = tallies[shape] = [0, 0]
             tally[0] += allowed
             tally[1] += calls - allowed
-        for labels, tally in tallies.items():
-            for counter, number in zip(self._counters(labels), tally, strict=True):
-                counter.inc(number)
+            if taken is not None and (allowed < calls or self._series(shape).soft):
+                self._count_over(shape, calls, taken)
+        for shape, (allowed, denied) in tallies.items():
+            series = self._series(shape)
+            series.allowed.inc(allowed)
+            series.denied.inc(denied)
+            for asked, _ in series.rules:
+                asked.inc(allowed + denied)
         for duration_s, calls in durations_s:
             self._duration.observe(duration_s, calls)
         if decided.store_error is not None:
@@ -136,16 +158,42 @@ class Metrics:
         """The text that Prometheus scrapes, of type CONTENT_TYPE."""
         return generate_latest(self.registry)
 
-    def _counters(self, labels: Labels) -> tuple[Counter, Counter]:
-        """The counters of allowed and of denied requests."""
-        counters = self._by_labels.get(labels)
-        if counters is None:
-            path, tier = _first(self._paths, labels.path, MAX_PATHS), _first(self._tiers, labels.tier, MAX_TIERS)
+    def _count_over(self, shape: Shape, calls: int, taken: Taken) -> None:
+        """Count, for each rule, the calls that its limits had no room for."""
+        most: dict[int, int] = {}
+        for i, (ask, level) in enumerate(zip(shape.asks, taken.levels, strict=True)):
+            fitting = room(ask, level)
+            if fitting < calls and (fitting <= taken.admitted or ask.limit.count_denied):
+                rule = self._series(shape).rule_of[i]
+                most[rule] = max(most.get(rule, 0), calls - fitting)
+        for rule, number in most.items():
+            self._series(shape).rules[rule][1].inc(number)
+
+    def _series(self, shape: Shape) -> "_Series":
+        series = self._by_shape.get(shape)
+        if series is None:
+            path = _first(self._paths, shape.labels.path, MAX_PATHS)
+            tier = _first(self._tiers, shape.labels.tier, MAX_TIERS)
             allowed, denied = (self._requests.labels(status, path, tier) for status in ("allowed", "denied"))
-            counters = (allowed, denied)
-            if OTHER not in (path, tier):
-                self._by_labels[labels] = counters
-        return counters
+            names = list(dict.fromkeys(shape.rules))
+            called = [_first(self._rule_names, name, MAX_RULES) for name in names]
+            rules = [(self._rule_calls.labels(name), self._rule_over.labels(name)) for name in called]
+            soft = any(ask.mode is not Mode.ENFORCED for ask in shape.asks)
+            series = _Series(allowed, denied, rules, [names.index(name) for name in shape.rules], soft)
+            if len(self._by_shape) >= MAX_SHAPES:  # those of rules that are no more in force
+                self._by_shape.clear()
+            self._by_shape[shape] = series
+        return series
+
+
+class _Series(NamedTuple):
+    """What the calls of a shape count in: by outcome, and (asked, over limit) by rule; the rule of each ask."""
+
+    allowed: Counter
+    denied: Counter
+    rules: list[tuple[Counter, Counter]]
+    rule_of: list[int]
+    soft: bool  # an admitted call may be over a limit
 
 
 class _Histogram(Collector):

@@ -13,6 +13,7 @@ from typing import Protocol
 from extauth.limiter.limiter import Decided, Limiter
 from extauth.limiter.plan import Plan
 from extauth.transport.answers import Answers
+from extauth.transport.rls import ResponseHeaders
 
 Observe = Callable[[Decided, Sequence[tuple[float, int]]], None]
 """(what was decided, (seconds from arrival to answer, calls that took so long)…): the one fact a batch."""
@@ -68,9 +69,10 @@ class Batcher:
         max_batch: int = 1000,
         max_in_flight: int = 2,
         max_waiting: int = 20_000,
+        headers: ResponseHeaders | None = None,
     ) -> None:
         self._limiter = limiter
-        self._answers = Answers(limiter)
+        self._answers = Answers(limiter, headers)
         self._observe = observe
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight

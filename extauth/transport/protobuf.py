@@ -1,9 +1,12 @@
 """The protobuf wire format, as far as the messages here need it (protobuf.dev/programming-guides/encoding)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from struct import Struct
+from typing import Any
 
 from extauth.errors import InvalidRequestError
 
+_DOUBLE = Struct("<d")
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
@@ -81,6 +84,33 @@ def number_field(field: int, number: int) -> bytes:
 def bytes_field(field: int, value: bytes) -> bytes:
     """A string, bytes or message field, also where it is empty."""
     return varint(field << 3 | LENGTH) + varint(len(value)) + value
+
+
+def struct(data: Mapping[str, Any]) -> bytes:
+    """A google.protobuf.Struct of JSON's data."""
+    return b"".join(
+        bytes_field(1, bytes_field(1, _utf8(key)) + bytes_field(2, _value(value))) for key, value in data.items()
+    )
+
+
+def _value(value: Any) -> bytes:  # noqa: ANN401 - any JSON
+    """A google.protobuf.Value; one of its fields is always there."""
+    match value:
+        case None:
+            return b"\x08\x00"
+        case bool():
+            return b"\x20" + varint(value)
+        case int() | float():
+            return b"\x11" + _DOUBLE.pack(value)
+        case str():
+            return bytes_field(3, _utf8(value))
+        case Mapping():
+            return bytes_field(5, struct(value))
+    return bytes_field(6, b"".join(bytes_field(1, _value(item)) for item in value))
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def text_field(field: int, value: str) -> bytes:

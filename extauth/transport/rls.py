@@ -6,18 +6,20 @@ through, that caller would have no limit. Writing, because a general library cos
 """
 
 import json
+from typing import NamedTuple
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.request import Descriptor, Entry, Request
+from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
-from extauth.rules.model import Limit
-from extauth.transport.protobuf import as_bytes, as_text, bytes_field, fields, number_field, text_field
+from extauth.rules.model import Limit, Unit
+from extauth.transport.protobuf import as_bytes, as_text, bytes_field, fields, number_field, struct, text_field
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 TIER_HEADER = "x-ratelimit-tier"
 MAX_DESCRIPTORS = 100
 MAX_ENTRIES = 100
 
+_UNITS = {unit.number: unit for unit in Unit}
 _DOMAIN, _DESCRIPTORS = b"\x0a\x12"  # tags: RateLimitRequest's fields 1 and 2
 
 
@@ -57,34 +59,94 @@ def split_request(message: bytes) -> Request:
 def decode_descriptor(message: bytes) -> Descriptor:
     """Read a `RateLimitDescriptor`; raises InvalidRequestError."""
     entries = []
+    limit, hits, negative = None, None, False
     for number, value in fields(message):
         if number == 1:
             entry = {1: "", 2: ""}
             entry.update((n, as_text(v)) for n, v in fields(as_bytes(value)) if n in entry)
             entries.append(Entry(entry[1], entry[2]))
+        elif number == 2:  # of a message that comes twice the parts are merged: as if they were one
+            limit = (limit or b"") + as_bytes(value)
+        elif number == 3:
+            hits = (hits or b"") + as_bytes(value)
+        elif number == 4:
+            negative = _number(value) != 0
     if len(entries) > MAX_ENTRIES:
         raise InvalidRequestError(f"{len(entries)} entries in a descriptor; at most {MAX_ENTRIES} are allowed")
-    return tuple(entries)
+    return Descriptor(
+        tuple(entries),
+        None if limit is None else _override(limit),
+        None if hits is None else _numbers(hits, 1)[0],
+        negative,
+    )
 
 
-def encode_response(verdict: Verdict) -> bytes:
+def _override(message: bytes) -> Override:
+    """Read a `RateLimitOverride`."""
+    requests, number = _numbers(message, 1, 2)
+    unit = _UNITS.get(number)
+    if unit is None:
+        known = ", ".join(f"{number} ({unit})" for number, unit in sorted(_UNITS.items()))
+        raise InvalidRequestError(f"unknown unit {number} in a descriptor's limit; the units are {known}")
+    return Override(requests & 0xFFFFFFFF, unit)
+
+
+def _numbers(message: bytes, *wanted: int) -> list[int]:
+    found = {number: _number(value) for number, value in fields(message) if number in wanted}
+    return [found.get(number, 0) for number in wanted]
+
+
+def _number(value: int | bytes) -> int:
+    if isinstance(value, int):
+        return value
+    raise InvalidRequestError("malformed message: bytes where a number belongs")
+
+
+class ResponseHeaders(NamedTuple):
+    """The names of headers in which the client is told of the tightest limit, as envoyproxy/ratelimit's."""
+
+    limit: str = "RateLimit-Limit"
+    remaining: str = "RateLimit-Remaining"
+    reset: str = "RateLimit-Reset"
+
+
+def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) -> bytes:
     """Write a `RateLimitResponse`.
 
     Durations are whole seconds, rounded up: Envoy truncates, and no client must be told to come too early. On
     OVER_LIMIT, Envoy sends `raw_body` and the headers to the client; on OK, the tier's header goes upstream.
     """
-    head = number_field(1, verdict.code) + b"".join(map(encode_status, verdict.statuses))
+    message = number_field(1, verdict.code) + b"".join(map(encode_status, verdict.statuses))
     if verdict.code is Code.OK:
-        return head + admission_tail(verdict.tier)
-    retry_after_s = None if verdict.retry_after_us is None else whole_seconds(verdict.retry_after_us)
-    return head + denial_tail(verdict.tier, verdict.exceeded, retry_after_s)
+        message += admission_tail(verdict.tier)
+    else:
+        retry_after_s = None if verdict.retry_after_us is None else whole_seconds(verdict.retry_after_us)
+        message += denial_tail(verdict.tier, verdict.exceeded, retry_after_s)
+    if headers is not None:
+        message += _limit_headers(headers, verdict.statuses)
+    if verdict.metadata is not None:
+        message += bytes_field(6, struct(verdict.metadata))
+    return message
+
+
+def _limit_headers(headers: ResponseHeaders, statuses: tuple[DescriptorStatus, ...]) -> bytes:
+    """Of the limit that is over, else of the one with the least left."""
+    told = min(
+        (status for status in statuses if status.limit is not None),
+        key=lambda status: (status.code is not Code.OVER_LIMIT, status.remaining),
+        default=None,
+    )
+    if told is None or told.limit is None:
+        return b""
+    numbers = (told.limit.requests_per_unit, told.remaining, whole_seconds(told.reset_us))
+    return b"".join(_header(3, name, str(number)) for name, number in zip(headers, numbers, strict=True))
 
 
 def encode_status(status: DescriptorStatus) -> bytes:
     """One of the response's `statuses`."""
     head = number_field(1, status.code)
     if status.limit is None:
-        return bytes_field(2, head)
+        return bytes_field(2, head + number_field(3, status.remaining))
     duration = number_field(1, whole_seconds(status.reset_us))
     rest = number_field(3, status.remaining) + bytes_field(4, duration)
     return bytes_field(2, head + encode_limit(status.limit) + rest)
@@ -92,7 +154,9 @@ def encode_status(status: DescriptorStatus) -> bytes:
 
 def encode_limit(limit: Limit) -> bytes:
     """A status's `current_limit`."""
-    message = number_field(1, limit.requests_per_unit) + number_field(2, limit.unit.number)
+    # Envoy derives the window from the unit: better none than a wrong one.
+    unit = limit.unit.number if limit.unit_multiplier == 1 else 0
+    message = number_field(1, limit.requests_per_unit) + number_field(2, unit)
     return bytes_field(2, message + text_field(3, limit.name))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from extauth.errors import ConfigError
-from extauth.rules.matcher import Matcher
+from extauth.rules.model import RuleSet
 from extauth.rules.reload import read_rules, signature, watch_rules
 
 OLD = "domain: old"
@@ -19,17 +19,22 @@ class Watched:
     """Collects what a watch tells."""
 
     def __init__(self, path: Path) -> None:
-        self.rules: asyncio.Queue[Matcher] = asyncio.Queue()
+        self.rules: asyncio.Queue[RuleSet] = asyncio.Queue()
         self.errors: asyncio.Queue[ConfigError] = asyncio.Queue()
+        self.current = RuleSet()
         self._task = asyncio.create_task(self._run(path))
 
     async def _run(self, path: Path) -> None:
-        async for rules in watch_rules(path, self.errors.put_nowait):
-            self.rules.put_nowait(rules)
+        async for matcher in watch_rules(path, lambda: self.current, self.errors.put_nowait):
+            self.current = matcher.rules
+            self.rules.put_nowait(matcher.rules)
+
+    async def next(self) -> RuleSet:
+        """The next rules; they are live within a second."""
+        return await asyncio.wait_for(self.rules.get(), 5)
 
     async def domains(self) -> list[str]:
-        """The next rules' domains; they are live within a second."""
-        return list((await asyncio.wait_for(self.rules.get(), 5)).rules.domains)
+        return list((await self.next()).domains)
 
     async def error(self) -> str:
         return str(await asyncio.wait_for(self.errors.get(), 5))
@@ -84,7 +89,9 @@ async def test_an_edit_is_seen(tmp_path: Path, watch: Callable[[Path], Watched],
     write(tmp_path, NEW)
     assert await watched.domains() == ["new"]
     write(tmp_path, BROKEN)
-    assert "f.yaml:2:1: not YAML" in await watched.error()
+    rules = await watched.next()
+    assert "f.yaml:2:1: not YAML" in str(rules.problems[0])
+    assert (list(rules.domains), rules.kept) == (["new"], {"new"})
     write(tmp_path, OLD)
     assert await watched.domains() == ["old"]
     assert watched.errors.empty()
@@ -95,7 +102,7 @@ async def test_an_edit_between_the_first_reading_and_the_watch_is_seen(tmp_path:
     before = signature(tmp_path)
     in_place(tmp_path, NEW)
     async with asyncio.timeout(5):
-        async for matcher in watch_rules(tmp_path, lambda _error: None, before):
+        async for matcher in watch_rules(tmp_path, RuleSet, lambda _error: None, before):
             assert list(matcher.rules.domains) == ["new"]
             break
 

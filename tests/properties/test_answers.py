@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.counters import Ask, Level, Taken
+from extauth.limiter.algorithms import room
+from extauth.limiter.counters import Ask, Level, Mode, Taken
 from extauth.limiter.limiter import Limiter, OnStoreFailure, Settled
-from extauth.limiter.plan import Plan, Shape
+from extauth.limiter.plan import UNLIMITED_AT, Plan, Shape
 from extauth.limiter.verdict import Code, DescriptorStatus, Labels, Verdict
 from extauth.rules.model import Algorithm, Limit, Unit
 from extauth.transport.answers import Answers
@@ -24,7 +25,8 @@ limits = st.builds(
     st.booleans(),
     st.sampled_from(["", "é", "gold"]),
 )
-costs = st.sampled_from([1, 2, 11, 2**32 - 1])
+costs = st.sampled_from([1, 2, 11, 2**32 - 1, 0, -1])
+modes = st.sampled_from([Mode.ENFORCED, Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.FREE])
 wholes = st.integers(0, 12) | st.integers(0, 100_000_000) | st.integers(0, 2**40)
 
 
@@ -35,13 +37,17 @@ def settled(draw: st.DrawFn) -> Settled:
     calls = draw(st.integers(1, 5))
     for _ in range(draw(st.integers(0, 3))):
         limit = draw(limits)
-        asks.append(Ask(limit, draw(costs)))
+        asks.append(Ask(limit, draw(costs), draw(modes)))
         ticks = limit.emission_interval[1] if limit.algorithm is Algorithm.GCRA else 60_000_000
         levels.append(Level(draw(wholes), draw(st.integers(0, ticks - 1))))
     own = list(range(len(asks)))
     more = draw(st.lists(st.sampled_from([None, *own]), max_size=3))
-    counter_of = tuple(draw(st.permutations([*own, *more])))
-    shape = Shape(tuple(asks), counter_of, draw(st.sampled_from([None, "free", "é"])), Labels())
+    counters_of: list[tuple[int, ...]] = [() if i is None else (i,) for i in draw(st.permutations([*own, *more]))]
+    if len(own) > 1 and draw(st.booleans()):
+        counters_of.append(tuple(own))
+    if draw(st.booleans()):
+        counters_of.append(UNLIMITED_AT)
+    shape = Shape(tuple(asks), tuple(counters_of), draw(st.sampled_from([None, "free", "é"])), Labels())
     plan = Plan(tuple(b"%d" % i for i in own), shape)
     if not asks:
         return Settled(plan, calls, Taken(calls, ()))
@@ -51,17 +57,10 @@ def settled(draw: st.DrawFn) -> Settled:
 
 
 def _admitted(asks: list[Ask], levels: list[Level], calls: int) -> int:
-    """How many of the calls fit."""
-    for call in range(calls):
-        for (limit, cost), level in zip(asks, levels, strict=True):
-            if limit.algorithm is Algorithm.GCRA:
-                interval, ticks = limit.emission_interval
-                over = level.whole * ticks + level.rest + (call + 1) * cost * interval > limit.burst * interval
-            else:
-                over = level.whole + (call + 1) * cost > limit.requests_per_unit
-            if over:
-                return call
-    return calls
+    """How many of the calls are admitted."""
+    fits = [(ask.mode, room(ask, level)) for ask, level in zip(asks, levels, strict=True)]
+    quotas = [fit for mode, fit in fits if mode is Mode.QUOTA]
+    return min([calls, *(fit for mode, fit in fits if mode is Mode.ENFORCED), *([max(quotas)] if quotas else [])])
 
 
 @settings(max_examples=400, deadline=None)

@@ -6,6 +6,7 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
     RateLimitDescriptorRateLimitOverride,
 )
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
+from envoy_data_plane.envoy.type.v3 import RateLimitUnit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,18 @@ from extauth.transport.rls import decode_descriptor, split_request
 
 text = st.text(max_size=20)
 entries = st.lists(st.builds(RateLimitDescriptorEntry, key=text, value=text), max_size=4)
-overrides = st.none() | st.builds(RateLimitDescriptorRateLimitOverride, requests_per_unit=st.integers(0, 2**32 - 1))
-descriptors = st.builds(RateLimitDescriptor, entries=entries, limit=overrides, is_negative_hits=st.booleans())
+overrides = st.none() | st.builds(
+    RateLimitDescriptorRateLimitOverride,
+    requests_per_unit=st.integers(0, 2**32 - 1),
+    unit=st.sampled_from(list(RateLimitUnit)[1:]),
+)
+descriptors = st.builds(
+    RateLimitDescriptor,
+    entries=entries,
+    limit=overrides,
+    hits_addend=st.none() | st.integers(0, 2**64 - 1),
+    is_negative_hits=st.booleans(),
+)
 requests = st.builds(
     RateLimitRequest,
     domain=text,
@@ -31,9 +42,13 @@ requests = st.builds(
 def test_it_reads_what_envoy_data_plane_writes(request: RateLimitRequest) -> None:
     split = split_request(bytes(request))
     assert (split.domain, split.hits_addend) == (request.domain, request.hits_addend or 1)
-    assert [decode_descriptor(descriptor) for descriptor in split.descriptors] == [
-        tuple(Entry(e.key, e.value) for e in d.entries) for d in request.descriptors
-    ]
+    for encoded, told in zip(split.descriptors, request.descriptors, strict=True):
+        descriptor = decode_descriptor(encoded)
+        assert descriptor.entries == tuple(Entry(e.key, e.value) for e in told.entries)
+        assert descriptor.is_negative_hits == told.is_negative_hits
+        assert descriptor.hits_addend == told.hits_addend
+        limit = told.limit and (told.limit.requests_per_unit, int(told.limit.unit))
+        assert (descriptor.limit and (descriptor.limit.requests_per_unit, descriptor.limit.unit.number)) == limit
 
 
 @settings(max_examples=1000, deadline=None)
@@ -46,7 +61,7 @@ def test_any_bytes_are_a_request_or_an_invalid_one(message: bytes) -> None:
         return
     assert 1 <= request.hits_addend < 2**32
     for descriptor in descriptors:
-        KeyNamer("x")(request.domain, descriptor)
+        KeyNamer("x")(request.domain, descriptor.entries)
 
 
 def _mutated(message: bytes) -> st.SearchStrategy[bytes]:

@@ -13,7 +13,7 @@ from extauth.rules.model import Limit, Unit
 from extauth.transport.batching import Batcher, Calls
 
 LIMIT = Limit(1000, Unit.HOUR)
-PLAN = Plan((b"c",), Shape((Ask(LIMIT, 1),), (0,), None, Labels()))
+PLAN = Plan((b"c",), Shape((Ask(LIMIT, 1),), ((0,),), None, Labels(), ("r",)))
 
 
 class Gate:

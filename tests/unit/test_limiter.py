@@ -47,7 +47,7 @@ def split(message: bytes) -> Request:
 
 
 def decode(descriptor: bytes) -> Descriptor:
-    return (Entry(*descriptor.decode("utf-8", "surrogateescape").split("=")),)
+    return Descriptor((Entry(*descriptor.decode("utf-8", "surrogateescape").split("=")),))
 
 
 class Service:
@@ -94,7 +94,8 @@ async def test_tiers(service: Service) -> None:
 
 async def test_statuses_stand_in_the_descriptors_order(service: Service) -> None:
     verdict = await service.one("address=a", "api_key=free", "path=/", "global=1", "unheard=of")
-    free, hourly = (service.planner.matcher.match("api", [e]).limit for e in (("api_key", "free"), ("global", "1")))  # type: ignore[union-attr]
+    match = service.planner.matcher.match
+    free, hourly = (match("api", [e]).rule.limits[0] for e in (("api_key", "free"), ("global", "1")))  # type: ignore[union-attr]
     assert verdict.statuses == (
         DescriptorStatus(Code.OK),  # replaced
         DescriptorStatus(Code.OK, free, 9, 6 * SECOND),

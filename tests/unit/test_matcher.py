@@ -43,8 +43,8 @@ descriptors:
     ],
 )
 def test_match(entries: list[tuple[str, str]], line: int | None) -> None:
-    rule = MATCHER.match("d", entries)
-    assert (rule and rule.line) == line
+    match = MATCHER.match("d", entries)
+    assert (match and match.rule.line) == line
 
 
 def test_another_domain_matches_nothing() -> None:

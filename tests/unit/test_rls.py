@@ -6,16 +6,16 @@ import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse, RateLimitResponseRateLimitUnit
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.request import Descriptor, Entry
+from extauth.limiter.request import Descriptor, Entry, Override
 from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
 from extauth.rules.model import Limit, Unit
 from extauth.transport.rls import decode_descriptor, encode_response, split_request
 
 
-def decode(message: bytes) -> tuple[str, tuple[Descriptor, ...], int]:
-    """A whole request."""
+def decode(message: bytes) -> tuple[str, tuple[tuple[Entry, ...], ...], int]:
+    """A whole request, as far as entries."""
     request = split_request(message)
-    return request.domain, tuple(map(decode_descriptor, request.descriptors)), request.hits_addend
+    return request.domain, tuple(decode_descriptor(d).entries for d in request.descriptors), request.hits_addend
 
 
 def field(number: int, payload: bytes) -> bytes:
@@ -41,7 +41,7 @@ REQUEST = ("d", ((Entry("k", "v"),),), 1)
         (field(2, field(1, b"")), ("", ((Entry("", ""),),), 1)),
         (field(2, field(1, field(2, b"a\xff"))), ("", ((Entry("", "a\udcff"),),), 1)),
         (
-            field(2, field(1, ENTRY) + field(1, field(3, b"x") + b"\x20\x01") + field(2, b"") + b"\x20\x01"),
+            field(2, field(1, ENTRY) + field(1, field(3, b"x") + b"\x20\x01") + b"\x20\x01"),
             ("", ((Entry("k", "v"), Entry("", "")),), 1),
         ),
         (b"\x21........" + b"\x25...." + field(9, b"x") + field(1, b"d"), ("d", (), 1)),
@@ -52,8 +52,27 @@ def test_decode(message: bytes, request_: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "descriptor"),
+    [
+        (field(2, b"\x08\x05\x10\x02"), Descriptor((), Override(5, Unit.MINUTE))),
+        (field(2, b"\x10\x07"), Descriptor((), Override(0, Unit.WEEK))),
+        (field(2, b"\x08\x05") + field(2, b"\x10\x06"), Descriptor((), Override(5, Unit.YEAR))),
+        (field(3, b""), Descriptor((), None, 0)),
+        (field(3, b"\x08\x80\x01"), Descriptor((), None, 128)),
+        (b"\x20\x01", Descriptor((), None, None, True)),
+        (b"\x20\x01\x20\x00", Descriptor((), None, None, False)),
+    ],
+)
+def test_decode_what_a_descriptor_says_besides(message: bytes, descriptor: Descriptor) -> None:
+    assert decode_descriptor(message) == descriptor
+
+
+@pytest.mark.parametrize(
     ("message", "text"),
     [
+        (field(2, field(2, b"\x10\x09")), "unknown unit 9 in a descriptor's limit; the units are 1 \\(second\\), 2"),
+        (field(2, field(2, b"\x08\x01")), "unknown unit 0 in a descriptor's limit"),
+        (field(2, field(3, field(1, b"x"))), "bytes where a number belongs"),
         (b"\x0a", "it ends inside a number"),
         (b"\x0a\x05d", "it ends inside a field"),
         (b"\x18", "it ends inside a number"),

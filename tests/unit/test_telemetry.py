@@ -102,7 +102,7 @@ descriptors:
         "domains": [
             {
                 "domain": "d",
-                "file": "f.yaml",
+                "files": ["f.yaml"],
                 "labels": [],
                 "tiers": {"free": limit},
                 "descriptors": [
@@ -119,5 +119,7 @@ descriptors:
                     }
                 ],
             }
-        ]
+        ],
+        "problems": [],
+        "warnings": [],
     }

@@ -1,0 +1,399 @@
+"""One config file: from its text to a Domain, or to every problem in it with its place and fix."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from extauth.errors import Problem
+from extauth.rules.document import DocumentError, Place, Scalar, read_document
+from extauth.rules.document import Mapping as MappingNode
+from extauth.rules.document import Sequence as SequenceNode
+from extauth.rules.grammar import (
+    REFERENCE_KEYS,
+    DescriptorModel,
+    FileModel,
+    Model,
+    RateLimitModel,
+    keys_at,
+    model_under,
+    shown,
+)
+from extauth.rules.matcher import RegexError, compile_regex
+from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, Tier, Unit
+
+MAX_PROBLEMS = 50  # told of a file
+MAX_PERIOD_US = 100 * Unit.YEAR.seconds * 1_000_000  # microseconds since the epoch stay exact in a double
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class ParsedFile:
+    """What one file says.
+
+    `name` is its domain's, None where even that cannot be read; `domain` is None where there are `problems`. `names`
+    are those of its limits, `replaced` are the names that limits replace, each with its place.
+    """
+
+    file: str
+    name: str | None = None
+    domain: Domain | None = None
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    replaced: list[tuple[Place, str]] = field(default_factory=list)
+    domain_place: Place = Place(1, 1)  # noqa: RUF009 - a constant
+
+
+def parse_file(file: str, text: str) -> ParsedFile:
+    """Parse a file's text."""
+    parser = _Parser(file)
+    parser.parse(text)
+    parsed = parser.parsed
+    parsed.problems = _bounded(file, parsed.problems, "problems")
+    parsed.warnings = _bounded(file, parsed.warnings, "warnings")
+    return parsed
+
+
+def _bounded(file: str, problems: list[Problem], what: str) -> list[Problem]:
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    message = f"{len(problems)} {what}, of which {MAX_PROBLEMS} are told"
+    return [*problems[:MAX_PROBLEMS], Problem(file, 0, 0, message)]
+
+
+class _Parser:
+    def __init__(self, file: str) -> None:
+        self.parsed = ParsedFile(file)
+        self._root: Any = None
+        self._file_model: FileModel
+        self._tiers: dict[str, Tier] = {}
+
+    def parse(self, text: str) -> None:
+        parsed = self.parsed
+        try:
+            self._root, flaws = read_document(text)
+            for flaw in flaws:
+                problem = Problem(parsed.file, *flaw.place, flaw.message, flaw.fix)
+                (parsed.warnings if flaw.harmless else parsed.problems).append(problem)
+            if self._root is None and not flaws:
+                raise DocumentError("the file is empty", Place(1, 1), "write `domain: NAME` and `descriptors:`")  # noqa: TRY301
+            if isinstance(self._root, MappingNode) and isinstance(name := dict(self._root).get(Scalar("domain")), str):
+                parsed.name = str(name) or None
+            parsed.domain_place = self._place(("domain",))
+            self._drop_ignored(self._root, FileModel)
+            self._file_model = FileModel.model_validate(self._root)
+        except DocumentError as error:
+            parsed.problems.append(Problem(parsed.file, *error.place, str(error), error.fix))
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._invalid(detail)
+        else:
+            domain = self._domain()
+            parsed.domain = None if parsed.problems else domain
+
+    def _problem(self, location: Location, message: str, fix: str = "", *, at_key: bool = False) -> None:
+        """Note what is wrong at `location`, a path of keys and indices; `at_key` points at the last key itself."""
+        place = self._place(location, at_key=at_key)
+        self.parsed.problems.append(Problem(self.parsed.file, *place, message, fix))
+
+    def _warn(self, location: Location, message: str, fix: str = "", *, at_key: bool = False) -> None:
+        place = self._place(location, at_key=at_key)
+        self.parsed.warnings.append(Problem(self.parsed.file, *place, message, fix))
+
+    def _place(self, location: Location, *, at_key: bool = False) -> Place:
+        node = self._root
+        place: Place = getattr(node, "place", Place(1, 1))
+        for i, step in enumerate(location, 1):
+            if not isinstance(node, MappingNode | SequenceNode):
+                break
+            parent = node
+            try:
+                node = parent[step]  # type: ignore[index]  # a key or an index, as fits the parent
+            except (KeyError, IndexError, TypeError):
+                break
+            if isinstance(parent, MappingNode) and (node is None or (at_key and i == len(location))):
+                place = next(key.place for key in parent if key == step)
+            else:
+                place = getattr(node, "place", place)
+        return place
+
+    def _drop_ignored(self, node: Any, model: type[Model] | None) -> None:  # noqa: ANN401 - a tree of any shape
+        """Drop the reference's keys where they mean nothing to it: it knows them, so their file must load."""
+        if isinstance(node, SequenceNode):
+            for item in node:
+                self._drop_ignored(item, model)
+            return
+        if not isinstance(node, MappingNode):
+            return
+        fields = model.model_fields if model else {}
+        for key in list(node):
+            if key in fields:
+                if key == "tiers" and isinstance(node[key], MappingNode):
+                    for tier in node[key].values():
+                        self._drop_ignored(tier, RateLimitModel)
+                elif key != "metadata":
+                    self._drop_ignored(node[key], model_under(model, key))
+            elif key in REFERENCE_KEYS:
+                if key != "metadata":
+                    self._check_ignored(node[key])
+                message = f"{str(key)!r} means nothing here, and is ignored as envoyproxy/ratelimit does"
+                self.parsed.warnings.append(Problem(self.parsed.file, *key.place, message, _home(key)))
+                del node[key]
+
+    def _check_ignored(self, node: Any) -> None:  # noqa: ANN401
+        """What is ignored must still be made of known keys."""
+        for item in node if isinstance(node, SequenceNode) else [node]:
+            for key in item if isinstance(item, MappingNode) else ():
+                if key not in REFERENCE_KEYS:
+                    message = f"unknown key {shown(key)!r}"
+                    self.parsed.problems.append(Problem(self.parsed.file, *key.place, message, "remove it"))
+                elif key != "metadata":
+                    self._check_ignored(item[key])
+
+    # From pydantic's errors to ours
+
+    def _invalid(self, detail: ErrorDetails) -> None:
+        *parents, last = location = detail["loc"] or ("",)
+        if last == "[key]":
+            *parents, last = location = location[:-1]
+            self._problem(location, f"a key of {_what(tuple(parents))} {_message(detail)}", at_key=True)
+            return
+        match detail["type"]:
+            case "extra_forbidden":
+                near = difflib.get_close_matches(str(last), keys := keys_at(tuple(parents)), 1)
+                fix = f"did you mean {near[0]!r}?" if near else "the keys here are " + ", ".join(keys)
+                self._problem(location, f"unknown key {shown(str(last))!r}", fix, at_key=True)
+            case "missing":
+                self._problem(tuple(parents), f"{last!r} is missing", f"add {last}: …")
+            case "model_type" | "dict_type":
+                self._problem(location, f"{_what(location)} must be a mapping")
+            case "list_type":
+                self._problem(location, f"{_what(location)} must be a list", "start each item with '- '")
+            case _:
+                message = _message(detail)
+                if message.startswith("must "):
+                    message = f"{_what(location)} {message}"
+                self._problem(location, message, detail.get("ctx", {}).get("fix", ""))
+
+    # From the file's model to rules
+
+    def _domain(self) -> Domain:
+        model = self._file_model
+        for name, tier in model.tiers.items():
+            at: Location = ("tiers", name)
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+                message = f"{name!r} cannot name a tier, which stands in headers"
+                self._problem(at, message, "use up to 64 of A-Z a-z 0-9 _ . -", at_key=True)
+            if tier.name:
+                self._problem((*at, "name"), "a tier's name is its key", "remove `name`", at_key=True)
+            self._tiers[name] = Tier(name, self._limit(tier, at, name))
+        return Domain(
+            model.domain,
+            self._rules(model.descriptors, ("descriptors",)),
+            tuple(self._tiers.values()),
+            tuple(model.labels),
+            (self.parsed.file,),
+            model.algorithm,
+            self._count_denied(model.algorithm, None),
+        )
+
+    def _rules(self, descriptors: list[DescriptorModel], at: Location) -> tuple[Rule, ...]:
+        first: dict[tuple[object, ...], int] = {}
+        rules: list[Rule] = []
+        for i, descriptor in enumerate(descriptors):
+            rule = self._rule(descriptor, (*at, i))
+            for entry in identities(rule):
+                if entry in first:
+                    what = shown(rule.key) + (
+                        " with this value" if rule.kind is not Kind.ANY else ""
+                    )  # maybe an API key
+                    message = f"the descriptor {what} already stands on line {rules[first[entry]].line}"
+                    self._problem((*at, i), message, "keep one of the two")
+                    break
+            first |= {entry: i for entry in identities(rule) if entry not in first}
+            rules.append(rule)
+        return tuple(rules)
+
+    def _rule(self, model: DescriptorModel, at: Location) -> Rule:
+        kind, value, values = self._match(model, at)
+        limits = self._limits(model, at)
+        if model.share_threshold and kind is not Kind.WILDCARD:
+            message = "share_threshold needs a value with a wildcard, such as `value: api/*`"
+            self._problem((*at, "share_threshold"), message, "add one, or remove share_threshold", at_key=True)
+        if not limits:
+            for flag in ("shadow_mode", "quota_mode", "detailed_metric"):
+                if getattr(model, flag):
+                    self._warn((*at, flag), f"{flag} means nothing without a limit", "remove it", at_key=True)
+        line, column = self._place(at)
+        return Rule(
+            model.key,
+            value,
+            limits,
+            model.tier or None,
+            self._rules(model.descriptors, (*at, "descriptors")) if model.descriptors else (),
+            self.parsed.file,
+            line,
+            column,
+            kind,
+            values,
+            model.shadow_mode,
+            model.quota_mode,
+            model.share_threshold,
+            model.detailed_metric,
+            model.value_to_metric,
+            model.metadata or None,
+        )
+
+    def _match(
+        self, model: DescriptorModel, at: Location
+    ) -> tuple[Kind, str | None, tuple[str, ...] | tuple[int, int]]:
+        given = [
+            key for key in ("value", "values", "value_sha256", "value_regex", "value_range") if getattr(model, key)
+        ]
+        if len(given) > 1:
+            self._problem(
+                (*at, given[1]), f"a descriptor has {given[0]} or {given[1]}, not both", "remove one", at_key=True
+            )
+        if model.value or (not given and "*" in model.key):
+            wild = "*" in model.key + model.value
+            return Kind.WILDCARD if wild else Kind.VALUE, model.value or None, ()
+        if model.values is not None:
+            if not model.values:
+                self._problem((*at, "values"), "'values' must not be empty", "name a value")
+            if len(set(model.values)) < len(model.values):
+                self._problem((*at, "values"), "'values' names a value twice", "keep one of the two")
+            return Kind.VALUES, None, tuple(model.values)
+        if model.value_sha256 is not None:
+            return Kind.SHA256, model.value_sha256, ()
+        if model.value_regex is not None:
+            self._check_regex(model.value_regex, (*at, "value_regex"))
+            return Kind.REGEX, model.value_regex, ()
+        if model.value_range is not None:
+            start, end = model.value_range.start, model.value_range.end
+            if start >= end:
+                self._problem((*at, "value_range"), f"no number is at least {start} and less than {end}", "raise `end`")
+            return Kind.RANGE, None, (start, end)
+        return Kind.ANY, None, ()
+
+    def _check_regex(self, regex: str, at: Location) -> None:
+        try:
+            compile_regex(regex)
+        except RegexError as error:
+            self._problem(at, f"not an RE2 regex: {error}", "RE2 has no look-around and no back-references")
+
+    def _limits(self, model: DescriptorModel, at: Location) -> tuple[Limit, ...]:
+        given = [key for key in ("rate_limit", "rate_limits", "tier") if getattr(model, key)]
+        if len(given) > 1:
+            self._problem(
+                (*at, given[1]), f"a descriptor has {given[0]} or {given[1]}, not both", "remove one", at_key=True
+            )
+        if model.tier:
+            return self._tier_limits(model.tier, (*at, "tier"))
+        if model.rate_limits is not None:
+            if not model.rate_limits:
+                self._problem(
+                    (*at, "rate_limits"), "'rate_limits' must not be empty", "add a limit, or use `rate_limit`"
+                )
+            here = (*at, "rate_limits")
+            limits = tuple(self._limit(limit, (*here, i), limit.name) for i, limit in enumerate(model.rate_limits))
+            for i, limit in enumerate(limits):
+                if limit.unlimited:
+                    self._problem((*here, i), "one of several limits cannot be unlimited", "remove it")
+            return limits
+        return (
+            ()
+            if model.rate_limit is None
+            else (self._limit(model.rate_limit, (*at, "rate_limit"), model.rate_limit.name),)
+        )
+
+    def _tier_limits(self, name: str, at: Location) -> tuple[Limit, ...]:
+        if name in self._tiers:
+            return (self._tiers[name].limit,)
+        near = difflib.get_close_matches(name, self._tiers, 1)
+        fix = f"did you mean {near[0]!r}?" if near else "the tiers are " + (", ".join(self._tiers) or "none yet")
+        self._problem(at, f"unknown tier {shown(name)!r}", fix)
+        return ()
+
+    def _limit(self, model: RateLimitModel, at: Location, name: str) -> Limit:
+        self.parsed.names.add(name)
+        for i, replaced in enumerate(model.replaces):
+            self.parsed.replaced.append((self._place((*at, "replaces", i, "name")), replaced.name))
+            if replaced.name == name:
+                self._problem((*at, "replaces", i), f"the limit {shown(name)!r} replaces itself", "remove this item")
+        replaces = tuple(replaced.name for replaced in model.replaces)
+        unit = Unit.__members__.get(model.unit.upper())
+        if model.unlimited:
+            return self._unlimited(model, unit, at, Limit(0, Unit.SECOND, name=name, replaces=replaces, unlimited=True))
+        if unit is None:
+            if "unit" in model.model_fields_set:
+                fix = "write one of " + ", ".join(map(str, Unit))
+                self._problem((*at, "unit"), f"invalid unit {shown(model.unit)!r}", fix)
+            else:
+                self._problem(at, "'unit' is missing", "add unit: …")
+            unit = Unit.SECOND
+        if "requests_per_unit" not in model.model_fields_set:
+            self._warn(at, "'requests_per_unit' is missing, so everything is denied", "add requests_per_unit: …")
+        algorithm = model.algorithm or self._file_model.algorithm
+        if model.burst is not None and algorithm is not Algorithm.GCRA:
+            self._problem(
+                (*at, "burst"), f"burst is for gcra, and this limit is a {algorithm}", "remove it", at_key=True
+            )
+        if unit.seconds * model.unit_multiplier * 1_000_000 > MAX_PERIOD_US:
+            self._problem((*at, "unit_multiplier"), "the window is longer than 100 years", "lower unit_multiplier")
+            return Limit(0, unit)
+        return Limit(
+            model.requests_per_unit,
+            unit,
+            algorithm,
+            self._count_denied(algorithm, model.count_denied),
+            name,
+            replaces,
+            model.unit_multiplier,
+            model.burst,
+        )
+
+    def _unlimited(self, model: RateLimitModel, unit: Unit | None, at: Location, limit: Limit) -> Limit:
+        if unit is not None:
+            self._problem((*at, "unit"), "what is unlimited has no unit", "remove `unit`, or `unlimited`", at_key=True)
+        for key in ("unit_multiplier", "algorithm", "burst", "count_denied"):
+            if key in model.model_fields_set:
+                self._problem((*at, key), f"what is unlimited has no {key}", "remove it", at_key=True)
+        return limit
+
+    def _count_denied(self, algorithm: Algorithm, own: bool | None) -> bool:
+        default = self._file_model.count_denied
+        return own if own is not None else default if default is not None else algorithm.counts_denied
+
+
+def identities(rule: Rule) -> list[tuple[object, ...]]:
+    """What no other rule beside this one may be, too."""
+    if rule.kind is Kind.VALUES:
+        return [(rule.key, Kind.VALUE, value) for value in rule.values]
+    return [(rule.key, rule.kind, rule.value, rule.values)] if rule.values else [(rule.key, rule.kind, rule.value)]
+
+
+def _home(key: str) -> str:
+    """Where a key of the reference belongs."""
+    for name, model in (("rate_limit", RateLimitModel), ("a descriptor", DescriptorModel), ("the file", FileModel)):
+        if key in model.model_fields:
+            return f"it belongs to {name}"
+    return "remove it"
+
+
+def _message(detail: ErrorDetails) -> str:
+    return str(detail.get("ctx", {}).get("message", detail["msg"]))
+
+
+def _what(location: Location) -> str:
+    """How to speak of the value at `location`: its key, or its place in a list."""
+    names: Iterator[str] = (step for step in reversed(location) if isinstance(step, str) and step)
+    name = next(names, "")
+    if not name:
+        return "the file"
+    return f"each item of {name!r}" if isinstance(location[-1], int) else repr(name)
