@@ -2,6 +2,7 @@
 
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 
@@ -36,5 +37,6 @@ class KeyNamer:
         return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+@lru_cache(maxsize=4096)
 def _sized(text: str) -> str:
     return f"{len(text.encode('utf-8', 'surrogateescape'))}:{text}"

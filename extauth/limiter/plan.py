@@ -17,13 +17,15 @@ from extauth.limiter.counters import Ask, Mode, Take
 from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Labels
 from extauth.rules.matcher import Match, Matcher
-from extauth.rules.model import Domain, Kind, Limit, mask
+from extauth.rules.model import Domain, Kind, Limit, Rule, mask
 
 MAX_COST = 2**32 - 1
 MAX_PARTS = 10_000  # of plans, in a domain
 MAX_SHAPES = 10_000
 MAX_REMEMBERED_BYTES = 512  # of a message or descriptor: callers can make up larger ones, which would fill the memory
 UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
+
+NOTHING: Final[frozenset[str]] = frozenset()
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -50,6 +52,7 @@ class Switches(NamedTuple):
 
 
 NO_SWITCHES = Switches()
+_ENFORCED = (Mode.ENFORCED,) * 8
 
 
 class Told(NamedTuple):
@@ -102,6 +105,41 @@ class Part(NamedTuple):
     quota_mode: bool = False
     rule: str = ""
     metadata: Mapping[str, Any] | None = None
+    replaces: frozenset[str] = NOTHING
+
+
+class _Draft:
+    """What a plan's counters are, as they are found: names with their costs, and what else an Ask or Shape says."""
+
+    __slots__ = ("costs", "counters_of", "limits", "modes", "replaced", "rules")
+
+    def __init__(self, replaced: frozenset[str]) -> None:
+        self.replaced = replaced
+        self.costs: dict[bytes, int] = {}
+        self.limits: list[Limit] = []
+        self.modes: list[Mode] = []
+        self.rules: list[str] = []
+        self.counters_of: list[tuple[int, ...]] = []
+
+    def add(self, part: Part, mode: Mode, hits: int) -> bool:
+        """Add the part's counters but for limits that are replaced; returns whether there are any."""
+        costs = self.costs
+        own: list[int] = []
+        for name, limit in zip(part.names, part.limits, strict=True):
+            if limit.name and limit.name in self.replaced:
+                continue
+            before = costs.get(name)
+            if before is None:
+                before = 0
+                own.append(len(costs))
+                self.limits.append(limit)
+                self.rules.append(part.rule)
+                self.modes.append(Mode.QUOTA_TOO if mode is Mode.QUOTA and len(own) > 1 else mode)
+            else:
+                own.append(list(costs).index(name))
+            costs[name] = max(min(before + (-hits if part.negative else hits), MAX_COST), -MAX_COST)
+        self.counters_of.append(tuple(own))
+        return bool(own)
 
 
 class Planner:
@@ -134,6 +172,7 @@ class Planner:
         self._plans: dict[bytes, Plan] = {}
         self._parts: dict[str, dict[bytes, Part]] = {domain: {} for domain in matcher.rules.domains}
         self._shapes: dict[Hashable, Shape] = {}
+        self._rule_names: dict[int, str] = {}  # by the identity of Matches, which the matcher keeps
 
     def plan(self, message: bytes) -> Plan:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
@@ -159,42 +198,33 @@ class Planner:
             parts = [Part()] * len(request.descriptors)
         else:
             parts = [self._part(request.domain, known, descriptor) for descriptor in request.descriptors]
-        replaced = {name for part in parts for limit in part.limits for name in limit.replaces}
-        costs: dict[bytes, int] = {}
-        modes = self._modes(parts, replaced)
-        limits: list[Limit] = []
-        rules: list[str] = []
-        counters_of: list[tuple[int, ...]] = []
-        modes_of: list[Mode] = []
+        replaced = NOTHING.union(*[part.replaces for part in parts if part.replaces])
+        draft = _Draft(replaced)
         path, tier = "none", None
-        for part, mode in zip(parts, modes, strict=True):
-            path = part.path or path
-            if part.limits and part.limits[0].unlimited:
-                counters_of.append(UNLIMITED_AT)
+        for part, mode in zip(parts, self._modes(parts, replaced), strict=True):
+            if not part.limits:
+                path = part.path or path
+                draft.counters_of.append(())
+            elif part.limits[0].unlimited:
                 tier = tier or part.tier
-                continue
-            hits = request.hits_addend if part.hits is None else part.hits
-            own: list[int] = []
-            for name, limit in zip(part.names, part.limits, strict=True):
-                if limit.name and limit.name in replaced:
-                    continue
-                if name not in costs:
-                    limits.append(limit)
-                    rules.append(part.rule)
-                    modes_of.append(Mode.QUOTA_TOO if mode is Mode.QUOTA and own else mode)
-                own.append(len(limits) - 1 if name not in costs else list(costs).index(name))
-                costs[name] = max(min(costs.get(name, 0) + (-hits if part.negative else hits), MAX_COST), -MAX_COST)
-            counters_of.append(tuple(own))
-            tier = tier or (part.tier if own else None)
-        asks = tuple(map(Ask, limits, costs.values(), modes_of))
-        shape = self._shape(asks, tuple(counters_of), tier, Labels(path, tier or "none"), tuple(rules))
+                draft.counters_of.append(UNLIMITED_AT)
+            elif draft.add(part, mode, request.hits_addend if part.hits is None else part.hits):
+                tier = tier or part.tier
+        asks = tuple(map(Ask, draft.limits, draft.costs.values(), draft.modes))
+        shape = self._shape(asks, tuple(draft.counters_of), tier, Labels(path, tier or "none"), tuple(draft.rules))
         if self._switches.metadata:
             shape = self._told(shape, request, parts)
-        return Plan(tuple(costs), shape)
+        return Plan(tuple(draft.costs), shape)
 
-    def _modes(self, parts: Sequence[Part], replaced: set[str]) -> list[Mode]:
+    def _modes(self, parts: Sequence[Part], replaced: frozenset[str]) -> Sequence[Mode]:
         """Each part's mode. A quota that always passes keeps the others from ever denying."""
         everywhere = self._switches.quota_mode
+        if not everywhere and not self._switches.shadow_mode:
+            for part in parts:
+                if part.shadow_mode or part.quota_mode:
+                    break
+            else:
+                return _ENFORCED[: len(parts)] if len(parts) <= len(_ENFORCED) else [Mode.ENFORCED] * len(parts)
         passes = False
         modes = []
         for part in parts:
@@ -245,9 +275,19 @@ class Planner:
             negative,
             rule.shadow_mode,
             rule.quota_mode,
-            metric_name(domain, match, entries),
+            self._rule_name(domain, match, entries),
             rule.metadata,
+            frozenset(name for limit in rule.limits for name in limit.replaces),
         )
+
+    def _rule_name(self, domain: str, match: Match, entries: Sequence[Entry]) -> str:
+        """What `metric_name` says, which is the same for all values but where the rule wants them in it."""
+        name = self._rule_names.get(id(match))
+        if name is None:
+            name = metric_name(domain, match, entries)
+            if not match.rule.detailed_metric and not any(_names_values(rule) for rule in match.path):
+                self._rule_names[id(match)] = name
+        return name
 
     def _shape(
         self,
@@ -273,6 +313,10 @@ class Planner:
             told["tier"] = shape.tier
         metadata = tuple(part.metadata for part in parts)
         return Shape(shape.asks, shape.counters_of, shape.tier, shape.labels, shape.rules, Told(told, metadata))
+
+
+def _names_values(rule: Rule) -> bool:
+    return rule.value_to_metric or rule.kind in {Kind.VALUES, Kind.REGEX, Kind.RANGE}
 
 
 def metric_name(domain: str, match: Match, entries: Sequence[Entry]) -> str:

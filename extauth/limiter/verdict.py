@@ -86,6 +86,8 @@ def held_back_by(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> tuple[Limi
 
     All enforced limits must have room, and one of the quotas.
     """
+    if len(asks) == 1:
+        return asks[0].limit, outcomes[0].retry_after_us
     over = [(ask, o) for ask, o in zip(asks, outcomes, strict=True) if o.over]
     waits = [(ask.limit, o.retry_after_us) for ask, o in over if ask.mode is Mode.ENFORCED]
     quotas = [(ask.limit, o.retry_after_us) for ask, o in over if ask.mode in {Mode.QUOTA, Mode.QUOTA_TOO}]

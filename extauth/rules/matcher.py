@@ -19,35 +19,32 @@ Test = Callable[[str, str], bool]
 
 
 class Match(NamedTuple):
-    """The rules that the entries hit, one each, the last of which decides.
+    """The rules that the entries hit, one each, the last of which (`rule`) decides; one object a rule.
 
     `shared` is, for each entry, the wildcard whose values share a counter (`share_threshold`), else None.
     """
 
     path: tuple[Rule, ...]
     shared: tuple[str | None, ...]
-
-    @property
-    def rule(self) -> Rule:
-        """The rule at exactly the depth of the descriptor."""
-        return self.path[-1]
+    rule: Rule
 
 
 class _Node:
-    """The rules of one level, and the rule above them."""
+    """The rules of one level, and the `match` that led to them."""
 
-    __slots__ = ("bare", "digests", "exact", "key_patterns", "patterns", "rule", "shared")
+    __slots__ = ("bare", "digests", "exact", "key_patterns", "match", "patterns")
 
-    def __init__(self, rule: Rule | None, rules: Iterable[Rule]) -> None:
-        self.rule = rule
-        self.shared = wildcard(rule) if rule is not None and rule.share_threshold else None
+    def __init__(self, match: Match | None, rules: Iterable[Rule]) -> None:
+        self.match = match
         self.exact: dict[tuple[str, str], _Node] = {}
         self.digests: dict[tuple[str, str], _Node] = {}
         self.bare: dict[str, _Node] = {}
         self.patterns: dict[str, list[tuple[Test, _Node]]] = {}
         self.key_patterns: list[tuple[Test, _Node]] = []  # for keys that `patterns` does not know
         for inner in rules:
-            self._add(inner, _Node(inner, inner.rules))
+            path, shared = (match.path, match.shared) if match is not None else ((), ())
+            pattern = wildcard(inner) if inner.share_threshold else None
+            self._add(inner, _Node(Match((*path, inner), (*shared, pattern), inner), inner.rules))
 
     def _add(self, rule: Rule, node: "_Node") -> None:
         match rule.kind:
@@ -101,15 +98,11 @@ class Matcher:
     def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> Match | None:
         """The rule at exactly the depth of `entries`, with how it was reached, or None."""
         node = self._roots.get(domain)
-        path: list[Rule] = []
-        shared: list[str | None] = []
         for entry in entries:
-            node = node.next(entry) if node is not None else None
-            if node is None or node.rule is None:
+            if node is None:
                 return None
-            path.append(node.rule)
-            shared.append(node.shared)
-        return Match(tuple(path), tuple(shared)) if path else None
+            node = node.next(entry)
+        return None if node is None else node.match
 
 
 class RegexError(ValueError):

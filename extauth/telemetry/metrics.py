@@ -160,14 +160,18 @@ class Metrics:
 
     def _count_over(self, shape: Shape, calls: int, taken: Taken) -> None:
         """Count, for each rule, the calls that its limits had no room for."""
+        series = self._series(shape)
+        if series.plain and taken.admitted < calls:
+            series.rules[0][1].inc(calls - taken.admitted)
+            return
         most: dict[int, int] = {}
         for i, (ask, level) in enumerate(zip(shape.asks, taken.levels, strict=True)):
             fitting = room(ask, level)
             if fitting < calls and (fitting <= taken.admitted or ask.limit.count_denied):
-                rule = self._series(shape).rule_of[i]
+                rule = series.rule_of[i]
                 most[rule] = max(most.get(rule, 0), calls - fitting)
         for rule, number in most.items():
-            self._series(shape).rules[rule][1].inc(number)
+            series.rules[rule][1].inc(number)
 
     def _series(self, shape: Shape) -> "_Series":
         series = self._by_shape.get(shape)
@@ -179,7 +183,8 @@ class Metrics:
             called = [_first(self._rule_names, name, MAX_RULES) for name in names]
             rules = [(self._rule_calls.labels(name), self._rule_over.labels(name)) for name in called]
             soft = any(ask.mode is not Mode.ENFORCED for ask in shape.asks)
-            series = _Series(allowed, denied, rules, [names.index(name) for name in shape.rules], soft)
+            plain = len(shape.asks) == 1 and not soft
+            series = _Series(allowed, denied, rules, [names.index(name) for name in shape.rules], soft, plain)
             if len(self._by_shape) >= MAX_SHAPES:  # those of rules that are no more in force
                 self._by_shape.clear()
             self._by_shape[shape] = series
@@ -194,6 +199,7 @@ class _Series(NamedTuple):
     rules: list[tuple[Counter, Counter]]
     rule_of: list[int]
     soft: bool  # an admitted call may be over a limit
+    plain: bool  # one limit, enforced: it is over it that denied calls are
 
 
 class _Histogram(Collector):

@@ -58,6 +58,19 @@ def split_request(message: bytes) -> Request:
 
 def decode_descriptor(message: bytes) -> Descriptor:
     """Read a `RateLimitDescriptor`; raises InvalidRequestError."""
+    size = len(message)
+    # The usual one: a single entry, whose key and value are shorter than 128 bytes.
+    if size > 3 and message[:3:2] == b"\x0a\x0a" and message[1] == size - 2 < 0x80:
+        at = 4 + message[3]
+        if at + 1 < size and message[at] == 0x12 and message[at + 1] == size - at - 2:
+            return Descriptor(
+                (
+                    Entry(
+                        message[4:at].decode("utf-8", "surrogateescape"),
+                        message[at + 2 :].decode("utf-8", "surrogateescape"),
+                    ),
+                )
+            )
     entries = []
     limit, hits, negative = None, None, False
     for number, value in fields(message):

@@ -91,7 +91,7 @@ async def test_an_edit_is_seen(tmp_path: Path, watch: Callable[[Path], Watched],
     write(tmp_path, BROKEN)
     rules = await watched.next()
     assert "f.yaml:2:1: not YAML" in str(rules.problems[0])
-    assert (list(rules.domains), rules.kept) == (["new"], {"new"})
+    assert (list(rules.domains), rules.kept) == (["new"], frozenset({"new"}))
     write(tmp_path, OLD)
     assert await watched.domains() == ["old"]
     assert watched.errors.empty()

@@ -73,6 +73,7 @@ end
 
 -- In ticks. A state of another limit counts as so many hits, each at this interval.
 local function gcra_level(key, state, interval, ticks_per_us)
+  if state == '' then return 0, false end
   local kind = kind_of(state)
   if kind == GCRA then
     local _, at, whole, rest, old_interval, old_ticks_per_us = unpack('<Bddddd', state)
@@ -110,6 +111,7 @@ local function foreign_hits(key, state)
 end
 
 local function window_used(key, state, ends)
+  if state == '' then return 0, false end
   if kind_of(state) == WINDOW then
     local _, old_ends, used = unpack('<Bdd', state)
     if now < old_ends then return used, old_ends ~= ends end
@@ -199,7 +201,8 @@ while at <= #groups do
     local kind = flags % 4
     local key = KEYS[key_index + i]
     -- pcall: a value of another type is no state either.
-    local state = pcall('GETRANGE', key, 0, HEAD)
+    local state
+    if kind == SLIDING then state = pcall('GETRANGE', key, 0, HEAD) else state = pcall('GET', key) end
     if type(state) ~= 'string' then state = '' end
     local left, one
     if kind == GCRA then
@@ -253,8 +256,8 @@ while at <= #groups do
     local flags, a, b, c = unpack('<Bddd', limits, indices[i] * 25 + 1)
     local kind = flags % 4
     local key = KEYS[key_index + i]
-    local takes = calls
-    if flags < 4 then takes = modes[i] == ENFORCED and admitted or min(admitted, fits[i]) end
+    local takes = flags < 4 and admitted or calls
+    if flags < 4 and modes[i] ~= ENFORCED then takes = min(admitted, fits[i]) end
     local hits = takes * costs[i]
     reply_at = reply_at + 2
     if kind == SLIDING then
