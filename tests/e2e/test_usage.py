@@ -1,0 +1,107 @@
+"""examples/usage: usage that is reported when the answer is complete is charged, through real Envoy."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import grpc.aio
+import pytest
+from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescriptor, RateLimitDescriptorEntry
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
+
+from scripts.stack import Ports, programs
+from tests.engine import ENGINE
+from tests.stores import Store
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "usage"
+
+
+@dataclass
+class Example:
+    """The running example: its edge, and the service behind it."""
+
+    edge: str
+    service: str
+
+    async def ask(self, caller: str) -> tuple[int, int]:
+        """One request: its status, and what is left of the limit before its cost is known."""
+        async with (
+            aiohttp.ClientSession(self.edge) as session,
+            session.get("/", headers={"x-caller": caller}) as response,
+        ):
+            return response.status, int(response.headers.get("x-ratelimit-remaining", "-1"))
+
+    async def left(self, caller: str) -> int:
+        """What is left, without taking any."""
+        descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key="caller", value=caller)], hits_addend=0)
+        message = bytes(RateLimitRequest(domain="llm", descriptors=[descriptor]))
+        async with grpc.aio.insecure_channel(self.service) as channel:
+            ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+            )
+            return RateLimitResponse.parse(await ask(message, timeout=10)).statuses[0].limit_remaining
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + 30
+    while not await condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def example(own_store: Store, short_path: Path, _programs: None) -> Iterator[Example]:
+    ports = Ports.free(1)
+    grpc_port, admin = ports.extauth[0].grpc, ports.extauth[0].admin
+    config = (EXAMPLE / "envoy.yaml").read_text()
+    for port, free in ((8080, ports.edge), (8081, grpc_port), (8090, ports.echo)):
+        config = config.replace(f"port_value: {port}", f"port_value: {free}")
+    (short_path / "envoy.yaml").write_text(config)
+    env = {
+        **ENGINE,
+        "EXTAUTH_CONFIG": str(EXAMPLE / "descriptors.yaml"),
+        "EXTAUTH_REDIS_URL": own_store.url,
+        "EXTAUTH_REDIS_TIMEOUT": "10",
+        "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{grpc_port}",
+        "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{admin}",
+        "EXTAUTH_DRAIN_DELAY": "0",
+    }
+    envoy: list[str | Path] = [
+        programs.envoy(),
+        "-c",
+        short_path / "envoy.yaml",
+        "--use-dynamic-base-id",
+        "--log-level",
+        "error",
+    ]
+    with (short_path / "out").open("wb") as log:
+        service = subprocess.Popen([sys.executable, "-m", "extauth", "serve"], env=env, stdout=log, stderr=log)
+        proxy = subprocess.Popen(envoy, stdout=log, stderr=log)
+    yield Example(f"http://127.0.0.1:{ports.edge}", f"127.0.0.1:{grpc_port}")
+    for process in (proxy, service):
+        process.terminate()
+        process.wait(20)
+
+
+async def test_usage_that_is_reported_with_the_answer_is_charged(example: Example) -> None:
+    async def answers() -> bool:
+        try:
+            return (await example.ask("warm-up"))[0] == 200
+        except aiohttp.ClientConnectionError:
+            return False
+
+    async def left(number: int) -> bool:
+        return await example.left("ann") == number
+
+    await until(answers)
+    assert await example.ask("ann") == (200, 1000), "a check takes nothing"
+    await until(lambda: left(400))
+    assert await example.ask("ann") == (200, 400), "what is left is enough to begin"
+    await until(lambda: left(0))
+    assert await example.ask("ann") == (429, 0), "200 tokens in debt"
+    assert await example.ask("bob") == (200, 1000)
