@@ -2,20 +2,19 @@
 
 import secrets
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis import RedisCounters
-from extauth.limiter.counters import Counters, Group, Level, Taken
+from extauth.limiter.counters import Ask, Counters, Group, Level, Mode, Take, Taken
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.clock import HOUR, MINUTE, SECOND, Clock
 from tests.stores import SERVERS, Store
-from tests.takes import take
 
-Want = tuple[str, Limit] | tuple[str, Limit, int]
+Want = tuple[str, Limit] | tuple[str, Limit, int] | tuple[str, Limit, int, Mode]
 
 
 def gcra(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:
@@ -35,9 +34,8 @@ class Bench:
     prefix: str
 
     def group(self, *wants: Want, calls: int = 1) -> Group:
-        costs = (want[2] if len(want) > 2 else 1 for want in wants)
-        named = ((f"{self.prefix}{want[0]}".encode(), want[1]) for want in wants)
-        return Group(take(*((*name, cost) for name, cost in zip(named, costs, strict=True))), calls)
+        asks = tuple(Ask(*want[1:]) if len(want) > 2 else Ask(want[1], 1) for want in wants)
+        return Group(Take(tuple(f"{self.prefix}{want[0]}".encode() for want in wants), asks), calls)
 
     async def taken(self, *wants: Want, calls: int = 1) -> Taken:
         (taken,) = await self.counters.take([self.group(*wants, calls=calls)])
@@ -243,3 +241,166 @@ async def test_a_counter_drains_as_the_new_limit_says_once_it_was_asked(
 
 async def test_ping_answers(bench: Bench) -> None:
     await bench.counters.ping()
+
+
+def sliding(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:
+    return Limit(requests, unit, Algorithm.SLIDING_WINDOW, count_denied)
+
+
+EXACT = [gcra(10), window(10), window(10, count_denied=False), sliding(10), sliding(10, count_denied=True)]
+
+
+@pytest.mark.parametrize("limit", EXACT, ids=str)
+async def test_every_algorithm_admits_exactly_the_limit(bench: Bench, limit: Limit) -> None:
+    assert [await bench.take(("a", limit), calls=4) for _ in range(4)] == [4, 4, 2, 0]
+
+
+async def test_a_hit_leaves_a_sliding_window_a_period_after_it_came(bench: Bench) -> None:
+    limit = sliding(3)
+    for _ in range(3):
+        assert await bench.take(("a", limit)) == 1
+        bench.clock.sleep(10 * SECOND)
+    assert (await bench.taken(("a", limit))).levels == (Level(3, 50 * SECOND, 30 * SECOND),)
+    bench.clock.sleep(30 * SECOND - 1)
+    assert await bench.take(("a", limit), calls=9) == 0
+    bench.clock.sleep(1)
+    assert await bench.take(("a", limit), calls=9) == 1
+    bench.clock.sleep(10 * SECOND)
+    assert await bench.take(("a", limit), calls=9) == 1
+
+
+async def test_a_sliding_window_waits_for_this_cost(bench: Bench) -> None:
+    limit = sliding(10)
+    for hits in (5, 3, 2):
+        await bench.take(("a", limit, hits))
+        bench.clock.sleep(SECOND)
+    waits = [(await bench.taken(("a", limit, cost))).levels[0].wait for cost in (1, 5, 6, 8, 9, 10, 11)]
+    assert waits == [57 * SECOND] * 2 + [58 * SECOND] * 2 + [59 * SECOND] * 2 + [60 * SECOND]
+
+
+async def test_a_sliding_window_never_admits_more_in_any_window(bench: Bench) -> None:
+    limit = sliding(7, Unit.SECOND)
+    admitted: list[int] = []
+    for step in range(400):
+        bench.clock.sleep(7_919 * (step % 13))
+        admitted += [bench.clock()] * await bench.take(("a", limit), calls=2)
+    assert len(admitted) > 100
+    assert all(later - earlier >= SECOND for earlier, later in zip(admitted, admitted[7:], strict=False))
+
+
+async def test_a_sliding_window_of_many_requests_counts_in_thousandths_of_it(bench: Bench) -> None:
+    limit = sliding(100_000, Unit.SECOND)
+    bench.clock.sleep(1)
+    for _ in range(100):
+        assert await bench.take(("a", limit), calls=1000) == 1000
+        bench.clock.sleep(9_000)
+    assert await bench.take(("a", limit), calls=10) == 0
+    bench.clock.sleep(100_998)  # the first hits came at 1 µs, and are held until the end of their millisecond
+    assert await bench.take(("a", limit), calls=10) == 0, "never too early"
+    bench.clock.sleep(1)
+    assert await bench.take(("a", limit), calls=9999) == 1000, "and at most a thousandth too late"
+
+
+async def test_a_long_log_is_trimmed(bench: Bench) -> None:
+    limit = sliding(1000, Unit.SECOND)
+    for _ in range(3000):
+        bench.clock.sleep(1000)
+        assert await bench.take(("a", limit)) == 1
+    assert await bench.take(("a", limit)) == 0
+    bench.clock.sleep(500 * 1000)
+    assert await bench.take(("a", limit), calls=9999) == 500
+
+
+@pytest.mark.parametrize("limit", EXACT, ids=str)
+async def test_a_peek_takes_nothing_and_is_over_when_a_hit_would_be(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit, 0), calls=5) == 5
+    assert await bench.take(("a", limit), calls=9) == 9
+    assert await bench.take(("a", limit, 0), calls=5) == 5
+    assert await bench.take(("a", limit)) == 1
+    assert await bench.take(("a", limit, 0), calls=5) == 0
+
+
+@pytest.mark.parametrize("limit", EXACT, ids=str)
+async def test_a_give_back_makes_room_and_never_more_than_there_was(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit, -3)) == 1
+    assert await bench.take(("a", limit), calls=10) == 10
+    assert await bench.take(("a", limit, -1), calls=4) == 4
+    assert await bench.take(("a", limit), calls=4) == 4
+    assert await bench.take(("a", limit, -99)) == 1
+    assert await bench.take(("a", limit), calls=10) == 10
+    assert await bench.take(("a", limit)) == 0
+
+
+async def test_the_newest_hits_of_a_sliding_window_are_given_back_first(bench: Bench) -> None:
+    limit = sliding(10)
+    await bench.take(("a", limit, 4))
+    bench.clock.sleep(30 * SECOND)
+    await bench.take(("a", limit, 6))
+    await bench.take(("a", limit, -7))
+    bench.clock.sleep(30 * SECOND)
+    assert (await bench.taken(("a", limit, 0))).levels[0].whole == 0, "the three that were left are out of the window"
+
+
+SHADOWED = [(gcra(3), 3), (window(3), 6), (window(3, count_denied=False), 3), (sliding(3), 3)]
+
+
+@pytest.mark.parametrize(("limit", "held"), SHADOWED, ids=str)
+async def test_what_is_not_enforced_denies_nothing_and_takes_what_fits(bench: Bench, limit: Limit, held: int) -> None:
+    for mode in (Mode.SHADOW, Mode.FREE):
+        name = mode.name
+        assert await bench.take((name, limit, 1, mode), ("b" + name, gcra(100)), calls=6) == 6
+        assert await bench.take((name, replace(limit, requests_per_unit=10)), calls=99) == 10 - held
+        assert await bench.take(("b" + name, gcra(100)), calls=999) == 94
+
+
+async def test_a_denied_request_takes_nothing_of_what_is_not_enforced_either(bench: Bench) -> None:
+    closed = ("closed", gcra(0))
+    assert await bench.take(closed, ("s", gcra(5), 1, Mode.SHADOW), ("q", gcra(5), 1, Mode.QUOTA), calls=3) == 0
+    assert await bench.take(("s", gcra(5)), calls=9) == 5
+    assert await bench.take(("q", gcra(5)), calls=9) == 5
+
+
+async def test_quotas_deny_when_all_are_used_up(bench: Bench) -> None:
+    small, large = ("small", gcra(2), 1, Mode.QUOTA), ("large", gcra(5), 1, Mode.QUOTA)
+    assert await bench.take(small, large, calls=9) == 5
+    assert await bench.take(("small", gcra(2))) == 0, "it took what fitted"
+    assert await bench.take(("large", gcra(5))) == 0
+
+
+async def test_several_limits_of_one_quota_are_one(bench: Bench) -> None:
+    both = [("a", gcra(2), 1, Mode.QUOTA), ("b", gcra(5), 1, Mode.QUOTA_TOO)]
+    assert await bench.take(*both, ("c", gcra(3), 1, Mode.QUOTA), calls=9) == 3
+    assert await bench.take(("d", gcra(9)), *both, calls=9) == 0, "of a and b, a is used up"
+
+
+async def test_enforced_limits_and_quotas_together(bench: Bench) -> None:
+    assert await bench.take(("q", gcra(9), 1, Mode.QUOTA), ("e", gcra(4)), calls=9) == 4
+    assert await bench.take(("q", gcra(9)), calls=99) == 5
+
+
+SLIDING_UP_DOWN = [
+    (sliding(10), sliding(20), 10),
+    (sliding(20), sliding(10), 0),
+    (sliding(10), gcra(30), 20),
+    (gcra(10), sliding(30), 20),
+    (sliding(10), window(30), 20),
+    (window(10), sliding(30), 20),
+    (sliding(10), sliding(100, Unit.HOUR), 90),
+    (sliding(20_000), sliding(30_000), 10_000),
+    (sliding(5000), sliding(20_000), 15_000),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "left"), SLIDING_UP_DOWN, ids=str)
+async def test_what_a_sliding_window_holds_is_carried_over(bench: Bench, old: Limit, new: Limit, left: int) -> None:
+    await bench.take(("a", old), calls=old.requests_per_unit)
+    assert await bench.take(("a", new), calls=99_999) == left
+
+
+async def test_a_clock_set_far_back_restarts_a_sliding_window_with_what_was_used(bench: Bench) -> None:
+    limit = sliding(10)
+    assert await bench.take(("a", limit), calls=10) == 10
+    bench.clock.sleep(-HOUR)
+    assert await bench.take(("a", limit), calls=9) == 0
+    bench.clock.sleep(MINUTE)
+    assert await bench.take(("a", limit), calls=99) == 10
