@@ -218,6 +218,8 @@ class _Builder:
 
     def _key(self, into: Mapping, value: Any, place: Place) -> Scalar | None:  # noqa: ANN401
         if not isinstance(value, Scalar) or value.tag not in {"str", "merge"}:
+            if not isinstance(value, dict | list) and any(level.key == "metadata" for level in self._open[:-1]):
+                return Scalar(_key_text(value), "str", place)  # anything goes there
             self.flaws.append(Flaw(place, "a key must be a string", "quote it"))
             return None
         if value in into:
@@ -295,6 +297,15 @@ def _character(text: str, place: Place) -> str:
 def _not_yaml(what: str, place: Place, fix: str = "") -> DocumentError:
     fix = fix or next((fix for part, fix in _FIXES.items() if part in what), _ANY_FIX)
     return DocumentError(f"not YAML: {what}", place, fix)
+
+
+def _key_text(value: Scalar | None) -> str:
+    """A key that is no string, as the reference writes it."""
+    if value is None:
+        return "<nil>"
+    if value.tag == "bool":
+        return "true" if value in TRUE else "false"
+    return str(to_int(value)) if value.tag == "int" else str(value)
 
 
 def _resolve(event: yaml.ScalarEvent) -> str:

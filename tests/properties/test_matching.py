@@ -1,0 +1,123 @@
+"""Matching beside a slow and obvious reading of the rules."""
+
+import re
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extauth.rules.load import load_rules
+from extauth.rules.matcher import Matcher
+
+keys = st.sampled_from(["a", "a", "a", "a", "b", "a_b"])
+values = st.sampled_from(["", "1", "2", "12", "x", "xy", "x*", "_", "b_1", "é"])
+LIMIT = {"unit": "day", "requests_per_unit": 1}
+
+matches = st.one_of(
+    st.just({}),
+    st.builds(lambda value: {"value": value} if value else {}, values),
+    st.builds(lambda value: {"value": value}, st.sampled_from(["*", "x*", "*y", "1*", "x*y*", "*_*"])),
+    st.builds(lambda several: {"values": several}, st.lists(values.filter(bool), min_size=1, max_size=3, unique=True)),
+    st.builds(lambda value: {"value_sha256": sha256(value.encode()).hexdigest()}, values),
+    st.builds(lambda regex: {"value_regex": regex}, st.sampled_from(["[0-9]+", "x.?", ".*", "é|_"])),
+    st.builds(
+        lambda start, size: {"value_range": {"start": start, "end": start + size}},
+        st.integers(-3, 13),
+        st.integers(1, 9),
+    ),
+)
+
+
+@st.composite
+def levels(draw: st.DrawFn, depth: int = 2) -> list[dict[str, Any]]:
+    rules = []
+    for key, match in draw(st.lists(st.tuples(keys, matches), max_size=8)):
+        rule = {"key": key, **match}
+        if draw(st.booleans()):
+            rule["rate_limit"] = LIMIT
+        if depth and draw(st.booleans()):
+            rule["descriptors"] = draw(levels(depth - 1))
+        rules.append(rule)
+    return rules
+
+
+def exact(rule: dict[str, Any], value: str) -> bool:
+    return (
+        rule.get("value") == value != ""
+        or value in rule.get("values", ())
+        or rule.get("value_sha256") == sha256(value.encode()).hexdigest()
+    )
+
+
+def pattern(rule: dict[str, Any], value: str) -> bool:
+    if "*" in rule.get("value", ""):
+        return fnmatchcase(value, rule["value"].replace("[", "[[]"))
+    if "value_regex" in rule:
+        return re.fullmatch(rule["value_regex"], value) is not None
+    if "value_range" in rule:
+        return re.fullmatch(r"[-+]?[0-9]+", value) is not None and int(value) in range(
+            rule["value_range"]["start"], rule["value_range"]["end"]
+        )
+    return False
+
+
+def oracle(rules: list[dict[str, Any]], entries: list[tuple[str, str]]) -> dict[str, Any] | None:
+    """The rule at the depth of the entries: an exact one, else the first pattern, else the bare key."""
+    rule = None
+    for key, value in entries:
+        own = [rule for rule in rules if rule["key"] == key]
+        found = (
+            # A value in clear before its digest: two rules may name one value so.
+            [rule for rule in own if exact(rule, value) and "value_sha256" not in rule]
+            or [rule for rule in own if exact(rule, value)]
+            or [rule for rule in own if pattern(rule, value)]
+            or [rule for rule in own if rule.keys().isdisjoint(MATCHES)]
+        )
+        if not found:
+            return None
+        rule = found[0]
+        rules = rule.get("descriptors", [])
+    return rule
+
+
+MATCHES = ("value", "values", "value_sha256", "value_regex", "value_range")
+
+
+def without_duplicates(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a file may hold: no two rules of a level for the same thing."""
+    seen: set[str] = set()
+    kept = []
+    for rule in rules:
+        own = [f"{name}: {rule[name]}" for name in MATCHES if name in rule]
+        names = {
+            f"{rule['key']}, {single}" for single in [f"value: {v}" for v in rule.get("values", ())] or own or ["any"]
+        }
+        if seen.isdisjoint(names):
+            seen |= names
+            kept.append({**rule, "descriptors": without_duplicates(rule.get("descriptors", []))})
+    return kept
+
+
+@settings(max_examples=500, deadline=None)
+@given(levels(), st.lists(st.lists(st.tuples(keys, values), min_size=1, max_size=3), min_size=1, max_size=8))
+def test_the_matcher_finds_what_an_obvious_reading_finds(
+    rules: list[dict[str, Any]], requests: list[list[tuple[str, str]]]
+) -> None:
+    rules = without_duplicates(rules)
+    text = yaml.safe_dump({"domain": "d", "descriptors": rules}, sort_keys=False, allow_unicode=True)
+    matcher = Matcher(load_rules({"f.yaml": text}))
+    numbered = list(matcher.rules)  # outer before inner, as in the file
+    flat = flatten(rules)
+    assert len(numbered) == len(flat)
+    for entries in requests:
+        match = matcher.match("d", entries)
+        want = oracle(rules, entries)
+        found = None if match is None else flat[next(i for i, rule in enumerate(numbered) if rule is match.rule)]
+        assert found is want, (entries, text)
+
+
+def flatten(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [found for rule in rules for found in (rule, *flatten(rule["descriptors"]))]

@@ -1,0 +1,263 @@
+"""What a request of several limits means: from rules and a request to the answer, on counters in memory."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
+    RateLimitDescriptor,
+    RateLimitDescriptorEntry,
+    RateLimitDescriptorRateLimitOverride,
+)
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
+from envoy_data_plane.envoy.type.v3 import RateLimitUnit
+
+from extauth.counters.keys import KeyNamer
+from extauth.counters.memory import MemoryCounters
+from extauth.errors import InvalidRequestError
+from extauth.limiter.limiter import Limiter
+from extauth.limiter.plan import NO_SWITCHES, Planner, Switches
+from extauth.rules.load import load_rules
+from extauth.rules.matcher import Matcher
+from extauth.transport.answers import Answers
+from extauth.transport.rls import ResponseHeaders, decode_descriptor, split_request
+from tests.clock import MINUTE, SECOND, Clock
+
+OK, OVER = 1, 2
+
+
+def descriptor(*entries: str, **more: Any) -> RateLimitDescriptor:  # noqa: ANN401
+    """`key=value` an entry."""
+    pairs = (entry.partition("=") for entry in entries)
+    return RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=k, value=v) for k, _, v in pairs], **more)
+
+
+class Service:
+    """Planner, limiter, counters and encoder, as the app puts them together."""
+
+    def __init__(self, rules: str, switches: Switches = NO_SWITCHES, headers: ResponseHeaders | None = None) -> None:
+        self.clock = Clock()
+        self.limiter = Limiter(MemoryCounters(self.clock))
+        self.answers = Answers(self.limiter, headers)
+        matcher = Matcher(load_rules({"f.yaml": "domain: d\n" + rules}))
+        self.planner = Planner(matcher, split_request, decode_descriptor, KeyNamer("t"), switches=switches)
+
+    async def ask(self, *descriptors: str | RateLimitDescriptor, hits: int = 0) -> RateLimitResponse:
+        """One call; a descriptor given as text is one of that entry."""
+        each = [descriptor(d) if isinstance(d, str) else d for d in descriptors]
+        message = bytes(RateLimitRequest(domain="d", descriptors=each, hits_addend=hits))
+        decided = await self.limiter.decide(Counter([self.planner.plan(message)]))
+        (answer,) = self.answers.encode(decided.settled[0])
+        assert answer is not None
+        return RateLimitResponse.parse(answer)
+
+    async def codes(self, *descriptors: str | RateLimitDescriptor, calls: int, hits: int = 0) -> list[int]:
+        return [int((await self.ask(*descriptors, hits=hits)).overall_code) for _ in range(calls)]
+
+
+def rule(key: str, requests: int, more: str = "", limit: str = "") -> str:
+    return f"\n- {{key: {key}, rate_limit: {{unit: day, requests_per_unit: {requests}{limit}}}{more}}}"
+
+
+async def test_an_unlimited_descriptor_has_all_remaining_and_may_replace() -> None:
+    service = Service(
+        "descriptors:"
+        "\n- {key: vip, rate_limit: {unlimited: true, name: vip, replaces: [{name: small}]}}"
+        + rule("a", 0, limit=", name: small")
+    )
+    assert await service.codes("a=1", calls=1) == [OVER]
+    response = await service.ask("vip=1", "a=1")
+    assert int(response.overall_code) == OK
+    assert [(int(s.code), s.current_limit, s.limit_remaining) for s in response.statuses] == [
+        (OK, None, 2**32 - 1),
+        (OK, None, 0),
+    ]
+
+
+async def test_shadow_mode_tells_ok_and_counts() -> None:
+    service = Service("descriptors:" + rule("a", 2, ", shadow_mode: true") + rule("b", 3))
+    assert await service.codes("a=1", calls=4) == [OK] * 4
+    response = await service.ask("a=1", "b=1")
+    told = [(int(s.code), s.limit_remaining) for s in response.statuses]
+    assert told == [(OK, 0), (OK, 2)], "as if it were not there, but for what is left"
+
+
+async def test_shadow_mode_for_all() -> None:
+    service = Service("descriptors:" + rule("a", 1), Switches(shadow_mode=True))
+    responses = [await service.ask("a=1") for _ in range(2)]
+    assert [int(r.overall_code) for r in responses] == [OK, OK]
+    assert [int(r.statuses[0].code) for r in responses] == [OK, OVER]
+
+
+QUOTAS = "descriptors:" + rule("small", 1, ", quota_mode: true") + rule("large", 3, ", quota_mode: true") + rule("e", 2)
+
+
+async def test_quotas_deny_only_together() -> None:
+    service = Service(QUOTAS)
+    assert await service.codes("small=1", "large=1", calls=4) == [OK, OK, OK, OVER]
+    service = Service(QUOTAS)
+    assert await service.codes("small=1", "large=1", "e=1", calls=3) == [OK, OK, OVER]
+    response = await service.ask("small=2", "large=2")
+    assert [int(s.code) for s in response.statuses] == [OK, OK]
+    response = await service.ask("small=2", "large=2")
+    assert (int(response.overall_code), [int(s.code) for s in response.statuses]) == (OK, [OVER, OK])
+
+
+async def test_quota_mode_for_all_and_what_always_passes() -> None:
+    service = Service("descriptors:" + rule("a", 1) + rule("b", 2), Switches(quota_mode=True))
+    assert await service.codes("a=1", "b=1", calls=3) == [OK, OK, OVER]
+    assert await service.codes("a=2", "unmatched=1", calls=3) == [OK] * 3, "a descriptor without a limit passes"
+
+
+async def test_a_quota_in_shadow_passes_for_all_of_them() -> None:
+    text = "descriptors:" + rule("a", 1, ", quota_mode: true") + rule("s", 1, ", quota_mode: true, shadow_mode: true")
+    assert await Service(text).codes("a=1", "s=1", calls=3) == [OK] * 3
+    assert await Service(text).codes("a=1", calls=2) == [OK, OVER]
+
+
+SEVERAL = """
+algorithm: gcra
+descriptors:
+- key: a
+  rate_limits:
+  - {unit: second, requests_per_unit: 2, name: burst}
+  - {unit: minute, requests_per_unit: 3}
+- {key: b, rate_limit: {unit: day, requests_per_unit: 9, replaces: [{name: burst}]}}
+"""
+
+
+async def test_several_limits_must_all_admit_and_the_tightest_is_told() -> None:
+    service = Service(SEVERAL)
+    told = []
+    for _ in range(4):
+        (status,) = (await service.ask("a=1")).statuses
+        assert status.current_limit is not None
+        told.append((int(status.code), status.current_limit.requests_per_unit, status.limit_remaining))
+        service.clock.sleep(SECOND // 2)
+    assert told == [(OK, 2, 1), (OK, 3, 1), (OK, 3, 0), (OVER, 3, 0)]
+
+
+async def test_one_of_several_limits_may_be_replaced() -> None:
+    service = Service(SEVERAL)
+    assert await service.codes("a=1", "b=1", calls=4) == [OK, OK, OK, OVER]
+
+
+async def test_hits_of_the_request_and_of_a_descriptor() -> None:
+    service = Service("descriptors:" + rule("a", 10) + rule("b", 10))
+
+    async def left(*descriptors: str | RateLimitDescriptor, hits: int = 0) -> list[int]:
+        return [status.limit_remaining for status in (await service.ask(*descriptors, hits=hits)).statuses]
+
+    assert await left("a=1", "b=1", hits=3) == [7, 7]
+    assert await left(descriptor("a=1", hits_addend=2), "b=1", hits=3) == [5, 4]
+    assert await left(descriptor("a=1", hits_addend=0), "b=1") == [5, 3]
+    assert await left(descriptor("a=1", hits_addend=4, is_negative_hits=True), "b=1") == [9, 2]
+    assert await left(descriptor("a=1", hits_addend=2**64 - 1, is_negative_hits=True)) == [10]
+    assert await left("a=1", "a=1") == [8, 8], "the same counter twice: its hits add"
+    assert await left(descriptor("a=1", hits_addend=0), "a=1") == [7, 7]
+
+
+async def test_a_peek_is_over_where_a_hit_would_be() -> None:
+    service = Service("algorithm: gcra\ndescriptors:" + rule("a", 1))
+    peek = descriptor("a=1", hits_addend=0)
+    assert await service.codes(peek, peek, "a=1", calls=1) == [OK]
+    assert await service.codes(peek, calls=2) == [OVER, OVER]
+
+
+async def test_an_override_counts_apart_and_as_the_file_says() -> None:
+    service = Service("algorithm: gcra\ndescriptors:" + rule("a", 1))
+    override = RateLimitDescriptorRateLimitOverride(requests_per_unit=2, unit=RateLimitUnit.MINUTE)
+    own = descriptor("a=1", limit=override)
+    assert await service.codes(own, calls=3) == [OK, OK, OVER]
+    assert await service.codes("a=1", calls=2) == [OK, OVER]
+    assert await service.codes(descriptor("unmatched=1", limit=override), calls=3) == [OK, OK, OVER]
+    hourly = RateLimitDescriptorRateLimitOverride(requests_per_unit=1, unit=RateLimitUnit.HOUR)
+    assert await service.codes(descriptor("a=1", limit=hourly), calls=2) == [OK, OVER], "another window, another count"
+    service.clock.sleep(30 * SECOND)
+    assert await service.codes(own, calls=2) == [OK, OVER]
+
+
+async def test_an_override_of_an_unknown_unit_is_invalid() -> None:
+    override = RateLimitDescriptorRateLimitOverride(requests_per_unit=2)
+    with pytest.raises(InvalidRequestError, match="unknown unit 0 in a descriptor's limit"):
+        await Service("").ask(descriptor("a=1", limit=override))
+
+
+async def test_share_threshold() -> None:
+    text = "descriptors:\n- {key: p, value: x/*, share_threshold: true, rate_limit: {unit: day, requests_per_unit: 2}}"
+    service = Service(text + "\n- {key: p, value: y/*, rate_limit: {unit: day, requests_per_unit: 1}}")
+    assert await service.codes("p=x/1", calls=1) == [OK]
+    assert await service.codes("p=x/2", calls=2) == [OK, OVER]
+    assert await service.codes("p=y/1", calls=2) == [OK, OVER]
+    assert await service.codes("p=y/2", calls=2) == [OK, OVER]
+    assert await service.codes("p=x/*", calls=1) == [OVER], "the pattern's own text is one of its values"
+
+
+async def test_a_multiple_of_a_unit_is_told_without_one() -> None:
+    service = Service("descriptors:" + rule("a", 5, limit=", unit_multiplier: 2"))
+    (status,) = (await service.ask("a=1")).statuses
+    assert status.current_limit is not None
+    assert (status.current_limit.requests_per_unit, int(status.current_limit.unit)) == (5, 0)
+    assert await service.codes("a=1", calls=5) == [OK] * 4 + [OVER]
+    service.clock.sleep(24 * 60 * MINUTE)
+    service.clock.sleep(24 * 60 * MINUTE)
+    assert await service.codes("a=1", calls=1) == [OK]
+
+
+async def test_a_burst_of_its_own() -> None:
+    service = Service(
+        "algorithm: gcra\ndescriptors: [{key: a, rate_limit: {unit: minute, requests_per_unit: 60, burst: 3}}]"
+    )
+    assert await service.codes("a=1", calls=4) == [OK, OK, OK, OVER]
+    service.clock.sleep(SECOND)
+    assert await service.codes("a=1", calls=2) == [OK, OVER]
+    assert (await service.ask("a=2")).statuses[0].limit_remaining == 2
+
+
+async def test_response_headers_tell_of_the_tightest_limit() -> None:
+    service = Service("descriptors:" + rule("a", 2) + rule("b", 9), headers=ResponseHeaders("L", "R", "S"))
+    response = await service.ask("b=1", "a=1")
+    headers = {header.key: header.value for header in response.response_headers_to_add}
+    assert (headers["L"], headers["R"]) == ("2", "1")
+    assert 0 < int(headers["S"]) <= 86_400
+    assert (await service.ask("unmatched=1")).response_headers_to_add == []
+
+
+async def test_dynamic_metadata() -> None:
+    text = """
+descriptors:
+- {key: a, rate_limit: {unit: day, requests_per_unit: 1}, metadata: {who: {name: x, 1: 1, y: 2}, list: [1, true, null]}}
+- {key: b, rate_limit: {unit: day, requests_per_unit: 9}, metadata: {who: {name: why, more: z}}}
+"""
+    service = Service(text, Switches(metadata=True))
+    first, second = [(await service.ask("a=1", "b=1", hits=h)).dynamic_metadata for h in (0, 2)]
+    assert first is not None
+    assert second is not None
+    assert first.to_dict() == {
+        "domain": "d",
+        "descriptors": [{"entries": ["a=1"]}, {"entries": ["b=1"]}],
+        "metadata": {"who": {"name": "x", "1": 1, "true": 2, "more": "z"}, "list": [1, True, None]},
+    }
+    assert second.to_dict()["metadata"] == {"who": {"name": "why", "more": "z"}}, "of what passed"
+    assert second.to_dict()["hitsAddend"] == 2
+    assert (await Service(text).ask("a=1")).dynamic_metadata is None
+
+
+NAMES = [
+    ("- {key: a}", ["a=secret-value"], "d.a"),
+    ("- {key: a, value: secret-value}", ["a=secret-value"], "d.a_se***"),
+    ("- {key: a, value_to_metric: true}", ["a=shown"], "d.a_shown"),
+    ("- {key: a, detailed_metric: true}", ["a=shown"], "d.a_shown"),
+    ("- {key: a, value: se*}", ["a=secret-value"], "d.a_se*"),
+    ("- {key: a, value: se*, value_to_metric: true}", ["a=secret"], "d.a_secret"),
+    ("- {key: a, value: se*, value_to_metric: true, share_threshold: true}", ["a=secret"], "d.a_se*"),
+    ("- {key: a, value: se*, detailed_metric: true, share_threshold: true}", ["a=secret"], "d.a_se*"),
+    ("- {key: a, value_regex: se.*}", ["a=secret-value"], "d.a_se***"),
+]
+
+
+@pytest.mark.parametrize(("text", "entries", "name"), NAMES, ids=[name for _, _, name in NAMES])
+def test_the_metric_names_the_rule_and_values_where_it_was_asked_to(text: str, entries: list[str], name: str) -> None:
+    service = Service("descriptors:\n" + text[:-1] + ", rate_limit: {unit: day, requests_per_unit: 1}}")
+    message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*entries)]))
+    assert service.planner.plan(message).shape.rules == (name,)
