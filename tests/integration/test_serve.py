@@ -211,3 +211,24 @@ def test_a_taken_port_stops_the_start(serve: Callable[..., Served]) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert f"EXTAUTH_ADMIN_LISTEN={address}: cannot listen there: " in failure(serve(EXTAUTH_ADMIN_LISTEN=address))
         assert f"EXTAUTH_GRPC_LISTEN={address}: cannot listen there" in failure(serve(EXTAUTH_GRPC_LISTEN=address))
+
+
+def test_a_start_with_a_broken_file_goes_on_with_the_others_where_that_is_set(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.yaml").write_text("domain: bad\ndescripters: []")
+    (tmp_path / "good.yaml").write_text("domain: good")
+    problem = f"{tmp_path}/bad.yaml:2:1: unknown key 'descripters'; did you mean 'descriptors'?"
+    assert failure(serve(EXTAUTH_CONFIG=str(tmp_path))) == f"{problem}\n"
+    served = serve(EXTAUTH_CONFIG=str(tmp_path), EXTAUTH_KEEP_GOING="true", EXTAUTH_LOG_FORMAT="json")
+    served.until_ready()
+    assert [line["problem"] for line in served.lines() if line["event"] == "config_rejected"] == [problem]
+    shown = json.loads(served.get("/rules")[1])
+    assert [domain["domain"] for domain in shown["domains"]] == ["good"]
+    assert shown["problems"] == [problem]
+    (tmp_path / "bad.yaml").write_text("domain: bad")
+    served.until(lambda: len(json.loads(served.get("/rules")[1])["domains"]) == 2)
+    (tmp_path / "good.yaml").write_text("domain: [")
+    served.until(lambda: json.loads(served.get("/rules")[1])["problems"] != [])
+    kept = {domain["domain"]: "kept" in domain for domain in json.loads(served.get("/rules")[1])["domains"]}
+    assert kept == {"bad": False, "good": True}
