@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.cases import CASES, Case
 from bench.engines import ROOT, Result, Running, cpu_s, rss_mb, running
 from bench.envoy import through_envoy
+from bench.loading import loading
 from bench.report import FLAT, TARGETS, report
 
 YARDSTICKS = (("grpcio", "uvloop"), ("grpcio", "asyncio"))
@@ -68,13 +69,13 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a fifth of the calls: rougher numbers, nothing written to docs"
     )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {', '.join(CASES)}, envoy")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {', '.join(CASES)}, envoy, loading")
     arguments = parser.parse_args()
-    if unknown := set(arguments.cases) - {*CASES, "envoy"}:
+    if unknown := set(arguments.cases) - {*CASES, "envoy", "loading"}:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    names = arguments.cases or [*CASES, "envoy"]
+    names = arguments.cases or [*CASES, "envoy", "loading"]
     results: dict[str, dict[str, Result]] = {}
-    for case in (CASES[name] for name in names if name != "envoy"):
+    for case in (CASES[name] for name in names if name in CASES):
         row = results[case.name] = {"h2": measure("h2", "uvloop", case, quick=arguments.quick)}
         say(f"{case.title}: h2", row["h2"])
         if case.name in TARGETS or case.name in FLAT:
@@ -82,11 +83,14 @@ def main() -> None:
                 row[f"{engine}/{loop}"] = measure(engine, loop, case, quick=arguments.quick)
                 say(f"{case.title}: {engine} on {loop}", row[f"{engine}/{loop}"])
     envoy = through_envoy(quick=arguments.quick) if "envoy" in names else None
-    text = report(results, envoy)
+    read = loading() if "loading" in names else None
+    text = report(results, envoy, read)
     print(text)
     if arguments.json:
         numbers = {name: {engine: asdict(result) for engine, result in row.items()} for name, row in results.items()}
-        arguments.json.write_text(json.dumps({**numbers, "envoy": envoy and asdict(envoy)}, indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps({**numbers, "envoy": envoy and asdict(envoy), "loading": read and read.seconds}, indent=1) + "\n"
+        )
     if not arguments.quick and not arguments.cases:
         write_docs(text)
 

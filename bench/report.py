@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.cases import CASES
 from bench.engines import Result
+from bench.loading import SIZES, Loading
 from scripts.stack import programs
 
 TARGETS = {"hot": 30, "keys_10000": 15, "one": 2, "traced": 10, "first_seen": 6}
@@ -34,7 +35,7 @@ class Envoy:
         return (self.extauth_us + self.store_us) / self.envoy_us
 
 
-def report(results: dict[str, dict[str, Result]], envoy: Envoy | None) -> str:
+def report(results: dict[str, dict[str, Result]], envoy: Envoy | None, loading: Loading | None = None) -> str:
     """Markdown."""
     lines = [machine(), ""]
     if results:
@@ -65,6 +66,12 @@ def report(results: dict[str, dict[str, Result]], envoy: Envoy | None) -> str:
             f"{envoy.envoy_us:.0f} µs CPU a request, extauth {envoy.extauth_us:.1f}, the store {envoy.store_us:.1f}: "
             f"**{envoy.share:.1%}** of Envoy's (wanted: at most 10 %)."
         )
+    if loading is not None:
+        told = (
+            f"{size:,} rules in {seconds:.2f} s (wanted: {SIZES[size]:.0f})"
+            for size, seconds in loading.seconds.items()
+        )
+        lines += ["", f"Reading a config: {', '.join(told)}."]
     return "\n".join(lines) + "\n"
 
 
