@@ -87,6 +87,7 @@ POOL = {
         b"b": (2, Unit.SECOND, Algorithm.FIXED_WINDOW, False),
         b"c": (7, Unit.MINUTE, Algorithm.GCRA, False),
         b"d": (4, Unit.SECOND, Algorithm.FIXED_WINDOW, True),
+        b"e": (4, Unit.SECOND, Algorithm.SLIDING_WINDOW, False),
     }.items()
 }
 pooled = st.builds(

@@ -6,11 +6,16 @@ from hashlib import sha256
 from typing import Any
 
 import yaml
+from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescriptor, RateLimitDescriptorEntry
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extauth.counters.keys import KeyNamer
+from extauth.limiter.plan import Planner
 from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
+from extauth.transport.rls import decode_descriptor, split_request
 
 keys = st.sampled_from(["a", "a", "a", "a", "b", "a_b"])
 values = st.sampled_from(["", "1", "2", "12", "x", "xy", "x*", "_", "b_1", "é"])
@@ -121,3 +126,34 @@ def test_the_matcher_finds_what_an_obvious_reading_finds(
 
 def flatten(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found for rule in rules for found in (rule, *flatten(rule["descriptors"]))]
+
+
+def message(entries: list[tuple[str, str]]) -> bytes:
+    descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=k, value=v) for k, v in entries])
+    return bytes(RateLimitRequest(domain="d", descriptors=[descriptor]))
+
+
+def planner(matcher: Matcher) -> Planner:
+    return Planner(matcher, split_request, decode_descriptor, KeyNamer("t"), memo_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(levels(), min_size=1, max_size=3),
+    st.lists(st.none() | st.lists(st.tuples(keys, values), min_size=1, max_size=2), max_size=20),
+)
+def test_a_planner_that_was_swapped_plans_as_a_new_one(
+    files: list[list[dict[str, Any]]], steps: list[list[tuple[str, str]] | None]
+) -> None:
+    """None is a reload."""
+    texts = [yaml.safe_dump({"domain": "d", "descriptors": without_duplicates(rules)}) for rules in files]
+    matchers = [Matcher(load_rules({"f.yaml": text})) for text in texts]
+    swapped, at = planner(matchers[0]), 0
+    for entries in steps:
+        if entries is None:
+            at = (at + 1) % len(matchers)
+            swapped.swap(matchers[at])
+            continue
+        plan, want = swapped.plan(message(entries)), planner(matchers[at]).plan(message(entries))
+        assert (plan.names, plan.asks, plan.shape.counters_of) == (want.names, want.asks, want.shape.counters_of)
+        assert plan.shape.rules == want.shape.rules
