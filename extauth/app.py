@@ -20,7 +20,7 @@ from extauth.limiter.plan import Planner, Switches
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.rules.reload import read_what_loads, signature, watch_rules
-from extauth.settings import LogFormat, Settings, unknown_variables
+from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher
@@ -58,6 +58,8 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
         _tune()
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
+        for warning in reference_variables(environ):
+            logger().warning("reference_variable", reason=warning)
         await stopping.wait()
         logger().info("draining", delay_s=settings.drain_delay)
         service.draining = True

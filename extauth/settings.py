@@ -15,6 +15,37 @@ from extauth.limiter.limiter import OnStoreFailure
 PREFIX = "EXTAUTH_"
 # Kubernetes sets these for a Service that is called extauth.
 _KUBERNETES = re.compile(r"EXTAUTH(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\w+)?)|EXTAUTH_PORT")
+# envoyproxy/ratelimit's variables that nobody else's can be taken for, and what serves in their place.
+_REFERENCE = {
+    "RUNTIME_ROOT": "EXTAUTH_CONFIG",
+    "RUNTIME_SUBDIRECTORY": "EXTAUTH_CONFIG",
+    "RUNTIME_APPDIRECTORY": "EXTAUTH_CONFIG",
+    "MERGE_DOMAIN_CONFIG": "EXTAUTH_MERGE_DOMAINS",
+    "SHADOW_MODE": "EXTAUTH_SHADOW_MODE",
+    "QUOTA_MODE": "EXTAUTH_QUOTA_MODE",
+    "RESPONSE_DYNAMIC_METADATA": "EXTAUTH_DYNAMIC_METADATA",
+    "LIMIT_RESPONSE_HEADERS_ENABLED": "EXTAUTH_RESPONSE_HEADERS",
+    "LIMIT_LIMIT_HEADER": "EXTAUTH_RESPONSE_HEADERS",
+    "LIMIT_REMAINING_HEADER": "EXTAUTH_RESPONSE_HEADERS",
+    "LIMIT_RESET_HEADER": "EXTAUTH_RESPONSE_HEADERS",
+    "GRPC_HOST": "EXTAUTH_GRPC_LISTEN",
+    "GRPC_PORT": "EXTAUTH_GRPC_LISTEN",
+    "GRPC_UDS": "EXTAUTH_GRPC_LISTEN",
+    "GRPC_SERVER_TLS_CERT": "EXTAUTH_GRPC_TLS_CERT",
+    "GRPC_SERVER_TLS_KEY": "EXTAUTH_GRPC_TLS_KEY",
+    "GRPC_CLIENT_TLS_CACERT": "EXTAUTH_GRPC_TLS_CLIENT_CA",
+    "REDIS_SOCKET_TYPE": "EXTAUTH_REDIS_URL",
+    "CACHE_KEY_PREFIX": "EXTAUTH_KEY_PREFIX",
+    "LOCAL_CACHE_SIZE_IN_BYTES": "EXTAUTH_DENIAL_CACHE",
+    "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "`count_denied: false` in a config file",
+}
+# These may be anybody's, but where REDIS_SOCKET_TYPE stands beside them.
+_REFERENCE_REDIS = {
+    "REDIS_URL": "EXTAUTH_REDIS_URL",
+    "REDIS_AUTH": "EXTAUTH_REDIS_URL",
+    "REDIS_TLS": "EXTAUTH_REDIS_URL",
+    "REDIS_TIMEOUT": "EXTAUTH_REDIS_TIMEOUT",
+}
 
 
 class LogFormat(StrEnum):
@@ -146,3 +177,14 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
             near = difflib.get_close_matches(name, names, 1, 0.75)
             warnings.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
     return warnings
+
+
+def reference_variables(environ: Mapping[str, str]) -> list[str]:
+    """A warning for each variable of envoyproxy/ratelimit that is set and has a counterpart here."""
+    known = _REFERENCE | (_REFERENCE_REDIS if environ.get("REDIS_SOCKET_TYPE") else {})
+    return [
+        f"{name} is envoyproxy/ratelimit's; here it is {ours}"
+        for name, ours in sorted(known.items())
+        # Kubernetes sets GRPC_PORT=tcp://… for a Service that is called grpc.
+        if environ.get(name) and not (name == "GRPC_PORT" and "://" in environ[name])
+    ]
