@@ -111,7 +111,7 @@ def test_admin_pages(serve: Callable[..., Served]) -> None:
 
 
 def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served]) -> None:
-    served = serve(EXTAUTH_LOG_FORMAT="json", EXTAUTH_REDIS_ULR="x", EXTAUTH_LOG_LEVEL="debug")
+    served = serve(EXTAUTH_LOG_FORMAT="json", EXTAUTH_REDIS_ULR="x", EXTAUTH_LOG_LEVEL="debug", SHADOW_MODE="true")
     served.until_ready()
     with grpc.insecure_channel(f"unix:{served.folder}/grpc") as channel:
         ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
@@ -131,7 +131,10 @@ def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served
     assert [line["reason"] for line in lines if line["event"] == "unknown_variable"] == [
         "EXTAUTH_REDIS_ULR is no setting; did you mean EXTAUTH_REDIS_URL?"
     ]
-    assert len(lines) == 5, "and store_up, draining, stopped: no line a request"
+    assert [line["reason"] for line in lines if line["event"] == "reference_variable"] == [
+        "SHADOW_MODE is envoyproxy/ratelimit's; here it is EXTAUTH_SHADOW_MODE"
+    ]
+    assert len(lines) == 6, "and store_up, draining, stopped: no line a request"
     assert KEY not in served.log.read_text()
 
 
