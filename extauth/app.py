@@ -222,7 +222,9 @@ class Service:
 
 def _warn(matcher: Matcher) -> None:
     for problem in matcher.rules.problems:
-        logger().error("config_rejected", problem=str(problem), kept="the domain's rules in force stay")
+        logger().error(
+            "config_rejected", problem=str(problem), kept="what was in force for the domain stays, if anything was"
+        )
     for warning in matcher.rules.warnings:
         logger().warning("config_warning", problem=str(warning))
 

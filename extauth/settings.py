@@ -78,9 +78,10 @@ def _redis_url(value: SecretStr) -> SecretStr:
 
 
 def _header_names(value: str) -> str:
-    if value not in {"off", "on"} and not re.fullmatch(
-        r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:,[A-Za-z0-9!#$%&'*+.^_`|~-]+){2}", value
-    ):
+    name = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110 §5.6.2
+    if value.lower() in {"off", "on"}:
+        return value.lower()
+    if not re.fullmatch(rf"{name},{name},{name}", value):
         raise ValueError
     return value
 

@@ -90,9 +90,10 @@ class Limiter:
         return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *held_back_by(asks, outcomes), metadata)
 
     def _failed(self, plan: Plan) -> Verdict | None:
-        if self.on_store_failure is OnStoreFailure.ERROR:
+        given = self.on_store_failure if plan.shape.blocks else OnStoreFailure.ALLOW
+        if given is OnStoreFailure.ERROR:
             return None
-        code = Code.OVER_LIMIT if self.on_store_failure is OnStoreFailure.DENY else Code.OK
+        code = Code.OVER_LIMIT if given is OnStoreFailure.DENY else Code.OK
         statuses = tuple(_failed_status(indices, code) for indices in plan.shape.counters_of)
         return Verdict(code, statuses, plan.shape.tier, metadata=_metadata(plan, statuses))
 

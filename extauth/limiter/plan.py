@@ -78,6 +78,11 @@ class Shape:
     rules: tuple[str, ...] = ()
     told: Told | None = None
 
+    @property
+    def blocks(self) -> bool:
+        """Whether any of the limits may deny."""
+        return any(ask.mode is Mode.ENFORCED or ask.mode is Mode.QUOTA for ask in self.asks)
+
 
 class Plan(Take):
     """What a request counts, and the rest of its shape. There are very many: it holds what is its own, no more."""
@@ -257,7 +262,7 @@ class Planner:
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
             limit = _override(rules, descriptor.limit)
-            name = self._name_counter(domain, entries, (), which([limit])[0])
+            name = self._name_counter(domain, entries, (), f"override-{which([limit])[0]}")
             called = _path(domain, ((entry.key, None) for entry in entries))
             return Part((name,), (limit,), hits=hits, negative=negative, rule=called)
         match = self.matcher.match(domain, entries)
@@ -311,7 +316,8 @@ class Planner:
             told["hitsAddend"] = request.hits_addend
         if shape.tier is not None:
             told["tier"] = shape.tier
-        metadata = tuple(part.metadata for part in parts)
+        applied = zip(parts, shape.counters_of, strict=True)
+        metadata = tuple(part.metadata if own and own is not UNLIMITED_AT else None for part, own in applied)
         return Shape(shape.asks, shape.counters_of, shape.tier, shape.labels, shape.rules, Told(told, metadata))
 
 
@@ -343,7 +349,7 @@ def _path(domain: str, names: Iterable[tuple[str, str | None]]) -> str:
 
 
 def which(limits: Sequence[Limit]) -> list[str]:
-    """Names that tell the limits of one rule apart, whatever their order: the period in seconds, made unique."""
+    """Names that tell the limits of one rule apart: the period in seconds, and of several of one period the place."""
     names: list[str] = []
     for limit in limits:
         name = str(limit.period_us // 1_000_000)

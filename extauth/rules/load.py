@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from extauth.errors import ConfigError, Problem
 from extauth.rules.grammar import shown
-from extauth.rules.model import Domain, RuleSet
+from extauth.rules.model import Domain, RuleSet, Tier
 from extauth.rules.parse import ParsedFile, identities, parse_file
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
@@ -70,7 +70,7 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Problem]:
         return [Problem(other.file, *other.domain_place, message, fix) for other in others]
     problems = []
     labels = {label for parsed in files if parsed.domain for label in parsed.domain.labels}
-    tiers = {tier.name: tier for tier in first.domain.tiers} if first.domain else {}
+    tiers: dict[str, tuple[Tier, str]] = {}
     where: dict[tuple[object, ...], str] = {}
     for parsed in files:
         domain = parsed.domain
@@ -80,11 +80,11 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Problem]:
             Problem(
                 parsed.file,
                 *parsed.domain_place,
-                f"the tier {tier.name!r} is another one than in {first.file}",
+                f"the tier {tier.name!r} is another one than in {tiers[tier.name][1]}",
                 "make the two alike, or rename one",
             )
             for tier in domain.tiers
-            if tiers.setdefault(tier.name, tier) != tier
+            if tiers.setdefault(tier.name, (tier, parsed.file))[0] != tier
         ]
         for rule in domain.rules:
             if rule.key in labels:

@@ -260,6 +260,10 @@ class _Parser:
             self._problem(
                 (*at, given[1]), f"a descriptor has {given[0]} or {given[1]}, not both", "remove one", at_key=True
             )
+        if "*" in model.key and given and given[0] != "value":
+            self._problem(
+                (*at, given[0]), f"a key with a * takes no {given[0]}", "name the key, or use `value`", at_key=True
+            )
         if model.value or (not given and "*" in model.key):
             wild = "*" in model.key + model.value
             return Kind.WILDCARD if wild else Kind.VALUE, model.value or None, ()

@@ -110,10 +110,12 @@ class Metrics:
             shape = plan.shape
             if taken is not None:
                 allowed = taken.admitted
-            elif self._on_store_failure is OnStoreFailure.ERROR:
-                continue
+            elif self._on_store_failure is OnStoreFailure.ALLOW or not shape.blocks:
+                allowed = calls
+            elif self._on_store_failure is OnStoreFailure.DENY:
+                allowed = 0
             else:
-                allowed = calls if self._on_store_failure is OnStoreFailure.ALLOW else 0
+                continue
             tally = tallies.get(shape)
             if tally is None:
                 tally = tallies[shape] = [0, 0]

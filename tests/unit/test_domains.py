@@ -83,6 +83,11 @@ CLASHES = {
         rules("d", more=TIERS % 2),
         "2.yaml:1:9: the tier 'free' is another one than in 1.yaml; make the two alike, or rename one",
     ),
+    "two tiers of one name, of which the first file has none": (
+        rules("d", "a"),
+        rules("d", more=TIERS % 1),
+        "3.yaml:1:9: the tier 'free' is another one than in 2.yaml; make the two alike, or rename one",
+    ),
     "a rule for another file's label": (
         rules("d", "path"),
         rules("d", more="labels: [path]\n"),
@@ -93,8 +98,9 @@ CLASHES = {
 
 @pytest.mark.parametrize(("first", "second", "said"), CLASHES.values(), ids=CLASHES)
 def test_files_that_do_not_merge(first: str, second: str, said: str) -> None:
+    third = {"3.yaml": rules("d", more=TIERS % 2)} if "3.yaml" in said else {}
     with pytest.raises(ConfigError) as raised:
-        load_rules({"1.yaml": first, "2.yaml": second}, merge=True)
+        load_rules({"1.yaml": first, "2.yaml": second, **third}, merge=True)
     assert str(raised.value) == said
 
 

@@ -1,6 +1,7 @@
 """What a request of several limits means: from rules and a request to the answer, on counters in memory."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from envoy_data_plane.envoy.type.v3 import RateLimitUnit
 
 from extauth.counters.keys import KeyNamer
 from extauth.counters.memory import MemoryCounters
-from extauth.errors import InvalidRequestError
-from extauth.limiter.limiter import Limiter
+from extauth.errors import InvalidRequestError, StoreError
+from extauth.limiter.counters import Group, Taken
+from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import NO_SWITCHES, Planner, Switches
 from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
@@ -183,6 +185,13 @@ async def test_an_override_of_an_unknown_unit_is_invalid() -> None:
         await Service("").ask(descriptor("a=1", limit=override))
 
 
+async def test_an_override_counts_apart_from_several_limits_too() -> None:
+    service = Service(SEVERAL)
+    assert await service.codes("a=1", calls=2) == [OK, OK]
+    override = RateLimitDescriptorRateLimitOverride(requests_per_unit=1, unit=RateLimitUnit.MINUTE)
+    assert await service.codes(descriptor("a=1", limit=override), calls=2) == [OK, OVER]
+
+
 async def test_share_threshold() -> None:
     text = "descriptors:\n- {key: p, value: x/*, share_threshold: true, rate_limit: {unit: day, requests_per_unit: 2}}"
     service = Service(text + "\n- {key: p, value: y/*, rate_limit: {unit: day, requests_per_unit: 1}}")
@@ -241,6 +250,39 @@ descriptors:
     assert second.to_dict()["metadata"] == {"who": {"name": "why", "more": "z"}}, "of what passed"
     assert second.to_dict()["hitsAddend"] == 2
     assert (await Service(text).ask("a=1")).dynamic_metadata is None
+
+
+async def test_metadata_of_what_does_not_apply_are_not_told() -> None:
+    text = """
+descriptors:
+- {key: a, rate_limit: {unit: day, requests_per_unit: 1, name: a}, metadata: {a: 1}}
+- {key: b, rate_limit: {unlimited: true, replaces: [{name: a}]}, metadata: {b: 1}}
+"""
+    told = (await Service(text, Switches(metadata=True)).ask("a=1", "b=1")).dynamic_metadata
+    assert told is not None
+    assert "metadata" not in told.to_dict()
+
+
+class Gone:
+    """A store that never answers."""
+
+    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+        raise StoreError("timeout", "no answer")
+
+    async def ping(self) -> None:
+        raise StoreError("timeout", "no answer")
+
+
+@pytest.mark.parametrize("given", list(OnStoreFailure))
+async def test_what_never_denies_does_not_where_the_store_is_gone(given: OnStoreFailure) -> None:
+    text = "descriptors:" + rule("a", 1)
+    for service in (
+        Service(text, Switches(shadow_mode=True)),
+        Service("descriptors:" + rule("a", 1, ", shadow_mode: true")),
+    ):
+        service.limiter = Limiter(Gone(), given)
+        service.answers = Answers(service.limiter)
+        assert await service.codes("a=1", calls=1) == [OK]
 
 
 NAMES = [

@@ -8,11 +8,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from extauth.admin.view import view_rules
 from extauth.counters.keys import KeyNamer
 from extauth.errors import StoreError
-from extauth.limiter.counters import Taken
+from extauth.limiter.counters import Ask, Level, Mode, Taken
 from extauth.limiter.limiter import Decided, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
 from extauth.rules.load import load_rules
+from extauth.rules.model import Limit, Unit
 from extauth.telemetry.metrics import Metrics
 
 
@@ -27,7 +28,8 @@ def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 
 def settled(labels: Labels, allowed: int, denied: int) -> Settled:
-    return Settled(Plan((), Shape((), (), None, labels)), allowed + denied, Taken(allowed, ()))
+    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels, ("d.k",)))
+    return Settled(plan, allowed + denied, Taken(allowed, (Level(9 - allowed, 0),)))
 
 
 def test_requests_are_counted_by_status_path_and_tier() -> None:
@@ -46,6 +48,17 @@ def test_requests_are_counted_by_status_path_and_tier() -> None:
     buckets = samples(metrics, "extauth_decision_duration_seconds_bucket")
     assert (buckets["0.001",], buckets["0.0025",], buckets["0.25",], buckets["+Inf",]) == (0, 5, 6, 6)
     assert samples(metrics, "extauth_decision_duration_seconds_sum")[()] == pytest.approx(0.21)
+
+
+def test_calls_are_counted_by_rule() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    enforced, shadowed = Ask(Limit(2, Unit.DAY), 1), Ask(Limit(1, Unit.DAY), 1, Mode.SHADOW)
+    shape = Shape((enforced, shadowed, enforced), ((0, 1), (2,)), None, Labels(), ("d.a", "d.a", "d.b"))
+    levels = (Level(0, 0), Level(0, 0), Level(0, 0))
+    metrics.batch_decided(Decided([Settled(Plan((b"1", b"2", b"3"), shape), 5, Taken(2, levels))]), [])
+    metrics.batch_decided(Decided([settled(Labels(), 1, 3)]), [])
+    assert samples(metrics, "extauth_rule_calls_total") == {("d.a",): 5, ("d.b",): 5, ("d.k",): 4}
+    assert samples(metrics, "extauth_rule_over_limit_total") == {("d.a",): 4, ("d.b",): 3, ("d.k",): 3}
 
 
 def test_paths_and_tiers_are_capped() -> None:
