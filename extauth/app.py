@@ -54,8 +54,8 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
         loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
         service = Service(settings)
-        await service.start(stack)
         _tune()
+        await service.start(stack)
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
         for warning in reference_variables(environ):

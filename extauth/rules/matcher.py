@@ -6,7 +6,7 @@ matches; the rule for the bare key. There is no backtracking, as in envoyproxy/r
 no other is tried.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -33,18 +33,24 @@ class _Node:
     """The rules of one level, and the `match` that led to them."""
 
     __slots__ = ("bare", "digests", "exact", "key_patterns", "match", "patterns")
+    exact: dict[tuple[str, str], "_Node"]
+    digests: dict[tuple[str, str], "_Node"]
+    bare: dict[str, "_Node"]
+    patterns: dict[str, list[tuple[Test, "_Node"]]]
+    key_patterns: list[tuple[Test, "_Node"]]  # for keys that `patterns` does not know
 
-    def __init__(self, match: Match | None, rules: Iterable[Rule]) -> None:
+    def __init__(self, match: Match | None, rules: Sequence[Rule], leaf: "_Node | None" = None) -> None:
         self.match = match
-        self.exact: dict[tuple[str, str], _Node] = {}
-        self.digests: dict[tuple[str, str], _Node] = {}
-        self.bare: dict[str, _Node] = {}
-        self.patterns: dict[str, list[tuple[Test, _Node]]] = {}
-        self.key_patterns: list[tuple[Test, _Node]] = []  # for keys that `patterns` does not know
+        if not rules and leaf is not None:  # there are very many, and nothing under them
+            self.exact, self.digests, self.bare = leaf.exact, leaf.digests, leaf.bare
+            self.patterns, self.key_patterns = leaf.patterns, leaf.key_patterns
+            return
+        self.exact, self.digests, self.bare = {}, {}, {}
+        self.patterns, self.key_patterns = {}, []
         for inner in rules:
             path, shared = (match.path, match.shared) if match is not None else ((), ())
             pattern = wildcard(inner) if inner.share_threshold else None
-            self._add(inner, _Node(Match((*path, inner), (*shared, pattern), inner), inner.rules))
+            self._add(inner, _Node(Match((*path, inner), (*shared, pattern), inner), inner.rules, _LEAF))
 
     def _add(self, rule: Rule, node: "_Node") -> None:
         match rule.kind:
@@ -78,6 +84,9 @@ class _Node:
             if test(*entry):
                 return candidate
         return self.bare.get(entry[0])
+
+
+_LEAF = _Node(None, ())
 
 
 class Matcher:
