@@ -7,6 +7,7 @@ CPU of a whole batch of decisions.
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -38,6 +39,9 @@ URL_OPTIONS = (
 )
 
 
+_TOO_SLOW = "it was too slow"
+
+
 class ReplyError(Exception):
     """An error reply, such as `NOSCRIPT …`."""
 
@@ -60,15 +64,18 @@ class Pipe:
 
         A command whose connection dies under it is sent once more; Redis may then run it twice.
         """
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
-                try:
-                    return await (self._link or await self._connect()).send(command)
-                except _LostError:
-                    return await (await self._connect()).send(command)
+            if (link := self._link) is not None:
+                with suppress(_LostError):
+                    return await link.send(command, deadline)
+            async with asyncio.timeout_at(deadline):
+                if link is None:
+                    with suppress(_LostError):
+                        return await (await self._connect()).send(command, deadline)
+                return await (await self._connect()).send(command, deadline)
         except TimeoutError as error:
-            # Replies come in order: what holds up this one holds up all. And a dead peer shows in no other way.
-            self._drop("it was too slow")
+            self._drop(_TOO_SLOW)
             raise StoreError("timeout", f"no answer from Redis within {self._timeout_s} s") from error
         except _LostError as error:
             raise StoreError("connection", f"no connection to Redis: {error}") from error
@@ -140,7 +147,8 @@ class _Link(asyncio.Protocol):
 
     def __init__(self, connection: AbstractConnection, lost: Any) -> None:  # noqa: ANN401
         self._lost = lost
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()  # with the deadlines
+        self._watch: asyncio.TimerHandle | None = None
         self._reader = hiredis.Reader(replyError=ReplyError)
         self._reason = "closed by Redis"
         # redis-py hands its transport out in no other way. Whoever holds the writer closes it when collected: keep it
@@ -151,14 +159,31 @@ class _Link(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._loop = asyncio.get_running_loop()
 
-    def send(self, command: bytes) -> "asyncio.Future[Any]":
+    def send(self, command: bytes, deadline: float) -> "asyncio.Future[Any]":
+        """The reply to come; TimeoutError where it does not by `deadline`, on the loop's clock."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._transport.is_closing():
             future.set_exception(_LostError(self._reason))
         else:
-            self._waiting.append(future)
+            self._waiting.append((future, deadline))
             self._transport.write(command)
+            if self._watch is None:
+                self._watch = self._loop.call_at(deadline, self._check)
         return future
+
+    def _check(self) -> None:
+        """Watch over the oldest command: one timer for all of them costs less than one each."""
+        self._watch = None
+        if not self._waiting:
+            return
+        future, deadline = self._waiting[0]
+        if self._loop.time() < deadline:
+            self._watch = self._loop.call_at(deadline, self._check)
+            return
+        # Replies come in order: what holds up this one holds up all. And a dead peer shows in no other way.
+        if not future.done():
+            future.set_exception(TimeoutError())
+        self.abort(_TOO_SLOW)
 
     def abort(self, reason: str) -> None:
         self._reason = reason
@@ -167,7 +192,7 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if future.done():  # its caller gave up
                 continue
             if isinstance(reply, ReplyError):
@@ -177,7 +202,9 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost(self)
-        for future in self._waiting:
+        if self._watch is not None:
+            self._watch.cancel()
+        for future, _ in self._waiting:
             if not future.done():
                 future.set_exception(_LostError(str(exc) if exc else self._reason))
         self._waiting.clear()
