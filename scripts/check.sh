@@ -32,6 +32,7 @@ envoy=$(python -c 'from scripts.stack import programs; print(programs.envoy())')
 for mode in local compose; do
   step "envoy, $mode" validate_envoy "$mode"
 done
+step "envoy, examples/usage" "$envoy" --mode validate -c examples/usage/envoy.yaml --log-level error
 
 if have promtool "prometheus configuration"; then
   step "prometheus configuration" promtool check config --syntax-only observability/prometheus.yml
