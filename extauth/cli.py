@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from extauth.commands import validate
 from extauth.errors import ExtauthError
 from extauth.settings import Settings, read_settings
 
@@ -62,6 +63,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+app.command(epilog=validate.EXAMPLE)(validate.validate)
 
 
 def main() -> None:

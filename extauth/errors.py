@@ -39,6 +39,10 @@ class InvalidRequestError(ExtauthError):
     """A call cannot be understood: answered with INVALID_ARGUMENT and this text."""
 
 
+class CommandError(ExtauthError):
+    """A command was asked for what it cannot do; the text says what would help."""
+
+
 class StoreError(ExtauthError):
     """The counters' store did not answer, or not with what was asked.
 

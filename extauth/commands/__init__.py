@@ -1,0 +1,1 @@
+"""The subcommands of `extauth` that are no service: a module each, and what they share."""

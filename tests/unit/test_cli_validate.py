@@ -1,0 +1,208 @@
+"""`extauth validate`: what it says of files, and the plain YAML that it makes of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from extauth.cli import app
+from extauth.rules.load import load_rules
+from extauth.rules.matcher import Matcher
+from extauth.rules.model import Limit, Rule
+
+ROOT = Path(__file__).parents[2]
+RUN = CliRunner()
+
+PLAIN = r"""
+domain: plain
+labels: [path]
+tiers:
+  anon: {unit: minute, requests_per_unit: 1}
+  free: {unit: minute, unit_multiplier: 60, requests_per_unit: 10, replaces: [{name: anon}]}
+  staff: {unlimited: true, replaces: [{name: anon}]}
+descriptors:
+  - {key: k, values: [a, 1e3x, "1e3", "yes", "null", "0x1F", "x,y: z", "- q \"ü\" \\ #", " "], tier: free}
+  - {key: k, value: me, tier: staff}
+  - {key: k, value: "b*", rate_limit: {unit: SECOND, requests_per_unit: 3}, share_threshold: true}
+  - {key: "w*", rate_limit: {unit: month, requests_per_unit: 3}, value_to_metric: true}
+  - {key: k, quota_mode: true, detailed_metric: true, metadata: {a: [1, 2.5, x, null, yes]}, rate_limit:
+     {unit: day, unit_multiplier: 7, requests_per_unit: 0}}
+  - {key: ip, tier: anon, shadow_mode: true}
+  - key: u
+    descriptors:
+      - {key: v, values: [1, 2], rate_limit: {unit: second, unit_multiplier: 60, requests_per_unit: 3, name: n}}
+      - key: v
+        descriptors: [{key: x, rate_limit: {unit: year, requests_per_unit: 1}}]
+"""
+ASKED = [
+    *[[("k", value)] for value in ["a", "1e3x", "1e3", "yes", "null", "0x1F", "x,y: z", '- q "ü" \\ #', " ", "me"]],
+    *[[("k", value)] for value in ["b", "b1", "b*", "", "z"]],
+    [("path", "/")],
+    [("wx", "1")],
+    [("w", "")],
+    [("ip", "1")],
+    [("u", "1")],
+    [("u", "1"), ("v", "1")],
+    [("u", "1"), ("v", "2")],
+    [("u", "1"), ("v", "3")],
+    [("u", "1"), ("v", "3"), ("x", "")],
+    [("u", "1"), ("v", "1"), ("x", "")],
+]
+
+
+def meaning(limit: Limit) -> tuple[object, ...]:
+    """A limit, whatever words it was said in."""
+    return (
+        limit.requests_per_unit,
+        limit.period_us,
+        limit.algorithm,
+        limit.count_denied,
+        limit.name,
+        limit.replaces,
+        limit.unlimited,
+    )
+
+
+def outcome(rule: Rule) -> tuple[object, ...]:
+    return (
+        tuple(map(meaning, rule.limits)),
+        rule.shadow_mode,
+        rule.quota_mode,
+        rule.detailed_metric,
+        rule.value_to_metric,
+        rule.metadata,
+    )
+
+
+def test_clean_files_are_counted() -> None:
+    result = RUN.invoke(
+        app, ["validate", str(ROOT / "envoy/descriptors"), str(ROOT / "examples/usage/descriptors.yaml")]
+    )
+    assert (result.exit_code, result.stdout) == (0, "2 files, 2 domains, 4 rules: no problems\n")
+
+
+def test_every_problem_and_warning_has_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("domain: a\ndescriptors:\n  - {key: k, tier: free}\n  - {kee: k}\n")
+    (tmp_path / "b.yaml").write_text("domain: b\nshadow_mode: true\n")
+    result = RUN.invoke(app, ["validate", str(tmp_path), str(tmp_path / "b.yaml")])
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert f"{tmp_path}/a.yaml:4:6: unknown key 'kee'; did you mean 'key'?" in lines
+    assert any(line.startswith(f"{tmp_path}/b.yaml:2:1: warning: 'shadow_mode' means nothing here") for line in lines)
+    assert lines[-1].endswith(" problems")
+
+
+@pytest.mark.parametrize("mistake", sorted((ROOT / "tests/mistakes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_it_says_what_the_service_says(mistake: Path) -> None:
+    result = RUN.invoke(app, ["validate", str(mistake)])
+    expected = mistake.with_suffix(".txt").read_text().splitlines()
+    *told, _total = result.stdout.replace(f"{mistake.parent}/", "").splitlines()
+    assert [line.replace(": warning: ", ": ") for line in told] == expected
+    assert result.exit_code == 1
+
+
+def test_domains_merge_where_asked(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(f"domain: d\ndescriptors: [{{key: {name}}}]\n")
+    alone = RUN.invoke(app, ["validate", str(tmp_path)])
+    assert alone.exit_code == 1
+    assert "domain 'd' already stands in" in alone.stdout
+    merged = RUN.invoke(app, ["validate", "--merge-domains", "--json", str(tmp_path)])
+    told = json.loads(merged.stdout)
+    assert (told["ok"], told["files"], told["domains"], told["rules"]) == (True, 2, 1, 2)
+
+
+def test_a_path_that_is_not_there() -> None:
+    result = RUN.invoke(app, ["validate", "--json", "nowhere"])
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == {"error": "nowhere: no such file or folder"}
+    assert result.stderr == "extauth: nowhere: no such file or folder\n"
+
+
+def test_a_folder_without_files(tmp_path: Path) -> None:
+    result = RUN.invoke(app, ["validate", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no *.yaml file here" in result.stdout
+
+
+def test_what_is_expanded_means_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(PLAIN)
+    result = RUN.invoke(app, ["validate", "--expand", str(file)])
+    assert result.exit_code == 0, result.stderr
+    ours, plain = (Matcher(load_rules({"f.yaml": text})) for text in (PLAIN, result.stdout))
+    assert not plain.rules.warnings
+    for entries in ASKED:
+        before, after = ours.match("plain", entries), plain.match("plain", entries)
+        assert (before and outcome(before.rule)) == (after and outcome(after.rule)), entries
+        assert (before and before.shared) == (after and after.shared), entries
+
+
+def test_what_is_expanded_holds_the_references_keys_only(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(PLAIN)
+    expanded = RUN.invoke(app, ["validate", "--expand", str(file)]).stdout
+    document = yaml.safe_load(expanded)
+    assert set(document) == {"domain", "descriptors"}
+    for ours in ("values:", "tier", "unit_multiplier", "labels:", "algorithm", "count_denied", "week_"):
+        assert ours not in "".join(line for line in expanded.splitlines() if not line.startswith("#"))
+    assert document["descriptors"][0]["rate_limit"] == {
+        "name": "free",
+        "unit": "hour",
+        "requests_per_unit": 10,
+        "replaces": [{"name": "anon"}],
+    }
+    file.write_text(expanded)
+    again = RUN.invoke(app, ["validate", "--expand", str(file)]).stdout
+    assert yaml.safe_load(again) == document
+
+
+LIMIT = "rate_limit: {unit: minute, requests_per_unit: 1"
+
+
+@pytest.mark.parametrize(
+    ("head", "descriptors", "line", "why"),
+    [
+        ("", f"  - {{key: k, {LIMIT}, algorithm: gcra}}}}", 3, "no gcra"),
+        ("", f"  - {{key: k, {LIMIT}, algorithm: gcra, burst: 2}}}}", 3, "no burst"),
+        ("", f"  - {{key: k, {LIMIT}, algorithm: sliding_window}}}}", 3, "no sliding_window"),
+        ("", f"  - {{key: k, {LIMIT}, count_denied: false}}}}", 3, "counts denied hits"),
+        ("", f"  - {{key: k, {LIMIT}, unit_multiplier: 15}}}}", 3, "no window of 15 minutes"),
+        (
+            "",
+            "  - {key: k, rate_limits: [{unit: day, requests_per_unit: 2}, {unit: hour, requests_per_unit: 1}]}",
+            3,
+            "not 2",
+        ),
+        ("", f"  - {{key: k, value_sha256: {'a' * 64}, {LIMIT}}}}}", 3, "value_sha256"),
+        ("", f"  - {{key: k, value_regex: a+, {LIMIT}}}}}", 3, "value_regex"),
+        ("", f"  - {{key: k, value_range: {{start: 1, end: 2}}, {LIMIT}}}}}", 3, "value_range"),
+        ("", f"  - {{key: k, values: ['a*'], {LIMIT}}}}}", 3, "for a wildcard"),
+        ("", "  - {key: a, value: x}\n  - {key: a_x}", 4, "the same as line 3"),
+        ("labels: [path]", f"  - {{key: 'p*', {LIMIT}}}}}", 4, "the label 'path', too"),
+        ("algorithm: gcra", f"  - {{key: k, {LIMIT}, algorithm: fixed_window}}}}", 0, "that requests bring"),
+        ("", f"  - key: a\n    descriptors:\n      - {{key: k, {LIMIT}, algorithm: gcra}}}}", 5, "no gcra"),
+    ],
+)
+def test_what_cannot_be_said(tmp_path: Path, head: str, descriptors: str, line: int, why: str) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "f.yaml").write_text("\n".join(filter(None, ["domain: d", head, "descriptors:", descriptors])))
+    (folder / "other.yaml").write_text("domain: other\ndescriptors: [{key: k}]\n")
+    result = RUN.invoke(app, ["validate", "--expand", str(folder)])
+    assert result.exit_code == 1
+    place = f"{folder}/f.yaml:{line}:" if line else f"{folder}/f.yaml: "
+    assert any(told.startswith(place) and why in told for told in result.stderr.splitlines()), result.stderr
+    assert yaml.safe_load(result.stdout) == {"domain": "other", "descriptors": [{"key": "k"}]}
+    told = json.loads(RUN.invoke(app, ["validate", "--expand", "--json", str(folder)]).stdout)
+    assert (len(told["documents"]), len(told["unsaid"])) == (1, 1)
+    assert told["unsaid"][0]["line"] == line
+
+
+def test_several_domains_are_several_documents(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(f"domain: {name}\ndescriptors: [{{key: k}}]\n")
+    result = RUN.invoke(app, ["validate", "--expand", str(tmp_path)])
+    assert [document["domain"] for document in yaml.safe_load_all(result.stdout)] == ["a", "b"]
