@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from extauth.commands import validate
+from extauth.commands import explain, validate
 from extauth.errors import ExtauthError
 from extauth.settings import Settings, read_settings
 
@@ -66,6 +66,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 app.command(epilog=validate.EXAMPLE)(validate.validate)
+app.command(epilog=explain.EXAMPLE)(explain.explain)
 
 
 def main() -> None:

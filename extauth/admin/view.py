@@ -18,7 +18,7 @@ def view_rules(rules: RuleSet, fingerprint: Fingerprint) -> Iterator[str]:
             "domain": domain.name,
             "files": list(domain.files),
             "labels": list(domain.labels),
-            "tiers": {tier.name: _limit(tier.limit) for tier in domain.tiers},
+            "tiers": {tier.name: view_limit(tier.limit) for tier in domain.tiers},
         }
         if domain.name in rules.kept:
             view["kept"] = "the files of this domain have problems: its rules are those of an earlier reading"
@@ -39,7 +39,8 @@ def _rules(rules: Iterable[Rule], fingerprint: Fingerprint) -> Iterator[str]:
     yield "]"
 
 
-def _limit(limit: Limit) -> dict[str, Any]:
+def view_limit(limit: Limit) -> dict[str, Any]:
+    """A limit as JSON's data, in the config's words."""
     view: dict[str, Any] = {"unlimited": True}
     if not limit.unlimited:
         view = {
@@ -75,9 +76,9 @@ def _rule(rule: Rule, fingerprint: Fingerprint) -> dict[str, Any]:
     if rule.tier is not None:
         view["tier"] = rule.tier
     if len(rule.limits) == 1:
-        view["rate_limit"] = _limit(rule.limits[0])
+        view["rate_limit"] = view_limit(rule.limits[0])
     elif rule.limits:
-        view["rate_limits"] = list(map(_limit, rule.limits))
+        view["rate_limits"] = list(map(view_limit, rule.limits))
     for flag in ("shadow_mode", "quota_mode", "share_threshold", "detailed_metric", "value_to_metric"):
         if getattr(rule, flag):
             view[flag] = True

@@ -1,0 +1,76 @@
+"""Limits, rules and times in words."""
+
+from collections.abc import Iterable
+
+from extauth.limiter.counters import Mode
+from extauth.rules.matcher import wildcard
+from extauth.rules.model import Algorithm, Kind, Limit, Rule, mask
+
+MODES = {
+    Mode.ENFORCED: "enforced",
+    Mode.QUOTA: "a quota: it denies only where every quota of the request is used up",
+    Mode.QUOTA_TOO: "another limit of the quota before it",
+    Mode.FREE: "never denies: it is counted and told",
+    Mode.SHADOW: "shadow mode: it is counted, and never denies",
+}
+
+
+def limit_in_words(limit: Limit) -> str:
+    """`10 per minute, gcra, burst 10; a denied request consumes nothing`."""
+    if limit.unlimited:
+        return "unlimited: counts nothing, admits all"
+    burst = f", burst {limit.capacity}" if limit.algorithm is Algorithm.GCRA else ""
+    denied = "denied hits count, too" if limit.count_denied else "a denied request consumes nothing"
+    nothing = "" if limit.requests_per_unit else "; it denies everything"
+    return f"{limit}, {limit.algorithm}{burst}; {denied}{nothing}"
+
+
+def mode_in_short(mode: Mode) -> str:
+    """`enforced`, `a quota`, …."""
+    return MODES[mode].partition(":")[0]
+
+
+def shown(name: bytes) -> str:
+    """A counter's name as text."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def place(rule: Rule) -> str:
+    """`FILE:LINE`."""
+    return f"{rule.file}:{rule.line}"
+
+
+def rule_in_words(rule: Rule, typed: str) -> str:
+    """What the rule matches; its values are masked, for they may be API keys, but for the one that the user `typed`."""
+    match rule.kind:
+        case Kind.VALUE:
+            value = rule.value or ""
+            return f"{rule.key}={value if value == typed else mask(value)}"
+        case Kind.VALUES:
+            what = f"one of {len(rule.values)} values"
+        case Kind.SHA256:
+            what = f"value_sha256 {(rule.value or '')[:8]}…"
+        case Kind.WILDCARD:
+            what = f"the wildcard {wildcard(rule)}"
+        case Kind.REGEX:
+            what = f"the regex {rule.value}"
+        case Kind.RANGE:
+            what = "the numbers from {} to before {}".format(*rule.values)
+        case _:
+            what = "any value"
+    return f"{rule.key}, {what}"
+
+
+def many_keys(keys: Iterable[str]) -> str:
+    """Up to ten of them, each once."""
+    names = list(dict.fromkeys(keys))
+    return (
+        ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        if names
+        else "none"
+    )
+
+
+def seconds(duration_us: int) -> str:
+    """`18 s`, rounded up: nobody should come too early."""
+    return f"{-(-duration_us // 1_000_000)} s"
