@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from extauth.commands import explain, validate
+from extauth.commands import explain, hash, schema, validate  # noqa: A004 - it is its name
 from extauth.errors import ExtauthError
 from extauth.settings import Settings, read_settings
 
@@ -67,6 +67,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 app.command(epilog=validate.EXAMPLE)(validate.validate)
 app.command(epilog=explain.EXAMPLE)(explain.explain)
+app.command("hash", epilog=hash.EXAMPLE, context_settings=hash.CONTEXT)(hash.hash_key)
+app.command(epilog=schema.EXAMPLE)(schema.schema)
 
 
 def main() -> None:
