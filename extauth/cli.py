@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from extauth.commands import explain, hash, schema, validate  # noqa: A004 - it is its name
+from extauth.commands import check, explain, hash, schema, validate  # noqa: A004 - it is its name
 from extauth.errors import ExtauthError
 from extauth.settings import Settings, read_settings
 
@@ -43,12 +43,19 @@ def _default(value: object) -> str:
 
 
 @app.command(help=_settings_help())
-def serve() -> None:
+def serve(
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Start with the domains that load, as with EXTAUTH_KEEP_GOING=true."),
+    ] = False,
+) -> None:
     """Run the service."""
     from extauth.app import serve as run  # noqa: PLC0415 - a second of imports that --help does not need
 
     try:
         settings = read_settings(os.environ)
+        if keep_going:
+            settings = settings.model_copy(update={"keep_going": True})
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run(settings, dict(os.environ)))
     except ExtauthError as error:
@@ -67,6 +74,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 app.command(epilog=validate.EXAMPLE)(validate.validate)
 app.command(epilog=explain.EXAMPLE)(explain.explain)
+app.command(epilog=check.EXAMPLE)(check.check)
 app.command("hash", epilog=hash.EXAMPLE, context_settings=hash.CONTEXT)(hash.hash_key)
 app.command(epilog=schema.EXAMPLE)(schema.schema)
 
