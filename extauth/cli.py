@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from extauth.commands import check, explain, hash, schema, validate  # noqa: A004 - it is its name
+from extauth.commands import check, explain, hash, inspect, reset, schema, validate  # noqa: A004 - it is its name
 from extauth.errors import ExtauthError
 from extauth.settings import Settings, read_settings
 
@@ -75,6 +75,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 app.command(epilog=validate.EXAMPLE)(validate.validate)
 app.command(epilog=explain.EXAMPLE)(explain.explain)
 app.command(epilog=check.EXAMPLE)(check.check)
+app.command(epilog=inspect.EXAMPLE)(inspect.inspect)
+app.command(epilog=reset.EXAMPLE)(reset.reset)
 app.command("hash", epilog=hash.EXAMPLE, context_settings=hash.CONTEXT)(hash.hash_key)
 app.command(epilog=schema.EXAMPLE)(schema.schema)
 

@@ -64,6 +64,13 @@ class RedisCounters:
         except ReplyError as error:
             raise StoreError("reply", f"Redis refused: {error}") from error
 
+    async def forget(self, names: Sequence[bytes]) -> int:
+        """Delete the counters by these names; returns how many there were."""
+        try:
+            return int(await self._pipe.call(b"*%d\r\n" % (1 + len(names)) + b"".join(map(_bulk, (b"DEL", *names)))))
+        except ReplyError as error:
+            raise StoreError("reply", f"Redis refused: {error}") from error
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self._pipe.aclose()

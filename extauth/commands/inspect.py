@@ -1,0 +1,49 @@
+"""`extauth inspect`."""
+
+import typer
+
+from extauth.commands.common import (
+    AsJson,
+    Config,
+    Descriptors,
+    DomainName,
+    MergeDomains,
+    failing,
+    print_json,
+    print_lines,
+)
+from extauth.commands.planning import plan_request
+
+EXAMPLE = """\b
+Example:
+  EXTAUTH_REDIS_URL=redis://127.0.0.1:6379/0 \\
+      extauth inspect --config envoy/descriptors api api_key=free-tier-key
+
+Exit code: 0, 1 where the request counts nothing, 2 where config or store cannot be read."""
+
+
+def inspect(
+    domain: DomainName,
+    descriptors: Descriptors,
+    *,
+    config: Config = None,
+    merge_domains: MergeDomains = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is left in a request's counters, taking nothing.
+
+    Give the descriptors as Envoy would send them, one an argument. The store is that of EXTAUTH_REDIS_URL; the
+    counters' names follow EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET, as in `extauth serve`. Where a rule takes many
+    values, the descriptor's own decide which counter is looked at. Why a limit is missing, `extauth explain` tells.
+    """
+    from extauth.commands.standing import in_store, look, standing_lines, view_standings
+
+    with failing(as_json=as_json):
+        planned = plan_request(config, domain, descriptors, merge=merge_domains)
+        standings = in_store(planned, lambda counters: look(counters, planned.plan)) if planned.plan.names else []
+        if as_json:
+            print_json({"counters": view_standings(standings)})
+        else:
+            print_lines(standing_lines(standings) or ["the request counts nothing"])
+        if not standings:
+            raise typer.Exit(1)

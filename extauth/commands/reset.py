@@ -1,0 +1,76 @@
+"""`extauth reset`."""
+
+from typing import Annotated
+
+import typer
+
+from extauth.commands.common import (
+    AsJson,
+    Config,
+    Descriptors,
+    DomainName,
+    MergeDomains,
+    failing,
+    many,
+    print_json,
+    print_lines,
+)
+from extauth.commands.planning import plan_request
+from extauth.errors import CommandError
+
+EXAMPLE = """\b
+Example:
+  EXTAUTH_REDIS_URL=redis://127.0.0.1:6379/0 \\
+      extauth reset --config envoy/descriptors --yes api api_key=free-tier-key
+
+Exit code: 0, 1 where the request counts nothing or the answer was no, 2 where config or store cannot be read."""
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def reset(
+    domain: DomainName,
+    descriptors: Descriptors,
+    *,
+    config: Config = None,
+    merge_domains: MergeDomains = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a request's counters whole again.
+
+    They are shown as by `extauth inspect`; then it asks, deletes, and shows them again. Exactly the counters
+    shown are deleted. A replica may repeat a denial that it knows for EXTAUTH_DENIAL_CACHE seconds more.
+    """
+    from extauth.commands.standing import in_store, look, standing_lines, view_standings
+
+    with failing(as_json=as_json):
+        planned = plan_request(config, domain, descriptors, merge=merge_domains)
+        plan = planned.plan
+        if not plan.names:
+            _tell(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
+            raise typer.Exit(1)
+        before = in_store(planned, lambda counters: look(counters, plan))
+        if not as_json:
+            print_lines(standing_lines(before))
+        if not yes and not _agreed(len(before)):
+            _tell(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
+            raise typer.Exit(1)
+        deleted = in_store(planned, lambda counters: counters.forget(plan.names))
+        after = in_store(planned, lambda counters: look(counters, plan))
+        view = {"deleted": deleted, "before": view_standings(before), "after": view_standings(after)}
+        _tell([f"deleted {many(deleted, 'counter')}", *standing_lines(after)], view, as_json=as_json)
+
+
+def _agreed(number: int) -> bool:
+    try:
+        return typer.confirm(f"Delete {'it' if number == 1 else f'these {number}'}?", err=True)
+    except typer.Abort as error:
+        raise CommandError("nothing was deleted; answer y, or pass --yes") from error
+
+
+def _tell(lines: list[str], view: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+    else:
+        print_lines(lines)
