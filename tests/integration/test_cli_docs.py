@@ -1,0 +1,63 @@
+"""docs/commands.md shows what the commands print."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.served import Served
+from tests.stores import Store
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```console\n(.*?)^```$", (ROOT / "docs/commands.md").read_text(), re.DOTALL | re.MULTILINE)
+SHOWN = [
+    (command, told)
+    for block in BLOCKS
+    for command, told in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, re.MULTILINE)
+]
+
+
+@pytest.fixture
+def environ(own_store: Store) -> Iterator[dict[str, str]]:
+    """A service runs, and `extauth` is on PATH."""
+    folder = own_store.folder / "bin"
+    folder.mkdir()
+    (folder / "extauth").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m extauth "$@"\n')
+    (folder / "extauth").chmod(0o755)
+    served = Served(own_store, ROOT / "envoy/descriptors")
+    served.until_it_answers()
+    yield {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "LC_ALL": "C.UTF-8",
+        "EXTAUTH_REDIS_URL": own_store.url,
+        "ADDRESS": served.address,
+    }
+    served.stop()
+
+
+def steady(text: str) -> str:
+    """Without the times, and what drains with them."""
+    return re.sub(r"[0-9.]+ s$|\b[0-9]+ (used|left)|[0-9.]+ s;", "N", text, flags=re.MULTILINE)
+
+
+def test_every_command_prints_what_the_page_shows(environ: dict[str, str]) -> None:
+    assert {command.split()[1] for command, _ in SHOWN} >= {
+        "validate",
+        "explain",
+        "check",
+        "inspect",
+        "reset",
+        "schema",
+    }
+    for command, told in SHOWN:
+        run = command.replace("127.0.0.1:8081", '"$ADDRESS"')
+        ran = subprocess.run(
+            ["sh", "-c", f"{run} 2>&1"], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        )
+        # Standard output and error come in no fixed order.
+        assert sorted(steady(ran.stdout).splitlines()) == sorted(steady(told).splitlines()), command
