@@ -41,17 +41,16 @@ def validate(
     They are read as the service reads them: each PATH is a config of its own, as if EXTAUTH_CONFIG were it. Warnings
     are told, and are no problems.
 
-    With --expand, the YAML goes to standard output, one document a domain, and all else to standard error. It means the
-    same to envoyproxy/ratelimit. A domain that cannot be said in it is not printed: each reason is told with its place,
-    and the exit code is 1.
+    With --expand, the YAML goes to standard output, one document a domain (to be put in a file each), and all else to
+    standard error. It means the same to envoyproxy/ratelimit. A domain that cannot be said in it is not printed: each
+    reason is told with its place, and the exit code is 1.
     """
     with failing(as_json=as_json):
         for path in paths:
             if not path.exists():
                 raise CommandError(f"{path}: no such file or folder")
-        read = [_read(path, merge=merge_domains) for path in paths]
-        rules = [each for each in read if isinstance(each, RuleSet)]
-        problems = [problem for each in read if isinstance(each, ConfigError) for problem in each.problems]
+        rules = [_read(path, merge=merge_domains) for path in paths]
+        problems = [problem for each in rules for problem in each.problems]
         warnings = [warning for each in rules for warning in each.warnings]
         report = _report(rules, problems, warnings)
         expansions = _expand(rules) if expand else []
@@ -72,13 +71,13 @@ def validate(
             raise typer.Exit(1)
 
 
-def _read(path: Path, *, merge: bool) -> RuleSet | ConfigError:
-    from extauth.rules.reload import read_rules
+def _read(path: Path, *, merge: bool) -> RuleSet:
+    from extauth.rules.reload import read_what_loads
 
     try:
-        return read_rules(path, merge=merge)
-    except ConfigError as error:
-        return error
+        return read_what_loads(path, RuleSet(), merge=merge)
+    except ConfigError as error:  # no files at all
+        return RuleSet(problems=error.problems)
 
 
 def _expand(rules: Sequence[RuleSet]) -> "list[Expansion]":

@@ -86,12 +86,17 @@ def test_clean_files_are_counted() -> None:
 def test_every_problem_and_warning_has_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("domain: a\ndescriptors:\n  - {key: k, tier: free}\n  - {kee: k}\n")
     (tmp_path / "b.yaml").write_text("domain: b\nshadow_mode: true\n")
-    result = RUN.invoke(app, ["validate", str(tmp_path), str(tmp_path / "b.yaml")])
+    result = RUN.invoke(app, ["validate", str(tmp_path)])
     assert result.exit_code == 1
-    lines = result.stdout.splitlines()
-    assert f"{tmp_path}/a.yaml:4:6: unknown key 'kee'; did you mean 'key'?" in lines
-    assert any(line.startswith(f"{tmp_path}/b.yaml:2:1: warning: 'shadow_mode' means nothing here") for line in lines)
-    assert lines[-1].endswith(" problems")
+    ignored = (
+        "'shadow_mode' means nothing here, and is ignored as envoyproxy/ratelimit does; it belongs to a descriptor"
+    )
+    assert result.stdout.splitlines() == [
+        f"{tmp_path}/a.yaml:4:5: 'key' is missing; add key: …",
+        f"{tmp_path}/a.yaml:4:6: unknown key 'kee'; did you mean 'key'?",
+        f"{tmp_path}/b.yaml:2:1: warning: {ignored}",
+        "2 problems",
+    ]
 
 
 @pytest.mark.parametrize("mistake", sorted((ROOT / "tests/mistakes").glob("*.yaml")), ids=lambda path: path.stem)
@@ -99,7 +104,7 @@ def test_it_says_what_the_service_says(mistake: Path) -> None:
     result = RUN.invoke(app, ["validate", str(mistake)])
     expected = mistake.with_suffix(".txt").read_text().splitlines()
     *told, _total = result.stdout.replace(f"{mistake.parent}/", "").splitlines()
-    assert [line.replace(": warning: ", ": ") for line in told] == expected
+    assert [line for line in told if ": warning: " not in line] == expected
     assert result.exit_code == 1
 
 
