@@ -94,7 +94,7 @@ def _speaks_of(rule: Rule, key: str) -> bool:
 
 
 def _is_text_of(rule: Rule, entry: Entry) -> bool:
-    return rule.kind is Kind.WILDCARD and entry == (rule.key, rule.value)
+    return rule.kind is Kind.WILDCARD and "*" not in rule.key and entry == (rule.key, rule.value)
 
 
 def _others(level: Iterable[Rule], hit: Rule | None, entry: Entry) -> list[Other]:
