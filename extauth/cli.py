@@ -39,7 +39,9 @@ def _settings_help() -> str:
 
 def _default(value: object) -> str:
     shown = value.get_secret_value() if hasattr(value, "get_secret_value") else value
-    return str(shown) or "none"
+    if isinstance(shown, bool):
+        return str(shown).lower()
+    return str(shown or "none") if shown != 0 else "0"
 
 
 @app.command(help=_settings_help())
