@@ -217,6 +217,22 @@ async def test_idle_connections_go_away_without_delay(short_path: Path) -> None:
         await stopping
 
 
+async def test_what_comes_with_the_goaways_ping_is_still_read(short_path: Path) -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        await served.works()
+        stopping = asyncio.create_task(served.server.stop(10))
+        await peer.until(lambda: peer.pings)
+        peer.send(frame(frames.PING, frames.ACK, 0, peer.pings[0][1]), frame(frames.PING, 0, 0, b"12345678"), call(1))
+        assert await peer.ended() == (ErrorCode.NO_ERROR, "shutting down")
+        assert peer.pings[1:] == [(frames.ACK, b"12345678")]
+        assert peer.answers[1].reset == ErrorCode.REFUSED_STREAM
+        await stopping
+    assert not errors
+
+
 @pytest.mark.parametrize(
     ("head", "body", "status", "text"),
     [
