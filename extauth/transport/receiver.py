@@ -153,7 +153,7 @@ class Receiver:
             else:  # RFC 9113 §5.5: of a type that is not known
                 self._control.spend()
         except H2Error as error:
-            if not error.stream:
+            if not error.stream & 1 or error.stream > self._streams.last:  # RFC 9113 §6.4: an idle one cannot be reset
                 raise
             self._control.spend_reset()
             self._streams.reset(error.stream, error.code)

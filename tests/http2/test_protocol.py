@@ -356,6 +356,8 @@ async def test_http_1_is_told_so(short_path: Path) -> None:
         (START + frame(HEADERS, 0, 1, BLOCK) + frame(HEADERS, END_HEADERS, 3, BLOCK), ErrorCode.PROTOCOL_ERROR),
         (START + frame(DATA, 0, 1, bytes(16_385)), ErrorCode.FRAME_SIZE_ERROR),
         (START + frame(frames.PUSH_PROMISE, 0, 1), ErrorCode.PROTOCOL_ERROR),
+        (START + frame(frames.PRIORITY, 0, 1, b"\0\0\0\x01\0"), ErrorCode.PROTOCOL_ERROR),
+        (START + call(3) + frame(frames.PRIORITY, 0, 2, b"1234"), ErrorCode.FRAME_SIZE_ERROR),
         (START + frame(frames.PING, 0, 0, b"1234"), ErrorCode.FRAME_SIZE_ERROR),
         (START + frames.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
         (START + frames.window_update(0, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
@@ -383,7 +385,7 @@ async def test_errors_of_the_connection(short_path: Path, sent: bytes, error: Er
         (frame(HEADERS, END_HEADERS, 1, BLOCK + literal(b"connection", b"close")), ErrorCode.PROTOCOL_ERROR),
         (frame(HEADERS, END_HEADERS, 1, BLOCK) * 2, ErrorCode.PROTOCOL_ERROR),
         (call(1, head=block(PATH, ("content-length", "7"))), ErrorCode.PROTOCOL_ERROR),
-        (frame(frames.PRIORITY, 0, 1, b"\0\0\0\x01\0"), ErrorCode.PROTOCOL_ERROR),
+        (call(1) + frame(frames.PRIORITY, 0, 1, b"\0\0\0\x01\0"), ErrorCode.PROTOCOL_ERROR),
     ],
 )
 async def test_errors_of_a_stream(short_path: Path, sent: bytes, error: ErrorCode) -> None:
