@@ -104,10 +104,12 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Forget it, and leave no cycle: the collector hardly ever looks at what is as old as a connection gets."""
         self._closing = True
         self._connections.discard(self)
         self._streams.clear()
+        self._receiver.close()
+        self._control.close()
 
     def pause_writing(self) -> None:
         """Read no more from a client that reads too slowly."""

@@ -80,6 +80,12 @@ class Receiver:
             frames.CONTINUATION: self._on_continuation,
         }
 
+    def close(self) -> None:
+        """No more frames come: let go of what refers back to this."""
+        self.block = None
+        self._handlers.clear()
+        vars(self).pop("_calls", None)  # of the last read, if there was any
+
     def read(self, data: bytes, calls: Calls) -> int:
         """Handle all whole frames; returns how many bytes they were. Raises H2Error for the connection."""
         at, size = 0, len(data)
