@@ -53,6 +53,11 @@ bench *ARGS: _venv
 h2spec *ARGS: _venv
     @python -m scripts.h2spec "$@"
 
+# Fuzz what reads clients' bytes, a minute a target: `fuzz`, `fuzz --seconds 600 frames`; of frames, blocks, messages
+[no-exit-message]
+fuzz *ARGS: _venv
+    @scripts/fuzz.sh "$@"
+
 # Run every static check: lint, format, types, imports, and the configuration of each part
 [no-exit-message]
 check: _venv

@@ -18,14 +18,14 @@ import trustme
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def find() -> str | None:
+def find(name: str = "h2spec") -> str | None:
     """The program, on PATH or where `go install` puts it."""
     folders = [
         os.environ.get("GOBIN", ""),
         *(f"{path}/bin" for path in os.environ.get("GOPATH", "").split(":") if path),
     ]
     path = os.pathsep.join([os.environ.get("PATH", ""), *filter(None, folders), str(Path.home() / "go" / "bin")])
-    return shutil.which("h2spec", path=path)
+    return shutil.which(name, path=path)
 
 
 def free_port() -> int:

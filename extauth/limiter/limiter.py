@@ -67,7 +67,7 @@ class Limiter:
             try:
                 takens = iter(await self._counters.take(groups))
             except StoreError as store_error:
-                error = store_error
+                error = store_error.with_traceback(None)  # which would refer back to this frame, and keep the batch
         settled = []
         for plan, number in calls.items():
             if not plan.names:

@@ -36,6 +36,11 @@ class Control:
             frames.WINDOW_UPDATE: self._on_window_update,
         }
 
+    def close(self) -> None:
+        """No more frames come: let go of what refers back to this."""
+        self.handlers.clear()
+        self._pong = lambda _payload: None
+
     def earn(self, answers: int) -> None:
         """Allow more frames to a client that has work done: a window update an answer is honest."""
         self._frames.earn(answers)

@@ -31,6 +31,7 @@ class HeaderDecoder:
 
     def __init__(self, max_list_bytes: int, oversized: Callable[[], None]) -> None:
         self._decoder = Decoder(max_list_bytes)
+        self._max_list_bytes = max_list_bytes
         self._oversized = oversized
         self.known: dict[bytes, Head] = {}
 
@@ -44,9 +45,11 @@ class HeaderDecoder:
             fields = self._decoder.decode(block, True)
         except Exception as error:  # jh2 raises an HPACKError of its own, and others than it lists
             if type(error).__name__ == "OversizedHeaderListError":
-                self._oversized()
-                raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "header list too large") from error
+                raise self._too_large() from error
             raise _undecodable("header block cannot be decoded") from error
+        # As RFC 9113 §6.5.2 counts, 32 a field, which the Rust decoder leaves out.
+        if sum(len(field[0]) + len(field[1]) + 32 for field in fields) > self._max_list_bytes:
+            raise self._too_large()
         for field, part, end, size in scanned.huffman:
             _check_padding(fields[field][part], block[end - 1], size)
         head = read_head(fields)
@@ -55,6 +58,10 @@ class HeaderDecoder:
         if not scanned.changes_table:
             self.known[block] = head
         return head
+
+    def _too_large(self) -> H2Error:
+        self._oversized()
+        return H2Error(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
 
 
 class _Scanned(NamedTuple):

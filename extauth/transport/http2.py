@@ -104,10 +104,12 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Forget it, and leave no cycle: the collector hardly ever looks at what is as old as a connection gets."""
         self._closing = True
         self._connections.discard(self)
         self._streams.clear()
+        self._receiver.close()
+        self._control.close()
 
     def pause_writing(self) -> None:
         """Read no more from a client that reads too slowly."""
@@ -158,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._out.append(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, "shutting down"))
         self._out.append(frames.frame(frames.PING, 0, 0, GOAWAY_PING))
         self.flush()
-        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_new)
+        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_unheard)
 
     def abort(self) -> None:
         """Close at once."""
@@ -168,11 +170,15 @@ class Connection(asyncio.Protocol):
         if payload == GOAWAY_PING:
             self._refuse_new()
 
+    def _refuse_unheard(self) -> None:
+        self._refuse_new()
+        self.flush()
+
     def _refuse_new(self) -> None:
+        """Without a flush, which may close: the PING's answer stands among other frames, which are read yet."""
         if not self._receiver.draining and not self._closing:
             self._receiver.draining = True
             self._out.append(frames.goaway(self._streams.last, ErrorCode.NO_ERROR, "shutting down"))
-            self.flush()
 
     def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
         self._service.tripped(guard)

@@ -11,9 +11,10 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (number, value) of each field: an int for a varint, bytes for the length-delimited and fixed-size ones.
+    """The (number, value) of each field: an int for a varint, bytes for a length-delimited one.
 
-    Raises InvalidRequestError where the bytes are no message.
+    Fixed-size ones are skipped: no message here has any, and as protobuf has it, a field of another type than it should
+    have is an unknown one. Raises InvalidRequestError where the bytes are no message.
     """
     at = 0
     while at < len(message):
@@ -21,18 +22,19 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         number, wire_type = tag >> 3, tag & 7
         if number == 0:
             raise InvalidRequestError("malformed message: a field numbered 0")
-        value: int | bytes
         if wire_type == VARINT:
             value, at = read_varint(message, at)
+            yield number, value
         elif wire_type in (LENGTH, FIXED64, FIXED32):
             length, at = read_varint(message, at) if wire_type == LENGTH else (8 if wire_type == FIXED64 else 4, at)
-            value = message[at : at + length]
-            if len(value) < length:
+            end = at + length
+            if end > len(message):
                 raise InvalidRequestError("malformed message: it ends inside a field")
-            at += length
+            if wire_type == LENGTH:
+                yield number, message[at:end]
+            at = end
         else:
             raise InvalidRequestError(f"malformed message: wire type {wire_type}")
-        yield number, value
 
 
 def read_varint(message: bytes, at: int) -> tuple[int, int]:

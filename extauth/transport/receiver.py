@@ -80,6 +80,12 @@ class Receiver:
             frames.CONTINUATION: self._on_continuation,
         }
 
+    def close(self) -> None:
+        """No more frames come: let go of what refers back to this."""
+        self.block = None
+        self._handlers.clear()
+        vars(self).pop("_calls", None)  # of the last read, if there was any
+
     def read(self, data: bytes, calls: Calls) -> int:
         """Handle all whole frames; returns how many bytes they were. Raises H2Error for the connection."""
         at, size = 0, len(data)
@@ -153,7 +159,7 @@ class Receiver:
             else:  # RFC 9113 §5.5: of a type that is not known
                 self._control.spend()
         except H2Error as error:
-            if not error.stream:
+            if not error.stream & 1 or error.stream > self._streams.last:  # RFC 9113 §6.4: an idle one cannot be reset
                 raise
             self._control.spend_reset()
             self._streams.reset(error.stream, error.code)

@@ -9,7 +9,7 @@ import pytest
 
 from extauth.transport import frames
 from extauth.transport.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
-from extauth.transport.grpc import Status, prefixed
+from extauth.transport.grpc import Status, literal, prefixed
 from extauth.transport.guards import Bounds, Guard
 from tests.h2 import BLOCK, MESSAGE, PATH, START, Answer, block, call, serving
 
@@ -96,6 +96,7 @@ def continued(fragment: bytes, times: int) -> bytes:
         continued(b"", 33),
         continued(bytes(1000), 17),
         frame(HEADERS, 0, 1, b"") + frame(CONTINUATION, 0, 1, bytes(16_000)) * 2,
+        frame(HEADERS, END_HEADERS, 1, BLOCK + literal(b"a", b"") * 500),  # 32 bytes a field, besides
         # Sixty bytes that stand for 1.2 MB.
         frame(HEADERS, END_HEADERS, 1, BLOCK + b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000)
         + frame(HEADERS, END_HEADERS, 3, BLOCK + b"\xbe" * 60),

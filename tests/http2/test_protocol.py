@@ -217,6 +217,22 @@ async def test_idle_connections_go_away_without_delay(short_path: Path) -> None:
         await stopping
 
 
+async def test_what_comes_with_the_goaways_ping_is_still_read(short_path: Path) -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        await served.works()
+        stopping = asyncio.create_task(served.server.stop(10))
+        await peer.until(lambda: peer.pings)
+        peer.send(frame(frames.PING, frames.ACK, 0, peer.pings[0][1]), frame(frames.PING, 0, 0, b"12345678"), call(1))
+        assert await peer.ended() == (ErrorCode.NO_ERROR, "shutting down")
+        assert peer.pings[1:] == [(frames.ACK, b"12345678")]
+        assert peer.answers[1].reset == ErrorCode.REFUSED_STREAM
+        await stopping
+    assert not errors
+
+
 @pytest.mark.parametrize(
     ("head", "body", "status", "text"),
     [
@@ -340,6 +356,8 @@ async def test_http_1_is_told_so(short_path: Path) -> None:
         (START + frame(HEADERS, 0, 1, BLOCK) + frame(HEADERS, END_HEADERS, 3, BLOCK), ErrorCode.PROTOCOL_ERROR),
         (START + frame(DATA, 0, 1, bytes(16_385)), ErrorCode.FRAME_SIZE_ERROR),
         (START + frame(frames.PUSH_PROMISE, 0, 1), ErrorCode.PROTOCOL_ERROR),
+        (START + frame(frames.PRIORITY, 0, 1, b"\0\0\0\x01\0"), ErrorCode.PROTOCOL_ERROR),
+        (START + call(3) + frame(frames.PRIORITY, 0, 2, b"1234"), ErrorCode.FRAME_SIZE_ERROR),
         (START + frame(frames.PING, 0, 0, b"1234"), ErrorCode.FRAME_SIZE_ERROR),
         (START + frames.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
         (START + frames.window_update(0, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
@@ -367,7 +385,7 @@ async def test_errors_of_the_connection(short_path: Path, sent: bytes, error: Er
         (frame(HEADERS, END_HEADERS, 1, BLOCK + literal(b"connection", b"close")), ErrorCode.PROTOCOL_ERROR),
         (frame(HEADERS, END_HEADERS, 1, BLOCK) * 2, ErrorCode.PROTOCOL_ERROR),
         (call(1, head=block(PATH, ("content-length", "7"))), ErrorCode.PROTOCOL_ERROR),
-        (frame(frames.PRIORITY, 0, 1, b"\0\0\0\x01\0"), ErrorCode.PROTOCOL_ERROR),
+        (call(1) + frame(frames.PRIORITY, 0, 1, b"\0\0\0\x01\0"), ErrorCode.PROTOCOL_ERROR),
     ],
 )
 async def test_errors_of_a_stream(short_path: Path, sent: bytes, error: ErrorCode) -> None:

@@ -1,6 +1,8 @@
 """From calls to verdicts, on counters in memory."""
 
+import gc
 import json
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 
@@ -201,6 +203,19 @@ async def test_a_store_that_fails(service: Service, on_store_failure: OnStoreFai
             DescriptorStatus(Code.OK),
             DescriptorStatus(Code.OK),
         )
+
+
+async def test_a_batch_that_failed_goes_without_the_cycle_collector(service: Service) -> None:
+    service.limiter = Limiter(Broken())
+    gc.disable()
+    try:
+        decided, _ = await service.decide(request("api_key=free"))
+        assert decided.store_error is not None
+        error = weakref.ref(decided.store_error)
+        del decided
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ REQUEST = ("d", ((Entry("k", "v"),),), 1)
             ("", ((Entry("k", "v"), Entry("", "")),), 1),
         ),
         (b"\x21........" + b"\x25...." + field(9, b"x") + field(1, b"d"), ("d", (), 1)),
+        # Fields of another wire type than theirs are unknown ones.
+        (b"\x09dddddddd" + b"\x15\x0a\x02\x0a\x00" + b"\x1d\x09\0\0\0" + field(1, b"d"), ("d", (), 1)),
     ],
 )
 def test_decode(message: bytes, request_: object) -> None:

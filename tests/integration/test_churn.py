@@ -1,0 +1,97 @@
+"""Connections that come and go leave nothing behind in `extauth serve`."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from extauth.transport.frames import (
+    ACK,
+    END_HEADERS,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    ErrorCode,
+    frame,
+    rst_stream,
+    settings,
+)
+from tests.h2 import BLOCK, START, call
+from tests.integration.test_serve import Served
+from tests.stores import Store
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+CONNECTIONS = 100_000
+BATCH = 250  # open at a time, of 1,024 that may be
+WARM_UP = 20_000
+# The allocator's own doing comes to less than a megabyte, up or down; 42 bytes a connection would be more than this.
+TOLERANCE_BYTES = 4 << 20
+
+GOODBYES = [
+    START,
+    START + call(1),
+    START + call(1) + call(3) + rst_stream(3, ErrorCode.CANCEL),
+    START + frame(HEADERS, END_HEADERS, 1, BLOCK),  # a body that never comes
+    START + frame(HEADERS, 0, 1, BLOCK[:20]),  # a header block that never ends
+    START + call(1)[:-5],  # half of a frame
+    PREFACE + settings({4: 0})[:11],
+    START + settings({4: 0}) + call(1),  # an answer that nothing may be sent of
+    START + frame(PING, 0, 1, b"12345678"),  # an error, after which the server closes
+    b"",
+]
+"""What connections send before they are dropped."""
+
+
+@pytest.fixture
+def served(own_store: Store) -> Iterator[Served]:
+    served = Served(own_store.folder, EXTAUTH_ENGINE="h2", EXTAUTH_REDIS_URL=own_store.url)
+    served.until_ready()
+    yield served
+    served.process.kill()
+    served.process.wait()
+
+
+def come_and_go(path: str, number: int) -> None:
+    """So many connections, a batch at a time; in each the last one waits for an answer, and so for all before it."""
+    kinds = count()
+    for _ in range(number // BATCH):
+        with ExitStack() as batch:
+            for _ in range(BATCH - 1):
+                peer = batch.enter_context(socket.socket(socket.AF_UNIX))
+                peer.connect(path)
+                peer.sendall(GOODBYES[next(kinds) % len(GOODBYES)])
+            last = batch.enter_context(socket.socket(socket.AF_UNIX))
+            last.settimeout(20)
+            last.connect(path)
+            last.sendall(START)
+            answer = frame(SETTINGS, ACK, 0)
+            received = b""
+            while answer not in received:
+                received += last.recv(4096)
+
+
+def at_rest(served: Served) -> tuple[int, int]:
+    """(resident bytes, open files) once the last connections are gone: what errs is closed a second late."""
+    time.sleep(1.5)
+    proc = Path(f"/proc/{served.process.pid}")
+    pages = int((proc / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(list((proc / "fd").iterdir()))
+
+
+def test_connections_leave_neither_memory_nor_files_behind(served: Served) -> None:
+    path = f"{served.folder}/grpc"
+    come_and_go(path, WARM_UP)
+    memory, files = at_rest(served)
+    come_and_go(path, CONNECTIONS)
+    memory_after, files_after = at_rest(served)
+    assert files_after == files
+    assert memory_after - memory < TOLERANCE_BYTES
+    assert served.get("/readyz")[0] == 200
