@@ -39,6 +39,7 @@ URL_OPTIONS = (
 )
 
 
+CONNECT_TIMEOUT_S = 1  # for each step: one that hangs must not hold up those that would do
 _TOO_SLOW = "it was too slow"
 
 
@@ -59,12 +60,16 @@ class Pipe:
         self._link: _Link | None = None
         self._opening: asyncio.Task[_Link] | None = None
 
-    async def call(self, command: bytes) -> Any:  # noqa: ANN401 - whatever Redis replies
+    def deadline(self) -> float:
+        """When what begins now must be done, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeout_s
+
+    async def call(self, command: bytes, deadline: float | None = None) -> Any:  # noqa: ANN401 - whatever Redis replies
         """The reply to a packed command; raises ReplyError for an error reply, StoreError where there is none in time.
 
         A command whose connection dies under it is sent once more; Redis may then run it twice.
         """
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        deadline = self.deadline() if deadline is None else deadline
         try:
             if (link := self._link) is not None:
                 with suppress(_LostError):
@@ -75,7 +80,7 @@ class Pipe:
                         return await (await self._connect()).send(command, deadline)
                 return await (await self._connect()).send(command, deadline)
         except TimeoutError as error:
-            self._drop(_TOO_SLOW)
+            self.drop(_TOO_SLOW)
             raise StoreError("timeout", f"no answer from Redis within {self._timeout_s} s") from error
         except _LostError as error:
             raise StoreError("connection", f"no connection to Redis: {error}") from error
@@ -85,10 +90,11 @@ class Pipe:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
-        self._drop("closed")
+        self.drop("closed")
         await self._pool.disconnect()
 
-    def _drop(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
+        """Give the connection up: what comes over it can no longer be trusted, or waited for."""
         if self._link is not None:
             self._link.abort(reason)
 
@@ -133,7 +139,13 @@ def _pool(url: str) -> ConnectionPool:
                 message = f"EXTAUTH_REDIS_URL: {name}={path} cannot be read: {error.strerror}"
                 raise SettingsError(message) from error
     try:
-        pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
+        pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=CONNECT_TIMEOUT_S,
+        )
         connection = pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
         if isinstance(connection, SSLConnection):
             connection.ssl_context.get()
@@ -192,6 +204,9 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
+            if not self._waiting:
+                self.abort("a reply that nobody asked for")
+                return
             future, _ = self._waiting.popleft()
             if future.done():  # its caller gave up
                 continue

@@ -28,34 +28,35 @@ class RedisCounters:
     def __init__(self, url: str, timeout_s: float, clock: Callable[[], int] | None = None) -> None:
         self._pipe = Pipe(url, timeout_s)
         self._clock = clock
+        self._asked = 0
         script = files("extauth.counters").joinpath("lua/take.lua").read_bytes()
         self._evalsha = _bulk(b"EVALSHA") + _bulk(sha1(script, usedforsecurity=False).hexdigest().encode())
         self._eval = _bulk(b"EVAL") + _bulk(script)
 
     async def take(self, groups: Sequence[Group]) -> list[Taken]:
         """One run of take.lua; all groups see one instant."""
-        head, body = self._pack(groups)
+        self._asked = (self._asked + 1) % 2**31
+        number = self._asked
+        head, body, size = self._pack(groups, number)
+        deadline = self._pipe.deadline()
         try:
             try:
-                reply = await self._pipe.call(head + self._evalsha + body)
+                reply = await self._pipe.call(head + self._evalsha + body, deadline)
             except ReplyError as error:
                 if not str(error).startswith("NOSCRIPT"):
                     raise
-                reply = await self._pipe.call(head + self._eval + body)  # flushed, or another server: this loads it too
+                # Flushed, or another server: this loads it too.
+                reply = await self._pipe.call(head + self._eval + body, deadline)
         except ReplyError as error:
             raise StoreError("reply", f"Redis refused: {error}") from error
-        numbers = iter(reply)
-        next(numbers)  # now_us
-        takens = []
-        for take, _ in groups:
-            if any(ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):
-                admitted = next(numbers)
-                levels = tuple(Level(*islice(numbers, _NUMBERS[ask.limit.algorithm])) for ask in take.asks)
-                takens.append(Taken(admitted, levels))
-            else:
-                admitted, *pairs = islice(numbers, 1 + 2 * len(take.names))
-                takens.append(Taken(admitted, tuple(map(Level, pairs[::2], pairs[1::2]))))
-        return takens
+        try:
+            if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
+                raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
+            return _read(reply, groups)
+        except (TypeError, ValueError, IndexError):
+            # A reply that is none of this script's may be another command's: so may be all that follow.
+            self._pipe.drop("a reply that makes no sense")
+            raise StoreError("reply", "Redis replied what the script never says") from None
 
     async def ping(self) -> None:
         """Ask Redis to answer."""
@@ -75,25 +76,49 @@ class RedisCounters:
         """Close the connection."""
         await self._pipe.aclose()
 
-    def _pack(self, groups: Sequence[Group]) -> tuple[bytes, bytes]:
-        """The command's array header, and what follows EVALSHA and the script: see lua/take.lua for the arguments."""
+    def _pack(self, groups: Sequence[Group], number: int) -> tuple[bytes, bytes, int]:
+        """The command's array header, what follows EVALSHA and the script, and how many numbers the reply has.
+
+        See lua/take.lua for the arguments.
+        """
         keys: list[bytes] = []
         limits: dict[Limit, int] = {}
-        asked: dict[int, bytes] = {}  # by identity: many takes ask the same
+        asked: dict[int, tuple[bytes, int]] = {}  # by identity: many takes ask the same
         packed: list[bytes] = []
+        size = 1
         for take, calls in groups:
             keys += take.names
-            asks = asked.get(id(take.asks))
-            if asks is None:
+            known = asked.get(id(take.asks))
+            if known is None:
                 asks = _CALLS.pack(len(take.asks)) + b"".join(
                     _ASK.pack(limits.setdefault(limit, len(limits)), mode, cost) for limit, cost, mode in take.asks
                 )
-                asked[id(take.asks)] = asks
-            packed += (_CALLS.pack(calls), asks)
+                known = asks, 1 + sum(_NUMBERS[ask.limit.algorithm] for ask in take.asks)
+                asked[id(take.asks)] = known
+            packed += (_CALLS.pack(calls), known[0])
+            size += known[1]
         now = b"" if self._clock is None else b"%d" % self._clock()
-        arguments = (now, b"".join(map(_pack_limit, limits)), b"".join(packed))
+        arguments = (now, b"".join(map(_pack_limit, limits)), b"".join(packed), b"%d" % number)
         body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys), *map(_bulk, arguments)))
-        return b"*%d\r\n" % (6 + len(keys)), body
+        return b"*%d\r\n" % (7 + len(keys)), body, size
+
+
+def _read(reply: Sequence[int], groups: Sequence[Group]) -> list[Taken]:
+    """A reply of the right size; raises ValueError where it admits what was not asked for."""
+    numbers = iter(reply)
+    next(numbers)
+    takens = []
+    for take, calls in groups:
+        if any(ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):
+            admitted = next(numbers)
+            levels = tuple(Level(*islice(numbers, _NUMBERS[ask.limit.algorithm])) for ask in take.asks)
+        else:
+            admitted, *pairs = islice(numbers, 1 + 2 * len(take.names))
+            levels = tuple(map(Level, pairs[::2], pairs[1::2]))
+        if not 0 <= admitted <= calls:
+            raise ValueError
+        takens.append(Taken(admitted, levels))
+    return takens
 
 
 def _pack_limit(limit: Limit) -> bytes:

@@ -85,17 +85,20 @@ class Control:
             raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
         if flags & ACK:
             return
+        sizes = 0
         for name, value in frames.SETTING.iter_unpack(payload):
             if name == frames.SETTINGS_ENABLE_PUSH and value > 1:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
             if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+                sizes += 1
+                if sizes > 1:  # each one looks at all streams
+                    self.spend()
                 self._sender.set_initial(value)
             elif name == frames.SETTINGS_MAX_FRAME_SIZE:
                 if not MIN_MAX_FRAME_SIZE <= value < 1 << 24:
                     raise H2Error(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is not between 2^14 and 2^24-1")
                 self._sender.max_frame = value
         self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
-        self._sender.pump()
 
     def _on_push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
         raise H2Error(ErrorCode.PROTOCOL_ERROR, "a client cannot push")

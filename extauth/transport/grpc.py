@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from extauth.transport.frames import END_HEADERS, END_STREAM, HEAD, HEADERS, frame
 
+MAX_INFLATION: Final = 20  # what a call may cost follows from the bytes that were sent
 ENCODINGS: Final = ("identity", "gzip")
 
 
@@ -48,6 +49,8 @@ def unframe(body: bytes, encoding: str, max_bytes: int) -> bytes:
         message = inflater.decompress(body[5:], max_bytes + 1)
     except zlib.error as error:
         raise GrpcError(Status.INTERNAL, "the message is not gzip") from error
+    if len(message) > MAX_INFLATION * len(body):
+        raise GrpcError(Status.RESOURCE_EXHAUSTED, f"a message holds at most {MAX_INFLATION} times what was sent")
     if len(message) > max_bytes:
         raise GrpcError(Status.RESOURCE_EXHAUSTED, f"a message holds at most {max_bytes} bytes, decompressed")
     if not inflater.eof:

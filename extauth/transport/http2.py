@@ -63,16 +63,22 @@ class Connection(asyncio.Protocol):
             frames.SETTINGS_MAX_HEADER_LIST_SIZE: bounds.max_header_bytes,
         }
         self._out.append(frames.settings(greeting))
+        if self._service.stopping.is_set():  # its TLS handshake took so long
+            self._turn_away(ErrorCode.NO_ERROR, "shutting down")
+            return
         if len(self._connections) >= bounds.max_connections:
             self._service.tripped(Guard.CONNECTIONS)
-            self._out.append(frames.goaway(0, ErrorCode.ENHANCE_YOUR_CALM, "too many connections"))
-            self.flush()
-            self._closing = True
-            self._transport.close()
+            self._turn_away(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
             return
         self._connections.add(self)
         self._out.append(frames.window_update(0, self._window - frames.DEFAULT_WINDOW))
         self.flush()
+
+    def _turn_away(self, code: ErrorCode, reason: str) -> None:
+        self._out.append(frames.goaway(0, code, reason))
+        self.flush()
+        self._closing = True
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Handle what came; the calls among it are handed on together."""
@@ -94,10 +100,20 @@ class Connection(asyncio.Protocol):
         self._rest = data[at:]
         if calls.plans:
             self._service.batcher.submit(calls)
-        if streams.owed >= self._window >> 1:
+        if self._sender.due:
+            self._sender.pump()
+        if streams.owed + streams.held >= self._window >> 1:
+            self._give_back()
+        self.flush()
+
+    def _give_back(self) -> None:
+        """Give the client its window back; where incomplete requests hold all of it, the newest one must go."""
+        streams = self._streams
+        while streams.held >= self._window:
+            self._receiver.refuse_newest()
+        if streams.owed:
             self._out.append(frames.window_update(0, streams.owed))
             streams.owed = 0
-        self.flush()
 
     def eof_received(self) -> bool:
         """Close: no client half-closes."""
@@ -195,9 +211,9 @@ class Connection(asyncio.Protocol):
         self.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._transport.abort)
         else:
             self._transport.close()
+        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._transport.abort)
 
     def _read_preface(self, data: bytes, calls: Calls) -> int:
         """RFC 9113 §3.4: a fixed text, then SETTINGS."""

@@ -7,6 +7,7 @@ from typing import Any
 from extauth.errors import InvalidRequestError
 
 _DOUBLE = Struct("<d")
+MAX_FIELDS = 300
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
@@ -14,10 +15,14 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The (number, value) of each field: an int for a varint, bytes for a length-delimited one.
 
     Fixed-size ones are skipped: no message here has any, and as protobuf has it, a field of another type than it should
-    have is an unknown one. Raises InvalidRequestError where the bytes are no message.
+    have is an unknown one. Raises InvalidRequestError where the bytes are no message, or one of more fields than any
+    honest one has.
     """
-    at = 0
+    at = read = 0
     while at < len(message):
+        read += 1
+        if read > MAX_FIELDS:
+            raise InvalidRequestError(f"more than {MAX_FIELDS} fields in a message")
         tag, at = read_varint(message, at)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:

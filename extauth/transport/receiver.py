@@ -5,7 +5,8 @@ for the decoder's table is state. A call of the usual form, its head in one fram
 short cut through `read`; all else goes through `_frame`, which knows the whole protocol.
 """
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from extauth.errors import InvalidRequestError
 from extauth.limiter.plan import Planner
@@ -34,16 +35,19 @@ from extauth.transport.hpack import HeaderDecoder
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Request, Streams
 
+MAX_ECHO = 100  # characters of the client's that an answer repeats: each may become six bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the connections of a server share."""
+    """What the connections of a server share; no more are wanted once it is `stopping`."""
 
     planner: Planner
     batcher: Batcher
     health: Health
     bounds: Bounds
     tripped: Tripped
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class HeaderBlock:
@@ -124,6 +128,7 @@ class Receiver:
                         and flags == END_STREAM
                         and same == stream
                         and finish <= size
+                        and length <= MIN_MAX_FRAME_SIZE
                         and int.from_bytes(data[end + 9 : end + 14], "big") == length - 5 <= max_message
                         and len(plans) < room
                         and head.content_length in (None, length)
@@ -227,6 +232,7 @@ class Receiver:
         refusal = _unserved(head)
         request = streams.open[number] = Request(head, self._calls.arrived)
         if refusal is not None:
+            self._control.spend()
             streams.finish(number, whole=end_stream)
             self._sender.respond(number, refusal, cut=not end_stream)
         elif end_stream:
@@ -307,8 +313,16 @@ class Receiver:
             streams.deadlines[number] = request.arrived + head.timeout_s
             calls.deadline = min(calls.deadline, request.arrived + head.timeout_s)
 
+    def refuse_newest(self) -> None:
+        """Refuse the incomplete request that began last: what came of all of them has used the window up."""
+        number = next(reversed(self._streams.open))
+        self._service.tripped(Guard.MESSAGE)
+        self._streams.finish(number, whole=False)
+        self._refuse(number, Status.RESOURCE_EXHAUSTED, "too many incomplete requests", cut=True)
+
     def _refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
         self._service.tripped(Guard.INVALID_CALL)
+        self._control.spend_reset()
         self._refuse(number, Status.INVALID_ARGUMENT, str(error))
 
     def _refuse(self, number: int, status: Status, text: str, *, cut: bool = False) -> None:
@@ -320,10 +334,10 @@ def _unserved(head: Head) -> bytes | None:
     if head.refusal is not None:  # plain HTTP clients want to be heard out
         return None
     if head.method is Method.UNKNOWN:
-        return refusal_block(Status.UNIMPLEMENTED, f"no such method: {head.path}")
+        return refusal_block(Status.UNIMPLEMENTED, f"no such method: {head.path[:MAX_ECHO]}")
     if head.encoding not in ENCODINGS:
         accepted = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
-        return refusal_block(Status.UNIMPLEMENTED, f"grpc-encoding {head.encoding} is not served", accepted)
+        return refusal_block(Status.UNIMPLEMENTED, f"grpc-encoding {head.encoding[:MAX_ECHO]} is not served", accepted)
     return None
 
 

@@ -38,12 +38,14 @@ def split_request(message: bytes) -> Request:
             break
         if message[at] == _DESCRIPTORS:
             descriptors.append(message[at + 2 : end])
+            if len(descriptors) > MAX_DESCRIPTORS:
+                break
         elif message[at] == _DOMAIN:
             domain = message[at + 2 : end]
         else:
             break
         at = end
-    if at < size:
+    if at < size and len(descriptors) <= MAX_DESCRIPTORS:
         for number, value in fields(message[at:]):
             if number == 1:
                 domain = as_bytes(value)
@@ -52,7 +54,7 @@ def split_request(message: bytes) -> Request:
             elif number == 3 and isinstance(value, int):
                 hits_addend = value & 0xFFFFFFFF
     if len(descriptors) > MAX_DESCRIPTORS:
-        raise InvalidRequestError(f"{len(descriptors)} descriptors in a request; at most {MAX_DESCRIPTORS} are allowed")
+        raise InvalidRequestError(f"more than {MAX_DESCRIPTORS} descriptors in a request")
     return Request(domain.decode("utf-8", "surrogateescape"), descriptors, hits_addend or 1)
 
 
@@ -78,14 +80,14 @@ def decode_descriptor(message: bytes) -> Descriptor:
             entry = {1: "", 2: ""}
             entry.update((n, as_text(v)) for n, v in fields(as_bytes(value)) if n in entry)
             entries.append(Entry(entry[1], entry[2]))
+            if len(entries) > MAX_ENTRIES:
+                raise InvalidRequestError(f"more than {MAX_ENTRIES} entries in a descriptor")
         elif number == 2:  # of a message that comes twice the parts are merged: as if they were one
             limit = (limit or b"") + as_bytes(value)
         elif number == 3:
             hits = (hits or b"") + as_bytes(value)
         elif number == 4:
             negative = _number(value) != 0
-    if len(entries) > MAX_ENTRIES:
-        raise InvalidRequestError(f"{len(entries)} entries in a descriptor; at most {MAX_ENTRIES} are allowed")
     return Descriptor(
         tuple(entries),
         None if limit is None else _override(limit),

@@ -29,11 +29,15 @@ class _Blocked:
 
 
 class Sender:
-    """Gathers frames in `out`; whatever no window has room for stays `blocked`, by stream, oldest first."""
+    """Gathers frames in `out`; whatever no window has room for stays `blocked`, by stream, oldest first.
+
+    `due`: a window has grown, and `pump` is to be called once all frames that came are handled.
+    """
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
         self.blocked: dict[int, _Blocked] = {}
+        self.due = False
         self.max_frame = MIN_MAX_FRAME_SIZE
         self._window = DEFAULT_WINDOW
         self._initial = DEFAULT_WINDOW
@@ -73,7 +77,7 @@ class Sender:
             self._window += increment
             if self._window > MAX_WINDOW:
                 raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
-            self.pump()
+            self.due = True
             return
         grown = self._grown.get(stream, 0) + increment
         if self._initial + grown > MAX_WINDOW:
@@ -83,13 +87,14 @@ class Sender:
             self._pump(stream, self.blocked[stream])
 
     def set_initial(self, window: int) -> None:
-        """The peer sets the window of all streams, those that are open included; `pump` then. Raises H2Error."""
+        """The peer sets the window of all streams, those that are open included. Raises H2Error."""
         if window > MAX_WINDOW:
             raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is above 2^31-1")
         if any(window + grown > MAX_WINDOW for grown in self._grown.values()):
             raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a stream's window overflow")
         self._initial = window
         self._most = min(MAX_FAST_BYTES, window - 5)
+        self.due = True
 
     def _send_body(self, stream: int, body: _Blocked) -> None:
         self.blocked[stream] = body
@@ -97,6 +102,7 @@ class Sender:
 
     def pump(self) -> None:
         """Send what the windows have room for by now."""
+        self.due = False
         for stream, blocked in list(self.blocked.items()):
             if self._window <= 0:
                 break

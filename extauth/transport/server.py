@@ -11,7 +11,7 @@ from extauth.limiter.plan import Planner
 from extauth.transport.batching import Batcher
 from extauth.transport.guards import Bounds, Tripped
 from extauth.transport.health import NOT_SERVING, SERVING, Health
-from extauth.transport.http2 import Connection
+from extauth.transport.http2 import CLOSE_DELAY_S, Connection
 from extauth.transport.receiver import Service
 from extauth.transport.tls import Tls
 
@@ -49,6 +49,7 @@ class H2Server:
         loop = asyncio.get_running_loop()
         context = None if self._tls is None else self._tls.context
         timeout_s = None if context is None else self._service.bounds.stall_timeout_s
+        closing_s = None if context is None else CLOSE_DELAY_S
 
         def connect() -> Connection:
             return Connection(self._service, self._connections)
@@ -57,12 +58,23 @@ class H2Server:
             if self._listen.startswith("unix:"):
                 _clear_socket(self._listen)
                 self._server = await loop.create_unix_server(
-                    connect, self._listen[5:], backlog=BACKLOG, ssl=context, ssl_handshake_timeout=timeout_s
+                    connect,
+                    self._listen[5:],
+                    backlog=BACKLOG,
+                    ssl=context,
+                    ssl_handshake_timeout=timeout_s,
+                    ssl_shutdown_timeout=closing_s,
                 )
             else:
                 host, _, port = self._listen.rpartition(":")
                 self._server = await loop.create_server(
-                    connect, host.strip("[]"), int(port), backlog=BACKLOG, ssl=context, ssl_handshake_timeout=timeout_s
+                    connect,
+                    host.strip("[]"),
+                    int(port),
+                    backlog=BACKLOG,
+                    ssl=context,
+                    ssl_handshake_timeout=timeout_s,
+                    ssl_shutdown_timeout=closing_s,
                 )
         except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
             reason = getattr(error, "strerror", None) or error
@@ -79,6 +91,7 @@ class H2Server:
         """Take no new calls, and answer those in flight within `grace_s`."""
         if self._server is None:
             return
+        self._service.stopping.set()
         self._server.close()
         _clear_socket(self._listen)
         connections = self._connections

@@ -278,3 +278,106 @@ async def test_calls_wait_for_their_answers_as_long_as_that_takes(short_path: Pa
         await other.ended()  # the guard has looked at least once
         served.counters.open.set()
         assert (await slow.answered(1))[0].status == 0
+
+
+def large(size: int) -> bytes:
+    """A good message of so many bytes: what it holds besides is unknown."""
+    rest = size - len(MESSAGE) - 4
+    return MESSAGE + bytes((0x4A, rest & 0x7F | 0x80, rest >> 7 & 0x7F | 0x80, rest >> 14)) + bytes(rest)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"\x12\x00" * 30_000, b"\x12\xe0\xd4\x03" + b"\x0a\x00" * 30_000, b"\x0a\x01d" + b"\x48\x00" * 30_000],
+    ids=["descriptors", "entries", "unknown fields"],
+)
+async def test_a_message_of_very_many_parts_is_refused_at_once(short_path: Path, message: bytes) -> None:
+    async with serving(short_path, config="domain: d") as served:
+        peer = await served.connect()
+        for stream in (1, 3, 5):
+            data = prefixed(b"\x0a\x01d" + message if message[:1] == b"\x12" else message)
+            peer.send(frame(HEADERS, END_HEADERS, stream, BLOCK))
+            chunks = [data[i : i + 16_384] for i in range(0, len(data), 16_384)]
+            peer.send(*(frame(DATA, END_STREAM if c is chunks[-1] else 0, stream, c) for c in chunks))
+            (answer,) = await peer.answered(stream)
+            assert answer.status == Status.INVALID_ARGUMENT
+            assert answer.text.startswith("more than ")
+
+
+async def test_calls_that_make_no_sense_are_bounded(short_path: Path) -> None:
+    async with serving(short_path, Bounds(max_resets_per_s=10)) as served:
+        peer = await served.connect()
+        peer.send(*(call(stream, b"") for stream in range(1, 201, 2)))
+        await peer.answered(199)
+        peer.send(call(201, b""))
+        assert (await peer.ended())[0] == CALM
+        assert served.tripped == [Guard.INVALID_CALL] * 101 + [Guard.RESETS]
+        await served.works()
+
+
+async def test_a_message_that_swells_is_refused(short_path: Path) -> None:
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        body = gzipped(large(60_000))
+        head = block(PATH, ("grpc-encoding", "gzip"))
+        data = frame(DATA, END_STREAM, 1, b"\x01" + len(body).to_bytes(4, "big") + body)
+        peer.send(frame(HEADERS, END_HEADERS, 1, head), data)
+        (answer,) = await peer.answered(1)
+        assert (answer.status, answer.text) == (
+            Status.RESOURCE_EXHAUSTED,
+            "a message holds at most 20 times what was sent",
+        )
+        assert served.tripped == [Guard.MESSAGE]
+
+
+@pytest.mark.parametrize("head", [block("/" + "\xfc" * 4000), block(PATH, ("grpc-encoding", "\xfc" * 4000))])
+async def test_what_a_client_says_is_not_repeated_at_length(short_path: Path, head: bytes) -> None:
+    async with serving(short_path, Bounds(max_control_frames_per_s=10)) as served:
+        peer = await served.connect()
+        peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, head))
+        (answer,) = await peer.answered(1)
+        assert answer.status == Status.UNIMPLEMENTED
+        assert len(answer.text) < 1000
+        peer.send(*(frame(HEADERS, END_HEADERS | END_STREAM, stream, head) for stream in range(3, 203, 2)))
+        assert (await peer.ended())[0] == CALM
+        assert served.tripped == [Guard.CONTROL_FRAMES]
+
+
+async def test_incomplete_requests_never_hold_each_other_up(short_path: Path) -> None:
+    """Eight requests use up the connection's window before one is whole: the newest goes, the others go on."""
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        data = prefixed(large(40_000))
+        for stream in range(1, 17, 2):
+            peer.send(frame(HEADERS, END_HEADERS, stream, BLOCK))
+            peer.send(*(frame(DATA, 0, stream, data[i : i + 16_384]) for i in (0, 16_384)))
+        (refused,) = await peer.answered(15)
+        assert (refused.status, refused.text) == (Status.RESOURCE_EXHAUSTED, "too many incomplete requests")
+        for stream in range(1, 15, 2):
+            peer.send(frame(DATA, END_STREAM, stream, data[32_768:]))
+            (answer,) = await peer.answered(stream)
+            assert answer.status == 0
+        assert served.tripped == [Guard.MESSAGE]
+
+
+async def test_the_window_is_given_back_while_requests_are_incomplete(short_path: Path) -> None:
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        whole, half = prefixed(large(16_000)), prefixed(large(40_000))
+        for stream in range(1, 15, 2):
+            peer.send(frame(HEADERS, END_HEADERS, stream, BLOCK), frame(DATA, END_STREAM, stream, whole))
+        await peer.answered(*range(1, 15, 2))
+        peer.send(frame(HEADERS, END_HEADERS, 15, BLOCK), frame(DATA, 0, 15, half[:16_384]))
+        peer.send(frame(DATA, 0, 15, half[16_384:32_768]))
+        await peer.until(lambda: any(kind == frames.WINDOW_UPDATE and not s for kind, _, s, _ in peer.frames[3:]))
+        peer.send(frame(DATA, END_STREAM, 15, half[32_768:]))
+        assert (await peer.answered(15))[0].status == 0
+
+
+async def test_each_new_window_in_one_settings_frame_is_paid_for(short_path: Path) -> None:
+    async with serving(short_path, Bounds(max_control_frames_per_s=10)) as served:
+        peer = await served.connect()
+        many = frames.SETTING.pack(frames.SETTINGS_INITIAL_WINDOW_SIZE, 1000) * 150
+        peer.send(frame(frames.SETTINGS, 0, 0, many))
+        assert (await peer.ended())[0] == CALM
+        assert served.tripped == [Guard.CONTROL_FRAMES]

@@ -1,9 +1,14 @@
 """Counters against a Redis that forgets, restarts, stalls, and holds what others put there."""
 
+import asyncio
 import signal
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
 
+import hiredis
 import pytest
 from redis.asyncio import Redis
 
@@ -131,3 +136,79 @@ async def test_a_store_that_refuses_is_a_reply_error(connect: Connect, client: R
         await take(counters, LIMITS[0])
     assert raised.value.kind == "reply"
     await client.config_set("maxmemory", 0)
+
+
+class Nonsense:
+    """A server that takes the handshake, and answers the script with whatever it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reply: Callable[[int], bytes] = lambda _number: b"+OK\r\n"
+        self.connections = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if (task := asyncio.current_task()) is not None:
+            self._tasks.append(task)
+        self._writers.append(writer)
+        parser = hiredis.Reader()
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    script = command[0] in {b"EVALSHA", b"EVAL"}
+                    writer.write(self.reply(int(command[-1])) if script else b"+OK\r\n")
+        writer.close()
+
+
+NONSENSE: dict[str, Callable[[int], bytes]] = {
+    "nil": lambda _: b"$-1\r\n",
+    "a status": lambda _: b"+OK\r\n",
+    "a short list": lambda n: b"*1\r\n:%d\r\n" % n,
+    "a long list": lambda n: b"*5\r\n:%d\r\n:1\r\n:0\r\n:0\r\n:0\r\n" % n,
+    "an error inside": lambda n: b"*4\r\n:%d\r\n-ERR no\r\n:0\r\n:0\r\n" % n,
+    "more than was asked for": lambda n: b"*4\r\n:%d\r\n:99\r\n:0\r\n:0\r\n" % n,
+    "another's": lambda n: b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % (n + 1),
+}
+
+
+@pytest.mark.parametrize("reply", NONSENSE.values(), ids=NONSENSE)
+async def test_a_reply_that_makes_no_sense_is_an_error_and_ends_the_connection(
+    short_path: Path, reply: Callable[[int], bytes]
+) -> None:
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+        server.reply = reply
+        with pytest.raises(StoreError) as raised:
+            await take(counters, LIMITS[0])
+        assert (raised.value.kind, str(raised.value)) == ("reply", "Redis replied what the script never says")
+        server.reply = lambda n: b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % n
+        assert await take(counters, LIMITS[0]) == 1
+        assert server.connections == 2
+        await counters.aclose()
+
+
+async def test_a_reply_too_many_reaches_no_other_call(short_path: Path) -> None:
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+
+        def twice(n: int) -> bytes:
+            return b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % n * 2
+
+        server.reply = twice
+        outcomes = await asyncio.gather(*(take(counters, LIMITS[0]) for _ in range(4)), return_exceptions=True)
+        assert outcomes[0] == 1
+        assert all(outcome == 1 or isinstance(outcome, StoreError) for outcome in outcomes)
+        await counters.aclose()

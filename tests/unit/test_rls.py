@@ -86,8 +86,8 @@ def test_decode_what_a_descriptor_says_besides(message: bytes, descriptor: Descr
         (b"\x08\x01", "a number where a string or message belongs"),
         (field(2, field(1, b"\x08\x01")), "a number where a string or message belongs"),
         (field(2, b"\x0a\x7f"), "it ends inside a field"),
-        (field(2, b"") * 101, "101 descriptors in a request; at most 100 are allowed"),
-        (b"\x12\xca\x01" + field(1, b"") * 101, "101 entries in a descriptor; at most 100 are allowed"),
+        (field(2, b"") * 101, "more than 100 descriptors in a request"),
+        (b"\x12\xca\x01" + field(1, b"") * 101, "more than 100 entries in a descriptor"),
     ],
 )
 def test_decode_refuses(message: bytes, text: str) -> None:

@@ -1,4 +1,4 @@
--- KEYS: one a counter, in the groups' order. ARGV: now_us ('' = this server's clock), limits, groups (both packed, see below). Reply: now_us, then a group: admitted, then a counter: whole, rest and, of a sliding window, wait (limiter/counters.py, Level).
+-- KEYS: one a counter, in the groups' order. ARGV: now_us ('' = this server's clock), limits, groups (both packed, see below), a number. Reply: that number, then a group: admitted, then a counter: whole, rest and, of a sliding window, wait (limiter/counters.py, Level).
 --
 -- limits, 25 bytes each, '<Bddd': kind (+ 4 where denied hits count), a, b, c. Kind 1, gcra: a = emission interval in
 --     ticks, b = ticks per microsecond, c = burst. Kind 2, fixed_window: a = period_us, b = limit, c = 0. Kind 3,
@@ -21,6 +21,7 @@ local MAX_ENTRIES = 10000
 local HEAD, ENTRY = 41, 16
 
 local now = tonumber(ARGV[1])
+local spare_ms = now and 60000 or 0  -- keys end by the server's clock, which runs on while one that is given may not
 if not now then
   local time = call('TIME')
   now = time[1] * 1000000 + time[2]
@@ -138,7 +139,7 @@ local function put_log(key, period, dropped, base, total, newest, entries)
     return
   end
   call('SET', key, pack('<Bddddd', SLIDING, period, dropped, base, total, newest) .. entries)
-  call('PEXPIRE', key, max(ceil((newest + period - now) / 1000), 1))
+  call('PEXPIRE', key, max(ceil((newest + period - now) / 1000), 1) + spare_ms)
 end
 
 local function write_log(key, log, used, hits, period, quantum)
@@ -169,7 +170,7 @@ local function write_log(key, log, used, hits, period, quantum)
     put_log(key, period, 0, base, total, newest, call('GETRANGE', key, HEAD + dropped * ENTRY, -1))
   else
     call('SETRANGE', key, 0, pack('<Bddddd', SLIDING, period, dropped, base, total, newest))
-    call('PEXPIRE', key, max(ceil((newest + period - now) / 1000), 1))
+    call('PEXPIRE', key, max(ceil((newest + period - now) / 1000), 1) + spare_ms)
   end
 end
 
@@ -184,7 +185,7 @@ local function wait_us(key, log, used, excess, period, quantum)
 end
 
 local limits, groups = ARGV[2], ARGV[3]
-local reply, length = {now}, 1
+local reply, length = {tonumber(ARGV[4])}, 1
 local at, key_index = 1, 0
 local levels, stale, logs, fits, indices, modes, costs = {}, {}, {}, {}, {}, {}, {}
 
@@ -277,7 +278,7 @@ while at <= #groups do
         for_us = a - now % a
         new = pack('<Bdd', WINDOW, now + for_us, max(min(levels[i] + hits, MAX_HITS), 0))
       end
-      call('SET', key, new, 'PX', ceil(for_us / 1000))
+      call('SET', key, new, 'PX', ceil(for_us / 1000) + spare_ms)
     end
   end
   key_index = key_index + size
