@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from extauth.commands import check, explain, hash, inspect, reset, schema, validate  # noqa: A004 - it is its name
+from extauth.conformance import command as conformance
 from extauth.errors import ExtauthError
 from extauth.settings import Settings, read_settings
 
@@ -81,6 +82,7 @@ app.command(epilog=inspect.EXAMPLE)(inspect.inspect)
 app.command(epilog=reset.EXAMPLE)(reset.reset)
 app.command("hash", epilog=hash.EXAMPLE, context_settings=hash.CONTEXT)(hash.hash_key)
 app.command(epilog=schema.EXAMPLE)(schema.schema)
+app.command(epilog=conformance.EXAMPLE)(conformance.conformance)
 
 
 def main() -> None:

@@ -52,3 +52,7 @@ class StoreError(ExtauthError):
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+
+class ConformanceError(ExtauthError):
+    """The conformance suite cannot run; the text says why."""

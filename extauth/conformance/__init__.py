@@ -1,0 +1,1 @@
+"""Asks any server of envoy.service.ratelimit.v3 whether it does as specified, over gRPC alone."""
