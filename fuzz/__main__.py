@@ -20,7 +20,6 @@ def fuzz(name: str, seconds: int) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     for seed, data in load(name).seeds.items():
         (seeds / seed).write_bytes(data)
-    before = set(findings.iterdir())
     log = WORK / f"{name}.log"
     argv = [sys.executable, "-m", "fuzz.run", name, f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}"]
     argv += ["-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1", f"-artifact_prefix={findings}/"]
@@ -28,7 +27,7 @@ def fuzz(name: str, seconds: int) -> list[Path]:
     with log.open("wb") as output:
         done = subprocess.run([*argv, corpus, seeds], cwd=ROOT, stdout=output, stderr=output, check=False)
     said = log.read_text(errors="replace")
-    found = sorted(set(findings.iterdir()) - before)
+    found = [Path(file) for file in re.findall(r"Test unit written to (.+)$", said, re.MULTILINE)]
     inputs = re.search(r"stat::number_of_executed_units: (\d+)", said)
     if inputs is None or (done.returncode and not found):
         raise SystemExit(f"{said[-4000:]}\n{name}: the fuzzer itself failed; its last words stand above.")

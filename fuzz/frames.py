@@ -147,7 +147,7 @@ vars(http2)["perf_counter"] = _CLOCK
 vars(batching)["time"] = SimpleNamespace(perf_counter=_CLOCK)
 
 
-class Session:
+class Conversation:
     """One connection, and all that an input does to it."""
 
     def __init__(self, script: Script) -> None:
@@ -266,9 +266,9 @@ def check(data: bytes) -> None:
         gc.collect()
 
     async def run() -> None:
-        session = Session(script)
-        _alive.add(session.connection)
-        await session.run()
+        conversation = Conversation(script)
+        _alive.add(conversation.connection)
+        await conversation.run()
 
     _LOOP.run_until_complete(run())
     if collects:
