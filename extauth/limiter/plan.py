@@ -22,6 +22,7 @@ from extauth.rules.model import Domain, Kind, Limit, Rule, mask
 MAX_COST = 2**32 - 1
 MAX_PARTS = 10_000  # of plans, in a domain
 MAX_SHAPES = 10_000
+MAX_REMEMBERED_COUNTERS = 8
 MAX_REMEMBERED_BYTES = 512  # of a message or descriptor: callers can make up larger ones, which would fill the memory
 UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
 
@@ -184,7 +185,7 @@ class Planner:
         plan = self._plans.get(message)
         if plan is None:
             plan = self._make(self._split(message))
-            if len(message) <= MAX_REMEMBERED_BYTES:
+            if len(message) <= MAX_REMEMBERED_BYTES and len(plan.names) <= MAX_REMEMBERED_COUNTERS:
                 _remember(self._plans, message, plan, self._memo_size)
         return plan
 
