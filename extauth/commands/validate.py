@@ -14,6 +14,7 @@ from extauth.commands.common import (
     print_json,
     print_lines,
     printable,
+    settings_for,
     view_problem,
 )
 from extauth.errors import CommandError, ConfigError, Problem
@@ -49,7 +50,8 @@ def validate(
         for path in paths:
             if not path.exists():
                 raise CommandError(f"{path}: no such file or folder")
-        rules = [_read(path, merge=merge_domains) for path in paths]
+        merge = settings_for(merge=merge_domains).merge_domains
+        rules = [_read(path, merge=merge) for path in paths]
         problems = [problem for each in rules for problem in each.problems]
         warnings = [warning for each in rules for warning in each.warnings]
         report = _report(rules, problems, warnings)

@@ -63,6 +63,8 @@ class DenialCache:
         if asked:
             told_us = self._clock_us()
             for group, outcome in zip(asked, takens, strict=True):
+                if outcome.admitted and (self._entries or self._old_entries):
+                    self._drop(group.take)  # what it took is not in what is known
                 if outcome.admitted < group.calls:
                     self._learn(group.take, outcome, now_us, told_us)
         if len(asked) == len(groups):
@@ -78,6 +80,11 @@ class DenialCache:
     def forget(self) -> None:
         """Forget all denials: the rules have changed."""
         self._entries, self._old_entries = {}, {}
+
+    def _drop(self, take: Take) -> None:
+        for name in take.names:
+            self._entries.pop(name, None)
+            self._old_entries.pop(name, None)
 
     def _learn(self, take: Take, outcome: Taken, asked_us: int, told_us: int) -> None:
         if any(ask.limit.count_denied or ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):

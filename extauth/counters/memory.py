@@ -73,6 +73,8 @@ class _Log:
         gone, base = self._gone(now, limit.period_us)
         log = _Log(limit.period_us, self.times[gone:], self.totals[gone:], base)
         stamp, total = _stamp(limit, now), min(self.totals[-1] + hits, MAX_HITS)
+        if hits == 0:
+            return log
         if hits < 0:
             last = bisect_left(log.totals, max(total, base + 1)) if total > base else -1
             del log.times[last + 1 :], log.totals[last + 1 :]
@@ -151,6 +153,9 @@ class MemoryCounters:
             own: _State | None = _bucket(limit, level, now) if level else None
         else:
             same = isinstance(state, _Log) and limit.algorithm is Algorithm.SLIDING_WINDOW
+            if same and isinstance(state, _Log) and _near(state, limit, now):
+                self._put(name, state.after(0, now, limit))
+                return self._states[name]
             hits = state.used(now, limit.period_us) if same and isinstance(state, _Log) else state.hits(now)
             own = _after(None, limit, hits, now) if hits else None
         if own is not None:
@@ -190,8 +195,14 @@ def _in_terms(state: _State, limit: Limit, now: int) -> bool:
             return own and (state.end_us == _window_end(limit, now) or now >= state.end_us)
         case _Log():
             own = limit.algorithm is Algorithm.SLIDING_WINDOW
-            behind = limit.quantum_us + limit.period_us // 10  # less than that is waited out
-            return own and (not state.used(now, limit.period_us) or state.times[-1] - now <= behind)
+            if state.period_us != limit.period_us and state.used(now, limit.period_us):
+                return False
+            return own and (not state.used(now, limit.period_us) or _near(state, limit, now))
+
+
+def _near(log: _Log, limit: Limit, now: int) -> bool:
+    """Whether the log is not from a clock that was far ahead: less than a tenth of the window is waited out."""
+    return log.times[-1] - now <= limit.quantum_us + limit.period_us // 10
 
 
 def _level(state: _State | None, limit: Limit, now: int) -> Level:

@@ -263,7 +263,7 @@ class Planner:
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
             limit = _override(rules, descriptor.limit)
-            name = self._name_counter(domain, entries, (), f"override-{which([limit])[0]}")
+            name = self._name_counter(domain, entries, (), f"override-{which([limit])[0]}-{limit.requests_per_unit}")
             called = _path(domain, ((entry.key, None) for entry in entries))
             return Part((name,), (limit,), hits=hits, negative=negative, rule=called)
         match = self.matcher.match(domain, entries)
@@ -336,7 +336,7 @@ def metric_name(domain: str, match: Match, entries: Sequence[Entry]) -> str:
     names: list[tuple[str, str | None]] = []
     for entry, rule, shared in zip(entries, match.path, match.shared, strict=True):
         if shared is not None or (rule.kind is Kind.WILDCARD and not (detailed or rule.value_to_metric)):
-            names.append((entry.key, shared or rule.value))
+            names.append((entry.key, shared.rpartition("\0")[2] if shared else rule.value))
         elif detailed or rule.value_to_metric:
             names.append((entry.key, entry.value))
         else:

@@ -93,7 +93,8 @@ def held_back_by(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> tuple[Limi
     quotas = [(ask.limit, o.retry_after_us) for ask, o in over if ask.mode in {Mode.QUOTA, Mode.QUOTA_TOO}]
     if quotas and not any(ask.mode is Mode.QUOTA and not o.over for ask, o in zip(asks, outcomes, strict=True)):
         waits.append(min(quotas, key=_wait))
-    return max(waits, key=_wait)
+    # The store counts in doubles: of limits beyond 2**53 ticks it may see none left where there is exactly room.
+    return max(waits, key=_wait, default=(asks[0].limit, 1))
 
 
 def _wait(wait: tuple[Limit, int | None]) -> tuple[bool, int]:

@@ -52,6 +52,7 @@ _WORDS = {
 TRUE = frozenset(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"])
 _INT = re.compile(r"[-+]?(?:0[bB][01]+|0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_CHECKED = {"int": ("int",), "float": ("int", "float"), "bool": ("bool",), "null": ("null",)}
 _NUMERIC = frozenset("0123456789+-.")
 _MAX_DIGITS = 70  # 64 of a binary number, its sign and prefix
 _FIXES = {
@@ -139,6 +140,7 @@ class _Open:
     height: int = 1
     key: Scalar | None = None
     awaits_key: bool = True
+    merged: set[str] = field(default_factory=set)  # keys that came by <<
 
 
 @dataclass(slots=True)
@@ -163,7 +165,7 @@ class _Builder:
     def add(self, event: yaml.Event) -> None:
         place = _place(event.start_mark)
         if isinstance(event, yaml.ScalarEvent):
-            value = Scalar(event.value, _resolve(event), place)
+            value = Scalar(event.value, self._tag(event, place), place)
             if event.anchor is not None:
                 self._anchors[event.anchor] = _Anchored(value, 1, 1)
             self._put(value, place, 1, 1)
@@ -211,31 +213,41 @@ class _Builder:
             parent.awaits_key = False
         else:
             if parent.key is not None and parent.key.tag == "merge":
-                self._merge(into, value, place)
+                self._merge(parent, into, value, place)
             elif parent.key is not None:
-                into[parent.key] = value
+                _assign(into, parent.key, value)
+                parent.merged.discard(parent.key)
             parent.awaits_key = True
 
     def _key(self, into: Mapping, value: Any, place: Place) -> Scalar | None:  # noqa: ANN401
         if not isinstance(value, Scalar) or value.tag not in {"str", "merge"}:
             if not isinstance(value, dict | list) and any(level.key == "metadata" for level in self._open[:-1]):
-                return Scalar(_key_text(value), "str", place)  # anything goes there
+                top = len(self._open) > 1 and self._open[-2].key == "metadata"
+                return Scalar(_key_text(value, top=top), "str", place)  # anything goes there
             self.flaws.append(Flaw(place, "a key must be a string", "quote it"))
             return None
-        if value in into:
+        if value in into and value not in self._open[-1].merged:
             message = f"the key {_shown(value)!r} stands twice in one mapping, and the last one counts"
             self.flaws.append(Flaw(place, message, "keep one of the two", harmless=True))
-            del into[value]  # with its place
         return value
 
-    def _merge(self, into: Mapping, value: Any, place: Place) -> None:  # noqa: ANN401
+    def _merge(self, parent: _Open, into: Mapping, value: Any, place: Place) -> None:  # noqa: ANN401
         """Merge keys (YAML 1.1): of a list the earlier mapping wins; over what stands before the key, all do."""
         sources = value if isinstance(value, Sequence) else [value]
         if not all(isinstance(source, Mapping) for source in sources):
             self.flaws.append(Flaw(place, "<< takes a mapping, or a list of mappings", "name one by an alias"))
             return
         for source in reversed(sources):
-            into.update(source)
+            for key, item in source.items():
+                _assign(into, key, item)
+                parent.merged.add(key)
+
+    def _tag(self, event: yaml.ScalarEvent, place: Place) -> str:
+        tag = _resolve(event)
+        if event.tag is not None and tag in _CHECKED and _plain_tag(event.value) not in _CHECKED[tag]:
+            self.flaws.append(Flaw(place, f"{_shown(event.value)!r} is no {tag}", "remove the tag"))
+            return "str"
+        return tag
 
     def _check_depth(self, depth: int, place: Place) -> None:
         if depth > MAX_DEPTH:
@@ -299,10 +311,28 @@ def _not_yaml(what: str, place: Place, fix: str = "") -> DocumentError:
     return DocumentError(f"not YAML: {what}", place, fix)
 
 
-def _key_text(value: Scalar | None) -> str:
-    """A key that is no string, as the reference writes it."""
+def _assign(into: Mapping, key: Scalar, value: Any) -> None:  # noqa: ANN401 - a tree of any shape
+    """Over what stands there already, as gopkg.in/yaml.v2 does: what a limit or metadata does not name stays."""
+    old = into.pop(key, None)  # with its place
+    if isinstance(old, Mapping) and isinstance(value, Mapping) and key in {"rate_limit", "metadata"}:
+        both = Mapping(old)
+        both.place = value.place
+        for inner, item in value.items():
+            both.pop(inner, None)
+            both[inner] = item
+        value = both
+    into[key] = value
+
+
+def _key_text(value: Scalar | None, *, top: bool) -> str:
+    """A key that is no string, as the reference writes it: at the `top` as it stands there, below as Go prints it."""
+    if top:
+        return "" if value is None else str(value)
     if value is None:
         return "<nil>"
+    if value.tag == "float":
+        number = float(value.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+        return str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number)
     if value.tag == "bool":
         return "true" if value in TRUE else "false"
     return str(to_int(value)) if value.tag == "int" else str(value)
@@ -325,9 +355,9 @@ def _plain_tag(text: str) -> str:
         digits = text.replace("_", "") if "_" in text else text
         if _INT.fullmatch(digits):
             return "int" if -(2**63) <= to_int(digits) < 2**63 else "float"
-        if _FLOAT.fullmatch(digits):
+        if _FLOAT.fullmatch(text if first == "." else digits) and abs(float(digits)) != float("inf"):
             return "float"
-    elif first in _NUMERIC and _FLOAT.fullmatch(text.replace("_", "")):
+    elif first in _NUMERIC and re.fullmatch(r"[-+]?[0-9]+", text.replace("_", "")):
         return "float"
     return "str"
 

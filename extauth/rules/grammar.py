@@ -4,7 +4,10 @@ The models take a file as `document.py` reads it: mappings, lists and `Scalar`s.
 the file, so that each field decides what it means: `value: 10` is the string "10", `requests_per_unit: 10` a number.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -57,11 +60,16 @@ def shown(text: str) -> str:
     return text if len(text) <= 60 else text[:60] + "…"
 
 
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The one of the names that was perhaps meant; of very many, only the first are looked at."""
+    return difflib.get_close_matches(name[:100], list(islice(names, 1000)), 1)
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         _fail(f"must be a string, not {_kind(value)}")
     if getattr(value, "tag", "") == "float":
-        _fail(f"must be a string, not the number {shown(value)}", "quote it")
+        _fail("must be a string, not a number with a fraction or exponent", "quote it")  # which may be an API key
     return str(value)
 
 

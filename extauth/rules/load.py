@@ -1,13 +1,12 @@
 """From the texts of config files to a RuleSet, or to every problem in them."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from extauth.errors import ConfigError, Problem
-from extauth.rules.grammar import shown
+from extauth.rules.grammar import nearest, shown
 from extauth.rules.model import Domain, RuleSet, Tier
-from extauth.rules.parse import ParsedFile, identities, parse_file
+from extauth.rules.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 
@@ -43,6 +42,7 @@ def load_what_loads(
             broken_files.add(parsed.file)
             if parsed.name is not None:
                 broken.add(parsed.name)
+    broken |= {name for name, domain in old.domains.items() if not broken_files.isdisjoint(domain.files)}
     domains: dict[str, Domain] = {}
     warnings = [warning for parsed in files for warning in parsed.warnings]
     for name, group in by_domain.items():
@@ -53,11 +53,7 @@ def load_what_loads(
         elif name not in broken:
             domains[name] = _merged([parsed.domain for parsed in group if parsed.domain is not None])
             warnings += _replaced_nothing(group)
-    kept = {
-        name: domain
-        for name, domain in old.domains.items()
-        if name not in domains and (name in broken or not broken_files.isdisjoint(domain.files))
-    }
+    kept = {name: domain for name, domain in old.domains.items() if name not in domains and name in broken}
     return RuleSet({**domains, **kept}, tuple(warnings), ConfigError(problems).problems, frozenset(kept))
 
 
@@ -114,12 +110,12 @@ def _merged(domains: list[Domain]) -> Domain:
 
 def _replaced_nothing(files: list[ParsedFile]) -> list[Problem]:
     names = {name for parsed in files for name in parsed.names if name}
-    warnings = []
+    warnings: list[Problem] = []
     for parsed in files:
         for place, name in parsed.replaced:
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
+                near = nearest(name, names) if len(warnings) < MAX_PROBLEMS else []
                 fix = f"did you mean {near[0]!r}?" if near else "remove it, or name a limit so"
                 message = f"no limit is named {shown(name)!r}, so nothing is replaced"
                 warnings.append(Problem(parsed.file, *place, message, fix))
-    return warnings
+    return bounded(files[0].file, warnings, "warnings")

@@ -49,7 +49,7 @@ class _Node:
         self.patterns, self.key_patterns = {}, []
         for inner in rules:
             path, shared = (match.path, match.shared) if match is not None else ((), ())
-            pattern = wildcard(inner) if inner.share_threshold else None
+            pattern = shared_pattern(inner) if inner.share_threshold else None
             self._add(inner, _Node(Match((*path, inner), (*shared, pattern), inner), inner.rules, _LEAF))
 
     def _add(self, rule: Rule, node: "_Node") -> None:
@@ -127,6 +127,11 @@ def compile_regex(regex: str) -> Any:  # noqa: ANN401 - re2 has no types
     except (re2.error, UnicodeError) as error:
         reason = error.args[0]
         raise RegexError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from error
+
+
+def shared_pattern(rule: Rule) -> str:
+    """What stands for all values of a wildcard: key and value apart where the key has a * of its own."""
+    return f"{rule.key}\0{rule.value or ''}" if "*" in rule.key else rule.value or ""
 
 
 def wildcard(rule: Rule) -> str:

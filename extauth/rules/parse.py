@@ -1,8 +1,8 @@
 """One config file: from its text to a Domain, or to every problem in it with its place and fix."""
 
-import difflib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,16 @@ from extauth.rules.grammar import (
     RateLimitModel,
     keys_at,
     model_under,
+    nearest,
     shown,
 )
 from extauth.rules.matcher import RegexError, compile_regex
+from extauth.rules.mend import mend
 from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, Tier, Unit
 
 MAX_PROBLEMS = 50  # told of a file
-MAX_PERIOD_US = 100 * Unit.YEAR.seconds * 1_000_000  # microseconds since the epoch stay exact in a double
+MAX_YEARS = 100
+MAX_PERIOD_US = MAX_YEARS * Unit.YEAR.seconds * 1_000_000  # microseconds since the epoch stay exact in a double
 
 Location = tuple[str | int, ...]
 
@@ -55,12 +58,13 @@ def parse_file(file: str, text: str) -> ParsedFile:
     parser = _Parser(file)
     parser.parse(text)
     parsed = parser.parsed
-    parsed.problems = _bounded(file, parsed.problems, "problems")
-    parsed.warnings = _bounded(file, parsed.warnings, "warnings")
+    parsed.problems = bounded(file, parsed.problems, "problems")
+    parsed.warnings = bounded(file, parsed.warnings, "warnings")
     return parsed
 
 
-def _bounded(file: str, problems: list[Problem], what: str) -> list[Problem]:
+def bounded(file: str, problems: list[Problem], what: str) -> list[Problem]:
+    """As many as are told."""
     if len(problems) <= MAX_PROBLEMS:
         return problems
     message = f"{len(problems)} {what}, of which {MAX_PROBLEMS} are told"
@@ -73,6 +77,7 @@ class _Parser:
         self._root: Any = None
         self._file_model: FileModel
         self._tiers: dict[str, Tier] = {}
+        self._tiers_told = True  # they are all known
 
     def parse(self, text: str) -> None:
         parsed = self.parsed
@@ -91,11 +96,22 @@ class _Parser:
         except DocumentError as error:
             parsed.problems.append(Problem(parsed.file, *error.place, str(error), error.fix))
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                self._invalid(detail)
+            self._refused(error.errors(include_url=False))
         else:
             domain = self._domain()
             parsed.domain = None if parsed.problems else domain
+
+    def _refused(self, details: list[ErrorDetails]) -> None:
+        """Tell what the grammar refused, and what is wrong besides: all problems in one go."""
+        for detail in details:
+            self._invalid(detail)
+        warnings = list(self.parsed.warnings)
+        self._tiers_told = not any(detail["loc"][:1] == ("tiers",) for detail in details)
+        mend(self._root, details)
+        with suppress(ValidationError):
+            self._file_model = FileModel.model_validate(self._root)
+            self._domain()
+        self.parsed.warnings = warnings  # others may be of what was taken out
 
     def _problem(self, location: Location, message: str, fix: str = "", *, at_key: bool = False) -> None:
         """Note what is wrong at `location`, a path of keys and indices; `at_key` points at the last key itself."""
@@ -149,6 +165,11 @@ class _Parser:
     def _check_ignored(self, node: Any) -> None:  # noqa: ANN401
         """What is ignored must still be made of known keys."""
         for item in node if isinstance(node, SequenceNode) else [node]:
+            in_list = isinstance(node, SequenceNode) and not isinstance(item, MappingNode)
+            if in_list or getattr(item, "tag", "") == "float":
+                place: Place = getattr(item, "place", getattr(node, "place", Place(1, 1)))
+                message = "envoyproxy/ratelimit takes only mappings in lists, and no numbers with a fraction"
+                self.parsed.problems.append(Problem(self.parsed.file, *place, message, "remove it"))
             for key in item if isinstance(item, MappingNode) else ():
                 if key not in REFERENCE_KEYS:
                     message = f"unknown key {shown(key)!r}"
@@ -166,7 +187,7 @@ class _Parser:
             return
         match detail["type"]:
             case "extra_forbidden":
-                near = difflib.get_close_matches(str(last), keys := keys_at(tuple(parents)), 1)
+                near = nearest(str(last), keys := keys_at(tuple(parents)))
                 fix = f"did you mean {near[0]!r}?" if near else "the keys here are " + ", ".join(keys)
                 self._problem(location, f"unknown key {shown(str(last))!r}", fix, at_key=True)
             case "missing":
@@ -319,10 +340,15 @@ class _Parser:
     def _tier_limits(self, name: str, at: Location) -> tuple[Limit, ...]:
         if name in self._tiers:
             return (self._tiers[name].limit,)
-        near = difflib.get_close_matches(name, self._tiers, 1)
-        fix = f"did you mean {near[0]!r}?" if near else "the tiers are " + (", ".join(self._tiers) or "none yet")
+        if not self._tiers_told:
+            return ()
+        near = nearest(name, self._tiers) if len(self.parsed.problems) < MAX_PROBLEMS else []
+        fix = f"did you mean {near[0]!r}?" if near else self._tiers_there_are()
         self._problem(at, f"unknown tier {shown(name)!r}", fix)
         return ()
+
+    def _tiers_there_are(self) -> str:
+        return f"the tiers are {shown(', '.join(self._tiers))}" if self._tiers else "no tier is defined"
 
     def _limit(self, model: RateLimitModel, at: Location, name: str) -> Limit:
         self.parsed.names.add(name)
@@ -348,8 +374,14 @@ class _Parser:
             self._problem(
                 (*at, "burst"), f"burst is for gcra, and this limit is a {algorithm}", "remove it", at_key=True
             )
+        if model.burst and model.requests_per_unit and algorithm is Algorithm.GCRA:
+            years = model.burst * unit.seconds * model.unit_multiplier / model.requests_per_unit / Unit.YEAR.seconds
+            if years > MAX_YEARS:
+                self._problem((*at, "burst"), f"a bucket that refills in more than {MAX_YEARS} years", "lower burst")
         if unit.seconds * model.unit_multiplier * 1_000_000 > MAX_PERIOD_US:
-            self._problem((*at, "unit_multiplier"), "the window is longer than 100 years", "lower unit_multiplier")
+            self._problem(
+                (*at, "unit_multiplier"), f"the window is longer than {MAX_YEARS} years", "lower unit_multiplier"
+            )
             return Limit(0, unit)
         return Limit(
             model.requests_per_unit,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import watchfiles
@@ -12,6 +13,7 @@ from extauth.rules.load import MAX_FILE_BYTES, load_what_loads
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 
+_SUFFIXES = (".yaml", ".yml")
 POLL_MS = 500  # how often to look where the system reports no change, as on network file systems
 SETTLE_S = 0.05  # files that changed this recently may be half written
 
@@ -52,7 +54,21 @@ def read_what_loads(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet
             problems.append(Problem(str(file), *place, f"not UTF-8: {error.reason}", "save the file as UTF-8"))
         except OSError as error:
             problems.append(Problem(str(file), 0, 0, f"cannot be read: {error.strerror}"))
-    return load_what_loads(texts, old, problems, merge=merge)
+    rules = load_what_loads(texts, old, problems, merge=merge)
+    return replace(rules, warnings=(*rules.warnings, *_unread(path)))
+
+
+def _unread(path: Path) -> list[Problem]:
+    """What looks as if it should be read, and is not."""
+    warnings = []
+    for entry in sorted(path.iterdir()) if path.is_dir() else ():
+        if entry.name.startswith(".") or entry in (files := _files(path)):
+            continue
+        if entry.is_dir() and any(next(entry.rglob(f"*{suffix}"), None) for suffix in _SUFFIXES):
+            warnings.append(Problem(str(entry), 0, 0, "files in sub-folders are not read", "move them up"))
+        elif files and entry.is_file() and entry.suffix.lower() in {"", *_SUFFIXES}:
+            warnings.append(Problem(str(entry), 0, 0, "only *.yaml and *.yml are read", "rename it"))
+    return warnings
 
 
 async def watch_rules(
@@ -81,6 +97,9 @@ async def watch_rules(
             matcher = await asyncio.to_thread(lambda: Matcher(read_what_loads(path, current(), merge=merge)))
         except ConfigError as error:
             failed(error)
+        except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch
+            reason = f"cannot be read, by a fault of the reader: {type(error).__name__}: {error}"
+            failed(ConfigError([Problem(str(path), 0, 0, reason)]))
         else:
             yield matcher
 
@@ -117,7 +136,7 @@ async def _settled(path: Path) -> Signature:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix in {".yaml", ".yml"} and p.name[0] != "." and p.is_file())
+        return sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.name[0] != "." and p.is_file())
     return [path] if path.is_file() else []
 
 

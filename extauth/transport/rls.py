@@ -202,8 +202,11 @@ def _body(tier: str | None, exceeded: Limit | None, retry_after_s: int | None) -
     if exceeded is None:
         body["message"] = "The rate limit cannot be checked at the moment."
     else:
-        then = "A request of this size never fits." if retry_after_s is None else f"Try again in {retry_after_s} s."
-        body["message"] = f"The limit of {exceeded} is used up. {then}"
+        body["message"] = (
+            f"The limit of {exceeded} never has room for this request."
+            if retry_after_s is None
+            else f"The limit of {exceeded} is used up. Try again in {retry_after_s} s."
+        )
     if tier is not None:
         body["tier"] = tier
     if exceeded is not None:

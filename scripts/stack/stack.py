@@ -83,7 +83,11 @@ class Stack:
                             self._start(part)
                     for part in members:
                         self._wait_ready(part, timeout_s)
-                        state = "ready" if part in missing else "already ran, as it was started"
+                        state = (
+                            "ready"
+                            if part in missing
+                            else "already ran, as it was started; ./dev down first for other settings"
+                        )
                         self._say(f"{part.name:<11} {state}: {part.where}")
             except BaseException:
                 self._stop(started)

@@ -74,6 +74,15 @@ async def test_every_counter_expires_when_it_can_matter_no_more(connect: Connect
     assert await client.dbsize() == 1
 
 
+async def test_a_sliding_window_that_was_lengthened_is_kept_as_long(connect: Connect, client: Redis) -> None:
+    counters = connect()
+    short, long = (Limit(10, unit, Algorithm.SLIDING_WINDOW, count_denied=False) for unit in (Unit.MINUTE, Unit.DAY))
+    assert await take(counters, short, calls=99) == 10
+    assert await client.pttl("c") <= 60_001
+    assert await take(counters, long) == 0
+    assert await client.pttl("c") > 86_000_000
+
+
 async def test_a_denial_writes_nothing(connect: Connect, client: Redis) -> None:
     counters = connect()
     closed = Limit(0, Unit.HOUR, Algorithm.GCRA, count_denied=False)

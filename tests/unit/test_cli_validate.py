@@ -92,10 +92,11 @@ def test_every_problem_and_warning_has_its_place(tmp_path: Path) -> None:
         "'shadow_mode' means nothing here, and is ignored as envoyproxy/ratelimit does; it belongs to a descriptor"
     )
     assert result.stdout.splitlines() == [
+        f"{tmp_path}/a.yaml:3:20: unknown tier 'free'; no tier is defined",
         f"{tmp_path}/a.yaml:4:5: 'key' is missing; add key: …",
         f"{tmp_path}/a.yaml:4:6: unknown key 'kee'; did you mean 'key'?",
         f"{tmp_path}/b.yaml:2:1: warning: {ignored}",
-        "2 problems",
+        "3 problems",
     ]
 
 

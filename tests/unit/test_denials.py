@@ -149,6 +149,7 @@ async def test_it_forgets_when_told_and_knows_no_other_limit(bench: Bench) -> No
     await bench.take(a, calls=11)
     raised = (b"a", Limit(20, Unit.MINUTE, Algorithm.GCRA, count_denied=False), 1)
     assert await bench.asks(raised) == (1, 1)
+    assert await bench.asks(a) == (0, 1), "more was taken since"
     assert await bench.asks(a) == (0, 0)
     bench.cache.forget()
     assert await bench.asks(a) == (0, 1)
@@ -162,3 +163,15 @@ async def test_its_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPat
         await bench.take(counter)
     assert [await bench.asks(counter) for counter in counters[-15:]] == [(0, 0)] * 15
     assert await bench.asks(counters[0]) == (0, 1)
+
+
+async def test_what_others_took_since_is_told(bench: Bench) -> None:
+    a, b = (b"a", GCRA, 1), (b"b", GCRA, 1)
+    await bench.take(a, calls=10)
+    assert await bench.asks(a, b) == (0, 1)
+    await bench.take(b, calls=10)
+    taken = await bench.take(a, b)
+    assert [outcome(Ask(*ask[1:]), level, 0, 0).over for ask, level in zip((a, b), taken.levels, strict=True)] == [
+        True,
+        True,
+    ]

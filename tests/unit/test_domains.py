@@ -72,6 +72,16 @@ def test_files_of_one_domain_are_merged_where_that_is_set() -> None:
     assert domain.files == ("1.yaml", "2.yaml")
 
 
+@pytest.mark.parametrize("text", ["domain: [", "domain: d\n\ttab", "domain: d\ndescripters: []"])
+def test_a_merged_domain_is_kept_whole_where_one_of_its_files_is_broken(text: str) -> None:
+    old = load_rules({"a.yaml": rules("d", "a"), "b.yaml": rules("d", "b")}, merge=True)
+    loaded = load_what_loads({"a.yaml": rules("d", "new"), "b.yaml": text}, old, merge=True)
+    assert (keys(loaded), loaded.kept) == ({"d": ["a", "b"]}, frozenset("d"))
+    unread = [Problem("b.yaml", 0, 0, "cannot be read")]
+    loaded = load_what_loads({"a.yaml": rules("d", "new")}, old, unread, merge=True)
+    assert (keys(loaded), loaded.kept) == ({"d": ["a", "b"]}, frozenset("d"))
+
+
 CLASHES = {
     "a descriptor twice": (
         rules("d", "a"),

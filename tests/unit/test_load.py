@@ -192,7 +192,9 @@ def test_all_problems_of_all_files_come_at_once() -> None:
 
 def test_only_the_first_problems_of_a_file_are_told() -> None:
     with pytest.raises(ConfigError) as raised:
-        load_rules({"f.yaml": "domain: d\ndescriptors:\n" + "- {key: k, wrong: 1}\n" * 1000})
+        load_rules(
+            {"f.yaml": "domain: d\ndescriptors:\n" + "".join(f"- {{key: k{i}, wrong: 1}}\n" for i in range(1000))}
+        )
     assert len(raised.value.problems) == 51
     assert "f.yaml: 1000 problems, of which 50 are told" in map(str, raised.value.problems)
 
@@ -201,6 +203,42 @@ def test_aliases_are_followed() -> None:
     limit = "&l {unit: day, requests_per_unit: 1}"
     text = f"domain: d\ndescriptors: [{{key: a, rate_limit: {limit}}}, {{key: b, rate_limit: *l}}]"
     assert [rule.limits for rule in load(text).rules] == [(Limit(1, Unit.DAY),), (Limit(1, Unit.DAY),)]
+
+
+def test_what_a_merged_limit_does_not_name_stays() -> None:
+    text = """
+domain: d
+descriptors:
+  - &base {key: a, rate_limit: {unit: minute, requests_per_unit: 10, name: n, replaces: [{name: m}]}, metadata: {x: 1}}
+  - {<<: *base, key: b, rate_limit: {unit: hour}, metadata: {y: 2}}
+  - {<<: *base, key: c, rate_limit: {requests_per_unit: 5, replaces: []}}
+  - {key: m, rate_limit: {unit: day, requests_per_unit: 1, name: m}}
+"""
+    rules = load_rules({"f.yaml": text})
+    assert rules.warnings == ()
+    _, b, c, _ = rules.domains["d"].rules
+    assert b.limits == (Limit(10, Unit.HOUR, name="n", replaces=("m",)),)
+    assert b.metadata == {"x": 1, "y": 2}
+    assert c.limits == (Limit(5, Unit.MINUTE, name="n"),)
+
+
+def test_scalars_that_only_look_like_numbers() -> None:
+    text = "domain: d\ndescriptors: [{key: k, value: 7e12345}, {key: k, value: ._5}, {key: k, value: 1:30}]"
+    assert [rule.value for rule in load(text).rules] == ["7e12345", "._5", "1:30"]
+
+
+def test_keys_of_metadata_are_the_text_that_stands_there_and_below_as_go_prints_them() -> None:
+    text = "domain: d\ndescriptors: [{key: k, metadata: {on: 1, 0x10: 2, in: {on: 1, 0x10: 2, 1e3: 3, ~: 4}}}]"
+    assert load(text).rules[0].metadata == {"on": 1, "0x10": 2, "in": {"true": 1, "16": 2, "1000": 3, "<nil>": 4}}
+
+
+def test_very_many_unknown_names_cost_little() -> None:
+    limits = (
+        f"- {{key: k{i}, rate_limit: {{unit: day, requests_per_unit: 1, name: n{i}, replaces: [{{name: x{i}}}]}}}}"
+        for i in range(3000)
+    )
+    rules = load_rules({"f.yaml": "domain: d\ndescriptors:\n" + "\n".join(limits)})
+    assert len(rules.warnings) == 51
 
 
 def test_merge_keys() -> None:

@@ -192,6 +192,25 @@ async def test_an_override_counts_apart_from_several_limits_too() -> None:
     assert await service.codes(descriptor("a=1", limit=override), calls=2) == [OK, OVER]
 
 
+async def test_two_overrides_of_one_descriptor_both_hold() -> None:
+    ten, two = (
+        descriptor("a=1", limit=RateLimitDescriptorRateLimitOverride(requests_per_unit=n, unit=RateLimitUnit.MINUTE))
+        for n in (10, 2)
+    )
+    assert await Service("descriptors: []").codes(ten, two, calls=3) == [OK, OK, OVER]
+
+
+def test_shared_counters_of_two_wildcards_are_two() -> None:
+    """Though `ab` with a value of `a*`, and a key of `a*` with any, are written with the same letters."""
+    shared = ", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 1}}"
+    message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor("ab=a1")]))
+    of_value, of_key = (
+        Service(f"descriptors: [{{{match}{shared}]").planner.plan(message).names
+        for match in ("key: ab, value: 'a*'", "key: 'a*'")
+    )
+    assert of_value != of_key
+
+
 async def test_share_threshold() -> None:
     text = "descriptors:\n- {key: p, value: x/*, share_threshold: true, rate_limit: {unit: day, requests_per_unit: 2}}"
     service = Service(text + "\n- {key: p, value: y/*, rate_limit: {unit: day, requests_per_unit: 1}}")

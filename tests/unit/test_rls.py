@@ -133,7 +133,7 @@ def test_an_admission() -> None:
             {"content-type": "application/json"},
             {
                 "error": "rate_limited",
-                "message": "The limit of 10 per minute is used up. A request of this size never fits.",
+                "message": "The limit of 10 per minute never has room for this request.",
                 "limit": "10 per minute",
             },
         ),

@@ -127,7 +127,8 @@ local function sliding_used(key, state, period, quantum)
     local log = read_log(key, state, period)
     -- A clock that is set back by less than a tenth of the window is waited out.
     local ahead = log[1] > 0 and log[6] - now > quantum + floor(period / 10)
-    return log[1], ahead, not ahead and log or nil
+    local _, old_period = unpack('<Bd', state)  -- of another one the time to live must change
+    return log[1], ahead or (log[1] > 0 and old_period ~= period), not ahead and log or nil
   end
   local used = foreign_hits(key, state)
   return used, used > 0, nil
@@ -159,7 +160,9 @@ local function write_log(key, log, used, hits, period, quantum)
     return
   end
   total = min(total + hits, MAX_HITS)
-  if count > dropped and (newest >= stamp or count - dropped >= MAX_ENTRIES) then
+  if hits == 0 then
+    -- Only the head is written anew.
+  elseif count > dropped and (newest >= stamp or count - dropped >= MAX_ENTRIES) then
     newest = max(newest, stamp)
     call('SETRANGE', key, HEAD + (count - 1) * ENTRY, pack('<dd', newest, total))
   else
