@@ -22,6 +22,7 @@ from extauth.rules.model import Domain, Kind, Limit, Rule, mask
 MAX_COST = 2**32 - 1
 MAX_PARTS = 10_000  # of plans, in a domain
 MAX_SHAPES = 10_000
+MAX_FACTS = 100_000
 MAX_REMEMBERED_COUNTERS = 8
 MAX_REMEMBERED_BYTES = 512  # of a message or descriptor: callers can make up larger ones, which would fill the memory
 UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
@@ -53,6 +54,7 @@ class Switches(NamedTuple):
 
 
 NO_SWITCHES = Switches()
+_ONLY = ("",)
 _ENFORCED = (Mode.ENFORCED,) * 8
 
 
@@ -95,13 +97,13 @@ class Plan(Take):
         self.shape = shape
 
 
-class Part(NamedTuple):
-    """What one descriptor adds to a plan: counters, one a limit, or nothing; and perhaps a label.
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """What a descriptor adds to a plan, whatever its values: one object for all descriptors that hit one rule.
 
-    `hits` is None where the request's own count. The rest is the rule's.
+    `hits` is None where the request's own count. The rest is the rule's; `path` a label's. Compared by identity.
     """
 
-    names: tuple[bytes, ...] = ()
     limits: tuple[Limit, ...] = ()
     tier: str | None = None
     path: str | None = None
@@ -112,6 +114,26 @@ class Part(NamedTuple):
     rule: str = ""
     metadata: Mapping[str, Any] | None = None
     replaces: frozenset[str] = NOTHING
+
+
+class Part(NamedTuple):
+    """What one descriptor adds to a plan: counters, one a limit, or none."""
+
+    names: tuple[bytes, ...]
+    facts: Facts
+
+
+NO_PART = Part((), Facts())
+
+
+class Outline(NamedTuple):
+    """The plan of all requests whose parts have the same facts: its shape, and where its counters' names stand.
+
+    `places` are (part, name in it).
+    """
+
+    shape: Shape
+    places: tuple[tuple[int, int], ...]
 
 
 class _Draft:
@@ -129,9 +151,9 @@ class _Draft:
 
     def add(self, part: Part, mode: Mode, hits: int) -> bool:
         """Add the part's counters but for limits that are replaced; returns whether there are any."""
-        costs = self.costs
+        costs, facts = self.costs, part.facts
         own: list[int] = []
-        for name, limit in zip(part.names, part.limits, strict=True):
+        for name, limit in zip(part.names, facts.limits, strict=True):
             if limit.name and limit.name in self.replaced:
                 continue
             before = costs.get(name)
@@ -139,11 +161,11 @@ class _Draft:
                 before = 0
                 own.append(len(costs))
                 self.limits.append(limit)
-                self.rules.append(part.rule)
+                self.rules.append(facts.rule)
                 self.modes.append(Mode.QUOTA_TOO if mode is Mode.QUOTA and len(own) > 1 else mode)
             else:
                 own.append(list(costs).index(name))
-            costs[name] = max(min(before + (-hits if part.negative else hits), MAX_COST), -MAX_COST)
+            costs[name] = max(min(before + (-hits if facts.negative else hits), MAX_COST), -MAX_COST)
         self.counters_of.append(tuple(own))
         return bool(own)
 
@@ -177,8 +199,9 @@ class Planner:
         self.matcher = matcher
         self._plans: dict[bytes, Plan] = {}
         self._parts: dict[str, dict[bytes, Part]] = {domain: {} for domain in matcher.rules.domains}
-        self._shapes: dict[Hashable, Shape] = {}
-        self._rule_names: dict[int, str] = {}  # by the identity of Matches, which the matcher keeps
+        self._outlines: dict[Hashable, Outline] = {}
+        # By the identity of Matches, which the matcher keeps, and by what a descriptor says of hits.
+        self._facts: dict[tuple[int, int | None, bool], Facts] = {}
 
     def plan(self, message: bytes) -> Plan:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
@@ -201,28 +224,47 @@ class Planner:
             raise InvalidRequestError("at least one descriptor is needed")
         known = self._parts.get(request.domain)
         if known is None:  # no file speaks of it
-            parts = [Part()] * len(request.descriptors)
+            parts = [NO_PART] * len(request.descriptors)
         else:
             parts = [self._part(request.domain, known, descriptor) for descriptor in request.descriptors]
-        replaced = NOTHING.union(*[part.replaces for part in parts if part.replaces])
+        key = (request.hits_addend, *[part.facts for part in parts])
+        outline = self._outlines.get(key)
+        if outline is None or self._switches.metadata:
+            return self._draw(request, parts, key)
+        names = tuple([parts[i].names[j] for i, j in outline.places])
+        if len(names) > 1 and len(set(names)) < len(names):
+            return self._draw(request, parts, None)
+        return Plan(names, outline.shape)
+
+    def _draw(self, request: Request, parts: Sequence[Part], key: Hashable) -> Plan:
+        """Work a plan out; `key` is what to remember its outline by, if no counter comes twice in it."""
+        facts = [part.facts for part in parts]
+        replaced = NOTHING.union(*[each.replaces for each in facts])
         draft = _Draft(replaced)
         path, tier = "none", None
-        for part, mode in zip(parts, self._modes(parts, replaced), strict=True):
-            if not part.limits:
-                path = part.path or path
+        for part, mode in zip(parts, self._modes(facts, replaced), strict=True):
+            own = part.facts
+            if not own.limits:
+                path = own.path or path
                 draft.counters_of.append(())
-            elif part.limits[0].unlimited:
-                tier = tier or part.tier
+            elif own.limits[0].unlimited:
+                tier = tier or own.tier
                 draft.counters_of.append(UNLIMITED_AT)
-            elif draft.add(part, mode, request.hits_addend if part.hits is None else part.hits):
-                tier = tier or part.tier
+            elif draft.add(part, mode, request.hits_addend if own.hits is None else own.hits):
+                tier = tier or own.tier
         asks = tuple(map(Ask, draft.limits, draft.costs.values(), draft.modes))
-        shape = self._shape(asks, tuple(draft.counters_of), tier, Labels(path, tier or "none"), tuple(draft.rules))
+        labels, counters_of, rules = Labels(path, tier or "none"), tuple(draft.counters_of), tuple(draft.rules)
         if self._switches.metadata:
-            shape = self._told(shape, request, parts)
+            told = self._told(request, facts, counters_of, tier)
+            return Plan(tuple(draft.costs), Shape(asks, counters_of, tier, labels, rules, told))
+        shape = Shape(asks, counters_of, tier, labels, rules)
+        places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
+        if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
+            outline = Outline(shape, tuple(places[name] for name in draft.costs))
+            _remember(self._outlines, key, outline, MAX_SHAPES)
         return Plan(tuple(draft.costs), shape)
 
-    def _modes(self, parts: Sequence[Part], replaced: frozenset[str]) -> Sequence[Mode]:
+    def _modes(self, parts: Sequence[Facts], replaced: frozenset[str]) -> Sequence[Mode]:
         """Each part's mode. A quota that always passes keeps the others from ever denying."""
         everywhere = self._switches.quota_mode
         if not everywhere and not self._switches.shadow_mode:
@@ -259,21 +301,26 @@ class Planner:
         rules = self.matcher.rules.domains[domain]
         entries = descriptor.entries
         if len(entries) == 1 and entries[0].key in rules.labels:
-            return Part(path=entries[0].value.encode("utf-8", "backslashreplace").decode())
+            return Part((), Facts(path=entries[0].value.encode("utf-8", "backslashreplace").decode()))
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
             limit = _override(rules, descriptor.limit)
             name = self._name_counter(domain, entries, (), f"override-{which([limit])[0]}-{limit.requests_per_unit}")
             called = _path(domain, ((entry.key, None) for entry in entries))
-            return Part((name,), (limit,), hits=hits, negative=negative, rule=called)
+            return Part((name,), Facts((limit,), hits=hits, negative=negative, rule=called))
         match = self.matcher.match(domain, entries)
         if match is None or not match.rule.limits:
-            return Part()
+            return NO_PART
+        ordinals = which(match.rule.limits) if len(match.rule.limits) > 1 else _ONLY
+        names = tuple([self._name_counter(domain, entries, match.shared, ordinal) for ordinal in ordinals])
+        facts = self._facts.get((id(match), hits, negative))
+        return Part(names, facts or self._make_facts(domain, match, entries, hits, negative=negative))
+
+    def _make_facts(
+        self, domain: str, match: Match, entries: Sequence[Entry], hits: int | None, *, negative: bool
+    ) -> Facts:
         rule = match.rule
-        ordinals = which(rule.limits) if len(rule.limits) > 1 else [""]
-        names = tuple(self._name_counter(domain, entries, match.shared, ordinal) for ordinal in ordinals)
-        return Part(
-            names,
+        facts = Facts(
             rule.limits,
             rule.tier,
             None,
@@ -281,45 +328,25 @@ class Planner:
             negative,
             rule.shadow_mode,
             rule.quota_mode,
-            self._rule_name(domain, match, entries),
+            metric_name(domain, match, entries),
             rule.metadata,
             frozenset(name for limit in rule.limits for name in limit.replaces),
         )
+        if not rule.detailed_metric and not any(_names_values(each) for each in match.path):
+            _remember(self._facts, (id(match), hits, negative), facts, MAX_FACTS)
+        return facts
 
-    def _rule_name(self, domain: str, match: Match, entries: Sequence[Entry]) -> str:
-        """What `metric_name` says, which is the same for all values but where the rule wants them in it."""
-        name = self._rule_names.get(id(match))
-        if name is None:
-            name = metric_name(domain, match, entries)
-            if not match.rule.detailed_metric and not any(_names_values(rule) for rule in match.path):
-                self._rule_names[id(match)] = name
-        return name
-
-    def _shape(
-        self,
-        asks: tuple[Ask, ...],
-        counters_of: tuple[tuple[int, ...], ...],
-        tier: str | None,
-        labels: Labels,
-        rules: tuple[str, ...],
-    ) -> Shape:
-        key = (asks, counters_of, tier, labels, rules)
-        shape = self._shapes.get(key)
-        if shape is None:
-            shape = Shape(asks, counters_of, tier, labels, rules)
-            _remember(self._shapes, key, shape, MAX_SHAPES)
-        return shape
-
-    def _told(self, shape: Shape, request: Request, parts: Sequence[Part]) -> Shape:
+    def _told(
+        self, request: Request, facts: Sequence[Facts], counters_of: Sequence[tuple[int, ...]], tier: str | None
+    ) -> Told:
         descriptors = [_describe(self._decode_descriptor(encoded)) for encoded in request.descriptors]
         told: dict[str, Any] = {"domain": request.domain, "descriptors": descriptors}
         if request.hits_addend != 1:
             told["hitsAddend"] = request.hits_addend
-        if shape.tier is not None:
-            told["tier"] = shape.tier
-        applied = zip(parts, shape.counters_of, strict=True)
-        metadata = tuple(part.metadata if own and own is not UNLIMITED_AT else None for part, own in applied)
-        return Shape(shape.asks, shape.counters_of, shape.tier, shape.labels, shape.rules, Told(told, metadata))
+        if tier is not None:
+            told["tier"] = tier
+        applied = zip(facts, counters_of, strict=True)
+        return Told(told, tuple(each.metadata if own and own is not UNLIMITED_AT else None for each, own in applied))
 
 
 def _names_values(rule: Rule) -> bool:

@@ -20,6 +20,7 @@ from extauth.transport.rls import decode_descriptor, split_request
 keys = st.sampled_from(["a", "a", "a", "a", "b", "a_b"])
 values = st.sampled_from(["", "1", "2", "12", "x", "xy", "x*", "_", "b_1", "é"])
 LIMIT = {"unit": "day", "requests_per_unit": 1}
+LIMITS = [LIMIT, {**LIMIT, "name": "n"}, {**LIMIT, "replaces": [{"name": "n"}]}, {"unlimited": True}]
 
 matches = st.one_of(
     st.just({}),
@@ -42,7 +43,7 @@ def levels(draw: st.DrawFn, depth: int = 2) -> list[dict[str, Any]]:
     for key, match in draw(st.lists(st.tuples(keys, matches), max_size=8)):
         rule = {"key": key, **match}
         if draw(st.booleans()):
-            rule["rate_limit"] = LIMIT
+            rule["rate_limit"] = draw(st.sampled_from(LIMITS))
         if depth and draw(st.booleans()):
             rule["descriptors"] = draw(levels(depth - 1))
         rules.append(rule)
@@ -128,32 +129,38 @@ def flatten(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found for rule in rules for found in (rule, *flatten(rule["descriptors"]))]
 
 
-def message(entries: list[tuple[str, str]]) -> bytes:
-    descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=k, value=v) for k, v in entries])
-    return bytes(RateLimitRequest(domain="d", descriptors=[descriptor]))
+def message(descriptors: list[list[tuple[str, str]]]) -> bytes:
+    each = [
+        RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=k, value=v) for k, v in entries])
+        for entries in descriptors
+    ]
+    return bytes(RateLimitRequest(domain="d", descriptors=each))
 
 
 def planner(matcher: Matcher) -> Planner:
     return Planner(matcher, split_request, decode_descriptor, KeyNamer("t"), memo_size=3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(levels(), min_size=1, max_size=3),
-    st.lists(st.none() | st.lists(st.tuples(keys, values), min_size=1, max_size=2), max_size=20),
+    st.lists(
+        st.none() | st.lists(st.lists(st.tuples(keys, values), min_size=1, max_size=2), min_size=1, max_size=3),
+        max_size=20,
+    ),
 )
 def test_a_planner_that_was_swapped_plans_as_a_new_one(
-    files: list[list[dict[str, Any]]], steps: list[list[tuple[str, str]] | None]
+    files: list[list[dict[str, Any]]], steps: list[list[list[tuple[str, str]]] | None]
 ) -> None:
     """None is a reload."""
     texts = [yaml.safe_dump({"domain": "d", "descriptors": without_duplicates(rules)}) for rules in files]
     matchers = [Matcher(load_rules({"f.yaml": text})) for text in texts]
     swapped, at = planner(matchers[0]), 0
-    for entries in steps:
-        if entries is None:
+    for descriptors in steps:
+        if descriptors is None:
             at = (at + 1) % len(matchers)
             swapped.swap(matchers[at])
             continue
-        plan, want = swapped.plan(message(entries)), planner(matchers[at]).plan(message(entries))
+        plan, want = swapped.plan(message(descriptors)), planner(matchers[at]).plan(message(descriptors))
         assert (plan.names, plan.asks, plan.shape.counters_of) == (want.names, want.asks, want.shape.counters_of)
         assert plan.shape.rules == want.shape.rules
