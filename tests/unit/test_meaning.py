@@ -159,6 +159,12 @@ async def test_hits_of_the_request_and_of_a_descriptor() -> None:
     assert await left(descriptor("a=1", hits_addend=0), "a=1") == [7, 7]
 
 
+async def test_the_same_counter_twice_is_one_after_others_were_two() -> None:
+    service = Service("descriptors:" + rule("a", 10))
+    for descriptors, left in ((("a=1", "a=2"), [9, 9]), (("a=1", "a=1"), [7, 7]), (("a=1", "a=2"), [6, 8])):
+        assert [status.limit_remaining for status in (await service.ask(*descriptors)).statuses] == left
+
+
 async def test_a_peek_is_over_where_a_hit_would_be() -> None:
     service = Service("algorithm: gcra\ndescriptors:" + rule("a", 1))
     peek = descriptor("a=1", hits_addend=0)
