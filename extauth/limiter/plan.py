@@ -200,6 +200,7 @@ class Planner:
         self._plans: dict[bytes, Plan] = {}
         self._parts: dict[str, dict[bytes, Part]] = {domain: {} for domain in matcher.rules.domains}
         self._outlines: dict[Hashable, Outline] = {}
+        self._shapes: dict[Hashable, Shape] = {}  # of many rules, most are alike
         # By the identity of Matches, which the matcher keeps, and by what a descriptor says of hits.
         self._facts: dict[tuple[int, int | None, bool], Facts] = {}
 
@@ -257,7 +258,11 @@ class Planner:
         if self._switches.metadata:
             told = self._told(request, facts, counters_of, tier)
             return Plan(tuple(draft.costs), Shape(asks, counters_of, tier, labels, rules, told))
-        shape = Shape(asks, counters_of, tier, labels, rules)
+        alike = (asks, counters_of, tier, labels, rules)
+        shape = self._shapes.get(alike)
+        if shape is None:
+            shape = Shape(*alike)
+            _remember(self._shapes, alike, shape, MAX_SHAPES)
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
             outline = Outline(shape, tuple(places[name] for name in draft.costs))
