@@ -64,6 +64,14 @@ def print_lines(lines: list[str]) -> None:
         typer.echo(printable(line))
 
 
+def tell(lines: list[str], view: dict[str, Any], *, as_json: bool) -> None:
+    """Print the lines, or with `as_json` the view."""
+    if as_json:
+        print_json(view)
+    else:
+        print_lines(lines)
+
+
 def printable(text: str, *, breaks: bool = False) -> str:
     """A text that says to a terminal no more than it shows; `breaks` leaves line breaks and tabs in."""
     allowed = "\n\t" if breaks else ""

@@ -13,10 +13,9 @@ from extauth.commands.common import (
     DomainName,
     MergeDomains,
     failing,
-    print_json,
-    print_lines,
+    tell,
 )
-from extauth.commands.planning import Asked, Planned, is_label, plan_request
+from extauth.commands.planning import Asked, Planned, plan_request
 from extauth.commands.reasons import Step, describe, steps, why_unknown
 from extauth.commands.request import write_descriptor
 from extauth.commands.words import MODES, limit_in_words, many_keys, mode_in_short, place, shown
@@ -47,10 +46,8 @@ def explain(
     with failing(as_json=as_json):
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
         told = [_tell(planned, i) for i in range(len(planned.descriptors))]
-        if as_json:
-            print_json(_view(planned, told))
-        else:
-            print_lines([line for i, each in enumerate(told, 1) for line in _lines(i, each)] + _summary(planned))
+        lines = [line for i, each in enumerate(told, 1) for line in _lines(i, each)]
+        tell([*lines, *_summary(planned)], _view(planned, told), as_json=as_json)
         if not any(planned.asked):
             raise typer.Exit(1)
 
@@ -72,7 +69,7 @@ def _tell(planned: Planned, i: int) -> _Told:
     rules = planned.matcher.domain(planned.domain)
     if rules is None:
         return _Told(written, "nothing", why_unknown(planned.matcher, planned.domain))
-    if is_label(rules.labels, descriptor):
+    if rules.is_label(descriptor.entries):
         key = descriptor.entries[0].key
         return _Told(written, "label", f"one of `labels`: it limits nothing, and the metrics tell its value as {key}")
     taken = steps(planned.matcher, rules, descriptor)

@@ -9,8 +9,7 @@ from extauth.commands.common import (
     DomainName,
     MergeDomains,
     failing,
-    print_json,
-    print_lines,
+    tell,
 )
 from extauth.commands.planning import plan_request
 
@@ -41,9 +40,7 @@ def inspect(
     with failing(as_json=as_json):
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
         standings = in_store(planned, lambda counters: look(counters, planned.plan)) if planned.plan.names else []
-        if as_json:
-            print_json({"counters": view_standings(standings)})
-        else:
-            print_lines(standing_lines(standings) or ["the request counts nothing"])
+        lines = standing_lines(standings) or ["the request counts nothing"]
+        tell(lines, {"counters": view_standings(standings)}, as_json=as_json)
         if not standings:
             raise typer.Exit(1)

@@ -53,23 +53,12 @@ def plan_request(config: Path | None, domain: str, arguments: Sequence[str], *, 
         switches=Switches(settings.shadow_mode, settings.quota_mode),
     )
     plan = planner.plan(encode_request(domain, descriptors))
-    labels = labels_of(matcher, domain)
+    rules = matcher.domain(domain)
     matches = tuple(
-        None if is_label(labels, descriptor) else matcher.match(domain, descriptor.entries)
+        None if rules is None or rules.is_label(descriptor.entries) else matcher.match(domain, descriptor.entries)
         for descriptor in descriptors
     )
     return Planned(settings, matcher, domain, descriptors, plan, matches, _asked(plan, matches))
-
-
-def labels_of(matcher: Matcher, domain: str) -> tuple[str, ...]:
-    """The domain's labels; none where no file speaks of it."""
-    rules = matcher.domain(domain)
-    return () if rules is None else rules.labels
-
-
-def is_label(labels: Sequence[str], descriptor: Descriptor) -> bool:
-    """Whether the descriptor only labels the metrics."""
-    return len(descriptor.entries) == 1 and descriptor.entries[0].key in labels
 
 
 def _asked(plan: Plan, matches: Sequence[Match | None]) -> tuple[tuple[Asked, ...], ...]:

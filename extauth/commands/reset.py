@@ -12,8 +12,8 @@ from extauth.commands.common import (
     MergeDomains,
     failing,
     many,
-    print_json,
     print_lines,
+    tell,
 )
 from extauth.commands.planning import plan_request
 from extauth.errors import CommandError
@@ -48,18 +48,18 @@ def reset(
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
         plan = planned.plan
         if not plan.names:
-            _tell(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
+            tell(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
             raise typer.Exit(1)
         before = in_store(planned, lambda counters: look(counters, plan))
         if not as_json:
             print_lines(standing_lines(before))
         if not yes and not _agreed(len(before)):
-            _tell(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
+            tell(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
             raise typer.Exit(1)
         deleted = in_store(planned, lambda counters: counters.forget(plan.names))
         after = in_store(planned, lambda counters: look(counters, plan))
         view = {"deleted": deleted, "before": view_standings(before), "after": view_standings(after)}
-        _tell([f"deleted {many(deleted, 'counter')}", *standing_lines(after)], view, as_json=as_json)
+        tell([f"deleted {many(deleted, 'counter')}", *standing_lines(after)], view, as_json=as_json)
 
 
 def _agreed(number: int) -> bool:
@@ -67,10 +67,3 @@ def _agreed(number: int) -> bool:
         return typer.confirm(f"Delete {'it' if number == 1 else f'these {number}'}?", err=True)
     except typer.Abort as error:
         raise CommandError("nothing was deleted; answer y, or pass --yes") from error
-
-
-def _tell(lines: list[str], view: dict[str, object], *, as_json: bool) -> None:
-    if as_json:
-        print_json(view)
-    else:
-        print_lines(lines)

@@ -37,7 +37,7 @@ class RedisCounters:
         """One run of take.lua; all groups see one instant."""
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
-        head, body, size = self._pack(groups, number)
+        head, body, size, pairs = self._pack(groups, number)
         deadline = self._pipe.deadline()
         try:
             try:
@@ -52,7 +52,7 @@ class RedisCounters:
         try:
             if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
-            return _read(reply, groups)
+            return _read(reply, groups, pairs=pairs)
         except (TypeError, ValueError, IndexError):
             # A reply that is none of this script's may be another command's: so may be all that follow.
             self._pipe.drop("a reply that makes no sense")
@@ -76,10 +76,10 @@ class RedisCounters:
         """Close the connection."""
         await self._pipe.aclose()
 
-    def _pack(self, groups: Sequence[Group], number: int) -> tuple[bytes, bytes, int]:
-        """The command's array header, what follows EVALSHA and the script, and how many numbers the reply has.
+    def _pack(self, groups: Sequence[Group], number: int) -> tuple[bytes, bytes, int, bool]:
+        """The command: its array header, and what follows EVALSHA and the script (see lua/take.lua for the arguments).
 
-        See lua/take.lua for the arguments.
+        And of the reply: how many numbers it has, and whether that is two a counter.
         """
         keys: list[bytes] = []
         limits: dict[Limit, int] = {}
@@ -100,21 +100,21 @@ class RedisCounters:
         now = b"" if self._clock is None else b"%d" % self._clock()
         arguments = (now, b"".join(map(_pack_limit, limits)), b"".join(packed), b"%d" % number)
         body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys), *map(_bulk, arguments)))
-        return b"*%d\r\n" % (7 + len(keys)), body, size
+        return b"*%d\r\n" % (7 + len(keys)), body, size, size == 1 + len(groups) + 2 * len(keys)
 
 
-def _read(reply: Sequence[int], groups: Sequence[Group]) -> list[Taken]:
+def _read(reply: Sequence[int], groups: Sequence[Group], *, pairs: bool) -> list[Taken]:
     """A reply of the right size; raises ValueError where it admits what was not asked for."""
     numbers = iter(reply)
     next(numbers)
     takens = []
     for take, calls in groups:
-        if any(ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):
+        if pairs:
+            admitted, *flat = islice(numbers, 1 + 2 * len(take.names))
+            levels = tuple(map(Level, flat[::2], flat[1::2]))
+        else:
             admitted = next(numbers)
             levels = tuple(Level(*islice(numbers, _NUMBERS[ask.limit.algorithm])) for ask in take.asks)
-        else:
-            admitted, *pairs = islice(numbers, 1 + 2 * len(take.names))
-            levels = tuple(map(Level, pairs[::2], pairs[1::2]))
         if not 0 <= admitted <= calls:
             raise ValueError
         takens.append(Taken(admitted, levels))

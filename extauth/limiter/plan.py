@@ -305,7 +305,7 @@ class Planner:
     def _make_part(self, domain: str, descriptor: Descriptor) -> Part:
         rules = self.matcher.rules.domains[domain]
         entries = descriptor.entries
-        if len(entries) == 1 and entries[0].key in rules.labels:
+        if rules.is_label(entries):
             return Part((), Facts(path=entries[0].value.encode("utf-8", "backslashreplace").decode()))
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:

@@ -186,7 +186,7 @@ class _Builder:
 
     def _alias(self, anchor: str, place: Place) -> None:
         if anchor not in self._anchors:
-            raise _not_yaml(f"the alias *{_shown(anchor)} names no anchor", place, f"write &{_shown(anchor)} before it")
+            raise _not_yaml(f"the alias *{shown(anchor)} names no anchor", place, f"write &{shown(anchor)} before it")
         anchored = self._anchors[anchor]
         if anchored is None:
             raise DocumentError("an alias stands inside what it names", place, "write it out")
@@ -227,7 +227,7 @@ class _Builder:
             self.flaws.append(Flaw(place, "a key must be a string", "quote it"))
             return None
         if value in into and value not in self._open[-1].merged:
-            message = f"the key {_shown(value)!r} stands twice in one mapping, and the last one counts"
+            message = f"the key {shown(value)!r} stands twice in one mapping, and the last one counts"
             self.flaws.append(Flaw(place, message, "keep one of the two", harmless=True))
         return value
 
@@ -245,7 +245,7 @@ class _Builder:
     def _tag(self, event: yaml.ScalarEvent, place: Place) -> str:
         tag = _resolve(event)
         if event.tag is not None and tag in _CHECKED and _plain_tag(event.value) not in _CHECKED[tag]:
-            self.flaws.append(Flaw(place, f"{_shown(event.value)!r} is no {tag}", "remove the tag"))
+            self.flaws.append(Flaw(place, f"{shown(event.value)!r} is no {tag}", "remove the tag"))
             return "str"
         return tag
 
@@ -331,7 +331,7 @@ def _key_text(value: Scalar | None, *, top: bool) -> str:
     if value is None:
         return "<nil>"
     if value.tag == "float":
-        number = float(value.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+        number = to_float(value)
         return str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number)
     if value.tag == "bool":
         return "true" if value in TRUE else "false"
@@ -369,9 +369,15 @@ def to_int(text: str) -> int:
     return int(octal[1] + octal[2], 8) if octal else int(digits, 0)
 
 
+def to_float(text: str) -> float:
+    """The number that a scalar tagged `float` stands for: 1.5, 1e3, .inf, .nan, 1_0.5."""
+    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
 def _place(mark: _Mark | None) -> Place:
     return Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """As much of a text from a file as a message has room for."""
     return text if len(text) <= 60 else text[:60] + "…"

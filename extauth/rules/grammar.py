@@ -13,12 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from extauth.rules.document import TRUE, Mapping, Scalar, Sequence, to_int
+from extauth.rules.document import TRUE, Mapping, Scalar, Sequence, shown, to_float, to_int
 from extauth.rules.model import Algorithm
 
 MAX_COUNT = 2**32 - 1  # RateLimitResponse.RateLimit.requests_per_unit is a uint32
 MAX_MULTIPLIER = 10_000
-MAX_VALUE = 2**63 - 1
 
 # envoyproxy/ratelimit checks keys against one list, wherever they stand, and ignores those that mean nothing there.
 REFERENCE_KEYS = frozenset(
@@ -53,11 +52,6 @@ def _kind(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     return "nothing" if value is None else repr(shown(str(value)))
-
-
-def shown(text: str) -> str:
-    """As much of a text from a file as a message has room for."""
-    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
@@ -155,7 +149,7 @@ def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - any JSON
 
 
 def _float(text: str) -> float:
-    number = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+    number = to_float(text)
     return number if number == number and abs(number) != float("inf") else _fail("must be finite where it is a number")  # noqa: PLR0124
 
 

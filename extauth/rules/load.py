@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from extauth.errors import ConfigError, Problem
-from extauth.rules.grammar import nearest, shown
+from extauth.rules.document import shown
+from extauth.rules.grammar import nearest
 from extauth.rules.model import Domain, RuleSet, Tier
 from extauth.rules.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
 

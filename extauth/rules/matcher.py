@@ -47,8 +47,8 @@ class _Node:
             return
         self.exact, self.digests, self.bare = {}, {}, {}
         self.patterns, self.key_patterns = {}, []
+        path, shared = (match.path, match.shared) if match is not None else ((), ())
         for inner in rules:
-            path, shared = (match.path, match.shared) if match is not None else ((), ())
             pattern = shared_pattern(inner) if inner.share_threshold else None
             self._add(inner, _Node(Match((*path, inner), (*shared, pattern), inner), inner.rules, _LEAF))
 

@@ -1,6 +1,6 @@
 """The rules as frozen values: what a config says, once it is known to be right."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from math import gcd
@@ -194,6 +194,10 @@ class Domain:
     files: tuple[str, ...] = ()
     algorithm: Algorithm = Algorithm.FIXED_WINDOW
     count_denied: bool = True
+
+    def is_label(self, entries: Sequence[tuple[str, str]]) -> bool:
+        """Whether a descriptor of these entries only labels the metrics."""
+        return len(entries) == 1 and entries[0][0] in self.labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from extauth.errors import Problem
-from extauth.rules.document import DocumentError, Place, Scalar, read_document
+from extauth.rules.document import DocumentError, Place, Scalar, read_document, shown
 from extauth.rules.document import Mapping as MappingNode
 from extauth.rules.document import Sequence as SequenceNode
 from extauth.rules.grammar import (
@@ -22,7 +22,6 @@ from extauth.rules.grammar import (
     keys_at,
     model_under,
     nearest,
-    shown,
 )
 from extauth.rules.matcher import RegexError, compile_regex
 from extauth.rules.mend import mend
@@ -88,7 +87,7 @@ class _Parser:
                 (parsed.warnings if flaw.harmless else parsed.problems).append(problem)
             if self._root is None and not flaws:
                 raise DocumentError("the file is empty", Place(1, 1), "write `domain: NAME` and `descriptors:`")  # noqa: TRY301
-            if isinstance(self._root, MappingNode) and isinstance(name := dict(self._root).get(Scalar("domain")), str):
+            if isinstance(self._root, MappingNode) and isinstance(name := self._root.get(Scalar("domain")), str):
                 parsed.name = str(name) or None
             parsed.domain_place = self._place(("domain",))
             self._drop_ignored(self._root, FileModel)
@@ -229,7 +228,8 @@ class _Parser:
         rules: list[Rule] = []
         for i, descriptor in enumerate(descriptors):
             rule = self._rule(descriptor, (*at, i))
-            for entry in identities(rule):
+            entries = identities(rule)
+            for entry in entries:
                 if entry in first:
                     what = shown(rule.key) + (
                         " with this value" if rule.kind is not Kind.ANY else ""
@@ -237,7 +237,8 @@ class _Parser:
                     message = f"the descriptor {what} already stands on line {rules[first[entry]].line}"
                     self._problem((*at, i), message, "keep one of the two")
                     break
-            first |= {entry: i for entry in identities(rule) if entry not in first}
+            for entry in entries:
+                first.setdefault(entry, i)
             rules.append(rule)
         return tuple(rules)
 

@@ -1,7 +1,7 @@
 """Reads the config's files and watches them: a whole new set of rules, or the reason why the old one stays."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,18 +55,18 @@ def read_what_loads(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet
         except OSError as error:
             problems.append(Problem(str(file), 0, 0, f"cannot be read: {error.strerror}"))
     rules = load_what_loads(texts, old, problems, merge=merge)
-    return replace(rules, warnings=(*rules.warnings, *_unread(path)))
+    return replace(rules, warnings=(*rules.warnings, *_unread(path, paths)))
 
 
-def _unread(path: Path) -> list[Problem]:
+def _unread(path: Path, read: Sequence[Path]) -> list[Problem]:
     """What looks as if it should be read, and is not."""
-    warnings = []
+    known, warnings = set(read), []
     for entry in sorted(path.iterdir()) if path.is_dir() else ():
-        if entry.name.startswith(".") or entry in (files := _files(path)):
+        if entry.name.startswith(".") or entry in known:
             continue
         if entry.is_dir() and any(next(entry.rglob(f"*{suffix}"), None) for suffix in _SUFFIXES):
             warnings.append(Problem(str(entry), 0, 0, "files in sub-folders are not read", "move them up"))
-        elif files and entry.is_file() and entry.suffix.lower() in {"", *_SUFFIXES}:
+        elif entry.is_file() and entry.suffix.lower() in {"", *_SUFFIXES}:
             warnings.append(Problem(str(entry), 0, 0, "only *.yaml and *.yml are read", "rename it"))
     return warnings
 

@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -78,20 +77,24 @@ def come_and_go(path: str, number: int) -> None:
                 received += last.recv(4096)
 
 
-def at_rest(served: Served) -> tuple[int, int]:
-    """(resident bytes, open files) once the last connections are gone: what errs is closed a second late."""
-    time.sleep(1.5)
-    proc = Path(f"/proc/{served.process.pid}")
-    pages = int((proc / "statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE"), len(list((proc / "fd").iterdir()))
+def open_files(served: Served) -> int:
+    return len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
+
+
+def at_rest(served: Served, files: int) -> int:
+    """Resident bytes once no more files are open than `files`: what errs is closed a second late."""
+    served.until(lambda: open_files(served) <= files)
+    pages = int(Path(f"/proc/{served.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_connections_leave_neither_memory_nor_files_behind(served: Served) -> None:
     path = f"{served.folder}/grpc"
+    files = open_files(served)
     come_and_go(path, WARM_UP)
-    memory, files = at_rest(served)
+    memory = at_rest(served, files)
     come_and_go(path, CONNECTIONS)
-    memory_after, files_after = at_rest(served)
-    assert files_after == files
+    memory_after = at_rest(served, files)
+    assert open_files(served) == files
     assert memory_after - memory < TOLERANCE_BYTES
     assert served.get("/readyz")[0] == 200
