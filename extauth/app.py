@@ -24,7 +24,7 @@ from extauth.settings import LogFormat, Settings, reference_variables, unknown_v
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher
-from extauth.transport.guards import Bounds, Guard
+from extauth.transport.guards import Bounds, Guard, Shed
 from extauth.transport.rls import ResponseHeaders, decode_descriptor, split_request
 from extauth.transport.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
@@ -75,7 +75,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.draining = False
-        self.metrics = Metrics(settings.on_store_failure, tuple(Guard))
+        self.metrics = Metrics(settings.on_store_failure, tuple(Guard), tuple(Shed))
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
         switches = Switches(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
@@ -86,7 +86,14 @@ class Service:
         counters: Counters = self.denials if settings.denial_cache else self.counters
         limiter = Limiter(counters, settings.on_store_failure)
         headers = _response_headers(settings.response_headers)
-        self.batcher = Batcher(limiter, self._batch_decided, max_waiting=settings.max_waiting, headers=headers)
+        self.batcher = Batcher(
+            limiter,
+            self._batch_decided,
+            max_waiting=settings.max_waiting,
+            headers=headers,
+            denies=not settings.shadow_mode,
+            sheds=self.metrics.call_shed,
+        )
         self.tls = _tls(settings)
         self.engine = self._engine()
         self.admin = AdminServer(

@@ -39,6 +39,10 @@ class InvalidRequestError(ExtauthError):
     """A call cannot be understood: answered with INVALID_ARGUMENT and this text."""
 
 
+class RequestTooLargeError(InvalidRequestError):
+    """A call is larger than what is evaluated, which whoever is limited may have caused: answered with OVER_LIMIT."""
+
+
 class CommandError(ExtauthError):
     """A command was asked for what it cannot do; the text says what would help."""
 

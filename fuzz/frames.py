@@ -25,7 +25,7 @@ from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
-from extauth.transport import batching, frames, http2
+from extauth.transport import batching, deadlines, frames, http2
 from extauth.transport.batching import Batcher
 from extauth.transport.frames import (
     CONTINUATION,
@@ -42,10 +42,11 @@ from extauth.transport.frames import (
 from extauth.transport.grpc import literal, prefixed
 from extauth.transport.guards import Bounds
 from extauth.transport.health import SERVING, Health
-from extauth.transport.hpack import MAX_REMEMBERED
+from extauth.transport.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
 from extauth.transport.http2 import Connection
-from extauth.transport.receiver import Service
+from extauth.transport.requests import Service
 from extauth.transport.rls import decode_descriptor, split_request
+from extauth.transport.unfinished import Unfinished
 from fuzz.target import Flip, Target, mutate_items
 from fuzz.wire import Loop, Time, Wire, check_written, split
 from tests.h2 import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
@@ -59,6 +60,7 @@ BOUNDS = Bounds(
     max_resets_per_s=1,
     max_control_frames_per_s=2,
     stall_timeout_s=10,
+    max_unfinished_bytes=2048,
 )
 MAX_WAITING = 6
 MAX_BATCH = 2
@@ -144,6 +146,7 @@ gc.disable()  # nothing may need it
 gc.freeze()
 # Guards, deadlines and stalls go by the same clock.
 vars(http2)["perf_counter"] = _CLOCK
+vars(deadlines)["perf_counter"] = _CLOCK
 vars(batching)["time"] = SimpleNamespace(perf_counter=_CLOCK)
 
 
@@ -159,7 +162,8 @@ class Conversation:
         health = Health()
         health.status = SERVING
         self._connections: set[Connection] = set()
-        service = Service(planner, self.batcher, health, BOUNDS, lambda _guard: None)
+        self.unfinished = Unfinished(BOUNDS.max_unfinished_bytes)
+        service = Service(planner, self.batcher, health, BOUNDS, lambda _guard: None, self.unfinished)
         self.connection = Connection(service, self._connections)
         self.wire = Wire(asyncio.get_running_loop())
 
@@ -233,20 +237,25 @@ class Conversation:
         connection, streams, sender = self.connection, self.connection._streams, self.connection._sender
         receiver = connection._receiver
         waiting, opened, blocked = streams.waiting.keys(), streams.open.keys(), sender.blocked.keys()
-        assert len(streams) == len(waiting | opened | blocked) <= BOUNDS.max_streams
+        assert len(streams) == len(waiting | opened | blocked | streams.watching.keys())
+        assert len(waiting) <= BOUNDS.max_streams
+        assert len(opened) <= BOUNDS.max_streams
         assert len(streams.refused) <= BOUNDS.max_streams
         assert streams.deadlines.keys() <= waiting
         assert streams.cancelled >= 0
         if not connection._closing:
-            assert sender._grown.keys() <= waiting | opened | blocked, "windows of streams that are closed"
-            assert streams.held == sum(len(request.body) for request in streams.open.values())
-            assert streams.held + streams.owed <= connection._window
+            kept = waiting | opened | blocked | streams.watching.keys()
+            assert sender._grown.keys() <= kept, "windows of streams that are closed"
+            assert all(len(request.body) <= request.charged for request in streams.open.values())
+            assert streams.owed <= connection._window
             assert not connection._out
             assert len(connection._rest) < frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
-        if receiver.block is not None and not connection._closing:
-            assert len(receiver.block.fragments) <= BOUNDS.max_header_bytes
+        fragments = 0 if receiver.block is None else len(receiver.block.fragments)
+        assert self.unfinished.used == fragments + sum(request.charged for request in streams.open.values())
+        assert self.unfinished.used <= BOUNDS.max_unfinished_bytes + BOUNDS.max_message_bytes + 5
         known = receiver._decoder.known
         assert len(known) <= MAX_REMEMBERED
+        assert all(len(block) <= MAX_REMEMBERED_BYTES for block in known)
         assert 0 <= self.batcher.room() <= MAX_WAITING
 
     def _empty(self) -> None:
@@ -255,6 +264,8 @@ class Conversation:
         assert not self._connections
         assert not len(streams)
         assert not streams.deadlines
+        assert not self.unfinished.used
+        assert not self.batcher.deadlines._waiting
 
 
 def check(data: bytes) -> None:
@@ -286,6 +297,7 @@ def seeds() -> dict[str, bytes]:
     gzip = zlib.compress(MESSAGE, wbits=31)
     window = frames.SETTINGS_INITIAL_WINDOW_SIZE
     health = block("/grpc.health.v1.Health/Check")
+    watch = block("/grpc.health.v1.Health/Watch")
     greeted = {
         "call": call(1),
         "calls": b"".join(call(stream) for stream in (1, 3, 5, 7)),
@@ -293,6 +305,7 @@ def seeds() -> dict[str, bytes]:
         "denied": b"".join(call(s, MESSAGE + b"\x18\xe8\x07") for s in (1, 3)),
         "invalid": call(1, b"\xff") + call(3, b""),
         "health": call(1, b"", health),
+        "watched": call(1, b"", watch) + call(3),
         "indexed": call(1, MESSAGE, b"\x83\x86\x44\x01/\x41\x01x" + literal(b"te", b"trailers")),
         "split-body": heads + frame(DATA, 0, 1, body[:3]) + frame(DATA, END_STREAM, 1, body[3:]),
         "padded": frame(HEADERS, END_HEADERS | PADDED | PRIORITIZED, 1, b"\x03" + bytes(5) + BLOCK + bytes(3))

@@ -182,11 +182,13 @@ def check_written(sent: bytes, written: bytes) -> None:
     granted = _Granted(sent)
     heard: dict[int, int] = {}  # stream → bytes of DATA, of those whose headers were sent
     ended: set[int] = set()
-    last_code = int(ErrorCode.NO_ERROR)
+    last_answered, last_code = frames.MAX_STREAM_ID, int(ErrorCode.NO_ERROR)
     at = 0
     for number, (kind, flags, stream, payload) in enumerate(split(written)):
         at += HEAD.size + len(payload)
-        assert last_code == ErrorCode.NO_ERROR, "a frame after GOAWAY with an error"
+        if last_code != ErrorCode.NO_ERROR:
+            answers = kind in (HEADERS, DATA) and stream <= last_answered
+            assert answers or kind == frames.RST_STREAM, "after GOAWAY with an error, a frame that is of no answer"
         assert (number == 0) == (kind == frames.SETTINGS and not flags), "our SETTINGS come first, and once"
         assert len(payload) <= granted.frame, "a frame larger than the client takes"
         if kind in (HEADERS, DATA, frames.RST_STREAM):
@@ -203,7 +205,7 @@ def check_written(sent: bytes, written: bytes) -> None:
             assert 0 < int.from_bytes(payload, "big") <= frames.MAX_WINDOW, "WINDOW_UPDATE out of bounds"
             assert stream not in ended, "WINDOW_UPDATE after the end"
         elif kind == frames.GOAWAY:
-            last_code = int.from_bytes(payload[4:8], "big")
+            last_answered, last_code = (int.from_bytes(payload[i : i + 4], "big") for i in (0, 4))
         else:
             assert kind in (frames.SETTINGS, frames.PING, frames.RST_STREAM), "a frame that no server sends"
         if kind == frames.RST_STREAM or (kind in (HEADERS, DATA) and flags & END_STREAM):

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from jh2.hpack import Decoder
 
 from extauth.counters.keys import KeyNamer
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counters import Group, Taken
-from extauth.limiter.limiter import Limiter
+from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
@@ -33,7 +34,7 @@ from extauth.transport.frames import (
     settings,
 )
 from extauth.transport.grpc import literal, prefixed
-from extauth.transport.guards import Bounds, Guard
+from extauth.transport.guards import Bounds, Guard, Shed
 from extauth.transport.rls import SERVICE, decode_descriptor, split_request
 from extauth.transport.server import H2Server
 from tests.clock import Clock
@@ -79,6 +80,13 @@ class Answer:
     def status(self) -> int:
         """The gRPC status, wherever it stands."""
         return int((self.trailers or self.headers).get("grpc-status", -1))
+
+    @property
+    def code(self) -> int:
+        """The overall code of an OK answer: 1 OK, 2 OVER_LIMIT."""
+        assert self.status == 0, (self.headers, self.trailers)
+        assert int.from_bytes(self.body[:5], "big") == len(self.body) - 5
+        return int(RateLimitResponse.parse(self.body[5:]).overall_code)
 
     @property
     def text(self) -> str:
@@ -178,14 +186,31 @@ class Held(MemoryCounters):
 
 
 class Serving:
-    """An h2 engine on a Unix socket; `tripped` are the guards that were, in order."""
+    """An h2 engine on a Unix socket.
 
-    def __init__(self, folder: Path, bounds: Bounds | None = None, config: str = CONFIG) -> None:
+    `tripped` are the guards that were, and `shed` why calls got the failure `policy`, both in order.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bounds: Bounds | None = None,
+        config: str = CONFIG,
+        policy: OnStoreFailure = OnStoreFailure.DENY,
+        max_waiting: int = 20_000,
+    ) -> None:
         self.path = str(folder / "grpc")
         self.counters = Held()
         self.tripped: list[Guard] = []
+        self.shed: list[Shed] = []
         planner = Planner(Matcher(load_rules({"f.yaml": config})), split_request, decode_descriptor, KeyNamer("t"))
-        batcher = Batcher(Limiter(self.counters), lambda _decided, _durations: None)
+        batcher = Batcher(
+            Limiter(self.counters, policy),
+            lambda _decided, _durations: None,
+            max_in_flight=1,
+            max_waiting=max_waiting,
+            sheds=lambda why, _plan, _counting: self.shed.append(why),
+        )
         self.server = H2Server(f"unix:{self.path}", planner, batcher, bounds=bounds, tripped=self.tripped.append)
         self._peers: list[Peer] = []
 
@@ -214,9 +239,15 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(folder: Path, bounds: Bounds | None = None, config: str = CONFIG) -> AsyncIterator[Serving]:
+async def serving(
+    folder: Path,
+    bounds: Bounds | None = None,
+    config: str = CONFIG,
+    policy: OnStoreFailure = OnStoreFailure.DENY,
+    max_waiting: int = 20_000,
+) -> AsyncIterator[Serving]:
     """An h2 engine that serves."""
-    served = Serving(folder, bounds, config)
+    served = Serving(folder, bounds, config, policy, max_waiting)
     await served.server.start()
     try:
         yield served

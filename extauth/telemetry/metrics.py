@@ -22,8 +22,8 @@ from prometheus_client.utils import floatToGoString
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import room
 from extauth.limiter.counters import Mode, Taken
-from extauth.limiter.limiter import Decided, OnStoreFailure
-from extauth.limiter.plan import Shape
+from extauth.limiter.limiter import Decided, OnStoreFailure, Settled
+from extauth.limiter.plan import Plan, Shape
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
@@ -42,7 +42,9 @@ class Metrics:
     rest are `other`.
     """
 
-    def __init__(self, on_store_failure: OnStoreFailure, guards: Sequence[str] = ()) -> None:
+    def __init__(
+        self, on_store_failure: OnStoreFailure, guards: Sequence[str] = (), shed_reasons: Sequence[str] = ()
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nothing here asks for
         self.registry = CollectorRegistry()
         self._on_store_failure = on_store_failure
@@ -87,6 +89,12 @@ class Metrics:
             ("guard",),
             registry=self.registry,
         )
+        self._shed = Counter(
+            "extauth_shed_calls",
+            "Calls that got the failure policy because they were not decided in time, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
         self._reloads = Counter(
             "extauth_config_reloads", "Config reloads, by outcome.", ("outcome",), registry=self.registry
         )
@@ -100,6 +108,8 @@ class Metrics:
             self._failure_decisions.labels(answer)
         for guard in guards:
             self._guards.labels(guard)
+        for reason in shed_reasons:
+            self._shed.labels(reason)
         for outcome in ("ok", "error"):
             self._reloads.labels(outcome)
 
@@ -139,6 +149,12 @@ class Metrics:
     def denied_from_memory(self, calls: int) -> None:
         """Count calls that the denial cache answered."""
         self._denied_from_memory.inc(calls)
+
+    def call_shed(self, reason: str, plan: Plan, counting: bool) -> None:
+        """Count a call that was not decided in time; one that is `counting` is counted with its batch besides."""
+        self._shed.labels(reason).inc()
+        if not counting:
+            self.batch_decided(Decided([Settled(plan, 1, None)]), ())
 
     def guard_tripped(self, guard: str) -> None:
         """Count a refusal."""

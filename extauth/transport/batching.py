@@ -10,44 +10,60 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from extauth.limiter.limiter import Decided, Limiter
+from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan
+from extauth.limiter.verdict import Code, Verdict
 from extauth.transport.answers import Answers
-from extauth.transport.rls import ResponseHeaders
+from extauth.transport.deadlines import Deadlines
+from extauth.transport.guards import Shed
+from extauth.transport.rls import ResponseHeaders, encode_response, too_large_response
+
+SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for
+LOG_S = 1.0  # at most so often an error is logged
 
 Observe = Callable[[Decided, Sequence[tuple[float, int]]], None]
 """(what was decided, (seconds from arrival to answer, calls that took so long)…): the one fact a batch."""
 
 
+Sheds = Callable[[Shed, Plan, bool], None]
+"""(why, the plan of the call that got the failure policy, whether it is being counted all the same)."""
+
+
 class Calls:
     """Calls of one caller that arrived together, at `arrived`; `tags` are the caller's own names for them.
 
-    Times are seconds on `time.perf_counter`; `deadline` is the earliest of the calls'.
+    Times are seconds on `time.perf_counter`; at `deadline` the first of them must be answered, whatever the store does.
+    They are `counting` from when they are asked of the store.
     """
 
-    __slots__ = ("arrived", "caller", "deadline", "plans", "tags")
+    __slots__ = ("arrived", "caller", "counting", "deadline", "plans", "tags")
 
     def __init__(self, caller: "Caller", arrived: float) -> None:
         self.caller = caller
         self.arrived = arrived
+        self.counting = False
         self.deadline = float("inf")
         self.plans: list[Plan] = []
         self.tags: list[int] = []
+
+    def expire(self, now: float) -> None:
+        """Have those answered whose time is over."""
+        self.caller.expire(self, now)
 
 
 class Caller(Protocol):
     """Who is owed answers."""
 
-    def prune(self, calls: Calls, now: float) -> None:
+    def prune(self, calls: Calls) -> None:
         """Drop from `calls`, before they are counted, those that nobody waits for any more."""
+        ...
+
+    def expire(self, calls: Calls, now: float) -> None:
+        """Answer those of the calls whose own time is over; set `calls.deadline` to the first of the others'."""
         ...
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
         """Take a message a call; None: the store failed, and so must the call."""
-        ...
-
-    def fail(self, calls: Calls) -> None:
-        """There are no answers, by a fault of ours."""
         ...
 
     def flush(self) -> None:
@@ -59,6 +75,8 @@ class Batcher:
     """Gathers calls into batches and has them decided, a few batches at a time.
 
     A batch closes at the calls with which it reaches `max_batch`; `max_waiting` bounds the calls that wait for a batch.
+    Calls that are not decided in time are answered by the failure policy, and `sheds` is given each. What is too large
+    to be evaluated gets the answer `too_large`, a denial if `denies`.
     """
 
     def __init__(
@@ -70,10 +88,15 @@ class Batcher:
         max_in_flight: int = 2,
         max_waiting: int = 20_000,
         headers: ResponseHeaders | None = None,
+        denies: bool = True,
+        sheds: Sheds = lambda _why, _plan, _counting: None,
     ) -> None:
+        self.deadlines = Deadlines()
+        self.too_large = too_large_response() if denies else encode_response(Verdict(Code.OK, ()))
         self._limiter = limiter
         self._answers = Answers(limiter, headers)
         self._observe = observe
+        self._sheds = sheds
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
@@ -81,15 +104,36 @@ class Batcher:
         self._waiting = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._swept = self._logged = float("-inf")
 
     def room(self) -> int:
         """How many more calls may wait."""
+        if self._waiting >= self._max_waiting:
+            self._sweep()
         return self._max_waiting - self._waiting
+
+    def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> bytes | None:
+        """The answer to a call that is not decided in time: by the failure policy; None: it must fail."""
+        self._sheds(why, plan, counting)
+        return self._answers.encode(Settled(plan, 1, None))[0]
+
+    def _sweep(self) -> None:
+        """Forget calls that were cancelled while they waited, so that they take up no room."""
+        now = time.perf_counter()
+        if now - self._swept < SWEEP_S:
+            return
+        self._swept = now
+        for calls in self._queue:
+            before = len(calls.plans)
+            calls.caller.prune(calls)
+            self._waiting -= before - len(calls.plans)
 
     def submit(self, calls: Calls) -> None:
         """Have the calls decided, and their caller answered; not more than there is `room` for."""
         self._queue.append(calls)
         self._waiting += len(calls.plans)
+        if calls.deadline < float("inf"):
+            self.deadlines.add(calls)
         if not self._scheduled and len(self._tasks) < self._max_in_flight:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
@@ -103,10 +147,15 @@ class Batcher:
             while self._queue and size < self._max_batch:
                 calls = self._queue.popleft()
                 self._waiting -= len(calls.plans)
-                calls.caller.prune(calls, now)
+                if now >= calls.deadline:
+                    calls.expire(now)
+                calls.caller.prune(calls)
                 if calls.plans:
                     size += len(calls.plans)
+                    calls.counting = True
                     batch.append(calls)
+                else:
+                    self.deadlines.discard(calls)
             if batch:
                 task = asyncio.create_task(self._decide(batch))
                 self._tasks.add(task)
@@ -125,14 +174,29 @@ class Batcher:
             decided = await self._limiter.decide(counts)
             answers = {settled.plan: iter(self._answers.encode(settled)).__next__ for settled in decided.settled}
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails these calls and no later ones
-            asyncio.get_running_loop().call_exception_handler({"message": "a batch failed", "exception": error})
-            for calls in batch:
-                calls.caller.fail(calls)
-                calls.caller.flush()
+            self._log(error)
+            self._fail(batch)
             return
         for calls in batch:
+            self.deadlines.discard(calls)
             calls.caller.answer(calls, [answers[plan]() for plan in calls.plans])
         for caller in {calls.caller for calls in batch}:
             caller.flush()
         now = time.perf_counter()
         self._observe(decided, [(now - calls.arrived, len(calls.plans)) for calls in batch])
+
+    def _fail(self, batch: list[Calls]) -> None:
+        """Answer by the failure policy, without asking what failed."""
+        policy = self._limiter.on_store_failure
+        code = Code.OVER_LIMIT if policy is OnStoreFailure.DENY else Code.OK
+        message = None if policy is OnStoreFailure.ERROR else encode_response(Verdict(code, ()))
+        for calls in batch:
+            self.deadlines.discard(calls)
+            calls.caller.answer(calls, [message] * len(calls.plans))
+            calls.caller.flush()
+
+    def _log(self, error: Exception) -> None:
+        now = time.perf_counter()
+        if now - self._logged >= LOG_S:
+            self._logged = now
+            asyncio.get_running_loop().call_exception_handler({"message": "a batch failed", "exception": error})

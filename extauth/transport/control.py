@@ -1,6 +1,7 @@
 """The frames that carry no request (RFC 9113 §6.3 to §6.9), and what a client may spend on them."""
 
 from collections.abc import Callable
+from typing import Final
 
 from extauth.transport import frames
 from extauth.transport.frames import ACK, MAX_STREAM_ID, MAX_WINDOW, MIN_MAX_FRAME_SIZE, ErrorCode, H2Error
@@ -12,6 +13,9 @@ Handler = Callable[[int, int, bytes], None]
 """(flags, stream, payload) → handled; raises H2Error."""
 
 
+ANSWERING_S: Final = 1.0
+
+
 class Control:
     """Handles them at the time `now`; `pong` is given the payload of each PING that comes back."""
 
@@ -19,6 +23,7 @@ class Control:
         self, bounds: Bounds, tripped: Tripped, streams: Streams, sender: Sender, pong: Callable[[bytes], None]
     ) -> None:
         self.now = 0.0
+        self.answered = -ANSWERING_S  # when the last answer was written
         self._tripped = tripped
         self._streams = streams
         self._sender = sender
@@ -41,24 +46,24 @@ class Control:
         self.handlers.clear()
         self._pong = lambda _payload: None
 
-    def earn(self, answers: int) -> None:
-        """Allow more frames to a client that has work done: a window update an answer is honest."""
-        self._frames.earn(answers)
-
-    def spend(self) -> None:
-        """Pay for a frame that asks for nothing."""
-        if not self._frames.spend(self.now):
+    def spend(self, *, honest: bool = True) -> None:
+        """Pay for a frame that asks for nothing; `honest`: of a kind that clients send in numbers, with their calls."""
+        if not self._frames.spend(self.now) and not (honest and self._answering()):
             self._tripped(Guard.CONTROL_FRAMES)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     def spend_reset(self) -> None:
-        """Pay for a stream that ends before its answer."""
-        if not self._resets.spend(self.now):
+        """Pay for a stream that the client made us reset (CVE-2025-8671); those that it resets itself cost nothing."""
+        if not self._resets.spend(self.now) and not self._answering():
             self._tripped(Guard.RESETS)
-            raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams reset")
+            raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that had to be reset")
+
+    def _answering(self) -> bool:
+        """Whether calls are being answered: then a closed connection would be a free pass for all of them."""
+        return bool(self._streams.waiting) or self.now - self.answered < ANSWERING_S
 
     def _on_priority(self, _flags: int, stream: int, payload: bytes) -> None:
-        self.spend()
+        self.spend(honest=False)
         if stream == 0:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
@@ -71,33 +76,30 @@ class Control:
             raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is 4 bytes")
         if stream > self._streams.last or not stream & 1:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never open")
-        if stream in self._streams:
-            self.spend_reset()
-        else:
+        if stream not in self._streams:
             self.spend()
         self._streams.forget(stream)
 
     def _on_settings(self, flags: int, stream: int, payload: bytes) -> None:
-        self.spend()
+        self.spend(honest=False)
         if stream:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
         if len(payload) % 6 or (flags & ACK and payload):
             raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
         if flags & ACK:
             return
-        sizes = 0
+        windows: list[int] = []
         for name, value in frames.SETTING.iter_unpack(payload):
             if name == frames.SETTINGS_ENABLE_PUSH and value > 1:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
             if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
-                sizes += 1
-                if sizes > 1:  # each one looks at all streams
-                    self.spend()
-                self._sender.set_initial(value)
+                windows.append(value)
             elif name == frames.SETTINGS_MAX_FRAME_SIZE:
                 if not MIN_MAX_FRAME_SIZE <= value < 1 << 24:
                     raise H2Error(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is not between 2^14 and 2^24-1")
                 self._sender.max_frame = value
+        if windows:
+            self._sender.set_initial(*windows)
         self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
 
     def _on_push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
@@ -115,7 +117,7 @@ class Control:
             self._pong(payload)
 
     def _on_goaway(self, _flags: int, stream: int, payload: bytes) -> None:
-        self.spend()
+        self.spend(honest=False)
         if stream:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:

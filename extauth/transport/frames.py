@@ -95,3 +95,12 @@ def rst_stream(stream: int, code: ErrorCode) -> bytes:
 def goaway(last_stream: int, code: ErrorCode, reason: str = "") -> bytes:
     """A GOAWAY frame; `reason` is for whoever debugs the peer."""
     return frame(GOAWAY, 0, 0, struct.pack(">II", last_stream, code) + reason.encode())
+
+
+def unpadded(flags: int, payload: bytes) -> bytes:
+    """What a DATA or HEADERS frame holds without its padding; raises H2Error (RFC 9113 §6.1)."""
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise H2Error(ErrorCode.PROTOCOL_ERROR, "padding as long as its frame or longer")
+    return payload[1 : len(payload) - payload[0]]

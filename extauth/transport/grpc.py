@@ -9,9 +9,9 @@ from enum import IntEnum
 from typing import Final
 from urllib.parse import quote
 
+from extauth.errors import RequestTooLargeError
 from extauth.transport.frames import END_HEADERS, END_STREAM, HEAD, HEADERS, frame
 
-MAX_INFLATION: Final = 20  # what a call may cost follows from the bytes that were sent
 ENCODINGS: Final = ("identity", "gzip")
 
 
@@ -20,9 +20,7 @@ class Status(IntEnum):
 
     OK = 0
     INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
-    RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -37,7 +35,7 @@ class GrpcError(Exception):
 
 
 def unframe(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The one message of a whole body; raises GrpcError."""
+    """The one message of a whole body; raises GrpcError, and RequestTooLargeError past `max_bytes`, inflated."""
     if len(body) < 5 or len(body) != 5 + int.from_bytes(body[1:5], "big"):
         raise GrpcError(Status.INTERNAL, "a unary call needs one whole message")
     if body[0] == 0:
@@ -49,10 +47,8 @@ def unframe(body: bytes, encoding: str, max_bytes: int) -> bytes:
         message = inflater.decompress(body[5:], max_bytes + 1)
     except zlib.error as error:
         raise GrpcError(Status.INTERNAL, "the message is not gzip") from error
-    if len(message) > MAX_INFLATION * len(body):
-        raise GrpcError(Status.RESOURCE_EXHAUSTED, f"a message holds at most {MAX_INFLATION} times what was sent")
     if len(message) > max_bytes:
-        raise GrpcError(Status.RESOURCE_EXHAUSTED, f"a message holds at most {max_bytes} bytes, decompressed")
+        raise RequestTooLargeError(f"a message holds at most {max_bytes} bytes, decompressed")
     if not inflater.eof:
         raise GrpcError(Status.INTERNAL, "the message's gzip data is cut off")
     return message

@@ -8,12 +8,16 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
-from extauth.errors import InvalidRequestError, SettingsError
+from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsError
 from extauth.limiter.plan import Planner
 from extauth.transport.batching import Batcher, Calls
-from extauth.transport.guards import Bounds, Guard, Tripped
+from extauth.transport.guards import MAX_BLOCK_BYTES, Bounds, Guard, Shed, Tripped
+from extauth.transport.head import patience_s
+from extauth.transport.hpack import FIELD_BYTES
 from extauth.transport.rls import SERVICE
 from extauth.transport.tls import Tls
+
+MAX_RECEIVED_BYTES = 67_108_864  # of a message; a larger one is refused by gRPC itself
 
 
 class GrpcioServer:
@@ -46,7 +50,11 @@ class GrpcioServer:
         server = grpc.aio.server(
             options=(
                 ("grpc.so_reuseport", 0),  # else a second server on a taken port would silently share its calls
-                ("grpc.max_receive_message_length", self._bounds.max_message_bytes),
+                # What is refused by gRPC is a free pass where Envoy lets failed calls through: so what is larger than
+                # the bounds is accepted up to these, and answered OVER_LIMIT.
+                ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
+                ("grpc.max_metadata_size", MAX_BLOCK_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_BLOCK_BYTES),
                 ("grpc.max_concurrent_streams", self._bounds.max_streams),
                 # Envoy's keepalive: by default gRPC closes a connection that is pinged while idle.
                 ("grpc.http2.min_ping_interval_without_data_ms", 1000),
@@ -83,21 +91,31 @@ class GrpcioServer:
             await self._server.stop(grace_s)
 
     async def _should_rate_limit(self, message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if len(message) > self._bounds.max_message_bytes:
+            self._tripped(Guard.MESSAGE)
+            return self._batcher.too_large
+        sizes = (len(key) + len(value) + FIELD_BYTES for key, value in context.invocation_metadata() or ())
+        if sum(sizes) > self._bounds.max_header_bytes:
+            self._tripped(Guard.HEADERS)
+            return self._batcher.too_large
         try:
             plan = self._planner.plan(message)
+        except RequestTooLargeError:
+            self._tripped(Guard.MESSAGE)
+            return self._batcher.too_large
         except InvalidRequestError as error:
             self._tripped(Guard.INVALID_CALL)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if self._batcher.room() <= 0:
-            self._tripped(Guard.WAITING_CALLS)
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait")
-        waiter = _Waiter()
-        calls = Calls(waiter, time.perf_counter())
-        calls.plans.append(plan)
-        if (remaining_s := context.time_remaining()) is not None:
-            calls.deadline = calls.arrived + remaining_s
-        self._batcher.submit(calls)
-        answer = await waiter.future
+            answer = self._batcher.shed(plan, Shed.WAITING_CALLS)
+        else:
+            waiter = _Waiter(self._batcher)
+            calls = Calls(waiter, time.perf_counter())
+            calls.plans.append(plan)
+            if (remaining_s := context.time_remaining()) is not None:
+                calls.deadline = calls.arrived + patience_s(remaining_s)
+            self._batcher.submit(calls)
+            answer = await waiter.future
         if answer is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the counters' store does not answer")
         return answer
@@ -117,21 +135,23 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
 class _Waiter:
     """The caller of a single call."""
 
-    __slots__ = ("future",)
+    __slots__ = ("_batcher", "future")
 
-    def __init__(self) -> None:
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
         self.future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
 
-    def prune(self, calls: Calls, now: float) -> None:
-        if self.future.done() or now >= calls.deadline:  # cancelled, or soon to be
+    def prune(self, calls: Calls) -> None:
+        if self.future.done():  # cancelled, or answered
             calls.plans.clear()
+
+    def expire(self, calls: Calls, now: float) -> None:
+        calls.deadline = float("inf")
+        if not self.future.done():
+            self.future.set_result(self._batcher.shed(calls.plans[0], Shed.TIMEOUT, counting=calls.counting))
 
     def answer(self, _calls: Calls, messages: list[bytes | None]) -> None:
         if not self.future.done():
             self.future.set_result(messages[0])
-
-    def fail(self, _calls: Calls) -> None:
-        if not self.future.done():
-            self.future.set_exception(RuntimeError("the batch failed"))
 
     def flush(self) -> None: ...

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+MAX_BLOCK_BYTES: Final = 1_048_576
+"""Of a header block, encoded, and of its list, decoded: past it the connection ends, for HPACK's state is lost."""
 
 
 class Guard(StrEnum):
     """What a client was refused for; the name is the metric's label."""
 
     CONNECTIONS = "connections"
-    STREAMS = "streams"
     MESSAGE = "message"
     HEADERS = "headers"
     RESETS = "resets"
@@ -17,11 +20,22 @@ class Guard(StrEnum):
     SLOW_START = "slow_start"
     SLOW_REQUEST = "slow_request"
     SLOW_READER = "slow_reader"
-    WAITING_CALLS = "waiting_calls"
     INVALID_CALL = "invalid_call"
 
 
 Tripped = Callable[[Guard], None]
+
+
+class Shed(StrEnum):
+    """Why a call was not counted in time and got the failure policy; the name is the metric's label.
+
+    Too many calls wait for a batch, too many are open on the connection, or the call's own `grpc-timeout` is nearly
+    over.
+    """
+
+    WAITING_CALLS = "waiting_calls"
+    STREAMS = "streams"
+    TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +43,22 @@ class Bounds:
     """The bounds of the h2 engine.
 
     `max_connections` are all that are open. The others hold for each one: `max_streams` at a time; `max_message_bytes`
-    a message, also once it is decompressed; `max_header_bytes` a header list, decoded, and its block, encoded, which
-    may go on in `max_continuations` frames; resets a second that cancel work, and control frames a second that bring
-    none, both with ten seconds' worth at once; `stall_timeout_s` for what the client owes: its preface, the rest of a
-    request, reading its answers.
+    a message, also once it is decompressed; `max_header_bytes` a header list, decoded: a larger one is read and
+    dropped, up to MAX_BLOCK_BYTES, and a block goes on in at most `max_continuations` frames; streams a second that
+    the client makes the server reset, and control frames a second that ask for nothing, both with ten seconds'
+    worth at once; `stall_timeout_s` for what the client owes: its preface, the rest of a request, reading its
+    answers. `max_unfinished_bytes` are those of incomplete messages and header blocks on all connections together.
     """
 
     max_connections: int = 1024
     max_streams: int = 1024
-    max_message_bytes: int = 65_536
-    max_header_bytes: int = 16_384
-    max_continuations: int = 32
+    max_message_bytes: int = 4_194_304
+    max_header_bytes: int = 131_072
+    max_continuations: int = 128
     max_resets_per_s: int = 1000
     max_control_frames_per_s: int = 1000
     stall_timeout_s: float = 10
+    max_unfinished_bytes: int = 67_108_864
 
 
 class Allowance:
@@ -63,7 +79,3 @@ class Allowance:
             return False
         self._left -= 1
         return True
-
-    def earn(self, tokens: int) -> None:
-        """Give tokens for honest work."""
-        self._left += tokens

@@ -8,6 +8,7 @@ from extauth.transport.grpc import ENCODINGS
 from extauth.transport.rls import SERVICE
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
+MIN_WAY_S = 0.005
 
 Fields = list[tuple[bytes, bytes, bool]]
 
@@ -25,6 +26,7 @@ class Method(Enum):
 
     SHOULD_RATE_LIMIT = f"/{SERVICE}/ShouldRateLimit"
     HEALTH_CHECK = f"/{HEALTH_SERVICE}/Check"
+    HEALTH_WATCH = f"/{HEALTH_SERVICE}/Watch"
     UNKNOWN = "unknown"
 
 
@@ -35,8 +37,10 @@ _METHODS = {method.value.encode(): method for method in Method if method is not 
 class Head:
     """A request's head, or trailers.
 
-    `malformed` says what is wrong with it as HTTP, `refusal` why it is no gRPC call as (HTTP status, text). `timeout_s`
-    is None without a grpc-timeout, `encoding` what grpc-encoding says. `plain`: a ShouldRateLimit call as it should be.
+    `malformed` says what is wrong with it as HTTP, `refusal` why it is no gRPC call as (HTTP status, text).
+    `patience_s` is the time from its arrival in which the call must be answered, None without a grpc-timeout;
+    `encoding` what grpc-encoding says. `oversized`: its list is larger than what is accepted. `plain`: a
+    ShouldRateLimit call as it should be.
     """
 
     malformed: str = ""
@@ -44,10 +48,16 @@ class Head:
     refusal: tuple[int, str] | None = None
     method: Method = Method.UNKNOWN
     path: str = ""
-    timeout_s: float | None = None
+    patience_s: float | None = None
     encoding: str = "identity"
     content_length: int | None = None
+    oversized: bool = False
     plain: bool = False
+
+    @property
+    def limits(self) -> bool:
+        """Whether it asks for a decision, so that a refusal would let a request pass."""
+        return self.method is Method.SHOULD_RATE_LIMIT and self.refusal is None and not self.malformed
 
 
 class _MalformedError(Exception):
@@ -72,6 +82,14 @@ def read_head(fields: Fields) -> Head:
             return Head(refusal=(status, text), content_length=content_length)
     except _MalformedError as malformed:
         return Head(malformed=str(malformed))
+
+
+def patience_s(timeout_s: float) -> float:
+    """The part of a call's timeout after which it is answered, whatever the store does.
+
+    What is left is for the way there and back: 5 ms or a quarter of the timeout, at most 40 % of it.
+    """
+    return 0.6 * timeout_s if timeout_s < MIN_WAY_S / 0.4 else timeout_s - max(MIN_WAY_S, timeout_s / 4)
 
 
 def _split(fields: Fields) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
@@ -113,19 +131,19 @@ def _read_call(pseudo: dict[bytes, bytes], regular: dict[bytes, bytes], content_
         raise _RefusedError(415, "this is a gRPC server; content-type must be application/grpc")
     if pseudo[b":method"] != b"POST":
         raise _RefusedError(405, "gRPC calls are POST requests")
-    timeout_s = None
+    patience = None
     if (timeout := regular.get(b"grpc-timeout")) is not None:
         match = _TIMEOUT.fullmatch(timeout)
         if match is None:
             raise _RefusedError(400, "grpc-timeout is malformed")
-        timeout_s = int(match[1]) * _TIMEOUT_UNITS_S[match[2]]
+        patience = patience_s(int(match[1]) * _TIMEOUT_UNITS_S[match[2]])
     path = pseudo[b":path"]
     method = _METHODS.get(path, Method.UNKNOWN)
     encoding = regular.get(b"grpc-encoding", b"identity").decode("latin-1")
     return Head(
         method=method,
         path=path.decode("latin-1"),
-        timeout_s=timeout_s,
+        patience_s=patience,
         encoding=encoding,
         content_length=content_length,
         plain=method is Method.SHOULD_RATE_LIMIT and encoding in ENCODINGS,

@@ -4,7 +4,7 @@ from extauth.transport.grpc import GrpcError, Status
 from extauth.transport.protobuf import as_text, fields, number_field
 from extauth.transport.rls import SERVICE
 
-SERVING, NOT_SERVING = 1, 2
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
 
 class Health:
@@ -15,10 +15,22 @@ class Health:
 
     def check(self, message: bytes) -> bytes:
         """The answer to a `Check`; raises GrpcError for a service that is not here, and InvalidRequestError."""
+        if not self.knows(message):
+            raise GrpcError(Status.NOT_FOUND, "no such service")
+        return self.current()
+
+    def watched(self, message: bytes) -> bytes:
+        """The first answer to a `Watch`, which a service that is not here does not end; raises InvalidRequestError."""
+        return self.current() if self.knows(message) else number_field(1, SERVICE_UNKNOWN)
+
+    def current(self) -> bytes:
+        """The status of what is here."""
+        return number_field(1, self.status)
+
+    def knows(self, message: bytes) -> bool:
+        """Whether the service that a request names is here; raises InvalidRequestError."""
         service = ""
         for number, value in fields(message):
             if number == 1:
                 service = as_text(value)
-        if service not in ("", SERVICE):
-            raise GrpcError(Status.NOT_FOUND, "no such service")
-        return number_field(1, self.status)
+        return service in ("", SERVICE)

@@ -5,6 +5,7 @@ themselves byte for byte, as Envoy does, cost one dict look-up.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from jh2.hpack.huffman_constants import REQUEST_CODES_LENGTH
@@ -15,53 +16,67 @@ except ImportError:  # no wheel with the Rust decoder for this platform: the Pyt
     from jh2.hpack import Decoder
 
 from extauth.transport.frames import ErrorCode, H2Error
+from extauth.transport.guards import MAX_BLOCK_BYTES
 from extauth.transport.head import Head, read_head
 
 TABLE_SIZE = 4096  # SETTINGS_HEADER_TABLE_SIZE, which is left at its default
 MAX_REMEMBERED = 64
+MAX_REMEMBERED_BYTES = 2048  # of one block; all of a connection's are 128 KiB
+FIELD_BYTES = 32  # that RFC 9113 §6.5.2 adds for each field
 
+_MAX_FIELDS = MAX_BLOCK_BYTES // FIELD_BYTES
 _CODE_LENGTHS = bytes(REQUEST_CODES_LENGTH[:256])  # of each byte's Huffman code, in bits
 
 
 class HeaderDecoder:
     """The receiving side's state; `known` holds what repeated blocks mean. Every block must be decoded, in order.
 
-    `oversized` is called for a list of more than `max_list_bytes`.
+    `oversized` is called for a list of more than `max_list_bytes`, whose Head says so.
     """
 
     def __init__(self, max_list_bytes: int, oversized: Callable[[], None]) -> None:
-        self._decoder = Decoder(max_list_bytes)
+        self._decoder = Decoder(MAX_BLOCK_BYTES)
         self._max_list_bytes = max_list_bytes
         self._oversized = oversized
         self.known: dict[bytes, Head] = {}
 
     def decode(self, block: bytes) -> Head:
-        """What the block says; raises H2Error for the connection where the table's state is lost."""
+        """What the block says; raises H2Error for the connection where the table's state is lost.
+
+        That is so for a block that cannot be decoded, and for a list of more than MAX_BLOCK_BYTES.
+        """
         head = self.known.get(block)
         if head is not None:
             return head
-        scanned = _scan(block)
         try:
+            scanned = _scan(block)
             fields = self._decoder.decode(block, True)
         except Exception as error:  # jh2 raises an HPACKError of its own, and others than it lists
-            if type(error).__name__ == "OversizedHeaderListError":
-                raise self._too_large() from error
+            if type(error).__name__ in _OVERSIZED:
+                self._oversized()
+                raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "header list too large") from error
+            if isinstance(error, H2Error):
+                raise
             raise _undecodable("header block cannot be decoded") from error
-        # As RFC 9113 §6.5.2 counts, 32 a field, which the Rust decoder leaves out.
-        if sum(len(field[0]) + len(field[1]) + 32 for field in fields) > self._max_list_bytes:
-            raise self._too_large()
         for field, part, end, size in scanned.huffman:
             _check_padding(fields[field][part], block[end - 1], size)
         head = read_head(fields)
+        # The Rust decoder leaves FIELD_BYTES out.
+        if sum(len(field[0]) + len(field[1]) + FIELD_BYTES for field in fields) > self._max_list_bytes:
+            self._oversized()
+            head = replace(head, oversized=True, plain=False)
         if scanned.changes_table or len(self.known) >= MAX_REMEMBERED:
             self.known.clear()
-        if not scanned.changes_table:
+        if not scanned.changes_table and len(block) <= MAX_REMEMBERED_BYTES and not head.oversized:
             self.known[block] = head
         return head
 
-    def _too_large(self) -> H2Error:
-        self._oversized()
-        return H2Error(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
+
+class _TooManyFieldsError(Exception):
+    """More than a list of MAX_BLOCK_BYTES can have."""
+
+
+_OVERSIZED = frozenset((_TooManyFieldsError.__name__, "OversizedHeaderListError"))
 
 
 class _Scanned(NamedTuple):
@@ -75,11 +90,14 @@ def _scan(block: bytes) -> _Scanned:
     """Walk over a block's representations (RFC 7541 §6) and refuse what jh2 lets pass or breaks on.
 
     That is: size updates out of place or too large (§4.2), and strings and integers that do not end inside the block.
+    Also more fields than a list of MAX_BLOCK_BYTES can have.
     """
     at, size, field = 0, len(block), 0
     changes = False
     huffman: list[tuple[int, int, int, int]] = []
     while at < size:
+        if field > _MAX_FIELDS:
+            raise _TooManyFieldsError
         byte = block[at]
         if byte >= 0x80:  # indexed
             _, at = _integer(block, at, 0x7F)

@@ -10,10 +10,12 @@ from extauth.transport.batching import Calls
 from extauth.transport.control import Control
 from extauth.transport.frames import ACK, HEAD, MAX_STREAM_ID, PREFACE, ErrorCode, H2Error
 from extauth.transport.grpc import Status, refusal_block
-from extauth.transport.guards import Guard
-from extauth.transport.receiver import Receiver, Service
+from extauth.transport.guards import MAX_BLOCK_BYTES, Guard, Shed
+from extauth.transport.receiver import Receiver
+from extauth.transport.requests import Service
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Streams
+from extauth.transport.unfinished import INITIAL_WINDOW, MAX_WINDOW
 
 CLOSE_DELAY_S: Final = 1.0
 GOAWAY_PING: Final = b"goaway\x00\x00"
@@ -35,16 +37,16 @@ class Connection(asyncio.Protocol):
         bounds = service.bounds
         self._sender = Sender()
         self._out = self._sender.out
-        self._streams = Streams(self._sender, bounds.max_streams)
+        self._streams = Streams(self._sender, bounds.max_streams, service.unfinished, service.batcher.deadlines)
         self._control = Control(bounds, service.tripped, self._streams, self._sender, self._pong)
-        self._receiver = Receiver(service, self._streams, self._sender, self._control)
+        self._receiver = Receiver(service, self._streams, self._sender, self._control, end=self._end, flush=self.flush)
         self._made = perf_counter()
         self._rest = b""
         self._started = False  # the preface has come
-        self._closing = False
+        self._closing = False  # nothing more is read
+        self._ending = 0.0  # since when it closes once what it was asked is answered
         self._paused_since: float | None = None
-        # Bytes that the client may send before it gets some back: they bound what its incomplete requests hold.
-        self._window = max(4 * bounds.max_message_bytes, 262_144)
+        self._window = INITIAL_WINDOW  # bytes that the client may send before it gets some back
 
     # The life of a connection
 
@@ -59,8 +61,8 @@ class Connection(asyncio.Protocol):
         bounds = self._service.bounds
         greeting = {
             frames.SETTINGS_MAX_CONCURRENT_STREAMS: bounds.max_streams,
-            frames.SETTINGS_INITIAL_WINDOW_SIZE: max(bounds.max_message_bytes + 5, frames.DEFAULT_WINDOW),
-            frames.SETTINGS_MAX_HEADER_LIST_SIZE: bounds.max_header_bytes,
+            # Not what is accepted, for a client would fail by itself what is answered OVER_LIMIT here.
+            frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
         }
         self._out.append(frames.settings(greeting))
         if self._service.stopping.is_set():  # its TLS handshake took so long
@@ -71,7 +73,6 @@ class Connection(asyncio.Protocol):
             self._turn_away(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
             return
         self._connections.add(self)
-        self._out.append(frames.window_update(0, self._window - frames.DEFAULT_WINDOW))
         self.flush()
 
     def _turn_away(self, code: ErrorCode, reason: str) -> None:
@@ -88,32 +89,37 @@ class Connection(asyncio.Protocol):
             data = self._rest + data
             self._rest = b""
         calls = Calls(self, perf_counter())
+        streams, receiver = self._streams, self._receiver
+        receiver.requests.reading = True
+        error: H2Error | None = None
         try:
-            at = self._receiver.read(data, calls) if self._started else self._read_preface(data, calls)
-        except H2Error as error:
-            self._end(error)
-            return
-        streams = self._streams
-        if streams.owed + streams.held > self._window:
-            self._end(H2Error(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows"))
-            return
-        self._rest = data[at:]
+            at = receiver.read(data, calls) if self._started else self._read_preface(data, calls)
+            self._rest = data[at:]
+        except H2Error as wrong:
+            error = wrong.with_traceback(None)
+        finally:
+            receiver.requests.reading = False
+        if error is None and streams.owed > self._window:
+            error = H2Error(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
         if calls.plans:
             self._service.batcher.submit(calls)
+        if error is not None:
+            self._end(error)
+            return
         if self._sender.due:
             self._sender.pump()
-        if streams.owed + streams.held >= self._window >> 1:
+        if streams.owed >= self._window >> 1:
             self._give_back()
         self.flush()
 
     def _give_back(self) -> None:
-        """Give the client its window back; where incomplete requests hold all of it, the newest one must go."""
+        """Give the client its window back, a larger one if there is room for what it may send."""
         streams = self._streams
-        while streams.held >= self._window:
-            self._receiver.refuse_newest()
-        if streams.owed:
-            self._out.append(frames.window_update(0, streams.owed))
-            streams.owed = 0
+        if self._window < MAX_WINDOW and self._service.unfinished.room_to_grow():
+            streams.owed += MAX_WINDOW - self._window
+            self._window = MAX_WINDOW
+        self._out.append(frames.window_update(0, streams.owed))
+        streams.owed = 0
 
     def eof_received(self) -> bool:
         """Close: no client half-closes."""
@@ -142,6 +148,8 @@ class Connection(asyncio.Protocol):
         since = now - self._service.bounds.stall_timeout_s
         block = self._receiver.block
         if self._closing:
+            if self._ending and self._ending < since:
+                self._transport.abort()
             return
         if not self._started and self._made < since:
             self._trip(Guard.SLOW_START, ErrorCode.SETTINGS_TIMEOUT, "no preface and SETTINGS in time")
@@ -154,11 +162,9 @@ class Connection(asyncio.Protocol):
             self._check_streams(now, since)
 
     def _check_streams(self, now: float, since: float) -> None:
-        for number, request in list(self._streams.open.items()):  # the oldest first
-            if request.arrived >= since:
-                break
-            self._service.tripped(Guard.SLOW_REQUEST)
-            self._streams.reset(number, ErrorCode.CANCEL)
+        for number, request in list(self._streams.open.items()):
+            if request.progressed < since:
+                self._receiver.requests.give_up(number)
         for number, blocked in list(self._sender.blocked.items()):
             blocked.since = blocked.since or now
             if blocked.since < since:
@@ -178,6 +184,11 @@ class Connection(asyncio.Protocol):
         self.flush()
         asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_unheard)
 
+    def health_changed(self) -> None:
+        """Let the client know, if it watches the health."""
+        self._receiver.requests.watch()
+        self.flush()
+
     def abort(self) -> None:
         """Close at once."""
         self._transport.abort()
@@ -194,6 +205,7 @@ class Connection(asyncio.Protocol):
         """Without a flush, which may close: the PING's answer stands among other frames, which are read yet."""
         if not self._receiver.draining and not self._closing:
             self._receiver.draining = True
+            self._receiver.requests.unwatch()
             self._out.append(frames.goaway(self._streams.last, ErrorCode.NO_ERROR, "shutting down"))
 
     def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
@@ -201,13 +213,22 @@ class Connection(asyncio.Protocol):
         self._end(H2Error(code, reason))
 
     def _end(self, error: H2Error) -> None:
-        self._out.append(frames.goaway(self._streams.last, error.code, str(error)))
-        self._streams.clear()
-        self._close()
+        """Read no more, answer what was received, and close: GOAWAY names the last stream that gets an answer."""
+        if self._closing:
+            return
+        streams = self._streams
+        self._out.append(frames.goaway(streams.last_whole(), error.code, str(error)))
+        self._receiver.requests.unwatch()
+        self._receiver.end_block()
+        streams.refuse_unfinished()
+        self._closing = True
+        self._ending = perf_counter()
+        self.flush()
 
     def _close(self) -> None:
         """Half-close, and go a little later: a close with bytes unread would take what we wrote with it."""
         self._closing = True
+        self._ending = 0.0
         self.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -233,49 +254,61 @@ class Connection(asyncio.Protocol):
 
     # What the batcher asks and brings
 
-    def prune(self, calls: Calls, now: float) -> None:
-        """Drop calls that were cancelled, or whose deadline has passed, before they are counted."""
+    def prune(self, calls: Calls) -> None:
+        """Drop calls that were cancelled, or were answered by their own clock, before they are counted."""
         streams = self._streams
-        if not streams.cancelled and now < calls.deadline:
+        if not streams.cancelled:
             return
         waited = list(zip(calls.plans, calls.tags, strict=True))
         calls.plans.clear()
         calls.tags.clear()
         for plan, number in waited:
-            head = streams.waiting.get(number)
-            if head is None:
-                streams.cancelled -= 1
-            elif head.timeout_s is not None and now >= streams.deadlines.get(number, calls.arrived + head.timeout_s):
-                streams.answered(number)
-                self._refuse(number, Status.DEADLINE_EXCEEDED, "the deadline passed before the call was counted")
-            else:
+            if number in streams.waiting:
                 calls.plans.append(plan)
                 calls.tags.append(number)
+            else:
+                streams.cancelled -= 1
+
+    def expire(self, calls: Calls, now: float) -> None:
+        """Answer the calls whose own time is over."""
+        streams = self._streams
+        soonest = float("inf")
+        for plan, number in zip(calls.plans, calls.tags, strict=True):
+            head = streams.waiting.get(number)
+            if head is None or head.patience_s is None:
+                continue
+            deadline = streams.deadlines.get(number, calls.arrived + head.patience_s)
+            if now < deadline:
+                soonest = min(soonest, deadline)
+                continue
+            streams.answered(number)
+            streams.cancelled += 1
+            self._put(number, self._service.batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting))
+        calls.deadline = soonest
         self.flush()
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
         """Put the answers into frames."""
         streams, answer = self._streams, self._sender.answer
+        self._control.answered = perf_counter()
         waiting = streams.waiting
         for number, message in zip(calls.tags, messages, strict=True):
             if waiting.pop(number, None) is None:
                 streams.cancelled -= 1
             elif message is None:
-                self._refuse(number, Status.UNAVAILABLE, "the counters' store does not answer")
+                self._put(number, None)
             else:
                 answer(number, message)
         if streams.deadlines:
             for number in calls.tags:
                 streams.deadlines.pop(number, None)
-        self._control.earn(len(messages))
 
-    def fail(self, calls: Calls) -> None:
-        """Fail the calls."""
-        for number in calls.tags:
-            if self._streams.answered(number):
-                self._refuse(number, Status.INTERNAL, "internal error")
-            else:
-                self._streams.cancelled -= 1
+    def _put(self, number: int, message: bytes | None) -> None:
+        if message is None:
+            unavailable = refusal_block(Status.UNAVAILABLE, "the counters' store does not answer")
+            self._sender.respond(number, unavailable, cut=False)
+        else:
+            self._sender.answer(number, message)
 
     def flush(self) -> None:
         """Write what has gathered."""
@@ -284,8 +317,8 @@ class Connection(asyncio.Protocol):
             self._out.clear()
             if not self._transport.is_closing():
                 self._transport.write(data)
-        if self._receiver.draining and not self._closing and not len(self._streams):
+        if self._ending:
+            if not self._streams.waiting:  # what a window holds back can no longer be sent
+                self._close()
+        elif self._receiver.draining and not self._closing and not len(self._streams):
             self._close()
-
-    def _refuse(self, number: int, status: Status, text: str) -> None:
-        self._sender.respond(number, refusal_block(status, text), cut=False)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from struct import Struct
 from typing import Any
 
-from extauth.errors import InvalidRequestError
+from extauth.errors import InvalidRequestError, RequestTooLargeError
 
 _DOUBLE = Struct("<d")
 MAX_FIELDS = 300
@@ -22,7 +22,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     while at < len(message):
         read += 1
         if read > MAX_FIELDS:
-            raise InvalidRequestError(f"more than {MAX_FIELDS} fields in a message")
+            raise RequestTooLargeError(f"more than {MAX_FIELDS} fields in a message")
         tag, at = read_varint(message, at)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:

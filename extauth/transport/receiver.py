@@ -5,13 +5,11 @@ for the decoder's table is state. A call of the usual form, its head in one fram
 short cut through `read`; all else goes through `_frame`, which knows the whole protocol.
 """
 
-import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.plan import Planner
 from extauth.transport import frames
-from extauth.transport.batching import Batcher, Calls
+from extauth.transport.batching import Calls
 from extauth.transport.control import Control
 from extauth.transport.frames import (
     CONTINUATION,
@@ -22,32 +20,20 @@ from extauth.transport.frames import (
     HEADERS,
     MAX_STREAM_ID,
     MIN_MAX_FRAME_SIZE,
-    PADDED,
     PRIORITIZED,
     ErrorCode,
     H2Error,
+    unpadded,
 )
-from extauth.transport.grpc import ENCODINGS, GrpcError, Status, plain_block, refusal_block, unframe
-from extauth.transport.guards import Bounds, Guard, Tripped
+from extauth.transport.grpc import ENCODINGS, Status, refusal_block
+from extauth.transport.guards import MAX_BLOCK_BYTES, Guard
 from extauth.transport.head import Head, Method
-from extauth.transport.health import Health
 from extauth.transport.hpack import HeaderDecoder
+from extauth.transport.requests import Requests, Service
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Request, Streams
 
 MAX_ECHO = 100  # characters of the client's that an answer repeats: each may become six bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the connections of a server share; no more are wanted once it is `stopping`."""
-
-    planner: Planner
-    batcher: Batcher
-    health: Health
-    bounds: Bounds
-    tripped: Tripped
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class HeaderBlock:
@@ -65,11 +51,22 @@ class HeaderBlock:
 
 
 class Receiver:
-    """Reads what follows a connection's preface."""
+    """Reads what follows a connection's preface; `end` closes the connection, and `flush` writes what has gathered."""
 
-    def __init__(self, service: Service, streams: Streams, sender: Sender, control: Control) -> None:
+    def __init__(
+        self,
+        service: Service,
+        streams: Streams,
+        sender: Sender,
+        control: Control,
+        *,
+        end: Callable[[H2Error], None],
+        flush: Callable[[], None],
+    ) -> None:
         self.draining = False  # no new streams
         self.block: HeaderBlock | None = None
+        self.requests = Requests(service, streams, sender, control, flush=flush, no_room=self._no_room)
+        self._end = end
         self._service = service
         self._bounds = service.bounds
         self._plan = service.planner.plan
@@ -79,21 +76,22 @@ class Receiver:
         self._decoder = HeaderDecoder(service.bounds.max_header_bytes, lambda: service.tripped(Guard.HEADERS))
         self._handlers = {
             **control.handlers,
-            frames.DATA: self._on_data,
+            frames.DATA: self.requests.on_data,
             frames.HEADERS: self._on_headers,
             frames.CONTINUATION: self._on_continuation,
         }
 
     def close(self) -> None:
         """No more frames come: let go of what refers back to this."""
-        self.block = None
+        self.end_block()
+        self._end = lambda _error: None
         self._handlers.clear()
-        vars(self).pop("_calls", None)  # of the last read, if there was any
+        self.requests.close()
 
     def read(self, data: bytes, calls: Calls) -> int:
         """Handle all whole frames; returns how many bytes they were. Raises H2Error for the connection."""
         at, size = 0, len(data)
-        self._calls = calls
+        self.requests.calls = calls
         self._control.now = calls.arrived
         now, plans, tags = calls.arrived, calls.plans, calls.tags
         streams = self._streams
@@ -139,12 +137,12 @@ class Receiver:
                         try:
                             plans.append(plan(data[end + 14 : finish]))
                         except InvalidRequestError as error:
-                            self._refuse_invalid(stream, error)
+                            self.requests.refuse_invalid(stream, error)
                             continue
                         tags.append(stream)
                         waiting[stream] = head
-                        if head.timeout_s is not None and now + head.timeout_s < calls.deadline:
-                            calls.deadline = now + head.timeout_s
+                        if head.patience_s is not None and now + head.patience_s < calls.deadline:
+                            calls.deadline = now + head.patience_s
                         continue
                 self._frame(HEADERS, END_HEADERS, stream & MAX_STREAM_ID, b"", head)
             else:
@@ -162,7 +160,7 @@ class Receiver:
             elif kind in self._handlers:
                 self._handlers[kind](flags, stream, payload)
             else:  # RFC 9113 §5.5: of a type that is not known
-                self._control.spend()
+                self._control.spend(honest=False)
         except H2Error as error:
             if not error.stream & 1 or error.stream > self._streams.last:  # RFC 9113 §6.4: an idle one cannot be reset
                 raise
@@ -170,7 +168,7 @@ class Receiver:
             self._streams.reset(error.stream, error.code)
 
     def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
-        fragment = _unpadded(flags, payload)
+        fragment = unpadded(flags, payload)
         itself = False
         if flags & PRIORITIZED:
             if len(fragment) < 5:
@@ -181,25 +179,41 @@ class Receiver:
         if flags & END_HEADERS:
             self._on_head(stream, self._decoder.decode(fragment), end_stream=end_stream, itself=itself)
         else:
-            self.block = HeaderBlock(stream, fragment, self._calls.arrived, end_stream=end_stream, itself=itself)
-            self._check_block(self.block)
+            self.block = HeaderBlock(stream, b"", self.requests.calls.arrived, end_stream=end_stream, itself=itself)
+            self._add_to_block(self.block, fragment)
 
     def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
         block = self.block
         if block is None:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without a header block before it")
-        block.fragments += payload
         block.frames += 1
-        self._check_block(block)
+        self._add_to_block(block, payload)
         if flags & END_HEADERS:
-            self.block = None
+            self.end_block()
             head = self._decoder.decode(bytes(block.fragments))
             self._on_head(stream, head, end_stream=block.end_stream, itself=block.itself)
 
-    def _check_block(self, block: HeaderBlock) -> None:
-        if len(block.fragments) > self._bounds.max_header_bytes or block.frames > self._bounds.max_continuations:
+    def _add_to_block(self, block: HeaderBlock, fragment: bytes) -> None:
+        if len(block.fragments) + len(fragment) > MAX_BLOCK_BYTES or block.frames > self._bounds.max_continuations:
             self._service.tripped(Guard.HEADERS)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "a header block too large, or in too many frames")
+        block.fragments += fragment
+        self._service.unfinished.charge(self.requests, None, len(fragment))
+        if self.block is None:
+            raise _no_room()
+
+    def end_block(self) -> None:
+        """The header block is whole, or will never be."""
+        block, self.block = self.block, None
+        if block is not None:
+            self._service.unfinished.release(self.requests, None, len(block.fragments))
+
+    def _no_room(self) -> None:
+        """There is no memory for this header block, and without it the connection cannot go on."""
+        self.end_block()
+        self._service.tripped(Guard.HEADERS)
+        if not self.requests.reading:
+            self._end(_no_room())
 
     def _on_head(self, number: int, head: Head, *, end_stream: bool, itself: bool) -> None:
         """A request's head, or its trailers."""
@@ -208,7 +222,7 @@ class Receiver:
         if request is not None:
             if not end_stream or not head.is_trailers or head.malformed:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "trailers that are none", number)
-            self._complete(number, request)
+            self.requests.complete(number, request)
             return
         if not number & 1:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that no client may open")
@@ -222,111 +236,24 @@ class Receiver:
         if self.draining:
             streams.reset(number, ErrorCode.REFUSED_STREAM)
             return
-        if len(streams) >= streams.most:
-            self._service.tripped(Guard.STREAMS)
-            raise H2Error(ErrorCode.REFUSED_STREAM, "too many streams", number)
         if itself:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "a stream cannot depend on itself", number)
         if head.malformed or head.is_trailers:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, head.malformed or "a request without its pseudo-headers", number)
+        full = len(streams) >= streams.most
+        if full and (not head.limits or len(streams.open) >= streams.most):
+            # Only a client that ignores SETTINGS_MAX_CONCURRENT_STREAMS comes here.
+            self.requests.refuse_stream(number, head, end_stream=end_stream)
+            return
         refusal = _unserved(head)
-        request = streams.open[number] = Request(head, self._calls.arrived)
+        request = Request(number, head, self.requests.calls.arrived, self.requests, shed=full)
+        streams.begin(request)
         if refusal is not None:
             self._control.spend()
             streams.finish(number, whole=end_stream)
             self._sender.respond(number, refusal, cut=not end_stream)
         elif end_stream:
-            self._complete(number, request)
-
-    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
-        streams = self._streams
-        size = len(payload)
-        content = _unpadded(flags, payload)
-        request = streams.open.get(number)
-        if request is None:
-            streams.owed += size
-            if number > streams.last or not number & 1:
-                raise H2Error(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that is not open")
-            streams.late(number)
-            self._control.spend()
-            return
-        end_stream = bool(flags & END_STREAM)
-        if not content and not end_stream:
-            self._control.spend()
-        request.received += len(content)
-        if request.head.refusal is not None:
-            content = b""
-        unneeded = size - len(content)
-        streams.owed += unneeded
-        if unneeded and not end_stream:
-            self._sender.out.append(frames.window_update(number, unneeded))
-        request.held += len(content)
-        streams.held += len(content)
-        request.body += content
-        most = self._bounds.max_message_bytes
-        if len(request.body) >= 5 and int.from_bytes(request.body[1:5], "big") > most:
-            self._service.tripped(Guard.MESSAGE)
-            streams.finish(number, whole=end_stream)
-            text = f"a message holds at most {most} bytes"
-            self._refuse(number, Status.RESOURCE_EXHAUSTED, text, cut=not end_stream)
-        elif len(request.body) > most + 5:
-            streams.finish(number, whole=end_stream)
-            self._refuse(number, Status.INTERNAL, "a unary call needs one whole message", cut=not end_stream)
-        elif end_stream:
-            self._complete(number, request)
-
-    def _complete(self, number: int, request: Request) -> None:
-        """The request is whole."""
-        streams = self._streams
-        streams.finish(number, whole=True)
-        head = request.head
-        if head.content_length not in (None, request.received):
-            raise H2Error(ErrorCode.PROTOCOL_ERROR, "content-length is not the body's length", number)
-        if head.refusal is not None:
-            status, text = head.refusal
-            body = f"{text}\n".encode()
-            self._sender.respond(number, plain_block(status, body), body, cut=False)
-            return
-        try:
-            message = unframe(bytes(request.body), head.encoding, self._bounds.max_message_bytes)
-            if head.method is Method.HEALTH_CHECK:
-                self._sender.answer(number, self._service.health.check(message))
-                return
-            plan = self._plan(message)
-        except InvalidRequestError as error:
-            self._refuse_invalid(number, error)
-            return
-        except GrpcError as error:
-            if error.status is Status.RESOURCE_EXHAUSTED:
-                self._service.tripped(Guard.MESSAGE)
-            self._refuse(number, error.status, str(error))
-            return
-        calls = self._calls
-        if self._service.batcher.room() <= len(calls.plans):
-            self._service.tripped(Guard.WAITING_CALLS)
-            self._refuse(number, Status.RESOURCE_EXHAUSTED, "too many calls wait")
-            return
-        calls.plans.append(plan)
-        calls.tags.append(number)
-        streams.waiting[number] = head
-        if head.timeout_s is not None:
-            streams.deadlines[number] = request.arrived + head.timeout_s
-            calls.deadline = min(calls.deadline, request.arrived + head.timeout_s)
-
-    def refuse_newest(self) -> None:
-        """Refuse the incomplete request that began last: what came of all of them has used the window up."""
-        number = next(reversed(self._streams.open))
-        self._service.tripped(Guard.MESSAGE)
-        self._streams.finish(number, whole=False)
-        self._refuse(number, Status.RESOURCE_EXHAUSTED, "too many incomplete requests", cut=True)
-
-    def _refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
-        self._service.tripped(Guard.INVALID_CALL)
-        self._control.spend_reset()
-        self._refuse(number, Status.INVALID_ARGUMENT, str(error))
-
-    def _refuse(self, number: int, status: Status, text: str, *, cut: bool = False) -> None:
-        self._sender.respond(number, refusal_block(status, text), cut=cut)
+            self.requests.complete(number, request)
 
 
 def _unserved(head: Head) -> bytes | None:
@@ -341,9 +268,5 @@ def _unserved(head: Head) -> bytes | None:
     return None
 
 
-def _unpadded(flags: int, payload: bytes) -> bytes:
-    if not flags & PADDED:
-        return payload
-    if not payload or payload[0] >= len(payload):
-        raise H2Error(ErrorCode.PROTOCOL_ERROR, "padding as long as its frame or longer")
-    return payload[1 : len(payload) - payload[0]]
+def _no_room() -> H2Error:
+    return H2Error(ErrorCode.ENHANCE_YOUR_CALM, "no memory for more of a header block")

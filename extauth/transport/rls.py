@@ -8,7 +8,7 @@ through, that caller would have no limit. Writing, because a general library cos
 import json
 from typing import NamedTuple
 
-from extauth.errors import InvalidRequestError
+from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
 from extauth.rules.model import Limit, Unit
@@ -54,7 +54,7 @@ def split_request(message: bytes) -> Request:
             elif number == 3 and isinstance(value, int):
                 hits_addend = value & 0xFFFFFFFF
     if len(descriptors) > MAX_DESCRIPTORS:
-        raise InvalidRequestError(f"more than {MAX_DESCRIPTORS} descriptors in a request")
+        raise RequestTooLargeError(f"more than {MAX_DESCRIPTORS} descriptors in a request")
     return Request(domain.decode("utf-8", "surrogateescape"), descriptors, hits_addend or 1)
 
 
@@ -81,7 +81,7 @@ def decode_descriptor(message: bytes) -> Descriptor:
             entry.update((n, as_text(v)) for n, v in fields(as_bytes(value)) if n in entry)
             entries.append(Entry(entry[1], entry[2]))
             if len(entries) > MAX_ENTRIES:
-                raise InvalidRequestError(f"more than {MAX_ENTRIES} entries in a descriptor")
+                raise RequestTooLargeError(f"more than {MAX_ENTRIES} entries in a descriptor")
         elif number == 2:  # of a message that comes twice the parts are merged: as if they were one
             limit = (limit or b"") + as_bytes(value)
         elif number == 3:
@@ -142,6 +142,13 @@ def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) ->
     if verdict.metadata is not None:
         message += bytes_field(6, struct(verdict.metadata))
     return message
+
+
+def too_large_response() -> bytes:
+    """OVER_LIMIT for a call that is too large to be evaluated: no status, for no limit was looked at."""
+    body = {"error": "rate_limited", "message": "The request is too large for its rate limit to be checked."}
+    headers = _header(3, "content-type", "application/json")
+    return number_field(1, Code.OVER_LIMIT) + headers + bytes_field(5, json.dumps(body).encode())
 
 
 def _limit_headers(headers: ResponseHeaders, statuses: tuple[DescriptorStatus, ...]) -> bytes:

@@ -17,14 +17,18 @@ from extauth.transport.grpc import ANSWER_HEADERS, ANSWER_TRAILERS, MAX_FAST_BYT
 
 
 class _Blocked:
-    """What is left of an answer: `rest` of its body, then `trailers` or, where there are none, the stream's end."""
+    """What is left of an answer: `rest` of its body, then `trailers` or, where there are none, the stream's end.
 
-    __slots__ = ("cut", "rest", "since", "trailers")
+    With `more` of it to come, it does not end.
+    """
 
-    def __init__(self, rest: bytes, trailers: bytes | None, *, cut: bool) -> None:
+    __slots__ = ("cut", "more", "rest", "since", "trailers")
+
+    def __init__(self, rest: bytes, trailers: bytes | None, *, cut: bool, more: bool = False) -> None:
         self.rest = rest
         self.trailers = trailers
         self.cut = cut
+        self.more = more
         self.since = 0.0
 
 
@@ -45,17 +49,37 @@ class Sender:
         self._most = 0  # bytes of a message that surely fits a fresh stream's window, and one frame
         self.set_initial(DEFAULT_WINDOW)
 
-    def answer(self, stream: int, message: bytes) -> None:
-        """Send an OK answer."""
+    def answer(self, stream: int, message: bytes, *, cut: bool = False) -> None:
+        """Send an OK answer; `cut`: the request is not over, so reset its stream afterwards."""
         size = len(message)
         if size <= self._most and size + 5 <= self._window:
             self._window -= size + 5
             self.out.append(answer_frames(stream, message))
             if self._grown:
                 self._grown.pop(stream, None)
+            if cut:
+                self._end(stream, cut=cut)
             return
         self.out.append(frame(HEADERS, END_HEADERS, stream, ANSWER_HEADERS))
-        self._send_body(stream, _Blocked(prefixed(message), ANSWER_TRAILERS, cut=False))
+        self._send_body(stream, _Blocked(prefixed(message), ANSWER_TRAILERS, cut=cut))
+
+    def begin(self, stream: int, message: bytes) -> None:
+        """Send the first message of an answer that goes on."""
+        self.out.append(frame(HEADERS, END_HEADERS, stream, ANSWER_HEADERS))
+        self.go_on(stream, message)
+
+    def go_on(self, stream: int, message: bytes) -> None:
+        """Send a further message of it."""
+        blocked = self.blocked.get(stream)
+        if blocked is None:
+            self._send_body(stream, _Blocked(prefixed(message), None, cut=False, more=True))
+        else:
+            blocked.rest += prefixed(message)
+
+    def finish(self, stream: int, trailers: bytes) -> None:
+        """End it, whatever of it is still blocked."""
+        self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, trailers))
+        self.forget(stream)
 
     def respond(self, stream: int, block: bytes, body: bytes = b"", *, cut: bool) -> None:
         """Send a header block and perhaps a body; `cut`: the request is not over, so reset its stream afterwards."""
@@ -86,13 +110,15 @@ class Sender:
         if stream in self.blocked:
             self._pump(stream, self.blocked[stream])
 
-    def set_initial(self, window: int) -> None:
-        """The peer sets the window of all streams, those that are open included. Raises H2Error."""
-        if window > MAX_WINDOW:
-            raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is above 2^31-1")
-        if any(window + grown > MAX_WINDOW for grown in self._grown.values()):
-            raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a stream's window overflow")
-        self._initial = window
+    def set_initial(self, *windows: int) -> None:
+        """The peer sets the window of all streams, one after the other, those open included. Raises H2Error."""
+        most = max(self._grown.values(), default=0)
+        for window in windows:
+            if window > MAX_WINDOW:
+                raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is above 2^31-1")
+            if window + most > MAX_WINDOW:
+                raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a stream's window overflow")
+        window = self._initial = windows[-1]
         self._most = min(MAX_FAST_BYTES, window - 5)
         self.due = True
 
@@ -118,10 +144,13 @@ class Sender:
             self._window -= len(chunk)
             self._grown[stream] = grown - len(chunk)
             last = not blocked.rest
-            ends = last and blocked.trailers is None
+            ends = last and blocked.trailers is None and not blocked.more
             self.out.append(frame(DATA, END_STREAM if ends else 0, stream, chunk))
             if last:
                 break
+        if blocked.more:
+            self.blocked.pop(stream)
+            return
         if blocked.trailers is not None:
             self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, blocked.trailers))
         self._end(stream, cut=blocked.cut)

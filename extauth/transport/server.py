@@ -12,8 +12,9 @@ from extauth.transport.batching import Batcher
 from extauth.transport.guards import Bounds, Tripped
 from extauth.transport.health import NOT_SERVING, SERVING, Health
 from extauth.transport.http2 import CLOSE_DELAY_S, Connection
-from extauth.transport.receiver import Service
+from extauth.transport.requests import Service
 from extauth.transport.tls import Tls
+from extauth.transport.unfinished import Unfinished
 
 CHECK_S = 1.0
 BACKLOG = 1024
@@ -35,7 +36,8 @@ class H2Server:
         self._listen = listen
         self._tls = tls
         self._connections: set[Connection] = set()
-        self._service = Service(planner, batcher, Health(), bounds or Bounds(), tripped)
+        bounds = bounds or Bounds()
+        self._service = Service(planner, batcher, Health(), bounds, tripped, Unfinished(bounds.max_unfinished_bytes))
         self._server: asyncio.Server | None = None
         self._checks: asyncio.Task[None] | None = None
 
@@ -86,6 +88,8 @@ class H2Server:
     async def drain(self) -> None:
         """Say NOT_SERVING to health checks; calls are still answered."""
         self._service.health.status = NOT_SERVING
+        for connection in list(self._connections):
+            connection.health_changed()
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, and answer those in flight within `grace_s`."""

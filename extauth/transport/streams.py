@@ -1,60 +1,116 @@
 """Where each stream of a connection stands (RFC 9113 §5.1), and what is owed of the receive window (§5.2).
 
 A stream that the client opened is in one place at a time: `open` while its request is incomplete, `waiting` while its
-answer is not there, `sender.blocked` while its answer is not sent, `refused` where we ended it and the client may not
-know yet. Elsewhere up to `last` it is closed, and beyond it idle.
+answer is not there, `sender.blocked` while its answer is not sent, `watching` while it hears of the health, `refused`
+where we ended it and the client may not know yet. Elsewhere up to `last` it is closed, and beyond it idle.
 """
 
+from typing import Protocol
+
+from extauth.transport.deadlines import Deadlines
 from extauth.transport.frames import ErrorCode, H2Error, rst_stream
 from extauth.transport.head import Head
 from extauth.transport.sender import Sender
+from extauth.transport.unfinished import INITIAL_WINDOW, Holder, Unfinished
+
+MIN_PROGRESS = 4096  # bytes of a message, or all that is left of it, that count as progress
+
+
+class Receiving(Holder, Protocol):
+    """Whose requests these are."""
+
+    def give_up(self, number: int) -> None:
+        """End the incomplete request: its time is over."""
+        ...
 
 
 class Request:
-    """A request that is incomplete: `body` so far, of which `held` bytes of the window are not given back."""
+    """A request that is incomplete: `received` bytes have come, of which `body` keeps what is wanted.
 
-    __slots__ = ("arrived", "body", "head", "held", "received")
+    The client may send `window` bytes more. The last progress was seen at `progressed`, with `progress` bytes there.
+    """
 
-    def __init__(self, head: Head, arrived: float) -> None:
+    __slots__ = (
+        "body",
+        "charged",
+        "deadline",
+        "head",
+        "number",
+        "owner",
+        "progress",
+        "progressed",
+        "received",
+        "shed",
+        "wanted",
+        "window",
+    )
+
+    def __init__(self, number: int, head: Head, arrived: float, owner: Receiving, *, shed: bool = False) -> None:
+        self.number = number
         self.head = head
-        self.arrived = arrived
+        self.owner = owner
+        self.shed = shed  # it came when as many as may be were open
         self.body = bytearray()
-        self.held = 0
         self.received = 0
+        self.window = INITIAL_WINDOW
+        self.charged = self.wanted = 0
+        self.progressed = arrived
+        self.progress = 0
+        self.deadline = float("inf") if head.patience_s is None else arrived + head.patience_s
+
+    def expire(self, _now: float) -> None:
+        """The call's own time is over."""
+        self.owner.give_up(self.number)
 
 
 class Streams:
     """The streams of one connection; `most` of them may be open.
 
-    `cancelled` counts the calls in the batcher's hands whose streams are gone. `owed` bytes of the receive window are
-    to be given back, `held` ones are in incomplete requests.
+    `cancelled` counts the calls in the batcher's hands whose streams are gone. `owed` bytes of the connection's receive
+    window are to be given back.
     """
 
-    def __init__(self, sender: Sender, most: int) -> None:
+    def __init__(self, sender: Sender, most: int, unfinished: Unfinished, deadlines: Deadlines) -> None:
         self.most = most
         self.last = 0
         self.open: dict[int, Request] = {}
         self.waiting: dict[int, Head] = {}
         self.deadlines: dict[int, float] = {}  # of those waiting, where it is not their Calls' arrival that counts
+        self.watching: dict[int, bool] = {}  # whether the service that each one names is here
         self.refused: dict[int, None] = {}
         self.cancelled = 0
         self.owed = 0
-        self.held = 0
         self._sender = sender
+        self._unfinished = unfinished
+        self._call_deadlines = deadlines
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.open) + len(self._sender.blocked)
+        return len(self.waiting) + len(self.open) + len(self._sender.blocked) + len(self.watching)
 
     def __contains__(self, number: int) -> bool:
-        return number in self.waiting or number in self.open or number in self._sender.blocked
+        return (
+            number in self.waiting or number in self.open or number in self._sender.blocked or number in self.watching
+        )
 
-    def finish(self, number: int, *, whole: bool) -> None:
+    def begin(self, request: Request) -> None:
+        """A request has begun, and is not whole yet."""
+        self.open[request.number] = request
+        if request.deadline < float("inf"):
+            self._call_deadlines.add(request)
+
+    def finish(self, number: int, *, whole: bool) -> Request:
         """No more of the request is wanted; where it is not `whole`, what still comes is ignored."""
         request = self.open.pop(number)
-        self.held -= request.held
-        self.owed += request.held
+        self._let_go(request)
         if not whole:
             self._remember(number)
+        return request
+
+    def _let_go(self, request: Request) -> None:
+        if request.charged or request.wanted:
+            self._unfinished.release(request.owner, request, 0)
+        if request.deadline < float("inf"):
+            self._call_deadlines.discard(request)
 
     def answered(self, number: int) -> bool:
         """Whether the stream still waited for an answer; it does no more."""
@@ -68,6 +124,7 @@ class Streams:
         if self.answered(number):
             self.cancelled += 1
         self._sender.forget(number)
+        self.watching.pop(number, None)
         self.refused.pop(number, None)
 
     def reset(self, number: int, code: ErrorCode) -> None:
@@ -76,11 +133,26 @@ class Streams:
         self._sender.out.append(rst_stream(number, code))
         self._remember(number)
 
+    def last_whole(self) -> int:
+        """The last stream whose request was received whole, or that has ended."""
+        last = self.last
+        while last in self.open:
+            last -= 2
+        return max(last, 0)
+
+    def refuse_unfinished(self) -> None:
+        """Let the client know that incomplete requests were not processed (RFC 9113 §8.7)."""
+        for number in list(self.open):
+            self.reset(number, ErrorCode.REFUSED_STREAM)
+
     def clear(self) -> None:
         """All streams are closed."""
         self.cancelled += len(self.waiting)
         self.waiting.clear()
         self.deadlines.clear()
+        self.watching.clear()
+        for request in self.open.values():
+            self._let_go(request)
         self.open.clear()
         self._sender.blocked.clear()
 
@@ -91,6 +163,10 @@ class Streams:
         if number in self:
             raise H2Error(ErrorCode.STREAM_CLOSED, "the client has ended this stream", number)
         raise H2Error(ErrorCode.STREAM_CLOSED, "the stream is closed")
+
+    def ignore(self, number: int) -> None:
+        """Ignore what still comes of a request that was answered before it was whole."""
+        self._remember(number)
 
     def _remember(self, number: int) -> None:
         self.refused[number] = None

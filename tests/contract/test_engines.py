@@ -21,7 +21,7 @@ from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.grpcio import GrpcioServer
-from extauth.transport.guards import Bounds, Guard
+from extauth.transport.guards import Bounds, Guard, Shed
 from extauth.transport.rls import SERVICE, decode_descriptor, split_request
 from extauth.transport.server import H2Server
 from tests.clock import Clock
@@ -61,14 +61,21 @@ class Switched(MemoryCounters):
 class Engine:
     """An engine on a Unix socket, its counters, and a client."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, policy: OnStoreFailure = OnStoreFailure.ERROR) -> None:
         self.listen = f"unix:{folder}/grpc"
         self.counters = Switched()
         self.tripped: list[Guard] = []
         planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
-        limiter = Limiter(self.counters, OnStoreFailure.ERROR)
-        batcher = Batcher(limiter, lambda _decided, _durations: None, max_in_flight=1, max_waiting=3)
-        bounds = Bounds(max_message_bytes=65_536)
+        self.limiter = Limiter(self.counters, policy)
+        self.shed: list[tuple[Shed, bool]] = []
+        batcher = Batcher(
+            self.limiter,
+            lambda _decided, _durations: None,
+            max_in_flight=1,
+            max_waiting=3,
+            sheds=lambda why, _plan, counting: self.shed.append((why, counting)),
+        )
+        bounds = Bounds()
         self.server = ENGINES[kind](self.listen, planner, batcher, bounds=bounds, tripped=self.tripped.append)
         self.channel = grpc.aio.insecure_channel(self.listen)
         self.health = health_pb2_grpc.HealthStub(self.channel)
@@ -129,7 +136,7 @@ async def test_large_answers_arrive(engine: Engine) -> None:
     assert len(answer.statuses) == 100
 
 
-async def test_past_the_bound_of_waiting_calls_new_ones_are_refused_at_once(engine: Engine) -> None:
+async def test_past_the_bound_of_waiting_calls_new_ones_get_the_failure_policy_at_once(engine: Engine) -> None:
     engine.counters.open.clear()
     first = asyncio.create_task(engine.ask(call(("api_key", "k"))))
     await asyncio.wait_for(engine.counters.asked.wait(), 10)
@@ -142,23 +149,36 @@ async def test_past_the_bound_of_waiting_calls_new_ones_are_refused_at_once(engi
     for task in done:
         error = task.exception()
         assert isinstance(error, grpc.aio.AioRpcError)
-        assert (error.code(), error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait")
-    assert engine.tripped == [Guard.WAITING_CALLS] * 2
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert engine.shed == [(Shed.WAITING_CALLS, False)] * 2
+    engine.limiter.on_store_failure = OnStoreFailure.DENY
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == 2
+    engine.limiter.on_store_failure = OnStoreFailure.ALLOW
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1
     engine.counters.open.set()
     assert [a.overall_code for a in await asyncio.gather(first, *set(others) - done)] == [1] * 4
 
 
-async def test_a_call_past_its_deadline_is_not_counted(engine: Engine) -> None:
+async def test_before_its_timeout_a_call_gets_the_failure_policy_and_no_other_is_touched(engine: Engine) -> None:
+    engine.limiter.on_store_failure = OnStoreFailure.DENY
     engine.counters.open.clear()
-    first = asyncio.create_task(engine.ask(call(("api_key", "k"))))
+    patient = asyncio.create_task(engine.ask(call(("api_key", "k"))))
     await asyncio.wait_for(engine.counters.asked.wait(), 10)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await engine.ask(call(("api_key", "k"), hits=5), timeout_s=0.05)
-    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert await engine.status() == 1  # by now the server has heard of it
+    waited = await engine.ask(call(("api_key", "k"), hits=5), timeout_s=1)
+    assert waited.overall_code == 2
+    assert engine.shed == [(Shed.TIMEOUT, False)]
     engine.counters.open.set()
-    assert (await first).overall_code == 1
-    assert (await engine.ask(call(("api_key", "k")))).statuses[0].limit_remaining == 8
+    assert (await patient).overall_code == 1
+    left = (await engine.ask(call(("api_key", "k")))).statuses[0].limit_remaining
+    assert left == 8, "what was answered while it waited is not counted"
+    engine.counters.open.clear()
+    engine.counters.asked.clear()
+    counting = await engine.ask(call(("api_key", "k")), timeout_s=1)
+    assert counting.overall_code == 2
+    assert engine.shed[1:] == [(Shed.TIMEOUT, True)]
+    engine.counters.open.set()
+    left = (await engine.ask(call(("api_key", "k")))).statuses[0].limit_remaining
+    assert left == 6, "what was being counted is counted"
 
 
 async def test_bytes_that_are_no_text_are_just_another_value(engine: Engine) -> None:
@@ -180,9 +200,29 @@ async def test_what_is_not_there_is_unimplemented(engine: Engine) -> None:
         assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_messages_are_bounded(engine: Engine) -> None:
-    code, _ = await engine.refused(call(("k", "v" * 70_000)))
-    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+async def test_large_messages_are_decided_and_too_large_ones_denied(
+    engine: Engine, compression: grpc.Compression
+) -> None:
+    """A path of 32 KB that two descriptors quote, up to 4 MiB: whoever is limited may choose how long it is."""
+    for size, verdict in ((32_760, 1), (2_000_000, 1), (2_097_152, 2)):
+        descriptors = [("api_key", "k"), ("path", "z" * size), ("path", "z" * size)]
+        assert (await engine.ask(call(*descriptors), compression=compression)).overall_code == verdict
+    assert engine.tripped == [Guard.MESSAGE]
+
+
+async def test_more_descriptors_than_are_evaluated_are_denied(engine: Engine) -> None:
+    many = [("n", str(i)) for i in range(101)]
+    assert (await engine.ask(call(*many))).overall_code == 2
+    assert engine.tripped == [Guard.MESSAGE]
+
+
+async def test_large_headers_are_decided_and_too_large_ones_denied(engine: Engine) -> None:
+    ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = engine.channel.unary_unary(METHOD)
+    for size, verdict in ((61_440, 1), (200_000, 2), (1_000_000, 2)):
+        answer = await ask(call(("api_key", "k")), timeout=10, metadata=(("tracestate", "x" * size),))
+        assert RateLimitResponse.parse(answer).overall_code == verdict
+    assert engine.tripped == [Guard.HEADERS] * 2
 
 
 async def test_a_failing_store_fails_the_call_where_that_is_set(engine: Engine) -> None:

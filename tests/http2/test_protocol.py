@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.transport import frames
 from extauth.transport.frames import (
@@ -34,9 +33,7 @@ descriptors: [{{key: api_key, rate_limit: {{name: {"n" * 30_000}, unit: hour, re
 
 def code(answer: Answer) -> int:
     """The overall code of an OK answer."""
-    assert answer.status == 0
-    assert int.from_bytes(answer.body[:5], "big") == len(answer.body) - 5
-    return int(RateLimitResponse.parse(answer.body[5:]).overall_code)
+    return answer.code
 
 
 def grown(answer: Answer, size: int) -> bool:
@@ -237,9 +234,7 @@ async def test_what_comes_with_the_goaways_ping_is_still_read(short_path: Path) 
     ("head", "body", "status", "text"),
     [
         (block(f"/{SERVICE}/Other"), MESSAGE, Status.UNIMPLEMENTED, f"no such method: /{SERVICE}/Other"),
-        (block("/grpc.health.v1.Health/Watch"), b"", Status.UNIMPLEMENTED, None),
         (block("/100%/\xfc"), b"", Status.UNIMPLEMENTED, "no such method: /100%25/%C3%83%C2%BC"),
-        (block(PATH, ("grpc-timeout", "0n")), MESSAGE, Status.DEADLINE_EXCEEDED, None),
         (block(PATH, ("grpc-timeout", "99999999H")), MESSAGE, Status.OK, ""),
         (BLOCK, b"\xff", Status.INVALID_ARGUMENT, "malformed message: it ends inside a number"),
         (BLOCK, b"", Status.INVALID_ARGUMENT, "the domain must not be empty"),

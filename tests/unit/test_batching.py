@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.limiter.counters import Ask, Group, Level, Taken
-from extauth.limiter.limiter import Decided, Limiter
+from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, Unit
@@ -43,11 +44,10 @@ class Client:
 
     def __init__(self) -> None:
         self.answered: dict[int, bytes | None] = {}
-        self.failed: list[int] = []
         self.flushes = 0
         self.gone: set[int] = set()
 
-    def prune(self, calls: Calls, _now: float) -> None:
+    def prune(self, calls: Calls) -> None:
         kept = [i for i, tag in enumerate(calls.tags) if tag not in self.gone]
         calls.plans[:] = [calls.plans[i] for i in kept]
         calls.tags[:] = [calls.tags[i] for i in kept]
@@ -55,19 +55,19 @@ class Client:
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
         self.answered.update(zip(calls.tags, messages, strict=True))
 
-    def fail(self, calls: Calls) -> None:
-        self.failed += calls.tags
+    def expire(self, calls: Calls, now: float) -> None:
+        raise AssertionError("no call here has a time of its own")
 
     def flush(self) -> None:
         self.flushes += 1
 
 
 class Rig:
-    def __init__(self, max_batch: int = 1000) -> None:
+    def __init__(self, max_batch: int = 1000, policy: OnStoreFailure = OnStoreFailure.ALLOW) -> None:
         self.gate = Gate()
         self.facts: list[tuple[Decided, Sequence[tuple[float, int]]]] = []
         self.batcher = Batcher(
-            Limiter(self.gate), lambda d, s: self.facts.append((d, s)), max_batch=max_batch, max_waiting=20
+            Limiter(self.gate, policy), lambda d, s: self.facts.append((d, s)), max_batch=max_batch, max_waiting=20
         )
         self.client = Client()
         self._tag = 0
@@ -80,13 +80,9 @@ class Rig:
             self._tag += 1
         self.batcher.submit(calls)
 
-    async def until(self, answered: int = 0, batches: int = 0, failed: int = 0) -> None:
+    async def until(self, answered: int = 0, batches: int = 0) -> None:
         async with asyncio.timeout(10):
-            while (
-                len(self.client.answered) < answered
-                or len(self.gate.batches) < batches
-                or len(self.client.failed) < failed
-            ):
+            while len(self.client.answered) < answered or len(self.gate.batches) < batches:
                 await asyncio.sleep(0)
 
 
@@ -143,16 +139,25 @@ async def test_calls_that_nobody_waits_for_are_not_counted() -> None:
     assert set(rig.client.answered) == {1, 5}
 
 
-async def test_an_error_fails_its_own_batch_alone(caplog: pytest.LogCaptureFixture) -> None:
-    rig = Rig()
+@pytest.mark.parametrize(
+    ("policy", "code"), [(OnStoreFailure.ALLOW, 1), (OnStoreFailure.DENY, 2), (OnStoreFailure.ERROR, None)]
+)
+async def test_an_error_gives_its_own_batch_the_failure_policy(
+    caplog: pytest.LogCaptureFixture, policy: OnStoreFailure, code: int | None
+) -> None:
+    rig = Rig(policy=policy)
     rig.gate.error = RuntimeError("a bug")
-    rig.gate.let()
+    rig.gate.let(2)
     rig.call(2)
-    await rig.until(failed=2)
-    assert rig.client.flushes == 1
-    assert "a bug" in caplog.text
+    await rig.until(answered=2)
+    rig.call(1)
+    await rig.until(answered=3)
+    assert rig.client.flushes == 2
+    assert caplog.text.count("RuntimeError: a bug") == 1, "once a second is enough"
+    for message in rig.client.answered.values():
+        assert (None if message is None else int(RateLimitResponse.parse(message).overall_code)) == code
     rig.gate.error = None
     rig.gate.let()
     rig.call(1)
-    await rig.until(answered=1)
-    assert rig.client.failed == [0, 1]
+    await rig.until(answered=4)
+    assert rig.client.answered[3] is not None
