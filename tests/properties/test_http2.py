@@ -22,8 +22,9 @@ from extauth.transport.head import read_head
 from extauth.transport.health import Health
 from extauth.transport.hpack import HeaderDecoder
 from extauth.transport.http2 import Connection
-from extauth.transport.receiver import Service
+from extauth.transport.requests import Service
 from extauth.transport.rls import decode_descriptor, split_request
+from extauth.transport.unfinished import Unfinished
 from tests.clock import Clock
 from tests.h2 import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
 
@@ -99,7 +100,8 @@ async def talk(pieces: list[bytes]) -> tuple[bytes, bool]:
     """What a fresh connection writes when it is sent these pieces, and whether it ended."""
     planner = Planner(Matcher(load_rules({"f": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
     batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _durations: None)
-    service = Service(planner, batcher, Health(), Bounds(max_message_bytes=1024), lambda _guard: None)
+    bounds = Bounds(max_message_bytes=1024)
+    service = Service(planner, batcher, Health(), bounds, lambda _guard: None, Unfinished(bounds.max_unfinished_bytes))
     wire, connection = Wire(), None
     connection = Connection(service, set())
     connection.connection_made(wire)
