@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
             at = receiver.read(data, calls) if self._started else self._read_preface(data, calls)
             self._rest = data[at:]
         except H2Error as wrong:
-            error = wrong.with_traceback(None)
+            error = H2Error(wrong.code, str(wrong))  # without tracebacks, which would lead back to this frame
         finally:
             receiver.requests.reading = False
         if error is None and streams.owed > self._window:

@@ -95,6 +95,6 @@ def test_connections_leave_neither_memory_nor_files_behind(served: Served) -> No
     memory = at_rest(served, files)
     come_and_go(path, CONNECTIONS)
     memory_after = at_rest(served, files)
-    assert open_files(served) == files
+    assert open_files(served) <= files
     assert memory_after - memory < TOLERANCE_BYTES
     assert served.get("/readyz")[0] == 200
