@@ -117,6 +117,11 @@ class Edge:
             for name, _, value in (line.partition(": ") for line in text.splitlines())
         }
 
+    async def envoy_stat(self, name: str) -> int:
+        """One of Envoy's counters."""
+        text = await self.fetch(self.stack.ports.envoy_admin, "/stats?filter=" + name.replace(".", r"\."))
+        return int(dict(line.split(": ") for line in text.splitlines()).get(name, "0"))
+
     async def fetch(self, port: int, path: str) -> str:
         """The body of a GET that must succeed, on any of the stack's own ports."""
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as response:

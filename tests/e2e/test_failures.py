@@ -62,6 +62,39 @@ async def test_a_store_that_is_gone_can_close_the_door(launch: Launch) -> None:
     assert sum(await edge.metric("extauth_store_failure_decisions_total", outcome="deny")) == 4
 
 
+async def test_a_store_that_hangs_can_close_the_door_too(launch: Launch) -> None:
+    """Each call is answered before Envoy's own timeout, on the timeouts as shipped."""
+    edge = launch(patient=False, env={"EXTAUTH_ON_STORE_FAILURE": "deny", "EXTAUTH_DENIAL_CACHE": "0"})
+    edge.stack.process("redis").send(signal.SIGSTOP)
+    try:
+        statuses = await edge.statuses(400, key=FREE, at_once=40)
+    finally:
+        edge.stack.process("redis").send(signal.SIGCONT)
+    late = await edge.envoy_stat("cluster.extauth.upstream_rq_timeout")
+    assert statuses.count(429) >= 400 - late
+    assert late < 40, "a machine that stalls explains some, and no more"
+    assert statuses.count(200) == 400 - statuses.count(429)
+
+
+async def test_a_store_slower_than_envoys_timeout_is_no_failure(launch: Launch) -> None:
+    """EXTAUTH_REDIS_TIMEOUT is the connection's, and may be longer than what Envoy gives a call."""
+    edge = launch(patient=False, env={"EXTAUTH_ON_STORE_FAILURE": "deny", "EXTAUTH_REDIS_TIMEOUT": "30"})
+    assert await edge.statuses(1, key=FREE) == [200]
+    edge.stack.process("redis").send(signal.SIGSTOP)
+    try:
+        assert await edge.statuses(4, key=FREE, at_once=4) == [429] * 4
+        assert sum(await edge.metric("extauth_shed_calls_total", reason="timeout")) == 4
+        assert sum(await edge.metric("extauth_store_errors_total")) == 0
+    finally:
+        edge.stack.process("redis").send(signal.SIGCONT)
+
+    async def allowed() -> bool:
+        return await edge.statuses(1, key=PREMIUM) == [200]
+
+    await edge.until(allowed, "the store is asked again")
+    assert sum(await edge.metric("extauth_store_errors_total")) == 0
+
+
 async def test_without_any_extauth_requests_pass(launch: Launch) -> None:
     edge = launch(patient=False)
     for name in ("extauth-1", "extauth-2"):
