@@ -44,6 +44,7 @@ test *ARGS: _venv
     @pytest "$@"
 
 # Measure side by side on loopback, and write docs/benchmarks.md: `bench`, `bench --quick hot`, `bench --json FILE`
+# Or beside another commit, by CPU in turns: `bench --beside main`, `bench --beside HEAD~1 --rounds 11 hot one`
 [no-exit-message]
 bench *ARGS: _venv
     @python -m bench "$@"

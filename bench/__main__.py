@@ -1,4 +1,7 @@
-"""`./dev bench [--json FILE] [--quick] [CASE…]`: side by side on loopback, and docs/benchmarks.md."""
+"""`./dev bench [--json FILE] [--quick] [CASE…]`: side by side on loopback, and docs/benchmarks.md.
+
+`./dev bench --beside REF [--rounds N] [--quick] [CASE…]`: this tree beside another commit.
+"""
 
 import argparse
 import json
@@ -7,6 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.beside import ROUNDS, beside
 from bench.cases import CASES, Case
 from bench.engines import ROOT, Result, Running, cpu_s, rss_mb, running
 from bench.envoy import through_envoy
@@ -69,10 +73,16 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a fifth of the calls: rougher numbers, nothing written to docs"
     )
+    parser.add_argument("--beside", metavar="REF", help="compare with this commit; exits with 1 where a case is slower")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"with --beside; {ROUNDS} by default")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {', '.join(CASES)}, envoy, loading")
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - {*CASES, "envoy", "loading"}:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if arguments.beside:
+        ours = [name for name in arguments.cases if name in CASES]
+        ok = beside(arguments.beside, ours, rounds=arguments.rounds, quick=arguments.quick, load=load)
+        raise SystemExit(0 if ok else 1)
     names = arguments.cases or [*CASES, "envoy", "loading"]
     results: dict[str, dict[str, Result]] = {}
     for case in (CASES[name] for name in names if name in CASES):

@@ -67,8 +67,8 @@ class Running:
 
 
 @contextmanager
-def running(engine: str, loop: str, case: Case) -> Iterator[Running]:
-    """Start a store and `extauth serve`, and end them."""
+def running(engine: str, loop: str, case: Case, root: Path = ROOT) -> Iterator[Running]:
+    """Start a store and `extauth serve` of the tree at `root`, and end them."""
     grpc, admin, store_port = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="xa") as folder, Path(folder, "log").open("wb") as log:
         (Path(folder) / "api.yaml").write_text(config(case))
@@ -98,7 +98,7 @@ def running(engine: str, loop: str, case: Case) -> Iterator[Running]:
         service = None
         try:
             until_listening(store_port, store)
-            service = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
+            service = subprocess.Popen(argv, env=env, cwd=root, stdout=log, stderr=log)
             until_listening(grpc, service)
             yield Running(f"127.0.0.1:{grpc}", service.pid, store.pid)
         finally:
