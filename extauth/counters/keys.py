@@ -4,32 +4,57 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
+from zlib import crc32
+
+TAGS: Final = (
+    "la2",
+    "dlj",
+    "5nw",
+    "qbw",
+    "lp0",
+    "l0x",
+    "qw5",
+    "qsu",
+    "fjl",
+    "ng4",
+    "joy",
+    "jk9",
+    "nrv",
+    "nv6",
+    "bwc",
+    "sq3",
+)
+"""Hash tags of Redis Cluster. The slot of the i-th (its CRC16 modulo 16384) is i x 1024, so that nodes that share the
+slots out evenly share the counters out evenly too."""
 
 
 class KeyNamer:
-    """Names the counter of a descriptor: `PREFIX:{LEN:DOMAIN,LEN:KEY=HASH,…}`, and `:WHICH` where it has several.
+    """Names the counter of a descriptor: `PREFIX:{TAG}:LEN:DOMAIN,LEN:KEY=HASH,…`, and `:WHICH` where it has several.
 
     Values, among them API keys and addresses, stand in it only as a 128-bit BLAKE2b hash, keyed if there is a secret:
     who reads the store's keys but not the secret cannot try out values. Lengths (in bytes) before the domain and the
     entries' keys keep two descriptors from ever sharing a name. Where all values of a wildcard share a counter, the
-    hash is that of the pattern, after a ~. The braces are the hash tag of Redis Cluster.
+    hash is that of the pattern, after a ~. TAG is one of TAGS, chosen by all that follows it but WHICH: the counters
+    of one descriptor lie in one slot of a Redis Cluster.
     """
 
     def __init__(self, prefix: str, secret: str = "") -> None:
-        self._prefix = prefix
+        self._heads = [f"{prefix}:{{{tag}}}:".encode("utf-8", "surrogateescape") for tag in TAGS]
         self._key = blake2b(secret.encode("utf-8", "surrogateescape"), digest_size=32).digest() if secret else b""
 
     def __call__(
         self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None] = (), which: str = ""
     ) -> bytes:
         """The name for `domain` and the (key, value) entries; `shared` is an entry's pattern, or None."""
-        parts = [_sized(domain)]
+        descriptor = _sized(domain)
         for i, (key, value) in enumerate(entries):
             pattern = shared[i] if shared else None
             sign, hashed = ("=", value) if pattern is None else ("~", pattern)
-            parts.append(f"{_sized(key)}{sign}{self.fingerprint(hashed)}")
-        name = f"{self._prefix}:{{{','.join(parts)}}}" + (f":{which}" if which else "")
-        return name.encode("utf-8", "surrogateescape")
+            descriptor += f",{_sized(key)}{sign}{self.fingerprint(hashed)}"
+        encoded = descriptor.encode("utf-8", "surrogateescape")
+        name = self._heads[crc32(encoded) % len(TAGS)] + encoded
+        return name + b":" + which.encode() if which else name
 
     def fingerprint(self, value: str) -> str:
         """What stands for `value` in names: 22 characters of URL-safe base64."""

@@ -1,14 +1,39 @@
 """Counters' names in the store."""
 
-from extauth.counters.keys import KeyNamer
+import re
+from collections import Counter
+
+import pytest
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from extauth.counters.keys import TAGS, KeyNamer
 
 
 def test_a_name_shows_prefix_domain_and_keys_but_no_value() -> None:
     name = KeyNamer("extauth")("api", [("api_key", "free-tier-key"), ("path", "")])
-    assert name.startswith(b"extauth:{3:api,7:api_key=")
-    assert b",4:path=" in name
-    assert name.endswith(b"}")
+    assert re.fullmatch(rb"extauth:\{\w{3}\}:3:api,7:api_key=[\w-]{22},4:path=[\w-]{22}", name)
     assert b"free" not in name
+
+
+def test_tags_share_the_slots_of_a_cluster_out_evenly() -> None:
+    step = REDIS_CLUSTER_HASH_SLOTS // 16
+    assert [key_slot(tag.encode()) for tag in TAGS] == list(range(0, REDIS_CLUSTER_HASH_SLOTS, step))
+
+
+@pytest.mark.parametrize("secret", ["", "s"])
+def test_counters_lie_evenly_on_the_tags(secret: str) -> None:
+    namer = KeyNamer("x", secret)
+    slots = Counter(key_slot(namer("api", [("api_key", str(caller))])) for caller in range(16_000))
+    assert len(slots) == 16
+    assert all(850 < callers < 1150 for callers in slots.values()), "four standard deviations from 1000, and more"
+
+
+def test_all_counters_of_a_descriptor_lie_in_one_slot() -> None:
+    namer = KeyNamer("x")
+    for value in map(str, range(50)):
+        counters = {namer("d", [("a", value)], (), which) for which in ("", "60", "3600", "override-60")}
+        assert len(counters) == 4
+        assert len(set(map(key_slot, counters))) == 1
 
 
 def test_a_secret_keys_the_hash() -> None:
@@ -32,5 +57,9 @@ def test_names_never_meet() -> None:
         ("d", []),
         ("", [("d", "")]),
         ("d", [("a", "\udcff")]),
+        ("d:60", []),
+        ("d:60", [("a", "b")]),
+        ("d", [("a:60", "b")]),
     ]
-    assert len({namer(domain, entries) for domain, entries in descriptors}) == len(descriptors)
+    names = {namer(domain, entries, (), which) for domain, entries in descriptors for which in ("", "60", "60.2")}
+    assert len(names) == 3 * len(descriptors)
