@@ -121,7 +121,8 @@ class MemoryCounters:
 
     def _take(self, group: Group, now: int) -> Taken:
         (names, asks), calls = (group.take.names, group.take.asks), group.calls
-        states = [self._own(name, ask.limit, now) for name, ask in zip(names, asks, strict=True)]
+        last = _are_last(names)
+        states = [self._own(name, ask.limit, now, keep=kept) for name, ask, kept in zip(names, asks, last, strict=True)]
         levels = [_level(state, ask.limit, now) for state, ask in zip(states, asks, strict=True)]
         fits = [room(ask, level) for ask, level in zip(asks, levels, strict=True)]
         admitted = min([calls, *(fit for ask, fit in zip(asks, fits, strict=True) if ask.mode is Mode.ENFORCED)])
@@ -133,32 +134,33 @@ class MemoryCounters:
                 excess = levels[i].whole + max(takes * ask.cost, 0) + max(ask.cost, 1) - ask.limit.capacity
                 levels[i] = levels[i]._replace(wait=_wait_us(state, ask.limit, excess, levels[i].whole, now))
             held = levels[i].whole or (ask.limit.algorithm is Algorithm.GCRA and levels[i].rest)
-            if takes * ask.cost > 0 or (takes * ask.cost < 0 and held):
+            if last[i] and (takes * ask.cost > 0 or (takes * ask.cost < 0 and held)):
                 self._put(name, _after(state, ask.limit, takes * ask.cost, now))
         return Taken(admitted, tuple(levels))
 
-    def _own(self, name: bytes, limit: Limit, now: int) -> _State | None:
+    def _own(self, name: bytes, limit: Limit, now: int, *, keep: bool) -> _State | None:
         """The state in the limit's own terms, None where nothing is used.
 
-        One in other terms, or from a clock that was ahead of this one, is rewritten even on a denial, so that what is
-        told is what holds.
+        With `keep`, one in other terms, or from a clock that was ahead of this one, is rewritten even on a denial, so
+        that what is told is what holds.
         """
         state = self._states.get(name)
         if state is None or _in_terms(state, limit, now):
             return state
+        own: _State | None
         if isinstance(state, _Bucket) and limit.algorithm is Algorithm.GCRA:
             old, new = state.interval, limit.emission_interval
             level = state.backlog_at(now)
             level = level if old == new else -(-level * new.ticks // old.ticks)
-            own: _State | None = _bucket(limit, level, now) if level else None
+            own = _bucket(limit, level, now) if level else None
         else:
             same = isinstance(state, _Log) and limit.algorithm is Algorithm.SLIDING_WINDOW
             if same and isinstance(state, _Log) and _near(state, limit, now):
-                self._put(name, state.after(0, now, limit))
-                return self._states[name]
-            hits = state.used(now, limit.period_us) if same and isinstance(state, _Log) else state.hits(now)
-            own = _after(None, limit, hits, now) if hits else None
-        if own is not None:
+                own = state.after(0, now, limit)
+            else:
+                hits = state.used(now, limit.period_us) if same and isinstance(state, _Log) else state.hits(now)
+                own = _after(None, limit, hits, now) if hits else None
+        if own is not None and keep:
             self._put(name, own)
         return own
 
@@ -172,6 +174,11 @@ class MemoryCounters:
             if len(self._states) >= self._max_counters:
                 del self._states[next(iter(self._states))]
         self._states[name] = state
+
+
+def _are_last(names: Sequence[bytes]) -> list[bool]:
+    """Of each name, whether it is the last of those in a row that are the same."""
+    return [name != after for name, after in zip(names, (*names[1:], None), strict=True)]
 
 
 def _quotas(asks: Sequence[Ask], fits: Sequence[int]) -> list[int]:

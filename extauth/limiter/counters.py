@@ -33,7 +33,11 @@ class Ask(NamedTuple):
 
 
 class Take:
-    """The counters of one request: their names in the store, each once, and what is asked of each.
+    """The counters of one request: their names in the store, and what is asked of each.
+
+    A name that comes several times in a row is one counter that is held to several limits, alike but for their numbers.
+    All of them are checked against what it held before. The hits, which are the same in each of these asks, are taken
+    once, as the last of the limits has it, and the state is kept in that limit's terms. Other names come once.
 
     Compared by identity: calls that share a Take are counted together. Not to be changed once made.
     """

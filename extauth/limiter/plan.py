@@ -4,7 +4,8 @@ What a request of several limits means. Each descriptor hits at most one rule, w
 another limit that applies names in `replaces`. The request is admitted if all enforced limits have room for its hits
 and, where quotas apply, one of these has: then each takes its hits, shadowed limits and quotas only if they have room.
 A request that is denied takes nothing, anywhere, but in limits with `count_denied`. The same counter twice in one
-request is one counter: its hits add.
+request is one counter: its hits add, and if the descriptors bring different limits with them, each of these is checked
+against it.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -19,7 +20,8 @@ from extauth.limiter.verdict import Labels
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import Domain, Kind, Limit, Rule, mask
 
-MAX_COST = 2**32 - 1
+# More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
+MAX_COST = 2**53 - 1
 MAX_PARTS = 10_000  # of plans, in a domain
 MAX_SHAPES = 10_000
 MAX_FACTS = 100_000
@@ -137,37 +139,61 @@ class Outline(NamedTuple):
 
 
 class _Draft:
-    """What a plan's counters are, as they are found: names with their costs, and what else an Ask or Shape says."""
+    """What a plan's counters are, as they are found: names with their costs, and the limits that each is held to.
 
-    __slots__ = ("costs", "counters_of", "limits", "modes", "replaced", "rules")
+    `limits` say, by counter and limit, the mode and the rule; `own`, by descriptor, which of these are its own.
+    """
+
+    __slots__ = ("costs", "limits", "own", "replaced")
 
     def __init__(self, replaced: frozenset[str]) -> None:
         self.replaced = replaced
         self.costs: dict[bytes, int] = {}
-        self.limits: list[Limit] = []
-        self.modes: list[Mode] = []
-        self.rules: list[str] = []
-        self.counters_of: list[tuple[int, ...]] = []
+        self.limits: dict[bytes, dict[Limit, tuple[Mode, str]]] = {}
+        self.own: list[list[tuple[bytes, Limit]] | None] = []
 
     def add(self, part: Part, mode: Mode, hits: int) -> bool:
         """Add the part's counters but for limits that are replaced; returns whether there are any."""
         costs, facts = self.costs, part.facts
-        own: list[int] = []
+        own: list[tuple[bytes, Limit]] = []
         for name, limit in zip(part.names, facts.limits, strict=True):
             if limit.name and limit.name in self.replaced:
                 continue
-            before = costs.get(name)
-            if before is None:
-                before = 0
-                own.append(len(costs))
-                self.limits.append(limit)
-                self.rules.append(facts.rule)
-                self.modes.append(Mode.QUOTA_TOO if mode is Mode.QUOTA and len(own) > 1 else mode)
-            else:
-                own.append(list(costs).index(name))
-            costs[name] = max(min(before + (-hits if facts.negative else hits), MAX_COST), -MAX_COST)
-        self.counters_of.append(tuple(own))
+            held_to = self.limits.setdefault(name, {})
+            if limit not in held_to:
+                held_to[limit] = (Mode.QUOTA_TOO if mode is Mode.QUOTA and own else mode), facts.rule
+            own.append((name, limit))
+            costs[name] = costs.get(name, 0) + (-hits if facts.negative else hits)
+        self.own.append(own)
         return bool(own)
+
+    def names(self) -> tuple[bytes, ...]:
+        """The counters' names, one an ask."""
+        return tuple([name for name, limits in self.limits.items() for _ in limits])
+
+    def finish(self) -> tuple[tuple[Ask, ...], tuple[tuple[int, ...], ...], tuple[str, ...]]:
+        """The asks, by descriptor which of them are its own, and by ask the rule: as in a Shape."""
+        asks: list[Ask] = []
+        rules: list[str] = []
+        at: dict[tuple[bytes, Limit], int] = {}
+        for name, held_to in self.limits.items():
+            cost = max(min(self.costs[name], MAX_COST), -MAX_COST)
+            for limit, (mode, rule) in held_to.items() if len(held_to) == 1 else _in_order(held_to):
+                at[name, limit] = len(asks)
+                asks.append(Ask(limit, cost, mode))
+                rules.append(rule)
+        counters_of = [UNLIMITED_AT if own is None else tuple([at[each] for each in own]) for own in self.own]
+        return tuple(asks), tuple(counters_of), tuple(rules)
+
+
+def _in_order(held_to: Mapping[Limit, tuple[Mode, str]]) -> list[tuple[Limit, tuple[Mode, str]]]:
+    """Several limits of one counter: last the one that decides, in whose terms the counter is kept.
+
+    That is the smallest, which denies first and drains slowest. Of those that are not enforced it is the largest, which
+    goes on counting where the others have no room left.
+    """
+    enforced = all(mode is Mode.ENFORCED for mode, _ in held_to.values())
+    return sorted(held_to.items(), key=lambda each: each[0].capacity, reverse=enforced)
 
 
 class Planner:
@@ -247,17 +273,17 @@ class Planner:
             own = part.facts
             if not own.limits:
                 path = own.path or path
-                draft.counters_of.append(())
+                draft.own.append([])
             elif own.limits[0].unlimited:
                 tier = tier or own.tier
-                draft.counters_of.append(UNLIMITED_AT)
+                draft.own.append(None)
             elif draft.add(part, mode, request.hits_addend if own.hits is None else own.hits):
                 tier = tier or own.tier
-        asks = tuple(map(Ask, draft.limits, draft.costs.values(), draft.modes))
-        labels, counters_of, rules = Labels(path, tier or "none"), tuple(draft.counters_of), tuple(draft.rules)
+        asks, counters_of, rules = draft.finish()
+        labels = Labels(path, tier or "none")
         if self._switches.metadata:
             told = self._told(request, facts, counters_of, tier)
-            return Plan(tuple(draft.costs), Shape(asks, counters_of, tier, labels, rules, told))
+            return Plan(draft.names(), Shape(asks, counters_of, tier, labels, rules, told))
         alike = (asks, counters_of, tier, labels, rules)
         shape = self._shapes.get(alike)
         if shape is None:
@@ -267,7 +293,7 @@ class Planner:
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
             outline = Outline(shape, tuple(places[name] for name in draft.costs))
             _remember(self._outlines, key, outline, MAX_SHAPES)
-        return Plan(tuple(draft.costs), shape)
+        return Plan(draft.names(), shape)
 
     def _modes(self, parts: Sequence[Facts], replaced: frozenset[str]) -> Sequence[Mode]:
         """Each part's mode. A quota that always passes keeps the others from ever denying."""
@@ -310,7 +336,8 @@ class Planner:
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
             limit = _override(rules, descriptor.limit)
-            name = self._name_counter(domain, entries, (), f"override-{which([limit])[0]}-{limit.requests_per_unit}")
+            # Not by its number, or who can move that would begin anew with each one.
+            name = self._name_counter(domain, entries, (), f"override-{limit.period_us // 1_000_000}")
             called = _path(domain, ((entry.key, None) for entry in entries))
             return Part((name,), Facts((limit,), hits=hits, negative=negative, rule=called))
         match = self.matcher.match(domain, entries)

@@ -239,6 +239,51 @@ async def test_a_counter_drains_as_the_new_limit_says_once_it_was_asked(
     assert await bench.take(("a", new)) == 1
 
 
+FALLING = [
+    (gcra(10), gcra(3)),
+    (gcra(10, count_denied=True), gcra(3, count_denied=True)),
+    (window(10), window(3)),
+    (window(10, count_denied=False), window(3, count_denied=False)),
+]
+
+
+@pytest.mark.parametrize(("many", "few"), FALLING, ids=str)
+async def test_a_counter_that_is_held_to_two_limits_takes_its_hits_once(bench: Bench, many: Limit, few: Limit) -> None:
+    both = (("a", many), ("a", few))
+    assert await bench.take(*both, ("b", gcra(9)), calls=2) == 2
+    assert await bench.take(*both) == 1
+    assert [_hits(level, limit) for level, (_, limit) in zip((await bench.taken(*both)).levels, both, strict=True)] == [
+        3,
+        3,
+    ]
+    assert await bench.take(("a", many), calls=99) == (6 if few.count_denied else 7)
+    assert await bench.take(*both) == 0
+    bench.clock.sleep(HOUR)
+    assert await bench.take(*both, calls=99) == 3
+
+
+def _hits(level: Level, limit: Limit) -> int:
+    if limit.algorithm is not Algorithm.GCRA:
+        return level.whole
+    interval, ticks_per_us = limit.emission_interval
+    return -(-(level.whole * ticks_per_us + level.rest) // interval)
+
+
+async def test_a_counter_that_is_held_to_two_limits_drains_as_the_last_has_it(bench: Bench) -> None:
+    both = (("a", gcra(60)), ("a", gcra(3)))
+    assert await bench.take(*both, calls=9) == 3
+    for _ in range(3):
+        bench.clock.sleep(20 * SECOND - 1)
+        assert await bench.take(*both) == 0
+        bench.clock.sleep(1)
+        assert await bench.take(*both, calls=9) == 1
+
+
+@pytest.mark.parametrize("limit", [gcra(10), window(10), window(2**32 - 1)], ids=str)
+async def test_hits_beyond_what_any_limit_has_are_denied(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit, 2**53 - 1), calls=1000) == 0
+
+
 async def test_ping_answers(bench: Bench) -> None:
     await bench.counters.ping()
 
@@ -395,6 +440,27 @@ SLIDING_UP_DOWN = [
 async def test_what_a_sliding_window_holds_is_carried_over(bench: Bench, old: Limit, new: Limit, left: int) -> None:
     await bench.take(("a", old), calls=old.requests_per_unit)
     assert await bench.take(("a", new), calls=99_999) == left
+
+
+async def test_a_sliding_window_that_is_held_to_two_limits_takes_its_hits_once_and_waits_for_each(bench: Bench) -> None:
+    both = (("a", sliding(10)), ("a", sliding(3)))
+    for _ in range(3):
+        assert await bench.take(*both) == 1
+        bench.clock.sleep(10 * SECOND)
+    assert (await bench.taken(*both)).levels == (Level(3, 50 * SECOND, 0), Level(3, 50 * SECOND, 30 * SECOND))
+    assert await bench.take(("a", sliding(10)), calls=99) == 7
+    ten_and_nine = (await bench.taken(("a", sliding(10)), ("a", sliding(9)))).levels
+    assert [level.wait for level in ten_and_nine] == [30 * SECOND, 40 * SECOND], "until one is out, until two are"
+
+
+async def test_a_sliding_window_that_is_held_to_two_limits_is_read_before_it_is_written(bench: Bench) -> None:
+    """A log of which more than half is out of the window is trimmed when it is written, which moves its entries."""
+    for _ in range(140):
+        assert await bench.take(("a", sliding(200, Unit.SECOND))) == 1
+        bench.clock.sleep(1000)
+    bench.clock.sleep(SECOND - 20_000)
+    taken = await bench.taken(("a", sliding(30, Unit.SECOND), 2), ("a", sliding(29, Unit.SECOND), 2), calls=9)
+    assert taken == Taken(5, (Level(19, 19_000, 1_000), Level(19, 19_000, 2_000)))
 
 
 async def test_a_clock_set_far_back_restarts_a_sliding_window_with_what_was_used(bench: Bench) -> None:

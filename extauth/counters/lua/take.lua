@@ -4,6 +4,8 @@
 --     ticks, b = ticks per microsecond, c = burst. Kind 2, fixed_window: a = period_us, b = limit, c = 0. Kind 3,
 --     sliding_window: a = period_us, b = limit, c = quantum_us.
 -- groups, '<I4I4' calls, counters, then '<I4Bd' a counter: index into limits from 0, mode (limiter/counters.py), cost.
+--     A key that stands several times in a row in a group is one counter that is held to several limits: its hits are
+--     taken once, and written in the terms of the last.
 -- State: '<Bddddd' 1, at_us, whole_us, rest, interval, ticks_per_us: at at_us the backlog was whole_us + rest / ticks_per_us
 --     microseconds; or '<Bdd' 2, end_us, used; or '<Bddddd' 3, period_us, dropped, base, total, newest_us, and a log of '<dd'
 --     at_us, total: the hits since the log began, up to and with those at at_us. Its first `dropped` entries are out of
@@ -260,6 +262,7 @@ while at <= #groups do
     local flags, a, b, c = unpack('<Bddd', limits, indices[i] * 25 + 1)
     local kind = flags % 4
     local key = KEYS[key_index + i]
+    local last = i == size or KEYS[key_index + i + 1] ~= key
     local takes = flags < 4 and admitted or calls
     if flags < 4 and modes[i] ~= ENFORCED then takes = min(admitted, fits[i]) end
     local hits = takes * costs[i]
@@ -268,10 +271,10 @@ while at <= #groups do
       reply_at = reply_at + 1
       local excess = fits[i] < calls and levels[i] + max(hits, 0) + max(costs[i], 1) - b or 0
       reply[reply_at] = wait_us(key, logs[i], levels[i], excess, a, c)
-      if hits ~= 0 and (hits > 0 or levels[i] > 0) or stale[i] then
+      if last and (hits ~= 0 and (hits > 0 or levels[i] > 0) or stale[i]) then
         write_log(key, logs[i], levels[i], hits, a, c)
       end
-    elseif hits > 0 or stale[i] or (hits < 0 and levels[i] > 0) then
+    elseif last and (hits > 0 or stale[i] or (hits < 0 and levels[i] > 0)) then
       local new, for_us
       if kind == GCRA then
         local level = max(min(levels[i] + hits * a, MAX_BACKLOG_US * b), 0)
