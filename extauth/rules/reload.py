@@ -1,6 +1,7 @@
 """Reads the config's files and watches them: a whole new set of rules, or the reason why the old one stays."""
 
 import asyncio
+import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,10 @@ Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 def read_rules(path: Path, *, merge: bool = False) -> RuleSet:
-    """Read a file, or all `*.yaml` and `*.yml` files of a folder but hidden ones; raises ConfigError."""
+    """Read a file, or all `*.yaml` and `*.yml` files of a folder but hidden ones; raises ConfigError.
+
+    Whatever in the folder has such a name must be a file that can be read.
+    """
     rules = read_what_loads(path, RuleSet(), merge=merge)
     if rules.problems:
         raise ConfigError(rules.problems)
@@ -44,18 +48,33 @@ def read_what_loads(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet
         raise ConfigError([Problem(str(path), 0, 0, "no *.yaml file here" if path.is_dir() else "no such file", fix)])
     for file in paths:
         try:
-            if file.stat().st_size > MAX_FILE_BYTES:
-                message = f"the file is larger than {MAX_FILE_BYTES} bytes"
-                problems.append(Problem(str(file), 0, 0, message, "split it by domain"))
-            else:
-                texts[str(file)] = file.read_text(encoding="utf-8")
+            texts[str(file)] = _read(file)
+        except FileNotFoundError:
+            if file.is_symlink():
+                message = f"cannot be read: it is a symlink to {str(file.readlink())!r}, which does not exist"
+                problems.append(Problem(str(file), 0, 0, message, "make what it points to, or remove it"))
         except UnicodeDecodeError as error:
             place = place_of_byte(error.object, error.start)
             problems.append(Problem(str(file), *place, f"not UTF-8: {error.reason}", "save the file as UTF-8"))
+        except ConfigError as error:
+            problems += error.problems
         except OSError as error:
             problems.append(Problem(str(file), 0, 0, f"cannot be read: {error.strerror}"))
     rules = load_what_loads(texts, old, problems, merge=merge)
     return replace(rules, warnings=(*rules.warnings, *_unread(path, paths)))
+
+
+def _read(file: Path) -> str:
+    """The file's text; raises ConfigError where it is none that could be read, OSError or UnicodeDecodeError."""
+    status = file.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ConfigError([Problem(str(file), 0, 0, "cannot be read: it is a folder", "rename it, or move it away")])
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
+        raise ConfigError([Problem(str(file), 0, 0, "cannot be read: it is no regular file", "move it away")])
+    if status.st_size > MAX_FILE_BYTES:
+        message = f"the file is larger than {MAX_FILE_BYTES} bytes"
+        raise ConfigError([Problem(str(file), 0, 0, message, "split it by domain")])
+    return file.read_text(encoding="utf-8")
 
 
 def _unread(path: Path, read: Sequence[Path]) -> list[Problem]:
@@ -135,18 +154,30 @@ async def _settled(path: Path) -> Signature:
 
 
 def _files(path: Path) -> list[Path]:
+    """What is to be read, by its name alone: if it cannot be, its domain must not count as removed."""
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.name[0] != "." and p.is_file())
+        return sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.name[0] != ".")
     return [path] if path.is_file() else []
 
 
 def signature(path: Path) -> Signature:
-    """What changes when a file does: its name, its inode, its size, and its times in nanoseconds."""
-    stats = []
+    """What changes when a file does: its name, its inode, its size, and its times in nanoseconds.
+
+    Of what cannot be looked at, such as a symlink to nothing, the number of the error and the link's own inode.
+    """
     try:
-        for file in _files(path):
-            stat = file.stat()
-            stats.append((file.name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
-    except OSError:  # it went away meanwhile
+        return tuple(map(_signature, _files(path)))
+    except OSError:  # the folder went away meanwhile
         return ()
-    return tuple(stats)
+
+
+def _signature(file: Path) -> tuple[str, int, int, int, int]:
+    try:
+        status = file.stat()
+    except OSError as error:
+        try:
+            link = file.lstat().st_ino
+        except OSError:
+            link = 0
+        return file.name, link, -(error.errno or 1), 0, 0
+    return file.name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,6 +1,8 @@
 """Watching the config's files."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -151,6 +153,126 @@ async def test_a_touched_or_hidden_file_changes_no_rules(tmp_path: Path, watch: 
     in_place(tmp_path, NEW)
     assert await watched.domains() == ["new"]
     assert watched.errors.empty()
+
+
+def dangling(file: Path) -> None:
+    file.symlink_to("gone.yaml")
+
+
+def looping(file: Path) -> None:
+    file.symlink_to(file.name)
+
+
+def through_a_file(file: Path) -> None:
+    (file.parent / "plain").write_text("")
+    file.symlink_to("plain/api.yaml")
+
+
+def unreadable(file: Path) -> None:
+    """For root too, who reads what has no permissions."""
+    file.symlink_to("/proc/self/mem")
+
+
+def a_folder(file: Path) -> None:
+    file.mkdir()
+
+
+def a_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+UNREADABLE = {
+    dangling: "it is a symlink to 'gone.yaml', which does not exist; make what it points to, or remove it",
+    looping: "Too many levels of symbolic links",
+    through_a_file: "Not a directory",
+    unreadable: "Input/output error",
+    a_folder: "it is a folder; rename it, or move it away",
+    a_pipe: "it is no regular file; move it away",
+}
+CANNOT_BE_READ = pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(make, reason, marks=pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"))
+        if make is unreadable
+        else (make, reason)
+        for make, reason in UNREADABLE.items()
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+
+
+def remove(file: Path) -> None:
+    if file.is_dir():
+        file.rmdir()
+    else:
+        file.unlink()
+
+
+@CANNOT_BE_READ
+async def test_a_file_that_cannot_be_read_any_more_keeps_its_domain_until_it_is_mended(
+    tmp_path: Path, watch: Callable[[Path], Watched], make: Callable[[Path], None], reason: str
+) -> None:
+    api, other = tmp_path / "api.yaml", tmp_path / "other.yaml"
+    for file, text in ((api, "domain: api"), (other, OLD)):
+        file.write_text(text)
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    other.write_text("domain: old\nlabels: [path]")
+    assert await watched.domains() == ["api", "old"]
+    api.unlink()
+    make(api)
+    rules = await watched.next()
+    assert (set(rules.domains), rules.kept) == ({"api", "old"}, frozenset({"api"}))
+    assert list(map(str, rules.problems)) == [f"{api}: cannot be read: {reason}"]
+    other.write_text(NEW)
+    assert set(await watched.domains()) == {"api", "new"}, "other files are read all the same"
+    remove(api)
+    api.write_text("domain: api\nlabels: [path]")
+    rules = await watched.next()
+    assert (set(rules.domains), rules.problems) == ({"api", "new"}, ())
+    assert rules.domains["api"].labels == ("path",)
+
+
+@CANNOT_BE_READ
+def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    in_place(tmp_path, OLD)
+    make(tmp_path / "api.yml")
+    with pytest.raises(ConfigError) as raised:
+        read_rules(tmp_path)
+    assert str(raised.value) == f"{tmp_path}/api.yml: cannot be read: {reason}"
+
+
+async def test_a_symlink_to_nothing_is_read_once_there_is_something(
+    tmp_path: Path, watch: Callable[[Path], Watched]
+) -> None:
+    folder, elsewhere = tmp_path / "config", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    in_place(folder, OLD)
+    (folder / "link.yaml").symlink_to(elsewhere / "target.yaml")
+    watched = watch(folder)
+    await asyncio.sleep(0)
+    by_rename(folder, "domain: old\nlabels: [path]")
+    assert [problem.file for problem in (await watched.next()).problems] == [str(folder / "link.yaml")]
+    (elsewhere / "target.yaml").write_text(NEW)
+    rules = await watched.next()
+    assert (set(rules.domains), rules.problems) == ({"new", "old"}, ())
+
+
+async def test_a_key_that_a_config_map_no_longer_has_goes(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    """Kubernetes swaps the folder that the symlinks point through, and then removes those that point to nothing."""
+    by_symlink(tmp_path, OLD)
+    (tmp_path / "..data" / "other.yaml").write_text(NEW)
+    (tmp_path / "other.yaml").symlink_to("..data/other.yaml")
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    by_symlink(tmp_path, "domain: old\nlabels: [path]")
+    rules = await watched.next()
+    assert set(rules.domains) <= {"old", "new"}
+    (tmp_path / "other.yaml").unlink()
+    while (rules := await watched.next()).problems:
+        assert rules.domains["old"].labels == ("path",)
+    assert list(rules.domains) == ["old"]
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
