@@ -58,6 +58,35 @@ async def test_what_is_not_quite_a_key_is_counted_by_address(edge: Edge, key: st
     assert await edge.statuses(3, key=key) == [200, 200, 429]
 
 
+@pytest.mark.parametrize(
+    ("headers", "seen", "tier"),
+    [
+        (["X-API-Key: free-tier-key", "X-API-Key: premium-tier-key"], FREE, "free"),
+        (["x-api-key: premium-tier-key", "X-Api-KEY: free-tier-key"], PREMIUM, "premium"),
+        (["x-api-key: invented", "x-api-key: premium-tier-key", "x-api-key: free-tier-key"], "invented", "anonymous"),
+        (["x-api-key:", "x-api-key: premium-tier-key"], "", "anonymous"),
+        (["x-api-key: premium-tier-key", "x-api-key:"], PREMIUM, "premium"),
+        (["x-api-key: invented,premium-tier-key", "x-api-key: free-tier-key"], f"invented,{PREMIUM}", "anonymous"),
+        (["x-api-key: \xff%REQ(host)%", "x-api-key: premium-tier-key"], "\udcff%REQ(host)%", "anonymous"),
+        (["x-api-key: "], "", "anonymous"),
+        ([], None, "anonymous"),
+    ],
+)
+async def test_the_api_sees_exactly_the_key_that_was_counted(
+    edge: Edge, headers: list[str], seen: str | None, tier: str
+) -> None:
+    url = urlsplit(edge.stack.url)
+    with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=10)) as connection:
+        connection.putrequest("GET", "/")
+        for name, _, value in (header.partition(":") for header in headers):
+            connection.putheader(name, value.strip().encode("latin-1"))
+        connection.endheaders()
+        response = connection.getresponse()
+        echoed = json.loads(response.read())["headers"]
+    assert response.status == 200
+    assert (echoed.get("x-api-key"), echoed["x-ratelimit-tier"]) == (seen, tier)
+
+
 async def test_a_key_that_is_no_text_is_counted_by_address(edge: Edge) -> None:
     """Bytes that are no UTF-8 must not make the call to extauth fail: failed calls are let through."""
     url = urlsplit(edge.stack.url)
