@@ -37,7 +37,8 @@ class DenialCache:
     """`limiter.counters.Counters` that answers sure denials itself, and asks `counters` about all else.
 
     A take is denied from memory if all of its counters' levels are known from denials at most `bound_s` ago and one of
-    them is surely too high. Takes that count denied hits always ask. `spared` is told how many calls were denied so.
+    them is surely too high. Takes that count denied hits always ask, and those in which a counter is held to several
+    limits, of which only one is remembered. `spared` is told how many calls were denied so.
     """
 
     def __init__(

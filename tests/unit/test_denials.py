@@ -155,6 +155,17 @@ async def test_it_forgets_when_told_and_knows_no_other_limit(bench: Bench) -> No
     assert await bench.asks(a) == (0, 1)
 
 
+async def test_a_counter_that_is_held_to_two_limits_is_asked_about_and_known_by_the_last(bench: Bench) -> None:
+    few = Limit(3, Unit.MINUTE, Algorithm.GCRA, count_denied=False)
+    a, few_of_a = (b"a", GCRA, 1), (b"a", few, 1)
+    assert await bench.asks(a, few_of_a, calls=4) == (3, 1)
+    assert await bench.asks(a, few_of_a) == (0, 1)
+    assert await bench.asks(few_of_a) == (0, 0)
+    assert await bench.asks(a, calls=9) == (7, 1)
+    assert await bench.asks(few_of_a) == (0, 1)
+    assert await bench.asks(a, few_of_a) == (0, 1)
+
+
 async def test_its_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.counters.denials.SIZE", 10)
     closed = Limit(0, Unit.HOUR, Algorithm.GCRA, count_denied=False)
