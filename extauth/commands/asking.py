@@ -17,7 +17,7 @@ from google.protobuf import json_format, message, struct_pb2
 from extauth.errors import CommandError, InvalidRequestError
 from extauth.limiter.verdict import Code
 from extauth.rules.model import Unit
-from extauth.transport.protobuf import as_bytes, as_text, fields
+from extauth.transport.protobuf import fields, text_of
 from extauth.transport.rls import SERVICE
 
 _UNITS = {unit.number: unit for unit in Unit}
@@ -120,13 +120,13 @@ def read_answer(reply: bytes) -> Answer:
         if number == 1 and isinstance(value, int):
             code = value
         elif number == 2:
-            statuses.append(_status(as_bytes(value)))
+            statuses.append(_status(_bytes(value)))
         elif number in headers:
-            headers[number].append(_header(as_bytes(value)))
+            headers[number].append(_header(_bytes(value)))
         elif number == 5:
-            body = as_bytes(value)
+            body = _bytes(value)
         elif number == 6:
-            metadata = json_format.MessageToDict(struct_pb2.Struct.FromString(as_bytes(value)))
+            metadata = json_format.MessageToDict(struct_pb2.Struct.FromString(_bytes(value)))
     return Answer(_code(code), statuses, headers[3], headers[4], body.decode("utf-8", "surrogateescape"), metadata)
 
 
@@ -160,10 +160,20 @@ def _limit(encoded: bytes) -> tuple[str, str]:
             case 2, int():
                 unit = _UNITS.get(value)
             case 3, bytes():
-                name = as_text(value)
+                name = _text(value)
     return f"{requests} per {unit}" if unit else str(requests), name
 
 
 def _header(encoded: bytes) -> tuple[str, str]:
     told = dict(fields(encoded))
-    return as_text(told.get(1, b"")), as_text(told.get(2) or told.get(3) or b"")
+    return _text(told.get(1, b"")), _text(told.get(2) or told.get(3) or b"")
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise InvalidRequestError("malformed message: a number where a string or message belongs")
+    return value
+
+
+def _text(value: int | bytes) -> str:
+    return text_of(_bytes(value))

@@ -13,6 +13,7 @@ from extauth.limiter.plan import Planner
 from extauth.transport.batching import Batcher, Calls
 from extauth.transport.guards import MAX_BLOCK_BYTES, Bounds, Guard, Shed, Tripped
 from extauth.transport.head import patience_s
+from extauth.transport.health import SERVICES
 from extauth.transport.hpack import FIELD_BYTES
 from extauth.transport.rls import SERVICE
 from extauth.transport.tls import Tls
@@ -78,7 +79,7 @@ class GrpcioServer:
             raise SettingsError(message) from error
         await server.start()
         self._server = server
-        for service in ("", SERVICE):
+        for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self) -> None:

@@ -1,14 +1,16 @@
 """grpc.health.v1, without generated code: `HealthCheckRequest{1: service}` → `HealthCheckResponse{1: status}`."""
 
 from extauth.transport.grpc import GrpcError, Status
-from extauth.transport.protobuf import as_text, fields, number_field
+from extauth.transport.protobuf import fields, number_field, text_of
 from extauth.transport.rls import SERVICE
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
+SERVICES = ("", SERVICE, "ratelimit")
+"""The names under which the server is asked about: all of it, the service, and what envoyproxy/ratelimit registers."""
 
 
 class Health:
-    """The status of the whole server, as `""` and by the service's name."""
+    """The status of the whole server, under each of the names in SERVICES."""
 
     def __init__(self) -> None:
         self.status = NOT_SERVING
@@ -31,6 +33,6 @@ class Health:
         """Whether the service that a request names is here; raises InvalidRequestError."""
         service = ""
         for number, value in fields(message):
-            if number == 1:
-                service = as_text(value)
-        return service in ("", SERVICE)
+            if number == 1 and isinstance(value, bytes):
+                service = text_of(value)
+        return service in SERVICES

@@ -8,38 +8,47 @@ from extauth.errors import InvalidRequestError, RequestTooLargeError
 
 _DOUBLE = Struct("<d")
 MAX_FIELDS = 300
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+MAX_GROUPS = 100  # inside one another, as protobuf's own libraries have it
+MAX_NUMBER = 2**29 - 1
+VARINT, LENGTH, START_GROUP, END_GROUP = 0, 2, 3, 4
+_FIXED = {1: 8, 5: 4}  # wire types: bytes
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The (number, value) of each field: an int for a varint, bytes for a length-delimited one.
 
-    Fixed-size ones are skipped: no message here has any, and as protobuf has it, a field of another type than it should
-    have is an unknown one. Raises InvalidRequestError where the bytes are no message, or one of more fields than any
-    honest one has.
+    Those of other wire types are skipped: no message here has any, and a field of another type than it should have is
+    an unknown one. Raises InvalidRequestError where the bytes are no message, RequestTooLargeError for more fields than
+    any honest one has.
     """
     at = read = 0
+    groups: list[int] = []  # the numbers of those that are open: what stands in a group is skipped with it
     while at < len(message):
         read += 1
         if read > MAX_FIELDS:
             raise RequestTooLargeError(f"more than {MAX_FIELDS} fields in a message")
         tag, at = read_varint(message, at)
         number, wire_type = tag >> 3, tag & 7
-        if number == 0:
-            raise InvalidRequestError("malformed message: a field numbered 0")
+        if not 0 < number <= MAX_NUMBER:
+            raise InvalidRequestError(f"malformed message: a field numbered {number}")
         if wire_type == VARINT:
             value, at = read_varint(message, at)
-            yield number, value
-        elif wire_type in (LENGTH, FIXED64, FIXED32):
-            length, at = read_varint(message, at) if wire_type == LENGTH else (8 if wire_type == FIXED64 else 4, at)
+            if not groups:
+                yield number, value
+        elif wire_type in _FIXED or wire_type == LENGTH:
+            length, at = read_varint(message, at) if wire_type == LENGTH else (_FIXED[wire_type], at)
             end = at + length
             if end > len(message):
                 raise InvalidRequestError("malformed message: it ends inside a field")
-            if wire_type == LENGTH:
+            if wire_type == LENGTH and not groups:
                 yield number, message[at:end]
             at = end
-        else:
+        elif wire_type == START_GROUP and len(groups) < MAX_GROUPS:
+            groups.append(number)
+        elif wire_type != END_GROUP or not groups or groups.pop() != number:
             raise InvalidRequestError(f"malformed message: wire type {wire_type}")
+    if groups:
+        raise InvalidRequestError("malformed message: it ends inside a group")
 
 
 def read_varint(message: bytes, at: int) -> tuple[int, int]:
@@ -56,16 +65,9 @@ def read_varint(message: bytes, at: int) -> tuple[int, int]:
     raise InvalidRequestError("malformed message: a number longer than 10 bytes")
 
 
-def as_bytes(value: int | bytes) -> bytes:
-    """A field's value where a string or message belongs."""
-    if isinstance(value, bytes):
-        return value
-    raise InvalidRequestError("malformed message: a number where a string or message belongs")
-
-
-def as_text(value: int | bytes) -> str:
-    """A field's value where a string belongs; bytes that are not UTF-8 become surrogate escapes (PEP 383)."""
-    return as_bytes(value).decode("utf-8", "surrogateescape")
+def text_of(value: bytes) -> str:
+    """A string field's value; bytes that are not UTF-8 become surrogate escapes (PEP 383)."""
+    return value.decode("utf-8", "surrogateescape")
 
 
 _SHORT = [bytes((n,)) for n in range(0x80)] + [bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)]

@@ -12,7 +12,7 @@ from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
 from extauth.rules.model import Limit, Unit
-from extauth.transport.protobuf import as_bytes, as_text, bytes_field, fields, number_field, struct, text_field
+from extauth.transport.protobuf import bytes_field, fields, number_field, struct, text_field, text_of
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 TIER_HEADER = "x-ratelimit-tier"
@@ -26,7 +26,7 @@ _DOMAIN, _DESCRIPTORS = b"\x0a\x12"  # tags: RateLimitRequest's fields 1 and 2
 def split_request(message: bytes) -> Request:
     """Read a `RateLimitRequest` but for what stands in its descriptors; raises InvalidRequestError.
 
-    Unknown fields are skipped; of a field that comes twice, the last counts.
+    Unknown fields are skipped, and known ones of another wire type; of a field that comes twice, the last counts.
     """
     domain = b""
     descriptors: list[bytes] = []
@@ -47,12 +47,12 @@ def split_request(message: bytes) -> Request:
         at = end
     if at < size and len(descriptors) <= MAX_DESCRIPTORS:
         for number, value in fields(message[at:]):
-            if number == 1:
-                domain = as_bytes(value)
+            if isinstance(value, int):
+                hits_addend = value & 0xFFFFFFFF if number == 3 else hits_addend
+            elif number == 1:
+                domain = value
             elif number == 2:
-                descriptors.append(as_bytes(value))
-            elif number == 3 and isinstance(value, int):
-                hits_addend = value & 0xFFFFFFFF
+                descriptors.append(value)
     if len(descriptors) > MAX_DESCRIPTORS:
         raise RequestTooLargeError(f"more than {MAX_DESCRIPTORS} descriptors in a request")
     return Request(domain.decode("utf-8", "surrogateescape"), descriptors, hits_addend or 1)
@@ -76,18 +76,18 @@ def decode_descriptor(message: bytes) -> Descriptor:
     entries = []
     limit, hits, negative = None, None, False
     for number, value in fields(message):
-        if number == 1:
+        if isinstance(value, int):
+            negative = value != 0 if number == 4 else negative
+        elif number == 1:
             entry = {1: "", 2: ""}
-            entry.update((n, as_text(v)) for n, v in fields(as_bytes(value)) if n in entry)
+            entry.update((n, text_of(v)) for n, v in fields(value) if n in entry and isinstance(v, bytes))
             entries.append(Entry(entry[1], entry[2]))
             if len(entries) > MAX_ENTRIES:
                 raise RequestTooLargeError(f"more than {MAX_ENTRIES} entries in a descriptor")
         elif number == 2:  # of a message that comes twice the parts are merged: as if they were one
-            limit = (limit or b"") + as_bytes(value)
+            limit = (limit or b"") + value
         elif number == 3:
-            hits = (hits or b"") + as_bytes(value)
-        elif number == 4:
-            negative = _number(value) != 0
+            hits = (hits or b"") + value
     return Descriptor(
         tuple(entries),
         None if limit is None else _override(limit),
@@ -107,14 +107,8 @@ def _override(message: bytes) -> Override:
 
 
 def _numbers(message: bytes, *wanted: int) -> list[int]:
-    found = {number: _number(value) for number, value in fields(message) if number in wanted}
+    found = {number: value for number, value in fields(message) if number in wanted and isinstance(value, int)}
     return [found.get(number, 0) for number in wanted]
-
-
-def _number(value: int | bytes) -> int:
-    if isinstance(value, int):
-        return value
-    raise InvalidRequestError("malformed message: bytes where a number belongs")
 
 
 class ResponseHeaders(NamedTuple):

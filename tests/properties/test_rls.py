@@ -1,5 +1,7 @@
 """Our reader of requests beside envoy-data-plane's."""
 
+from typing import Any
+
 from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
     RateLimitDescriptor,
     RateLimitDescriptorEntry,
@@ -7,12 +9,15 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
 )
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from envoy_data_plane.envoy.type.v3 import RateLimitUnit
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.counters.keys import KeyNamer
 from extauth.errors import InvalidRequestError
 from extauth.limiter.request import Entry
+from extauth.transport.protobuf import bytes_field, varint
 from extauth.transport.rls import decode_descriptor, split_request
 
 text = st.text(max_size=20)
@@ -49,6 +54,81 @@ def test_it_reads_what_envoy_data_plane_writes(request: RateLimitRequest) -> Non
         assert descriptor.hits_addend == told.hits_addend
         limit = told.limit and (told.limit.requests_per_unit, int(told.limit.unit))
         assert (descriptor.limit and (descriptor.limit.requests_per_unit, descriptor.limit.unit.number)) == limit
+
+
+def _message_types() -> type[Message]:
+    """RateLimitRequest for protobuf's own library, as far as it is read here."""
+    field, file = descriptor_pb2.FieldDescriptorProto, descriptor_pb2.FileDescriptorProto(name="r", syntax="proto3")
+    shapes = {
+        "Entry": [("key", 1, field.TYPE_BYTES, ""), ("value", 2, field.TYPE_BYTES, "")],
+        "UInt64": [("value", 1, field.TYPE_UINT64, "")],
+        "Descriptor": [
+            ("entries", 1, field.TYPE_MESSAGE, "Entry"),
+            ("hits", 3, field.TYPE_MESSAGE, "UInt64"),
+            ("negative", 4, field.TYPE_BOOL, ""),
+        ],
+        "Request": [
+            ("domain", 1, field.TYPE_BYTES, ""),
+            ("descriptors", 2, field.TYPE_MESSAGE, "Descriptor"),
+            ("hits", 3, field.TYPE_UINT32, ""),
+        ],
+    }
+    for name, members in shapes.items():
+        message = file.message_type.add(name=name)
+        for member, number, kind, of in members:
+            label = field.LABEL_REPEATED if member in {"entries", "descriptors"} else field.LABEL_OPTIONAL
+            message.field.add(name=member, number=number, type=kind, label=label, type_name=f".{of}" if of else None)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Request"))
+
+
+REFERENCE = _message_types()
+numbers = st.integers(1, 6) | st.integers(1, 2**29 - 1)
+plain_fields = st.one_of(
+    st.tuples(numbers, st.integers(0, 2**64 - 1)).map(lambda f: varint(f[0] << 3) + varint(f[1])),
+    st.tuples(numbers, st.binary(min_size=8, max_size=8)).map(lambda f: varint(f[0] << 3 | 1) + f[1]),
+    st.tuples(numbers, st.binary(min_size=4, max_size=4)).map(lambda f: varint(f[0] << 3 | 5) + f[1]),
+)
+# Field 2 of a descriptor, a limit of its own, has a unit that must be known.
+leaves = plain_fields | st.binary(max_size=9).map(lambda b: bytes_field(7, b))
+groups = st.recursive(
+    leaves,
+    lambda inner: st.tuples(numbers, st.lists(inner, max_size=3)).map(
+        lambda g: varint(g[0] << 3 | 3) + b"".join(g[1]) + varint(g[0] << 3 | 4)
+    ),
+    max_leaves=6,
+)
+
+
+def messages(number: int, inner: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """A message field whose content is made of `inner` and of what nobody knows."""
+    return st.lists(inner | groups, max_size=4).map(lambda parts: bytes_field(number, b"".join(parts)))
+
+
+strings = st.tuples(st.integers(1, 2), st.binary(max_size=9)).map(lambda f: bytes_field(*f))
+wild_descriptors = messages(2, messages(1, strings) | messages(3, plain_fields) | plain_fields)
+wild_requests = st.lists(
+    wild_descriptors | groups | plain_fields | st.binary(max_size=9).map(lambda b: bytes_field(1, b)), max_size=5
+).map(b"".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(wild_requests)
+def test_what_it_does_not_know_it_skips_as_protobuf_does(message: bytes) -> None:
+    expected: Any = REFERENCE.FromString(message)
+    split = split_request(message)
+    assert split.domain.encode("utf-8", "surrogateescape") == expected.domain
+    assert split.hits_addend == (expected.hits or 1)
+    for encoded, told in zip(split.descriptors, expected.descriptors, strict=True):
+        descriptor = decode_descriptor(encoded)
+        pairs = [
+            tuple(part.encode("utf-8", "surrogateescape") for part in (entry.key, entry.value))
+            for entry in descriptor.entries
+        ]
+        assert pairs == [(entry.key, entry.value) for entry in told.entries]
+        assert descriptor.is_negative_hits == told.negative
+        assert descriptor.hits_addend == (told.hits.value if told.HasField("hits") else None)
 
 
 @settings(max_examples=1000, deadline=None)
