@@ -8,7 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
+from extauth.address import listen_everywhere, split_address
 from extauth.errors import SettingsError
+
+BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,12 @@ class AdminServer:
     async def start(self) -> None:
         """Listen; raises SettingsError where the address cannot be had."""
         await self._runner.setup()
-        host, _, port = self._listen.rpartition(":")
+        host, port = split_address(self._listen)
         try:
-            await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+            if host == "::":
+                await web.SockSite(self._runner, listen_everywhere(port, BACKLOG)).start()
+            else:
+                await web.TCPSite(self._runner, host, port).start()
         except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
             await self._runner.cleanup()
             reason = getattr(error, "strerror", None) or error

@@ -5,7 +5,9 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+from extauth.address import listen_everywhere, split_address
 from extauth.errors import SettingsError
 from extauth.limiter.plan import Planner
 from extauth.transport.batching import Batcher
@@ -49,9 +51,13 @@ class H2Server:
     async def start(self) -> None:
         """Listen and be SERVING; raises SettingsError where the address cannot be had."""
         loop = asyncio.get_running_loop()
-        context = None if self._tls is None else self._tls.context
-        timeout_s = None if context is None else self._service.bounds.stall_timeout_s
-        closing_s = None if context is None else CLOSE_DELAY_S
+        options: dict[str, Any] = {"backlog": BACKLOG}
+        if self._tls is not None:
+            options |= {
+                "ssl": self._tls.context,
+                "ssl_handshake_timeout": self._service.bounds.stall_timeout_s,
+                "ssl_shutdown_timeout": CLOSE_DELAY_S,
+            }
 
         def connect() -> Connection:
             return Connection(self._service, self._connections)
@@ -59,25 +65,14 @@ class H2Server:
         try:
             if self._listen.startswith("unix:"):
                 _clear_socket(self._listen)
-                self._server = await loop.create_unix_server(
-                    connect,
-                    self._listen[5:],
-                    backlog=BACKLOG,
-                    ssl=context,
-                    ssl_handshake_timeout=timeout_s,
-                    ssl_shutdown_timeout=closing_s,
-                )
+                self._server = await loop.create_unix_server(connect, self._listen[5:], **options)
             else:
-                host, _, port = self._listen.rpartition(":")
-                self._server = await loop.create_server(
-                    connect,
-                    host.strip("[]"),
-                    int(port),
-                    backlog=BACKLOG,
-                    ssl=context,
-                    ssl_handshake_timeout=timeout_s,
-                    ssl_shutdown_timeout=closing_s,
-                )
+                host, port = split_address(self._listen)
+                if host == "::":
+                    everywhere = listen_everywhere(port, BACKLOG)
+                    self._server = await loop.create_server(connect, sock=everywhere, **options)
+                else:
+                    self._server = await loop.create_server(connect, host, port, **options)
         except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
             reason = getattr(error, "strerror", None) or error
             message = f"EXTAUTH_GRPC_LISTEN={self._listen}: cannot listen there: {reason}"

@@ -235,3 +235,20 @@ def test_a_start_with_a_broken_file_goes_on_with_the_others_where_that_is_set(
     served.until(lambda: json.loads(served.get("/rules")[1])["problems"] != [])
     kept = {domain["domain"]: "kept" in domain for domain in json.loads(served.get("/rules")[1])["domains"]}
     assert kept == {"bad": False, "good": True}
+
+
+@pytest.mark.parametrize("engine", ["h2", "grpcio"])
+def test_the_address_of_everywhere_is_both_families(serve: Callable[..., Served], engine: str) -> None:
+    grpc_port, admin_port = free_port(), free_port()
+    listens = {"EXTAUTH_GRPC_LISTEN": f"[::]:{grpc_port}", "EXTAUTH_ADMIN_LISTEN": f"[::]:{admin_port}"}
+    serve(EXTAUTH_ENGINE=engine, **listens)
+    for host in ["127.0.0.1", "[::1]"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]:
+        with grpc.insecure_channel(f"{host}:{grpc_port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest(service="ratelimit")
+            answer = stub.Check(request, timeout=20, wait_for_ready=True)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        admin = http.client.HTTPConnection(host.strip("[]"), admin_port, timeout=10)
+        admin.request("GET", "/healthz")
+        assert admin.getresponse().status == 200
+        admin.close()
