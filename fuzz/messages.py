@@ -23,8 +23,8 @@ from extauth.rules.matcher import Matcher
 from extauth.rules.model import Unit
 from extauth.transport.answers import Answers
 from extauth.transport.grpc import GrpcError, Status
-from extauth.transport.health import SERVING, Health
-from extauth.transport.protobuf import FIXED32, FIXED64, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
+from extauth.transport.health import SERVICES, SERVING, Health
+from extauth.transport.protobuf import FIXED, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
 from extauth.transport.rls import SERVICE, decode_descriptor, encode_response, split_request
 from fuzz.target import Flip, Target, mutate_items
 from tests.clock import Clock
@@ -99,13 +99,13 @@ def _messages() -> dict[str, type[Message]]:
     return {m.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"fuzz.{m.name}")) for m in named}
 
 
-_MESSAGES = _messages()
+MESSAGES = _messages()
 _MATCHER = Matcher(load_rules({"f.yaml": RULES}))
 
 
 def _parsed(kind: str, message: bytes) -> Any | None:  # noqa: ANN401 - made above
     """The message as protobuf reads it; None where it does not."""
-    parsed = _MESSAGES[kind]()
+    parsed = MESSAGES[kind]()
     try:
         parsed.ParseFromString(message)
     except DecodeError:
@@ -136,7 +136,7 @@ def _check_health(message: bytes) -> None:
         asked.ParseFromString(message)
     except DecodeError:
         return
-    assert found == (asked.service in ("", SERVICE)), asked.service
+    assert found == (asked.service in SERVICES), asked.service
 
 
 def _check_request(message: bytes) -> None:
@@ -263,7 +263,7 @@ def _mutate_message(message: bytes, rng: Random, flip: Flip) -> bytes:
             case 0:
                 return rng.randrange(1, 6), kind, value
             case 1:
-                return number, rng.choice((VARINT, FIXED64, LENGTH, FIXED32)), value
+                return number, rng.choice((VARINT, LENGTH, *FIXED)), value
             case 2 | 3 | 4:
                 return number, kind, _mutate_message(value, rng, flip)
         return number, kind, flip(value)
@@ -284,7 +284,7 @@ def _split(message: bytes) -> list[_Member]:
         elif kind == VARINT:
             length = read_varint(message, at)[1] - at
         else:
-            length = {FIXED64: 8, FIXED32: 4}.get(kind, 0)
+            length = FIXED.get(kind, 0)
         at = start + length
         members.append((tag >> 3, kind, message[start:at]))
     return members

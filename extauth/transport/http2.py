@@ -21,7 +21,10 @@ CLOSE_DELAY_S: Final = 1.0
 GOAWAY_PING: Final = b"goaway\x00\x00"
 
 _HTTP1 = (b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC")
-_NOT_HTTP2_TEXT = b"this is a gRPC server, which speaks HTTP/2 and no HTTP/1.1\n"
+_NOT_HTTP2_TEXT = (
+    b"This is extauth's gRPC port, for Envoy's rate limit filter: it serves HTTP/2 only.\n"
+    b"/metrics, /healthz, /readyz and /rules are at EXTAUTH_ADMIN_LISTEN; `extauth check` makes calls to this port.\n"
+)
 _NOT_HTTP2 = (
     b"HTTP/1.1 415 Unsupported Media Type\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_NOT_HTTP2_TEXT), _NOT_HTTP2_TEXT)
@@ -43,6 +46,8 @@ class Connection(asyncio.Protocol):
         self._made = perf_counter()
         self._rest = b""
         self._started = False  # the preface has come
+        self._greeted = False
+        self._is_http2 = True
         self._closing = False  # nothing more is read
         self._ending = 0.0  # since when it closes once what it was asked is answered
         self._paused_since: float | None = None
@@ -51,20 +56,11 @@ class Connection(asyncio.Protocol):
     # The life of a connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet, or turn away."""
+        """Let it in, or turn it away."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() != "h2":  # RFC 9113 §3.2
-            self._closing = True
-            self._transport.close()
-            return
+        self._is_http2 = tls is None or tls.selected_alpn_protocol() == "h2"  # RFC 9113 §3.2
         bounds = self._service.bounds
-        greeting = {
-            frames.SETTINGS_MAX_CONCURRENT_STREAMS: bounds.max_streams,
-            # Not what is accepted, for a client would fail by itself what is answered OVER_LIMIT here.
-            frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
-        }
-        self._out.append(frames.settings(greeting))
         if self._service.stopping.is_set():  # its TLS handshake took so long
             self._turn_away(ErrorCode.NO_ERROR, "shutting down")
             return
@@ -73,9 +69,21 @@ class Connection(asyncio.Protocol):
             self._turn_away(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
             return
         self._connections.add(self)
-        self.flush()
+
+    def _greet(self) -> None:
+        """Send our SETTINGS, once; not before the client has shown that it speaks HTTP/2: curl would print them."""
+        if self._greeted:
+            return
+        self._greeted = True
+        greeting = {
+            frames.SETTINGS_MAX_CONCURRENT_STREAMS: self._service.bounds.max_streams,
+            # Not what is accepted, for a client would fail by itself what is answered OVER_LIMIT here.
+            frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
+        }
+        self._out.append(frames.settings(greeting))
 
     def _turn_away(self, code: ErrorCode, reason: str) -> None:
+        self._greet()
         self._out.append(frames.goaway(0, code, reason))
         self.flush()
         self._closing = True
@@ -217,6 +225,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         streams = self._streams
+        self._greet()
         self._out.append(frames.goaway(streams.last_whole(), error.code, str(error)))
         self._receiver.requests.unwatch()
         self._receiver.end_block()
@@ -238,12 +247,16 @@ class Connection(asyncio.Protocol):
 
     def _read_preface(self, data: bytes, calls: Calls) -> int:
         """RFC 9113 §3.4: a fixed text, then SETTINGS."""
-        if not PREFACE.startswith(data[: len(PREFACE)]):
+        if not self._is_http2 or not PREFACE.startswith(data[: len(PREFACE)]):
             if data.startswith(_HTTP1):
-                self._out[:] = [_NOT_HTTP2]
+                self._out.append(_NOT_HTTP2)
+                self._close()
+                return len(data)
+            if not self._is_http2:
                 self._close()
                 return len(data)
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: HTTP/2 with prior knowledge")
+        self._greet()
         if len(data) < len(PREFACE) + HEAD.size:
             return 0
         _, _, kind, flags, _ = HEAD.unpack_from(data, len(PREFACE))

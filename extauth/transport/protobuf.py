@@ -11,7 +11,7 @@ MAX_FIELDS = 300
 MAX_GROUPS = 100  # inside one another, as protobuf's own libraries have it
 MAX_NUMBER = 2**29 - 1
 VARINT, LENGTH, START_GROUP, END_GROUP = 0, 2, 3, 4
-_FIXED = {1: 8, 5: 4}  # wire types: bytes
+FIXED = {1: 8, 5: 4}  # wire types: bytes
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -35,8 +35,8 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             value, at = read_varint(message, at)
             if not groups:
                 yield number, value
-        elif wire_type in _FIXED or wire_type == LENGTH:
-            length, at = read_varint(message, at) if wire_type == LENGTH else (_FIXED[wire_type], at)
+        elif wire_type in FIXED or wire_type == LENGTH:
+            length, at = read_varint(message, at) if wire_type == LENGTH else (FIXED[wire_type], at)
             end = at + length
             if end > len(message):
                 raise InvalidRequestError("malformed message: it ends inside a field")

@@ -21,11 +21,13 @@ from extauth.limiter.plan import Planner
 from extauth.rules.load import load_rules
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
+from extauth.transport.frames import SETTINGS
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.rls import decode_descriptor, split_request
 from extauth.transport.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
 from tests.clock import Clock
+from tests.h2 import START
 
 ENGINES: dict[str, type[GrpcioServer | H2Server]] = {"h2": H2Server, "grpcio": GrpcioServer}
 
@@ -156,7 +158,10 @@ def test_files_that_do_not_fit_are_named(mutual: TlsFiles, spoil: Callable[[TlsF
         Tls(mutual)
 
 
-def handshake(port: int, authority: Authority, protocols: list[str], newest: ssl.TLSVersion) -> str | None:
+def handshake(
+    port: int, authority: Authority, protocols: list[str], newest: ssl.TLSVersion, sent: bytes = START
+) -> tuple[str | None, bytes]:
+    """The version of TLS that was agreed on, and what came back."""
     context = ssl.create_default_context(cadata=authority.pem.decode())
     context.maximum_version = newest
     context.set_alpn_protocols(protocols)
@@ -164,7 +169,8 @@ def handshake(port: int, authority: Authority, protocols: list[str], newest: ssl
         socket.create_connection(("127.0.0.1", port), 10) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
-        return tls.version() if tls.recv(1) else "closed"
+        tls.sendall(sent)
+        return tls.version(), tls.recv(4096)
 
 
 async def test_h2_takes_tls_1_2_and_later_and_no_protocol_but_h2(files: TlsFiles) -> None:
@@ -172,6 +178,12 @@ async def test_h2_takes_tls_1_2_and_later_and_no_protocol_but_h2(files: TlsFiles
     write(files, ours)
     async with serving("h2", Tls(files)) as port:
         for newest, version in ((ssl.TLSVersion.TLSv1_3, "TLSv1.3"), (ssl.TLSVersion.TLSv1_2, "TLSv1.2")):
-            assert await asyncio.to_thread(handshake, port, ours, ["h2"], newest) == version
-        assert await asyncio.to_thread(handshake, port, ours, ["http/1.1"], ssl.TLSVersion.TLSv1_3) == "closed"
-        assert await asyncio.to_thread(handshake, port, ours, [], ssl.TLSVersion.TLSv1_3) == "closed"
+            agreed, answer = await asyncio.to_thread(handshake, port, ours, ["h2"], newest)
+            assert agreed == version
+            assert answer[3] == SETTINGS
+        for protocols in (["http/1.1"], []):
+            _, answer = await asyncio.to_thread(handshake, port, ours, protocols, ssl.TLSVersion.TLSv1_3)
+            assert answer == b"", "closed"
+            get = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            _, answer = await asyncio.to_thread(handshake, port, ours, protocols, ssl.TLSVersion.TLSv1_3, get)
+            assert answer.startswith(b"HTTP/1.1 415 ")

@@ -1,44 +1,17 @@
 """Clients on other HTTP/2 libraries: ghz on grpc-go, h2load on nghttp2. Each call is counted once and answered."""
 
-import asyncio
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from extauth.transport.grpc import prefixed
-from scripts.h2spec import find
 from tests.h2 import MESSAGE, PATH, serving
+from tests.http2.programs import program, said
 
 CALLS = 4000
 PROTO = Path(__file__).with_name("ratelimit.proto")
 DATA = {"domain": "api", "descriptors": [{"entries": [{"key": "api_key", "value": "{{.RequestNumber}}"}]}]}
-
-
-def program(name: str, source: str) -> str:
-    """Where it is; without it the test is skipped, and fails where CI=true."""
-    path = find(name)
-    if path is None:
-        missing = f"no {name} here ({source})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return path
-
-
-async def said(*argv: str) -> str:
-    """What the program printed, once it has ended well."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe)
-    try:
-        async with asyncio.timeout(60):
-            output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode == 0, (output, errors)
-    return output.decode()
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -24,6 +24,7 @@ from extauth.transport.frames import (
 from extauth.transport.grpc import Status, literal, prefixed
 from extauth.transport.rls import SERVICE
 from tests.h2 import BLOCK, MESSAGE, PATH, START, Answer, block, call, serving
+from tests.http2.programs import program, said
 
 LONG_NAME = f"""
 domain: api
@@ -327,9 +328,17 @@ async def test_http_1_is_told_so(short_path: Path) -> None:
         peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = await asyncio.wait_for(peer.reader.read(), 10)
         head, _, text = answer.partition(b"\r\n\r\n")
-        assert b"HTTP/1.1 415 Unsupported Media Type\r\n" in head
+        assert head.startswith(b"HTTP/1.1 415 Unsupported Media Type\r\n")
         assert b"content-length: %d" % len(text) in head
-        assert text == b"this is a gRPC server, which speaks HTTP/2 and no HTTP/1.1\n"
+        assert text.startswith(b"This is extauth's gRPC port")
+
+
+async def test_curl_shows_what_this_port_is(short_path: Path) -> None:
+    curl = program("curl", "Debian: apt install curl")
+    async with serving(short_path) as served:
+        for options in ([], ["--http2-prior-knowledge"]):
+            shown = await said(curl, "--silent", "--show-error", *options, "--unix-socket", served.path, "http://x/")
+            assert "gRPC" in shown
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
 )
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from envoy_data_plane.envoy.type.v3 import RateLimitUnit
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +17,7 @@ from extauth.errors import InvalidRequestError
 from extauth.limiter.request import Entry
 from extauth.transport.protobuf import bytes_field, varint
 from extauth.transport.rls import decode_descriptor, split_request
+from fuzz.messages import MESSAGES
 
 text = st.text(max_size=20)
 entries = st.lists(st.builds(RateLimitDescriptorEntry, key=text, value=text), max_size=4)
@@ -56,34 +55,6 @@ def test_it_reads_what_envoy_data_plane_writes(request: RateLimitRequest) -> Non
         assert (descriptor.limit and (descriptor.limit.requests_per_unit, descriptor.limit.unit.number)) == limit
 
 
-def _message_types() -> type[Message]:
-    """RateLimitRequest for protobuf's own library, as far as it is read here."""
-    field, file = descriptor_pb2.FieldDescriptorProto, descriptor_pb2.FileDescriptorProto(name="r", syntax="proto3")
-    shapes = {
-        "Entry": [("key", 1, field.TYPE_BYTES, ""), ("value", 2, field.TYPE_BYTES, "")],
-        "UInt64": [("value", 1, field.TYPE_UINT64, "")],
-        "Descriptor": [
-            ("entries", 1, field.TYPE_MESSAGE, "Entry"),
-            ("hits", 3, field.TYPE_MESSAGE, "UInt64"),
-            ("negative", 4, field.TYPE_BOOL, ""),
-        ],
-        "Request": [
-            ("domain", 1, field.TYPE_BYTES, ""),
-            ("descriptors", 2, field.TYPE_MESSAGE, "Descriptor"),
-            ("hits", 3, field.TYPE_UINT32, ""),
-        ],
-    }
-    for name, members in shapes.items():
-        message = file.message_type.add(name=name)
-        for member, number, kind, of in members:
-            label = field.LABEL_REPEATED if member in {"entries", "descriptors"} else field.LABEL_OPTIONAL
-            message.field.add(name=member, number=number, type=kind, label=label, type_name=f".{of}" if of else None)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Request"))
-
-
-REFERENCE = _message_types()
 numbers = st.integers(1, 6) | st.integers(1, 2**29 - 1)
 plain_fields = st.one_of(
     st.tuples(numbers, st.integers(0, 2**64 - 1)).map(lambda f: varint(f[0] << 3) + varint(f[1])),
@@ -116,10 +87,10 @@ wild_requests = st.lists(
 @settings(max_examples=500, deadline=None)
 @given(wild_requests)
 def test_what_it_does_not_know_it_skips_as_protobuf_does(message: bytes) -> None:
-    expected: Any = REFERENCE.FromString(message)
+    expected: Any = MESSAGES["Request"].FromString(message)
     split = split_request(message)
     assert split.domain.encode("utf-8", "surrogateescape") == expected.domain
-    assert split.hits_addend == (expected.hits or 1)
+    assert split.hits_addend == (expected.hits_addend or 1)
     for encoded, told in zip(split.descriptors, expected.descriptors, strict=True):
         descriptor = decode_descriptor(encoded)
         pairs = [
@@ -127,8 +98,8 @@ def test_what_it_does_not_know_it_skips_as_protobuf_does(message: bytes) -> None
             for entry in descriptor.entries
         ]
         assert pairs == [(entry.key, entry.value) for entry in told.entries]
-        assert descriptor.is_negative_hits == told.negative
-        assert descriptor.hits_addend == (told.hits.value if told.HasField("hits") else None)
+        assert descriptor.is_negative_hits == told.is_negative_hits
+        assert descriptor.hits_addend == (told.hits_addend.value if told.HasField("hits_addend") else None)
 
 
 @settings(max_examples=1000, deadline=None)
