@@ -14,14 +14,19 @@ from tests.stores import Store
 ROOT = Path(__file__).parents[1]
 
 
+def free_port() -> int:
+    """A TCP port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Served:
     """One running service; `arguments` are those of `extauth serve`, `settings` its EXTAUTH_* variables."""
 
     def __init__(self, store: Store, config: Path, *arguments: str, **settings: str) -> None:
         self.address = f"unix:{store.folder}/grpc"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            admin = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.admin = f"127.0.0.1:{free_port()}"
         environ = {
             **ENGINE,
             "PATH": os.environ["PATH"],
@@ -29,7 +34,7 @@ class Served:
             "EXTAUTH_CONFIG": str(config),
             "EXTAUTH_REDIS_URL": store.url,
             "EXTAUTH_GRPC_LISTEN": self.address,
-            "EXTAUTH_ADMIN_LISTEN": admin,
+            "EXTAUTH_ADMIN_LISTEN": self.admin,
             "EXTAUTH_DRAIN_DELAY": "0",
         }
         argv = [sys.executable, "-m", "extauth", "serve", *arguments]
