@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from extauth.admin.server import AdminServer, Readiness
 from extauth.admin.view import view_rules
 from extauth.counters.denials import DenialCache
+from extauth.counters.health import StoreHealth
 from extauth.counters.keys import KeyNamer
 from extauth.counters.redis import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
@@ -81,7 +82,9 @@ class Service:
         switches = Switches(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
         matcher = Matcher(_first_rules(settings))
         self.planner = Planner(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
-        self.counters = RedisCounters(settings.redis_url.get_secret_value(), settings.redis_timeout)
+        url = settings.redis_url.get_secret_value()
+        self.counters = RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
+        self.store = StoreHealth(self.counters.probe, self._store_changed)
         self.denials = DenialCache(self.counters, settings.denial_cache, self.metrics.denied_from_memory)
         counters: Counters = self.denials if settings.denial_cache else self.counters
         limiter = Limiter(counters, settings.on_store_failure)
@@ -103,8 +106,6 @@ class Service:
             readiness=self.readiness,
             rules=self.view,
         )
-        self._store_was_up: bool | None = None
-        self._store_error: StoreError | None = None  # the last that a batch met since the store was asked
 
     def _engine(self) -> "H2Server | GrpcioServer":
         settings = self.settings
@@ -153,13 +154,12 @@ class Service:
             rules=self.planner.matcher.size,
         )
 
-    async def readiness(self) -> Readiness:
-        """Ready while not draining; what the store says is a detail, for without it calls are answered too."""
-        store = await self._ask_store()
+    def readiness(self) -> Readiness:
+        """Ready while not draining; how the store is is a detail, for without it calls are answered too."""
         detail = {
             "status": "draining" if self.draining else "ready",
             "rules": self.planner.matcher.size,
-            "store": "up" if store is None else f"down: {store}",
+            "store": str(self.store),
         }
         return Readiness(not self.draining, detail)
 
@@ -170,27 +170,18 @@ class Service:
     def _batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
         self.metrics.batch_decided(decided, durations_s)
         if decided.store_error is not None:
-            self._store_error = decided.store_error
+            self.store.failed(decided.store_error)
 
-    async def _ask_store(self) -> StoreError | None:
-        """What is wrong with the store: it may answer a PING and refuse to count, as when it is full or read-only."""
-        error, self._store_error = self._store_error, None
-        try:
-            await self.counters.ping()
-        except StoreError as store_error:
-            error = store_error
-        self.metrics.store_asked(error)
-        if self._store_was_up is not (error is None):
-            self._store_was_up = error is None
-            if error is None:
-                logger().info("store_up")
-            else:
-                logger().error("store_down", reason=str(error))
-        return error
+    def _store_changed(self, error: StoreError | None) -> None:
+        self.metrics.store_changed(up=error is None)
+        if error is None:
+            logger().info("store_up")
+        else:
+            logger().error("store_down", kind=error.kind, reason=str(error))
 
     async def _check_store(self) -> None:
         while True:
-            await self._ask_store()
+            await self.store.check()
             await asyncio.sleep(STORE_CHECK_S)
 
     async def _reload(self) -> None:

@@ -50,12 +50,25 @@ class CommandError(ExtauthError):
 class StoreError(ExtauthError):
     """The counters' store did not answer, or not with what was asked.
 
-    `kind` is `timeout`, `connection` or `reply`, for metrics.
+    `kind` is one of KINDS, for metrics: no reply in time, no connection, a reply that is an error or makes no sense, or
+    a fault of ours.
     """
+
+    KINDS = ("timeout", "connection", "reply", "internal")
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+    @classmethod
+    def unexpected(cls, error: Exception) -> "StoreError":
+        """What stands for an error that nobody foresaw; it says where that was raised."""
+        place = ""
+        traceback = error.__traceback__
+        while traceback is not None:
+            place = f" in {traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+            traceback = traceback.tb_next
+        return cls("internal", f"asking the store failed: {type(error).__name__}: {error}{place}")
 
 
 class ConformanceError(ExtauthError):

@@ -1,7 +1,7 @@
 """The admin HTTP server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -31,7 +31,7 @@ class AdminServer:
         *,
         metrics: Callable[[], bytes],
         metrics_type: str,
-        readiness: Callable[[], Awaitable[Readiness]],
+        readiness: Callable[[], Readiness],
         rules: Callable[[], Iterator[str]],
     ) -> None:
         self._listen = listen
@@ -80,7 +80,7 @@ class AdminServer:
         return web.Response(text="ok\n")
 
     async def _get_readyz(self, _request: web.Request) -> web.Response:
-        readiness = await self._readiness()
+        readiness = self._readiness()
         return web.json_response(readiness.detail, status=200 if readiness.ready else 503)
 
     async def _get_rules(self, request: web.Request) -> web.StreamResponse:

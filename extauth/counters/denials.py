@@ -74,9 +74,9 @@ class DenialCache:
         rest = iter(takens)
         return [next(rest) if k is None else k for k in known]
 
-    async def ping(self) -> None:
-        """Return if the store answers; raises StoreError if not."""
-        await self._counters.ping()
+    async def probe(self) -> None:
+        """Return if the store counts; raises StoreError if not."""
+        await self._counters.probe()
 
     def forget(self) -> None:
         """Forget all denials: the rules have changed."""

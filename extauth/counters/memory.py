@@ -116,7 +116,7 @@ class MemoryCounters:
         now = self._clock()
         return [self._take(group, now) for group in groups]
 
-    async def ping(self) -> None:
+    async def probe(self) -> None:
         """Memory always answers."""
 
     def _take(self, group: Group, now: int) -> Taken:

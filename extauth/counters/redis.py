@@ -8,8 +8,8 @@ from itertools import islice
 
 from extauth.counters.pipe import Pipe, ReplyError
 from extauth.errors import StoreError
-from extauth.limiter.counters import Group, Level, Taken
-from extauth.rules.model import Algorithm, Limit
+from extauth.limiter.counters import Ask, Group, Level, Take, Taken
+from extauth.rules.model import Algorithm, Limit, Unit
 
 _LIMIT = struct.Struct("<Bddd")
 _CALLS = struct.Struct("<I")
@@ -18,37 +18,81 @@ _NUMBERS = {Algorithm.GCRA: 2, Algorithm.FIXED_WINDOW: 2, Algorithm.SLIDING_WIND
 _COUNT_DENIED = 4
 
 
+RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
+_CLUSTER = "is a node of a Redis Cluster, which extauth cannot use"
+# What is wrong, after `Redis at HOST:PORT`, by the code of the reply.
+_REFUSALS = {
+    "READONLY": "is a read-only replica: counting needs the master",
+    "MASTERDOWN": "is a replica that has lost its master",
+    "LOADING": "is still loading its data",
+    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write, and refuses writes",
+    "NOAUTH": "wants a password: EXTAUTH_REDIS_URL has none",
+    "WRONGPASS": "does not know the user or the password of EXTAUTH_REDIS_URL",
+    "NOPERM": "denies the user of EXTAUTH_REDIS_URL a right that counting needs",
+    "OOM": "is full: it is at its maxmemory, and its maxmemory-policy evicts nothing",
+    "MISCONF": "cannot save its data on disk, and refuses writes",
+    "BUSY": "is busy with somebody's script",
+    "CLUSTERDOWN": _CLUSTER,
+    "CROSSSLOT": _CLUSTER,
+    "MOVED": _CLUSTER,
+    "ASK": _CLUSTER,
+    "TRYAGAIN": _CLUSTER,
+}
+
+
 class RedisCounters:
     """`limiter.counters.Counters` in Redis.
 
-    A call that takes longer than `timeout_s`, connecting included, is a StoreError. The clock is Redis's own; `clock`
-    (→ microseconds since the epoch) replaces it where time must be controlled.
+    A command that takes longer than `timeout_s`, or a connection that does, is a StoreError. The clock is Redis's own;
+    `clock` (→ microseconds since the epoch) replaces it where time must be controlled. `prefix` begins the names of the
+    keys that a probe writes.
     """
 
-    def __init__(self, url: str, timeout_s: float, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, url: str, timeout_s: float, clock: Callable[[], int] | None = None, *, prefix: str = "extauth"
+    ) -> None:
         self._pipe = Pipe(url, timeout_s)
         self._clock = clock
         self._asked = 0
+        self._prefix = prefix
         script = files("extauth.counters").joinpath("lua/take.lua").read_bytes()
         self._evalsha = _bulk(b"EVALSHA") + _bulk(sha1(script, usedforsecurity=False).hexdigest().encode())
         self._eval = _bulk(b"EVAL") + _bulk(script)
+        # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
+        names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
+        self._probe = Group(Take(names, (Ask(Limit(2**32 - 1, Unit.SECOND), 1),) * 2), 1)
 
     async def take(self, groups: Sequence[Group]) -> list[Taken]:
         """One run of take.lua; all groups see one instant."""
+        try:
+            return await self._take(groups)
+        except ReplyError as error:
+            raise self._refused(error) from error
+
+    async def probe(self) -> None:
+        """Count, on two keys of its own, as a batch would; raises StoreError, which names what is wrong.
+
+        A PING is answered by many a server that cannot count: a replica, a Sentinel, a full one.
+        """
+        try:
+            await self._take([self._probe])
+        except ReplyError as error:
+            if "unknown command" in str(error) and await self._is_sentinel():
+                message = f"Redis at {self._pipe.where} is a Sentinel: EXTAUTH_REDIS_URL must be the master's"
+                raise StoreError("reply", message) from error
+            raise self._refused(error) from error
+
+    async def _take(self, groups: Sequence[Group]) -> list[Taken]:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
         head, body, size, pairs = self._pack(groups, number)
-        deadline = self._pipe.deadline()
         try:
-            try:
-                reply = await self._pipe.call(head + self._evalsha + body, deadline)
-            except ReplyError as error:
-                if not str(error).startswith("NOSCRIPT"):
-                    raise
-                # Flushed, or another server: this loads it too.
-                reply = await self._pipe.call(head + self._eval + body, deadline)
+            reply = await self._pipe.call(head + self._evalsha + body)
         except ReplyError as error:
-            raise StoreError("reply", f"Redis refused: {error}") from error
+            if error.code != "NOSCRIPT":
+                raise
+            # Flushed, or another server: this loads it too.
+            reply = await self._pipe.call(head + self._eval + body)
         try:
             if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
@@ -58,19 +102,26 @@ class RedisCounters:
             self._pipe.drop("a reply that makes no sense")
             raise StoreError("reply", "Redis replied what the script never says") from None
 
-    async def ping(self) -> None:
-        """Ask Redis to answer."""
+    async def _is_sentinel(self) -> bool:
         try:
-            await self._pipe.call(b"*1\r\n" + _bulk(b"PING"))
-        except ReplyError as error:
-            raise StoreError("reply", f"Redis refused: {error}") from error
+            role = await self._pipe.call(b"*1\r\n" + _bulk(b"ROLE"))
+        except ReplyError:
+            return False
+        return isinstance(role, list) and role[:1] == [b"sentinel"]
+
+    def _refused(self, error: ReplyError) -> StoreError:
+        reply = str(error).partition("\n")[0][:200]
+        what = _REFUSALS.get(error.code, "refused")
+        if error.code == "NOPERM":
+            what += f" ({RIGHTS} ~{self._prefix}:*)"
+        return StoreError("reply", f"Redis at {self._pipe.where} {what}: {reply}")
 
     async def forget(self, names: Sequence[bytes]) -> int:
         """Delete the counters by these names; returns how many there were."""
         try:
             return int(await self._pipe.call(b"*%d\r\n" % (1 + len(names)) + b"".join(map(_bulk, (b"DEL", *names)))))
         except ReplyError as error:
-            raise StoreError("reply", f"Redis refused: {error}") from error
+            raise self._refused(error) from error
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -92,6 +92,6 @@ class Counters(Protocol):
         """
         ...
 
-    async def ping(self) -> None:
-        """Return if the store answers; raises StoreError if not."""
+    async def probe(self) -> None:
+        """Return if the store counts, else raise StoreError, which names what is wrong. No caller's hits are taken."""
         ...

@@ -68,6 +68,8 @@ class Limiter:
                 takens = iter(await self._counters.take(groups))
             except StoreError as store_error:
                 error = store_error.with_traceback(None)  # which would refer back to this frame, and keep the batch
+            except Exception as unexpected:  # noqa: BLE001 - whatever it is, the calls get what they get without a store
+                error = StoreError.unexpected(unexpected)
         settled = []
         for plan, number in calls.items():
             if not plan.names:

@@ -99,10 +99,14 @@ class Metrics:
             "extauth_config_reloads", "Config reloads, by outcome.", ("outcome",), registry=self.registry
         )
         self._rules = Gauge("extauth_rules", "Rules in force.", registry=self.registry)
-        self._store_up = Gauge("extauth_store_up", "1 if the store answered when last asked.", registry=self.registry)
+        self._store_up = Gauge(
+            "extauth_store_up",
+            "0 from a batch that the store failed, 1 from a probe that worked.",
+            registry=self.registry,
+        )
         build = Gauge("extauth_build_info", "The version that runs.", ("version",), registry=self.registry)
         build.labels(version("extauth")).set(1)
-        for kind in ("timeout", "connection", "reply"):
+        for kind in StoreError.KINDS:
             self._store_errors.labels(kind)
         for answer in OnStoreFailure:
             self._failure_decisions.labels(answer)
@@ -160,9 +164,9 @@ class Metrics:
         """Count a refusal."""
         self._guards.labels(guard).inc()
 
-    def store_asked(self, error: StoreError | None) -> None:
-        """Note whether the store answered a ping."""
-        self._store_up.set(error is None)
+    def store_changed(self, *, up: bool) -> None:
+        """Note whether the store counts."""
+        self._store_up.set(up)
 
     def rules_loaded(self, rules: int) -> None:
         """Note how many rules are in force."""

@@ -284,8 +284,8 @@ async def test_hits_beyond_what_any_limit_has_are_denied(bench: Bench, limit: Li
     assert await bench.take(("a", limit, 2**53 - 1), calls=1000) == 0
 
 
-async def test_ping_answers(bench: Bench) -> None:
-    await bench.counters.ping()
+async def test_a_store_that_counts_says_so_when_it_is_probed(bench: Bench) -> None:
+    await bench.counters.probe()
 
 
 def sliding(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:

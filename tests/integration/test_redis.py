@@ -124,7 +124,7 @@ async def test_a_store_that_stalls_is_a_timeout(connect: Connect, own_store: Sto
             await take(counters, LIMITS[0])
         assert raised.value.kind == "timeout"
         with pytest.raises(StoreError):
-            await counters.ping()
+            await counters.probe()
     finally:
         own_store.signal(signal.SIGCONT)
     assert await take(connect(), LIMITS[0]) == 1

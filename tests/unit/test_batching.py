@@ -23,6 +23,7 @@ class Gate:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.error: Exception | None = None
+        self.garbled = False
         self._let = asyncio.Semaphore(0)
 
     def let(self, batches: int = 1) -> None:
@@ -34,9 +35,9 @@ class Gate:
         await self._let.acquire()
         if self.error:
             raise self.error
-        return [Taken(group.calls, (Level(0, 1),)) for group in groups]
+        return [Taken(group.calls, () if self.garbled else (Level(0, 1),)) for group in groups]
 
-    async def ping(self) -> None: ...
+    async def probe(self) -> None: ...
 
 
 class Client:
@@ -139,24 +140,40 @@ async def test_calls_that_nobody_waits_for_are_not_counted() -> None:
     assert set(rig.client.answered) == {1, 5}
 
 
+async def test_an_error_of_the_counters_gives_its_own_batch_the_failure_policy() -> None:
+    rig = Rig()
+    rig.gate.error = RuntimeError("a bug")
+    rig.gate.let()
+    rig.call(2)
+    await rig.until(answered=2)
+    rig.gate.error = None
+    rig.gate.let()
+    rig.call(1)
+    await rig.until(answered=3)
+    failure, success = (decided.store_error for decided, _ in rig.facts)
+    assert failure is not None
+    assert (failure.kind, success) == ("internal", None)
+    assert "RuntimeError: a bug in " in str(failure)
+
+
 @pytest.mark.parametrize(
     ("policy", "code"), [(OnStoreFailure.ALLOW, 1), (OnStoreFailure.DENY, 2), (OnStoreFailure.ERROR, None)]
 )
-async def test_an_error_gives_its_own_batch_the_failure_policy(
+async def test_an_answer_that_cannot_be_read_gives_its_own_batch_the_failure_policy(
     caplog: pytest.LogCaptureFixture, policy: OnStoreFailure, code: int | None
 ) -> None:
     rig = Rig(policy=policy)
-    rig.gate.error = RuntimeError("a bug")
+    rig.gate.garbled = True
     rig.gate.let(2)
     rig.call(2)
     await rig.until(answered=2)
     rig.call(1)
     await rig.until(answered=3)
     assert rig.client.flushes == 2
-    assert caplog.text.count("RuntimeError: a bug") == 1, "once a second is enough"
+    assert caplog.text.count("IndexError: ") == 1, "once a second is enough"
     for message in rig.client.answered.values():
         assert (None if message is None else int(RateLimitResponse.parse(message).overall_code)) == code
-    rig.gate.error = None
+    rig.gate.garbled = False
     rig.gate.let()
     rig.call(1)
     await rig.until(answered=4)

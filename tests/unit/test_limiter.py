@@ -182,7 +182,7 @@ class Broken:
     async def take(self, groups: Sequence[Group]) -> list[Taken]:
         raise StoreError("timeout", "no answer")
 
-    async def ping(self) -> None:
+    async def probe(self) -> None:
         raise StoreError("timeout", "no answer")
 
 

@@ -380,7 +380,7 @@ class Gone:
     async def take(self, groups: Sequence[Group]) -> list[Taken]:
         raise StoreError("timeout", "no answer")
 
-    async def ping(self) -> None:
+    async def probe(self) -> None:
         raise StoreError("timeout", "no answer")
 
 

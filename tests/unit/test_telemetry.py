@@ -74,8 +74,13 @@ def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
     metrics = Metrics(OnStoreFailure.DENY)
     failed = Settled(settled(Labels(), 0, 0).plan, 5, None)
     metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
-    metrics.store_asked(StoreError("timeout", ""))
-    assert samples(metrics, "extauth_store_errors_total") == {("timeout",): 1, ("connection",): 0, ("reply",): 0}
+    metrics.store_changed(up=False)
+    assert samples(metrics, "extauth_store_errors_total") == {
+        ("timeout",): 1,
+        ("connection",): 0,
+        ("reply",): 0,
+        ("internal",): 0,
+    }
     assert samples(metrics, "extauth_store_failure_decisions_total") == {("allow",): 0, ("deny",): 5, ("error",): 0}
     assert samples(metrics, "extauth_store_up") == {(): 0}
     assert samples(metrics, "http_requests_total") == {("none", "allowed", "none"): 0, ("none", "denied", "none"): 5}
