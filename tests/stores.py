@@ -43,16 +43,7 @@ class Store:
 
     def start(self) -> "Store":
         """Start, and return when it answers."""
-        argv: list[str | Path] = [
-            self.program,
-            "--port",
-            "0",
-            "--unixsocket",
-            self.socket,
-            "--save",
-            "",
-            *self._arguments,
-        ]
+        argv = [self.program, *self._options()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(argv, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 20
@@ -66,6 +57,9 @@ class Store:
                 else:
                     return self
 
+    def _options(self) -> list[str | Path]:
+        return ["--port", "0", "--unixsocket", self.socket, "--save", "", *self._arguments]
+
     def stop(self) -> None:
         """End the process."""
         if self._process is not None:
@@ -77,3 +71,12 @@ class Store:
         """Send the server a signal: to pause it, say."""
         assert self._process is not None
         self._process.send_signal(number)
+
+
+class Sentinel(Store):
+    """A server that watches over masters, and counts nothing."""
+
+    def _options(self) -> list[str | Path]:
+        config = self.folder / "sentinel.conf"  # which it wants, and rewrites
+        config.write_text(f"port 0\nunixsocket {self.socket}\n")
+        return [config, "--sentinel"]

@@ -164,9 +164,6 @@ class Pipe:
                 raise _LostError(f"not within {CONNECT_TIMEOUT_S} s")  # noqa: TRY301 - said below, as the others
             connecting.result()
             return _Link(connection, self._timeout_s, self._lost)
-        except AuthenticationError as error:
-            message = f"Redis at {self.where} does not accept the user or the password of EXTAUTH_REDIS_URL: {error}"
-            raise StoreError("reply", message) from error
         except Exception as error:
             # Whatever it is. Where the peer closes meanwhile, uvloop's transport raises RuntimeError, for one.
             raise self._no_connection(error) from error
@@ -186,6 +183,10 @@ class Pipe:
 
     def _no_connection(self, error: Exception) -> StoreError:
         reason = str(error)
+        # redis-py wraps what it meets on a Unix socket once more.
+        if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
+            message = f"Redis at {self.where} does not accept the user or the password of EXTAUTH_REDIS_URL: {reason}"
+            return StoreError("reply", message)
         at = "" if self.where in reason else f" at {self.where}"
         return StoreError("connection", f"no connection to Redis{at}: {reason}")
 

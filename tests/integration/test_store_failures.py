@@ -1,0 +1,363 @@
+"""What callers, metrics, `/readyz` and the log see of a store that stalls, moves, refuses, or is none."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescriptor, RateLimitDescriptorEntry
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
+from redis.asyncio import Redis
+
+from extauth.transport.rls import SERVICE
+from tests.engine import ENGINE
+from tests.integration.test_serve import free_port
+from tests.proxy import Proxy
+from tests.stores import SERVERS, Sentinel, Store
+
+OK, OVER_LIMIT = 1, 2
+Command = tuple[str, ...]
+REPLICA, MASTER = ("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")
+KILL = ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+CONFIG = """
+domain: d
+descriptors:
+  - {key: tight, rate_limit: {unit: hour, requests_per_unit: 1, algorithm: gcra}}
+  - {key: wide, rate_limit: {unit: hour, requests_per_unit: 100000}}
+"""
+
+
+def setting(name: str, value: str) -> Command:
+    return ("CONFIG", "SET", name, value)
+
+
+def user(*rules: str) -> Command:
+    return ("ACL", "SETUSER", "u", *rules)
+
+
+def call(key: str) -> bytes:
+    descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=key, value="v")])
+    return bytes(RateLimitRequest(domain="d", descriptors=[descriptor]))
+
+
+async def run(client: Redis, *commands: Command) -> None:
+    for command in commands:
+        await client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+class Service:
+    """`extauth serve` as a process that denies what it cannot count, and a client of it."""
+
+    def __init__(self, folder: Path, redis_url: str, **settings: str) -> None:
+        config = folder / "d.yaml"
+        config.write_text(CONFIG)
+        self.log = folder / "serve.log"
+        self._admin_port = free_port()
+        environ = {
+            **ENGINE,
+            "PATH": os.environ["PATH"],
+            "EXTAUTH_CONFIG": str(config),
+            "EXTAUTH_REDIS_URL": redis_url,
+            "EXTAUTH_GRPC_LISTEN": f"unix:{folder}/grpc",
+            "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{self._admin_port}",
+            "EXTAUTH_ON_STORE_FAILURE": "deny",
+            "EXTAUTH_DENIAL_CACHE": "0",
+            "EXTAUTH_LOG_FORMAT": "json",
+        }
+        with self.log.open("wb") as log:
+            argv = [sys.executable, "-m", "extauth", "serve"]
+            self.process = subprocess.Popen(argv, env=environ | settings, stdout=log, stderr=log)
+        self.channel = grpc.aio.insecure_channel(f"unix:{folder}/grpc")
+        self._ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(
+            f"/{SERVICE}/ShouldRateLimit"
+        )
+
+    async def ask(self, key: str) -> int | str:
+        """The code of the answer, or the status of a call that failed."""
+        try:
+            answer = await self._ask(call(key), timeout=20, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return int(RateLimitResponse.parse(answer).overall_code)
+
+    async def ask_many(self, key: str, calls: int, at_once: int = 4) -> Counter[int | str]:
+        codes: Counter[int | str] = Counter()
+
+        async def worker() -> None:
+            for _ in range(calls // at_once):
+                codes[await self.ask(key)] += 1
+
+        await asyncio.gather(*(worker() for _ in range(at_once)))
+        return codes
+
+    async def get(self, path: str) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._admin_port)
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer.decode().partition("\r\n\r\n")[2]
+
+    async def store(self) -> str:
+        """How `/readyz` says the store is."""
+        return str(json.loads(await self.get("/readyz"))["store"])
+
+    async def metric(self, name: str) -> float:
+        """The sum of the series that begin so."""
+        lines = (await self.get("/metrics")).splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    async def until_store(self, pattern: str) -> None:
+        deadline = time.monotonic() + 30
+        state = ""
+        while not re.fullmatch(pattern, state):
+            assert time.monotonic() < deadline, (state, self.log.read_text())
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                state = await self.store()
+            except OSError:
+                state = "not listening"
+            await asyncio.sleep(0.02)
+
+    def events(self) -> list[str]:
+        """The log, a word a line; whatever is no event of ours stands there whole."""
+        lines = (json.loads(line) for line in self.log.read_text().splitlines())
+        return [line["event"] for line in lines]
+
+
+Serve = Callable[..., Service]
+
+
+@pytest.fixture
+async def serve(short_path: Path) -> AsyncIterator[Serve]:
+    started: list[Service] = []
+
+    def start(redis_url: str, **settings: str) -> Service:
+        folder = short_path / f"e{len(started)}"
+        folder.mkdir()
+        started.append(Service(folder, redis_url, **settings))
+        return started[-1]
+
+    yield start
+    for service in started:
+        await service.channel.close()
+        service.process.kill()
+        service.process.wait()
+
+
+@pytest.fixture
+def start_store(short_path: Path) -> Iterator[Callable[..., Store]]:
+    """Servers of the test's own."""
+    started: list[Store] = []
+
+    def start(server: str, *arguments: str) -> Store:
+        folder = short_path / f"r{len(started)}"
+        folder.mkdir()
+        started.append(Store(server, folder, *arguments).start())
+        return started[-1]
+
+    yield start
+    for store in started:
+        store.stop()
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop_settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """Settings of a service on that event loop."""
+    if request.param == "asyncio":
+        (tmp_path / "uvloop.py").write_text("raise ImportError")  # as where it is not installed
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+async def stop_past_the_clock(service: Service, proxy: Proxy) -> None:
+    """Stop the service while an answer of the store is under way to it, until its clock for the store has run out."""
+    await asyncio.wait_for(proxy.answers.wait(), 20)
+    service.process.send_signal(signal.SIGSTOP)
+    proxy.release()
+    await asyncio.sleep(0.15)  # EXTAUTH_REDIS_TIMEOUT is 0.1
+    service.process.send_signal(signal.SIGCONT)
+
+
+async def test_an_answer_that_came_while_the_service_was_stopped_counts(
+    serve: Serve, own_store: Store, short_path: Path, loop_settings: dict[str, str]
+) -> None:
+    async with Proxy(short_path / "p", own_store.socket) as proxy:
+        service = serve(proxy.url, EXTAUTH_ON_STORE_FAILURE="allow", **loop_settings)
+        await service.until_store("up")
+        assert await service.ask("tight") == OK
+        codes = []
+        for _ in range(10):
+            proxy.hold()
+            asked = asyncio.create_task(service.ask("tight"))
+            await stop_past_the_clock(service, proxy)
+            codes.append(await asked)
+        assert codes == [OVER_LIMIT] * 10
+        assert await service.metric("extauth_store_errors_total") == 0
+
+
+async def test_a_connection_that_came_about_while_the_service_was_stopped_is_used(
+    serve: Serve, own_store: Store, short_path: Path, loop_settings: dict[str, str]
+) -> None:
+    async with Proxy(short_path / "p", own_store.socket) as proxy:
+        service = serve(proxy.url, EXTAUTH_ON_STORE_FAILURE="allow", **loop_settings)
+        await service.until_store("up")
+        assert await service.ask("tight") == OK
+        codes = []
+        for _ in range(5):
+            proxy.hold()
+            proxy.cut()
+            asked = asyncio.create_task(service.ask("tight"))
+            await stop_past_the_clock(service, proxy)
+            codes.append(await asked)
+        assert codes == [OVER_LIMIT] * 5
+        assert await service.metric("extauth_store_errors_total") == 0
+
+
+async def test_callers_go_on_being_counted_when_another_server_takes_over_the_address(
+    serve: Serve, start_store: Callable[..., Store], short_path: Path
+) -> None:
+    old, new = start_store("valkey"), start_store("redis")
+    async with Proxy(short_path / "p", old.socket) as proxy, Redis.from_url(old.url) as old_client:
+        service = serve(proxy.url)
+        await service.until_store("up")
+        load = asyncio.create_task(service.ask_many("wide", 2000))
+        while await service.metric("http_requests_total") < 200:
+            assert not load.done()
+        proxy.target = new.socket
+        await run(old_client, REPLICA)  # and it keeps the connections that it has
+        assert await load == {OK: 2000}
+        assert await service.metric("extauth_store_errors_total") == 0
+        assert await service.store() == "up"
+        async with Redis.from_url(new.url) as new_client:
+            assert await new_client.keys("extauth:{*") != []
+        assert proxy.connections <= 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How a server is made to refuse, and to count again, and how it is named."""
+
+    commands: tuple[Command, ...]
+    mend: tuple[Command, ...]
+    named: str
+
+
+FAULTS = {
+    "a read-only replica": Fault((REPLICA,), (MASTER,), "is a read-only replica: .*"),
+    "a replica without its master": Fault(
+        (setting("replica-serve-stale-data", "no"), REPLICA), (MASTER,), "is a replica that has lost its master: .*"
+    ),
+    "too few replicas": Fault(
+        (setting("min-replicas-to-write", "1"),), (setting("min-replicas-to-write", "0"),), "has fewer replicas .*"
+    ),
+    "a full server": Fault((setting("maxmemory", "1"),), (setting("maxmemory", "0"),), "is full: .*maxmemory.*"),
+    "a user without a command of the script": Fault(
+        (user("-set"),), (user("+set"),), r"denies the user .* a right .*\+set .*"
+    ),
+    "a user without scripts": Fault(
+        (user("-evalsha"),), (user("+evalsha"),), r"denies the user .* a right .*\+evalsha .*'evalsha'.*"
+    ),
+    "a user without the keys": Fault(
+        (user("resetkeys", "~other:*"),), (user("~*"),), r"denies the user .* a right .*~extauth:\*.*"
+    ),
+    "a user whose password was changed": Fault(
+        (user("resetpass", ">other"), KILL), (user(">p"),), "does not accept the user or the password of .*"
+    ),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_a_server_that_refuses_is_a_store_failure_until_it_counts_again(
+    serve: Serve, start_store: Callable[..., Store], server: str, fault: Fault
+) -> None:
+    store = start_store(server)
+    async with Redis.from_url(store.url) as client:
+        await run(client, user("on", ">p", "+@all", "~*"))
+        service = serve(f"{store.url}?username=u&password=p")
+        await service.until_store("up")
+        assert await service.ask("wide") == OK
+
+        await run(client, *fault.commands)
+        assert await service.ask_many("wide", 200) == {OVER_LIMIT: 200}
+        assert await service.metric('extauth_store_failure_decisions_total{outcome="deny"}') == 200
+        assert await service.metric('extauth_store_errors_total{kind="reply"}') >= 1
+        assert await service.metric("extauth_store_up") == 0
+        states = {await service.store() for _ in range(40)}
+        assert all(re.fullmatch(f"down: Redis at {store.socket} {fault.named}", state) for state in states), states
+
+        await run(client, *fault.mend)
+        await service.until_store("up")
+        assert await service.ask("wide") == OK
+        assert [event for event in service.events() if event != "serving"] == ["store_up", "store_down", "store_up"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_server_that_asks_for_a_password_from_now_on_is_a_store_failure(
+    serve: Serve, start_store: Callable[..., Store], server: str
+) -> None:
+    store = start_store(server)
+    service = serve(store.url)
+    await service.until_store("up")
+    async with Redis.from_url(store.url) as client:
+        await client.config_set("requirepass", "p")
+        await run(client, KILL)
+        assert await service.ask_many("wide", 200) == {OVER_LIMIT: 200}
+        await service.until_store("down: Redis at .* wants a password: EXTAUTH_REDIS_URL has none: .*")
+        await client.config_set("requirepass", "")
+        await service.until_store("up")
+        assert await service.ask("wide") == OK
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_sentinel_is_named(serve: Serve, short_path: Path, server: str) -> None:
+    store = Sentinel(server, short_path).start()
+    try:
+        service = serve(store.url)
+        await service.until_store("down: Redis at .* is a Sentinel: EXTAUTH_REDIS_URL must be the master's")
+        assert await service.ask_many("wide", 40) == {OVER_LIMIT: 40}
+    finally:
+        store.stop()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_node_of_a_cluster_is_named(serve: Serve, start_store: Callable[..., Store], server: str) -> None:
+    ports = ("--port", str(free_port()), "--cluster-port", str(free_port()), "--bind", "127.0.0.1")
+    store = start_store(server, "--cluster-enabled", "yes", *ports)
+    named = "down: Redis at .* is a node of a Redis Cluster, .*: "
+    without_slots = serve(store.url)
+    await without_slots.until_store(named + ".*")
+    assert await without_slots.ask_many("wide", 40) == {OVER_LIMIT: 40}
+    async with Redis.from_url(store.url) as client:
+        await run(client, ("CLUSTER", "ADDSLOTSRANGE", "0", "16383"))
+    await serve(store.url).until_store(named + "CROSSSLOT .*")  # a batch of several counters cannot be counted there
+
+
+async def test_a_server_that_accepts_and_closes_is_a_store_failure(serve: Serve, short_path: Path) -> None:
+    came = 0
+
+    def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        writer.close()
+
+    began = time.monotonic()
+    async with await asyncio.start_unix_server(close, short_path / "s"):
+        service = serve(f"unix://{short_path}/s")
+        assert await service.ask_many("wide", 3600, at_once=12) == {OVER_LIMIT: 3600}
+        assert await service.metric('extauth_store_failure_decisions_total{outcome="deny"}') == 3600
+        assert await service.metric('extauth_store_errors_total{kind="connection"}') >= 1
+        assert (await service.store()).startswith("down: no connection to Redis")
+        assert [event for event in service.events() if event != "serving"] == ["store_down"]
+        assert came <= (time.monotonic() - began) / 0.05 + 1
