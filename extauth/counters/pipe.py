@@ -42,6 +42,7 @@ URL_OPTIONS = (
 
 
 CONNECT_TIMEOUT_S = 1  # one attempt that hangs must not hold up the next, which may do
+NOT_LET_IN = "refuses the user or the password that EXTAUTH_REDIS_URL has, or lacks"
 ATTEMPT_EVERY_S = 0.05  # at most: a server that refuses at once is not to be stormed
 
 # Of a server that is not, or not now, the one to ask: by now another may answer at the same address.
@@ -185,8 +186,7 @@ class Pipe:
         reason = str(error)
         # redis-py wraps what it meets on a Unix socket once more.
         if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
-            message = f"Redis at {self.where} does not accept the user or the password of EXTAUTH_REDIS_URL: {reason}"
-            return StoreError("reply", message)
+            return StoreError("reply", f"Redis at {self.where} {NOT_LET_IN}: {reason}")
         at = "" if self.where in reason else f" at {self.where}"
         return StoreError("connection", f"no connection to Redis{at}: {reason}")
 

@@ -6,7 +6,7 @@ from hashlib import sha1
 from importlib.resources import files
 from itertools import islice
 
-from extauth.counters.pipe import Pipe, ReplyError
+from extauth.counters.pipe import NOT_LET_IN, Pipe, ReplyError
 from extauth.errors import StoreError
 from extauth.limiter.counters import Ask, Group, Level, Take, Taken
 from extauth.rules.model import Algorithm, Limit, Unit
@@ -26,8 +26,8 @@ _REFUSALS = {
     "MASTERDOWN": "is a replica that has lost its master",
     "LOADING": "is still loading its data",
     "NOREPLICAS": "has fewer replicas than its min-replicas-to-write, and refuses writes",
-    "NOAUTH": "wants a password: EXTAUTH_REDIS_URL has none",
-    "WRONGPASS": "does not know the user or the password of EXTAUTH_REDIS_URL",
+    "NOAUTH": NOT_LET_IN,
+    "WRONGPASS": NOT_LET_IN,
     "NOPERM": "denies the user of EXTAUTH_REDIS_URL a right that counting needs",
     "OOM": "is full: it is at its maxmemory, and its maxmemory-policy evicts nothing",
     "MISCONF": "cannot save its data on disk, and refuses writes",

@@ -1,6 +1,7 @@
 """Counters against a Redis that forgets, restarts, stalls, and holds what others put there."""
 
 import asyncio
+import secrets
 import signal
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,8 @@ import hiredis
 import pytest
 from redis.asyncio import Redis
 
-from extauth.counters.redis import RedisCounters
+from extauth.counters.pipe import ATTEMPT_EVERY_S
+from extauth.counters.redis import RIGHTS, RedisCounters
 from extauth.errors import StoreError
 from extauth.limiter.counters import Group
 from extauth.rules.model import Algorithm, Limit, Unit
@@ -207,6 +209,118 @@ async def test_a_reply_that_makes_no_sense_is_an_error_and_ends_the_connection(
         assert await take(counters, LIMITS[0]) == 1
         assert server.connections == 2
         await counters.aclose()
+
+
+MOVED_ON = {
+    "READONLY": "-READONLY You can't write against a read only replica. script: on @user_script:284.",
+    "READONLY, in the words of Redis 6": "-ERR Error running script (call to f_b72): @user_script:9: @user_script: 9: "
+    "-READONLY You can't write against a read only replica.",
+    "MASTERDOWN": "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "LOADING": "-LOADING Redis is loading the dataset in memory",
+    "NOAUTH": "-NOAUTH Authentication required.",
+    "WRONGPASS": "-WRONGPASS invalid username-password pair or user is disabled.",
+    "CLUSTERDOWN": "-CLUSTERDOWN Hash slot not served",
+    "NOREPLICAS": "-NOREPLICAS Not enough good replicas to write. script: on @user_script:284.",
+}
+STAYS = {
+    "OOM": "-OOM command not allowed when used memory > 'maxmemory'. script: on @user_script:284.",
+    "OOM, in the words of Redis 6": "-ERR Error running script (call to f_b72): @user_script:9: @user_script: 9: "
+    "-OOM command not allowed when used memory > 'maxmemory'.",
+    "MISCONF": "-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+    "NOPERM": "-NOPERM this user has no permissions to run the 'evalsha' command",
+    "NOPERM in the script": "-ERR The user executing the script can't run this command or subcommand script: b72e",
+    "BUSY": "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+}
+
+
+def one_admitted(number: int) -> bytes:
+    return b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % number
+
+
+@pytest.mark.parametrize("error", MOVED_ON.values(), ids=MOVED_ON)
+async def test_a_server_that_others_have_replaced_is_left_within_the_call(short_path: Path, error: str) -> None:
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+        server.reply = one_admitted
+        assert await take(counters, LIMITS[0]) == 1
+        await asyncio.sleep(ATTEMPT_EVERY_S)  # at most so often
+        server.reply = lambda n: one_admitted(n) if server.connections > 1 else error.encode() + b"\r\n"
+        assert [await take(counters, LIMITS[0]) for _ in range(20)] == [1] * 20
+        assert server.connections == 2
+        await counters.aclose()
+
+
+@pytest.mark.parametrize("error", MOVED_ON.values(), ids=MOVED_ON)
+async def test_a_server_that_nobody_replaces_is_not_stormed(short_path: Path, error: str) -> None:
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+        server.reply = lambda _: error.encode() + b"\r\n"
+        began = asyncio.get_running_loop().time()
+        for _ in range(500):
+            with pytest.raises(StoreError) as raised:
+                await take(counters, LIMITS[0])
+            assert raised.value.kind == "reply"
+        took_s = asyncio.get_running_loop().time() - began
+        assert server.connections <= 1 + took_s / ATTEMPT_EVERY_S
+        await counters.aclose()
+
+
+@pytest.mark.parametrize("error", STAYS.values(), ids=STAYS)
+async def test_a_server_that_refuses_for_now_keeps_its_connection(short_path: Path, error: str) -> None:
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+        server.reply = one_admitted
+        assert await take(counters, LIMITS[0]) == 1
+        await asyncio.sleep(ATTEMPT_EVERY_S)  # from then on it might be made anew
+        server.reply = lambda _: error.encode() + b"\r\n"
+        with pytest.raises(StoreError) as raised:
+            await take(counters, LIMITS[0])
+        assert raised.value.kind == "reply"
+        assert error.rsplit(maxsplit=1)[-1] in str(raised.value)
+        server.reply = one_admitted
+        assert await take(counters, LIMITS[0]) == 1
+        assert server.connections == 1
+        await counters.aclose()
+
+
+async def test_a_peer_that_does_not_speak_redis_is_a_store_failure_and_no_log_line(
+    short_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+        server.reply = lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        for _ in range(3):
+            with pytest.raises(StoreError) as raised:
+                await take(counters, LIMITS[0])
+            assert raised.value.kind == "connection"
+            assert "not the protocol of Redis" in str(raised.value)
+        await counters.aclose()
+    assert caplog.text == ""
+
+
+async def test_a_probe_counts_on_keys_of_its_own_that_soon_end(connect: Connect, client: Redis) -> None:
+    counters = connect()
+    for _ in range(3):
+        await counters.probe()
+    keys = await client.keys("*")
+    assert sorted(keys) == [b"extauth:probe:a", b"extauth:probe:b"]
+    assert all([0 < await client.pttl(key) <= 1000 for key in keys])
+
+
+async def test_the_rights_that_are_named_are_enough(any_store: Store) -> None:
+    async with Redis.from_url(any_store.url) as client:
+        await client.execute_command(  # type: ignore[no-untyped-call]
+            "ACL", "SETUSER", "counter", "on", ">p", "resetkeys", "~extauth:*", "nocommands", *RIGHTS.split()
+        )
+    counters = RedisCounters(f"{any_store.url}?username=counter&password=p", 10)
+    await counters.probe()
+    for limit in LIMITS:
+        name = f"extauth:rights:{secrets.token_hex(8)}"
+        assert await take(counters, limit, name, calls=4) == 4
+        assert await take(counters, limit, name, calls=99) == 6
+        (given_back,) = await counters.take([Group(takes.take((name.encode(), limit, -20)), 1)])
+        assert given_back.admitted == 1
+    await counters.aclose()
 
 
 async def test_a_reply_too_many_reaches_no_other_call(short_path: Path) -> None:
