@@ -59,6 +59,11 @@ h2spec *ARGS: _venv
 fuzz *ARGS: _venv
     @scripts/fuzz.sh "$@"
 
+# Let hostile clients at the stack, beside honest ones: `adversary`, `adversary --short`, `adversary resets_5k --bare`
+[no-exit-message]
+adversary *ARGS: _venv
+    @python -m adversary "$@"
+
 # Run every static check: lint, format, types, imports, and the configuration of each part
 [no-exit-message]
 check: _venv

@@ -103,10 +103,16 @@ def echo(root: Path, ports: Ports) -> Part:
     )
 
 
-def envoy(root: Path, state: Path, ports: Ports, ratelimit_timeout_s: float | None) -> Part:
+def envoy(
+    root: Path, state: Path, ports: Ports, ratelimit_timeout_s: float | None, edit: render.Edit | None = None
+) -> Part:
     """The edge. Ready when it is live, finds every extauth replica healthy and passes a request to the API."""
     shipped, copy = root / "envoy", state / "envoy"
-    as_shipped = ports == Ports.default() and ratelimit_timeout_s is None
+    as_shipped = ports == Ports.default() and ratelimit_timeout_s is None and edit is None
+
+    def prepare() -> None:
+        if not as_shipped:
+            render.envoy(shipped, copy, ports, ratelimit_timeout_s, edit or (lambda _name, _file: None))
 
     def ready() -> bool:
         if get(ports.envoy_admin, "/ready")[0] != 200:
@@ -135,7 +141,7 @@ def envoy(root: Path, state: Path, ports: Ports, ratelimit_timeout_s: float | No
         f"http://localhost:{ports.edge}, admin http://127.0.0.1:{ports.envoy_admin}",
         {ports.edge: "the edge", ports.envoy_admin: "admin", ports.envoy_stats: "stats for Prometheus"},
         host="0.0.0.0" if as_shipped else "127.0.0.1",  # noqa: S104 - as the files say
-        prepare=(lambda: None) if as_shipped else (lambda: render.envoy(shipped, copy, ports, ratelimit_timeout_s)),
+        prepare=prepare,
     )
 
 

@@ -1,8 +1,9 @@
 """Copies of the shipped configuration for one stack: its ports, and Prometheus's targets of the local mode."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,7 +24,13 @@ def _endpoint(port: int) -> dict[str, object]:
     return {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
 
 
-def envoy(shipped: Path, target: Path, ports: Ports, ratelimit_timeout_s: float | None) -> None:
+Edit = Callable[[str, dict[str, Any]], None]
+"""(file's name, its content) → changed in place."""
+
+
+def envoy(
+    shipped: Path, target: Path, ports: Ports, ratelimit_timeout_s: float | None, edit: Edit = lambda _name, _file: None
+) -> None:
     """Write envoy.yaml, cds.yaml and lds.yaml into target: the shipped ones, on other ports and on loopback only."""
     default = Ports.default()
     moved = {
@@ -46,6 +53,7 @@ def envoy(shipped: Path, target: Path, ports: Ports, ratelimit_timeout_s: float 
             port = mapping.get("port_value")
             if isinstance(port, int) and port in moved:
                 mapping.update(address="127.0.0.1", port_value=moved[port])
+        edit(source.name, document)
         (target / source.name).write_text(yaml.safe_dump(document, sort_keys=False))
 
 

@@ -15,6 +15,7 @@ from scripts.stack.errors import StackError
 from scripts.stack.parts import Part
 from scripts.stack.ports import Ports, is_taken
 from scripts.stack.process import Process
+from scripts.stack.render import Edit
 
 _POLL_S = 0.05
 # A unix socket's address holds 104 bytes on macOS, 108 on Linux.
@@ -27,8 +28,8 @@ class Stack:
     State, pid files and logs stand in `state_dir`, `.run/` unless told otherwise. On the default ports the shipped
     configuration runs as it is; on others, copies of it. `env` are the settings of the extauth replicas; without it the
     EXTAUTH_* variables of this process are. `ratelimit_timeout_s` replaces what Envoy gives extauth for an answer, for
-    tests that count exactly on a machine that may stall. A part that another Stack object, or an earlier command,
-    started is found by its pid file.
+    tests that count exactly on a machine that may stall; `edit_envoy` changes Envoy's files further. A part that
+    another Stack object, or an earlier command, started is found by its pid file.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Stack:
         env: Mapping[str, str] | None = None,
         prometheus: bool = True,
         ratelimit_timeout_s: float | None = None,
+        edit_envoy: Edit | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.root = root.resolve()
@@ -51,6 +53,7 @@ class Stack:
             else dict(env)
         )
         self._ratelimit_timeout_s = ratelimit_timeout_s
+        self._edit_envoy = edit_envoy
         self._with_prometheus = prometheus
         self._say = say
         self._processes: dict[str, Process] = {}
@@ -148,7 +151,7 @@ class Stack:
         for index, replica in enumerate(self.ports.extauth, start=1):
             every.append(parts.extauth(index, replica, self.root, self.redis_url, self._env))
         every.append(parts.echo(self.root, self.ports))
-        every.append(parts.envoy(self.root, self.state, self.ports, self._ratelimit_timeout_s))
+        every.append(parts.envoy(self.root, self.state, self.ports, self._ratelimit_timeout_s, self._edit_envoy))
         if self._with_prometheus and (program := programs.prometheus()) is not None:
             every.append(parts.prometheus(program, self.root, self.state, self.ports))
         return every

