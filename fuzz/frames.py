@@ -61,6 +61,7 @@ BOUNDS = Bounds(
     max_control_frames_per_s=2,
     stall_timeout_s=10,
     max_unfinished_bytes=2048,
+    max_turn_frames=3,
 )
 MAX_WAITING = 6
 MAX_BATCH = 2
@@ -198,6 +199,10 @@ class Conversation:
         """Let the loop turn until nothing is left to decide."""
         for _ in range(5 + 3 * MAX_WAITING):
             await asyncio.sleep(0)
+        while self.connection._turn_scheduled:  # noqa: ASYNC110 - each turn of the loop is one of the connection
+            await asyncio.sleep(0)
+        for _ in range(5 + 3 * MAX_WAITING):
+            await asyncio.sleep(0)
         assert not self.batcher._tasks
         assert self.batcher.room() == MAX_WAITING
 
@@ -249,7 +254,8 @@ class Conversation:
             assert all(len(request.body) <= request.charged for request in streams.open.values())
             assert streams.owed <= connection._window
             assert not connection._out
-            assert len(connection._rest) < frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
+            most = frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
+            assert len(connection._rest) < most or connection._turn_scheduled
         fragments = 0 if receiver.block is None else len(receiver.block.fragments)
         assert self.unfinished.used == fragments + sum(request.charged for request in streams.open.values())
         assert self.unfinished.used <= BOUNDS.max_unfinished_bytes + BOUNDS.max_message_bytes + 5

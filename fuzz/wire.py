@@ -115,6 +115,7 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         """As asyncio's."""
         self._reading_paused = False
+        self._loop.call_soon(self.deliver, b"")
 
     def is_closing(self) -> bool:
         """As asyncio's."""

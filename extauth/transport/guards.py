@@ -48,6 +48,8 @@ class Bounds:
     the client makes the server reset, and control frames a second that ask for nothing, both with ten seconds'
     worth at once; `stall_timeout_s` for what the client owes: its preface, the rest of a request, reading its
     answers. `max_unfinished_bytes` are those of incomplete messages and header blocks on all connections together.
+    In one turn of the event loop a connection gets `max_turn_bytes` and `max_turn_frames` handled, of which a whole
+    call counts as one; the rest waits for its next turn.
     """
 
     max_connections: int = 1024
@@ -58,6 +60,8 @@ class Bounds:
     max_resets_per_s: int = 1000
     max_control_frames_per_s: int = 1000
     stall_timeout_s: float = 10
+    max_turn_bytes: int = 65_536
+    max_turn_frames: int = 256
     max_unfinished_bytes: int = 67_108_864
 
 

@@ -8,7 +8,7 @@ from typing import Final, cast
 from extauth.transport import frames
 from extauth.transport.batching import Calls
 from extauth.transport.control import Control
-from extauth.transport.frames import ACK, HEAD, MAX_STREAM_ID, PREFACE, ErrorCode, H2Error
+from extauth.transport.frames import ACK, HEAD, MAX_STREAM_ID, MIN_MAX_FRAME_SIZE, PREFACE, ErrorCode, H2Error
 from extauth.transport.grpc import Status, refusal_block
 from extauth.transport.guards import MAX_BLOCK_BYTES, Guard, Shed
 from extauth.transport.receiver import Receiver
@@ -31,6 +31,12 @@ _NOT_HTTP2 = (
 )
 
 
+def _holds_a_frame(data: bytes) -> bool:
+    """Whether another look at it would bring more; `data` is not shorter than a frame's head."""
+    length = int.from_bytes(data[:3], "big")
+    return length > MIN_MAX_FRAME_SIZE or len(data) >= HEAD.size + length
+
+
 class Connection(asyncio.Protocol):
     """`asyncio` calls the methods of Protocol, the Batcher those of Caller; `connections` are all that are open."""
 
@@ -45,6 +51,9 @@ class Connection(asyncio.Protocol):
         self._receiver = Receiver(service, self._streams, self._sender, self._control, end=self._end, flush=self.flush)
         self._made = perf_counter()
         self._rest = b""
+        self._turn_scheduled = False
+        # A frame must fit in, or its connection would stand still.
+        self._turn_bytes = max(bounds.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
         self._started = False  # the preface has come
         self._greeted = False
         self._is_http2 = True
@@ -95,20 +104,41 @@ class Connection(asyncio.Protocol):
             return
         if self._rest:
             data = self._rest + data
-            self._rest = b""
+        if self._turn_scheduled:
+            self._rest = data
+        else:
+            self._handle(data)
+
+    def _turn(self) -> None:
+        """Handle more of what came at once; what came after it is read once that is done."""
+        self._turn_scheduled = False
+        if not self._closing:
+            self._handle(self._rest)
+        if not self._turn_scheduled and self._paused_since is None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _next_turn(self) -> None:
+        """Let others have theirs first."""
+        self._turn_scheduled = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _handle(self, data: bytes) -> None:
         calls = Calls(self, perf_counter())
         streams, receiver = self._streams, self._receiver
         receiver.requests.reading = True
         error: H2Error | None = None
+        now = data if len(data) <= self._turn_bytes else data[: self._turn_bytes]
         try:
-            at = receiver.read(data, calls) if self._started else self._read_preface(data, calls)
+            at = receiver.read(now, calls) if self._started else self._read_preface(now, calls)
             self._rest = data[at:]
+            if len(self._rest) >= HEAD.size and not self._closing and _holds_a_frame(self._rest):
+                self._next_turn()
         except H2Error as wrong:
             error = H2Error(wrong.code, str(wrong))  # without tracebacks, which would lead back to this frame
         finally:
             receiver.requests.reading = False
-        if error is None and streams.owed > self._window:
-            error = H2Error(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
         if calls.plans:
             self._service.batcher.submit(calls)
         if error is not None:
@@ -149,7 +179,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Read on: it has caught up."""
         self._paused_since = None
-        self._transport.resume_reading()
+        if not self._turn_scheduled:
+            self._transport.resume_reading()
 
     def check(self, now: float) -> None:
         """End what is stalled; called every second or so."""

@@ -89,7 +89,7 @@ class Receiver:
         self.requests.close()
 
     def read(self, data: bytes, calls: Calls) -> int:
-        """Handle all whole frames; returns how many bytes they were. Raises H2Error for the connection."""
+        """Handle whole frames, as many as a turn has; returns how many bytes they were. Raises H2Error."""
         at, size = 0, len(data)
         self.requests.calls = calls
         self._control.now = calls.arrived
@@ -99,7 +99,9 @@ class Receiver:
         known, plan = self._decoder.known, self._plan
         room, max_streams, max_message = self._service.batcher.room(), streams.most, self._bounds.max_message_bytes
         unpack = HEAD.unpack_from
-        while size - at >= 9:
+        for _ in range(self._bounds.max_turn_frames):
+            if size - at < 9:
+                break
             high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low
             if length > MIN_MAX_FRAME_SIZE:

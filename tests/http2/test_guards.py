@@ -369,16 +369,6 @@ async def test_an_incomplete_call_is_denied_before_its_own_timeout(short_path: P
         assert (await peer.answered(3))[0].code == 1
 
 
-async def test_the_connections_window_is_enforced(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_unfinished_bytes=0)) as served:
-        peer = await served.connect()
-        peer.send(*(frame(HEADERS, END_HEADERS, stream, BLOCK) for stream in (1, 3, 5, 7, 9)))
-        # In one read: before anything could be given back.
-        peer.send(*(frame(DATA, 0, stream, b"\x00\x00\x00\x40\x00" + bytes(15_000)) for stream in (1, 3, 5, 7, 9)))
-        assert (await peer.ended())[0] == ErrorCode.FLOW_CONTROL_ERROR
-        await served.works()
-
-
 async def test_a_streams_window_is_enforced(short_path: Path) -> None:
     async with serving(short_path, Bounds(max_unfinished_bytes=100_000)) as served:
         peer = await served.connect()

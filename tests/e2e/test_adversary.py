@@ -1,0 +1,22 @@
+"""Hostile clients lift nobody's limit, and take nobody's room: `./dev adversary` in short.
+
+Through a real Envoy with our envoy.yaml, and with one that has Envoy's own defaults for what a client may send and tracing
+on. On a machine that the attack shares, calls may run into the filter's timeout; those Envoy counts, and no others.
+"""
+
+import pytest
+
+from adversary.attacks import ATTACKS
+from adversary.report import table, wrong
+from adversary.run import run_all
+
+SECONDS = 1.5
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("_programs")
+async def test_no_hostile_client_lifts_a_limit_or_takes_anothers_room() -> None:
+    rows = await run_all(list(ATTACKS), seconds=SECONDS, rounds=1)
+    assert not wrong(rows, strict=False), table(rows)
+    assert [row.client for row in rows if row.sent < 50 or row.asked < 20] == [], table(rows)
+    assert sum(row.explained for row in rows) < sum(row.asked for row in rows) / 20, table(rows)
