@@ -1,7 +1,7 @@
 """Hostile clients lift nobody's limit, and take nobody's room: `./dev adversary` in short.
 
-Through a real Envoy with our envoy.yaml, and with one that has Envoy's own defaults for what a client may send and tracing
-on. On a machine that the attack shares, calls may run into the filter's timeout; those Envoy counts, and no others.
+Through a real Envoy with our envoy.yaml, and through one with tracing and Envoy's own defaults for what a client may
+send. On a machine that the attack shares, calls may run into the filter's timeout; those Envoy counts, and no others.
 """
 
 import pytest
