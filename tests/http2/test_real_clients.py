@@ -17,7 +17,7 @@ domain: api
 algorithm: gcra
 descriptors: [{key: api_key, rate_limit: {unit: second, requests_per_unit: 4000000000}}]
 """
-SECONDS = float(os.environ.get("EXTAUTH_CLIENT_SECONDS", "3"))
+SECONDS = float(os.environ.get("EXTAUTH_CLIENT_SECONDS", "5"))
 
 
 @pytest.fixture
