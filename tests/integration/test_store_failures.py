@@ -84,10 +84,10 @@ class Service:
             f"/{SERVICE}/ShouldRateLimit"
         )
 
-    async def ask(self, key: str) -> int | str:
+    async def ask(self, key: str, timeout_s: float = 20) -> int | str:
         """The code of the answer, or the status of a call that failed."""
         try:
-            answer = await self._ask(call(key), timeout=20, wait_for_ready=True)
+            answer = await self._ask(call(key), timeout=timeout_s, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             return error.code().name
         return int(RateLimitResponse.parse(answer).overall_code)
@@ -181,12 +181,12 @@ def loop_settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, s
     return {"PYTHONPATH": str(tmp_path), "EXTAUTH_REDIS_TIMEOUT": "0.25", "EXTAUTH_ON_STORE_FAILURE": "allow"}
 
 
-async def stop_past_the_clock(service: Service, proxy: Proxy) -> None:
+async def stop_past_the_clock(service: Service, proxy: Proxy, seconds: float = 0.35) -> None:
     """Stop the service while an answer of the store is under way to it, until its clock for the store has run out."""
     await asyncio.wait_for(proxy.answers.wait(), 20)
     service.process.send_signal(signal.SIGSTOP)
     proxy.release()
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(seconds)
     service.process.send_signal(signal.SIGCONT)
 
 
@@ -205,6 +205,24 @@ async def test_an_answer_that_came_while_the_service_was_stopped_counts(
             codes.append(await asked)
         assert codes == [OVER_LIMIT] * 10
         assert await service.metric("extauth_store_errors_total") == 0
+
+
+async def test_an_answer_that_came_while_the_service_was_stopped_counts_past_the_calls_own_time_too(
+    serve: Serve, own_store: Store, short_path: Path, loop_settings: dict[str, str]
+) -> None:
+    """Of its timeout of 2 s, a call waits for 1.5 s."""
+    async with Proxy(short_path / "p", own_store.socket) as proxy:
+        service = serve(proxy.url, **loop_settings | {"EXTAUTH_REDIS_TIMEOUT": "20"})
+        await service.until_store("up")
+        assert await service.ask("tight") == OK
+        codes = []
+        for _ in range(3):
+            proxy.hold()
+            asked = asyncio.create_task(service.ask("tight", timeout_s=2))
+            await stop_past_the_clock(service, proxy, 1.55)
+            codes.append(await asked)
+        assert codes == [OVER_LIMIT] * 3
+        assert await service.metric("extauth_shed_calls_total") == 0
 
 
 async def test_a_connection_that_came_about_while_the_service_was_stopped_is_used(
