@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.beside import ROUNDS, beside
+from bench.beside import FEWEST_ROUNDS, ROUNDS, beside
 from bench.cases import CASES, Case
 from bench.engines import ROOT, Result, Running, cpu_s, rss_mb, running
 from bench.envoy import through_envoy
@@ -80,8 +80,11 @@ def main() -> None:
     if unknown := set(arguments.cases) - {*CASES, "envoy", "loading"}:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if arguments.beside:
-        ours = [name for name in arguments.cases if name in CASES]
-        ok = beside(arguments.beside, ours, rounds=arguments.rounds, quick=arguments.quick, load=load)
+        if alone := set(arguments.cases) - {*CASES}:
+            parser.error(f"--beside does not compare: {', '.join(sorted(alone))}")
+        if arguments.rounds < FEWEST_ROUNDS:
+            parser.error(f"--rounds: at least {FEWEST_ROUNDS}, or no interval is sure enough")
+        ok = beside(arguments.beside, arguments.cases, rounds=arguments.rounds, quick=arguments.quick, load=load)
         raise SystemExit(0 if ok else 1)
     names = arguments.cases or [*CASES, "envoy", "loading"]
     results: dict[str, dict[str, Result]] = {}

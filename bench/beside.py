@@ -4,6 +4,7 @@ Both services run at the same time, each with a store of its own, and are asked 
 a while slows both. CPU is read in nanoseconds, the run time of all threads in /proc/PID/task/*/schedstat (proc(5)).
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from bench.cases import CASES, Case
 from bench.engines import ROOT, Result, Running, running
 
 ROUNDS = 7
+FEWEST_ROUNDS = 6  # with fewer, not even the whole range holds the median with CONFIDENCE
 SLOWER = 1.03  # a case is slower only if the whole interval lies above this
 CONFIDENCE = 0.95
 CALLS = {"one": 4_000, "keys_1000000": 100_000}
@@ -34,20 +36,31 @@ class CpuClock:
         """Nanoseconds."""
         for task in self._tasks.iterdir():
             try:
-                self._seen[task.name] = int((task / "schedstat").read_text().split()[0])
+                ran_ns = int((task / "schedstat").read_text().split()[0])
             except FileNotFoundError:  # it has just ended
                 continue
+            self._seen[task.name] = max(ran_ns, self._seen.get(task.name, 0))
         return sum(self._seen.values())
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The median of some ratios, and an interval that holds the true one with a probability of `confidence` or more."""
+    """The median of `values` ratios, and an interval that holds the true one with at least that `confidence`.
+
+    Its ends are order statistics: the `rank`-th smallest and the `rank`-th greatest ratio.
+    """
 
     low: float
     median: float
     high: float
     confidence: float
+    rank: int
+    values: int
+
+    @property
+    def ends(self) -> str:
+        """Which order statistics the interval runs between, counted from the smallest."""
+        return f"values {self.rank} and {self.values + 1 - self.rank} of {self.values}"
 
     @property
     def slower(self) -> bool:
@@ -70,7 +83,7 @@ def interval(ratios: Sequence[float]) -> Interval:
         if 1 - outside < CONFIDENCE:
             break
         left_out, confidence = k, 1 - outside
-    return Interval(ordered[left_out], median(ordered), ordered[n - 1 - left_out], confidence)
+    return Interval(ordered[left_out], median(ordered), ordered[n - 1 - left_out], confidence, left_out + 1, n)
 
 
 @contextmanager
@@ -85,9 +98,12 @@ def tree_of(ref: str) -> Iterator[Path]:
     tree = ROOT / ".run" / "beside" / name
     _remove(tree)
     subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(tree), name], cwd=ROOT, check=True)
+    # By default SIGTERM ends Python at once: the folder and both services would stay.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield tree
     finally:
+        signal.signal(signal.SIGTERM, before)
         _remove(tree)
 
 
@@ -114,12 +130,16 @@ def beside(ref: str, names: Sequence[str], *, rounds: int, quick: bool, load: Lo
     with tree_of(ref) as tree:
         for root in (ROOT, tree):
             imports_from(root)
-        confidence = interval([1.0] * rounds).confidence
-        print(f"CPU a decision, this tree : {ref}; median of {rounds} rounds, {confidence:.1%} interval", flush=True)
+        kind = interval([1.0] * rounds)
+        print(
+            f"CPU a decision, this tree : {ref}; median of {rounds} rounds, "
+            f"{kind.confidence:.1%} interval between {kind.ends}",
+            flush=True,
+        )
         for case in (CASES[name] for name in names or CASES):
             service, total = compare(tree, case, rounds=rounds, quick=quick, load=load)
             ok = ok and not service.slower and not total.slower
-            print(f"{case.title:<36} service {service}   with store {total}", flush=True)
+            print(f"{case.title:<40} service {service}   with store {total}", flush=True)
     print(f"no case slower than {SLOWER}" if ok else f"slower: the whole interval lies above {SLOWER}")
     return ok
 

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from bench.beside import SLOWER, CpuClock, interval
+from bench.__main__ import main
+from bench.beside import CONFIDENCE, FEWEST_ROUNDS, SLOWER, CpuClock, interval
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,32 @@ def test_cpu_is_counted_in_nanoseconds() -> None:
     while time.process_time_ns() < spent + 20_000_000:
         pass
     assert 15_000_000 < clock.ns() - before < 2_000_000_000
+
+
+@pytest.mark.parametrize(("count", "ends"), [(7, "values 1 and 7 of 7"), (9, "values 2 and 8 of 9")])
+def test_an_interval_names_the_order_statistics_at_its_ends(count: int, ends: str) -> None:
+    assert interval([1.0] * count).ends == ends
+
+
+def test_the_fewest_rounds_are_the_first_that_are_sure_enough() -> None:
+    assert interval([1.0] * FEWEST_ROUNDS).confidence >= CONFIDENCE
+    assert interval([1.0] * (FEWEST_ROUNDS - 1)).confidence < CONFIDENCE
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--rounds", "0", "hot"], "--rounds: at least 6"),
+        (["--rounds", "5", "hot"], "--rounds: at least 6"),
+        (["hot", "envoy"], "--beside does not compare: envoy"),
+        (["loading"], "--beside does not compare: loading"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_runs(
+    words: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "--beside", "no-such-commit", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert reason in capsys.readouterr().err
