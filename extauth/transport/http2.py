@@ -133,7 +133,8 @@ class Connection(asyncio.Protocol):
         try:
             at = receiver.read(now, calls) if self._started else self._read_preface(now, calls)
             self._rest = data[at:]
-            if len(self._rest) >= HEAD.size and not self._closing and _holds_a_frame(self._rest):
+            waits = self._started and not self._closing and len(self._rest) >= HEAD.size
+            if waits and _holds_a_frame(self._rest):  # what there is of a preface is no frame
                 self._next_turn()
         except H2Error as wrong:
             error = H2Error(wrong.code, str(wrong))  # without tracebacks, which would lead back to this frame
