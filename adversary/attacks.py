@@ -1,11 +1,13 @@
 """The hostile clients. Each runs in a process of its own: `python -m adversary.attacks NAME EDGE REPLICA SECONDS`.
 
 EDGE is Envoy's port and REPLICA that of an extauth's gRPC listener, on 127.0.0.1. A client ends after SECONDS and
-prints a JSON object of what it did: `sent`, `errors`, and `passed`, the requests of its own, used-up caller that got
-another answer than a denial.
+prints a JSON object of what it did: `sent`, `errors`, `answered`, and `passed`, the requests or calls of its own,
+used-up caller that got another answer than a denial. The answers to direct calls are judged too, except where the
+failure policy may give them, or where what is sent is no call.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -22,8 +24,11 @@ from extauth.transport.protobuf import bytes_field
 from extauth.transport.rls import SERVICE
 
 HOSTILE_KEY = "hostile-tier-key"  # one request a day, which is used up before
+OPEN_KEY = "open-tier-key"  # an honest caller's, with room
 READ_BYTES = 1 << 16
 BURST = 480  # streams opened and reset on a fresh connection
+OPEN_CALLS = 500  # of a judged client on a connection; extauth allows 1024, and gives those past it the failure policy
+OVER_LIMIT = b"\x08\x02"  # RateLimitResponse: overall_code, field 1, is OVER_LIMIT
 
 
 @dataclass
@@ -34,6 +39,7 @@ class Target:
     replica: int
     seconds: float
     sent: int = 0
+    answered: int = 0
     passed: int = 0
     errors: int = 0
     until: float = field(init=False)
@@ -48,10 +54,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Attack:
-    """A hostile client; `wide`: for an Envoy with Envoy's own defaults and tracing, not for the one as shipped."""
+    """A hostile client; `wide`: for an Envoy with Envoy's own defaults and tracing, not for the one as shipped.
+
+    With `judged` it must have answers to judge, or the run is worth nothing.
+    """
 
     run: Callable[[Target], Awaitable[None]]
     wide: bool = False
+    judged: bool = True
 
 
 def descriptor(*entries: tuple[str, str]) -> bytes:
@@ -86,18 +96,52 @@ def call(stream: int, body: bytes, block: bytes, *, end: bool = True) -> bytes:
 
 
 class Connection:
-    """A connection that is written to as fast as its peer reads; what comes back is read and dropped."""
+    """A connection that is written to as fast as its peer reads.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._drain = asyncio.create_task(self._drop())
+    With a target what comes back is judged: a call whose stream ends without a message that begins with
+    `overall_code: OVER_LIMIT` (RateLimitResponse, field 1) passed. Without one it is read and dropped.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: Target | None = None
+    ) -> None:
+        self._reader, self._writer, self._target = reader, writer, target
+        self._rest = b""
+        self._denied: set[int] = set()
+        self._ended: set[int] = set()
+        self._window = frames.DEFAULT_WINDOW
+        self._window_grew = asyncio.Event()
+        self._call_ended = asyncio.Event()
+        self._drain = asyncio.create_task(self._read())
 
     @classmethod
-    async def to(cls, port: int, greeting: bytes = PREFACE + frames.settings({4: frames.MAX_WINDOW})) -> "Connection":
+    async def to(cls, port: int, target: Target | None = None) -> "Connection":
         """Connect, and greet."""
-        connection = cls(*await asyncio.open_connection("127.0.0.1", port))
-        connection._writer.write(greeting)
+        connection = cls(*await asyncio.open_connection("127.0.0.1", port), target)
+        connection._writer.write(PREFACE + frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}))
         return connection
+
+    async def take_window(self, size: int, seconds: float) -> bool:
+        """Take so much of the connection's window (RFC 9113 §5.2); False where it does not come in this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._window < size:
+                    self._window_grew.clear()
+                    await self._window_grew.wait()
+        except TimeoutError:
+            return False
+        self._window -= size
+        return True
+
+    async def fewer_open_than(self, calls: int, opened: int, seconds: float) -> None:
+        """Wait for answers while as many of the `opened` calls have none. Raises OSError where the peer hung up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while opened - len(self._ended) >= calls:
+                    if self._drain.done():
+                        raise ConnectionResetError
+                    self._call_ended.clear()
+                    await self._call_ended.wait()
 
     async def send(self, data: bytes) -> None:
         """Send, and wait while more than a little is unsent."""
@@ -110,19 +154,53 @@ class Connection:
         self._drain.cancel()
         await asyncio.gather(self._drain, return_exceptions=True)
 
-    async def _drop(self) -> None:
-        while data := await self._reader.read(READ_BYTES):
-            window = frames.window_update(0, len(data))
-            if not self._writer.is_closing():
-                self._writer.write(window)
+    async def _read(self) -> None:
+        try:
+            while data := await self._reader.read(READ_BYTES):
+                if self._target is not None:
+                    self._judge(self._target, data)
+                window = frames.window_update(0, len(data))
+                if not self._writer.is_closing():
+                    self._writer.write(window)
+        finally:
+            asyncio.get_running_loop().call_soon(self._call_ended.set)  # once this task is done
+
+    def _judge(self, target: Target, data: bytes) -> None:
+        data, at = self._rest + data, 0
+        while len(data) - at >= frames.HEAD.size:
+            high, low, kind, flags, stream = frames.HEAD.unpack_from(data, at)
+            begin = at + frames.HEAD.size
+            end = begin + (high << 8 | low)
+            if end > len(data):
+                break
+            if kind == DATA and data[begin + 5 : min(begin + 7, end)] == OVER_LIMIT:
+                self._denied.add(stream)
+            elif kind == frames.WINDOW_UPDATE and stream == 0:
+                self._window += int.from_bytes(data[begin:end], "big")
+                self._window_grew.set()
+            ends = kind == frames.RST_STREAM or (kind in {DATA, HEADERS} and flags & END_STREAM)
+            if ends and stream not in self._ended:  # an answer before the request's end is followed by RST_STREAM
+                target.answered += 1
+                target.passed += stream not in self._denied
+                self._ended.add(stream)
+                self._call_ended.set()
+            at = end
+        self._rest = data[at:]
 
 
-async def repeat(target: Target, port: int, make: Callable[[int], bytes], *, per_connection: int = 1 << 20) -> None:
-    """Send what `make` gives for each odd stream, on one connection after the other, until time is over."""
+async def repeat(
+    target: Target, port: int, make: Callable[[int], bytes], *, per_connection: int = 1 << 20, judged: bool = True
+) -> None:
+    """Send what `make` gives for each odd stream, on one connection after the other, until time is over.
+
+    Judged, each is one call, and they keep within the streams that may be open.
+    """
     while not target.over():
         try:
-            connection = await Connection.to(port)
+            connection = await Connection.to(port, target if judged else None)
             for stream in range(1, 2 * per_connection, 2):
+                if judged:
+                    await connection.fewer_open_than(OPEN_CALLS, stream // 2, target.until - time.monotonic())
                 await connection.send(make(stream))
                 target.sent += 1
                 if target.over():
@@ -146,6 +224,7 @@ async def http1(target: Target, extra: bytes = b"", path: str = "/", *, at_once:
                     writer.write(request)
                     answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
                     target.sent += 1
+                    target.answered += 1
                     target.passed += b" 429 " not in answer.split(b"\r\n", 1)[0]
                     lengths = [
                         line[15:] for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:")
@@ -177,6 +256,11 @@ def tracestate(size: int) -> Callable[[Target], Awaitable[None]]:
 async def many_headers(target: Target) -> None:
     """As many headers as Envoy lets through."""
     await http1(target, b"".join(b"x-%d: %s\r\n" % (i, b"y" * 500) for i in range(80)))
+
+
+async def two_keys(target: Target) -> None:
+    """A second API key, of a caller with room, behind the one that is used up."""
+    await http1(target, f"x-api-key: {OPEN_KEY}\r\n".encode())
 
 
 async def long_path(target: Target) -> None:
@@ -224,35 +308,74 @@ def resets(bursts_per_s: int) -> Callable[[Target], Awaitable[None]]:
 async def direct_resets(target: Target) -> None:
     """Calls that are reset at once, at extauth itself."""
     block, body = head(), prefixed(message())
-    await repeat(target, target.replica, lambda s: call(s, body, block) + frames.rst_stream(s, ErrorCode.CANCEL))
+    reset = frames.rst_stream
+    await repeat(target, target.replica, lambda s: call(s, body, block) + reset(s, ErrorCode.CANCEL), judged=False)
 
 
 async def control_frames(target: Target) -> None:
-    """PING, SETTINGS, WINDOW_UPDATE and PRIORITY, between calls now and then."""
+    """PING, SETTINGS, WINDOW_UPDATE and PRIORITY between the calls."""
     noise = frame(frames.PING, 0, 0, b"12345678") + frames.settings({4: 1000, 5: 16_384}) + frames.window_update(0, 1)
     noise += frame(frames.PRIORITY, 0, 1, b"\0\0\0\x03\x10")
     block, body = head(), prefixed(message())
-    await repeat(target, target.replica, lambda s: noise * 16 + (call(s, body, block) if s % 64 == 1 else b""))
+    await repeat(target, target.replica, lambda s: noise * 16 + call(s, body, block))
 
 
 async def slow_bodies(target: Target) -> None:
-    """Many messages that stop a byte before their end, on many connections."""
+    """Messages that stop a byte before their end, on many connections, for as long as their windows have room."""
     block = head()
-    whole = prefixed(message(bytes_field(9, bytes(60_000))))
+    body = prefixed(message(bytes_field(9, bytes(60_000))))[:-1]
 
     async def hold() -> None:
-        connection = await Connection.to(target.replica)
+        connection = await Connection.to(target.replica, target)
         for stream in range(1, 200, 2):
-            await connection.send(call(stream, whole[:-1], block, end=False))
-            target.sent += 1
-            if target.over():
+            if not await connection.take_window(len(body), max(target.until - time.monotonic(), 0)):
                 break
-            await asyncio.sleep(0.01)
+            await connection.send(call(stream, body, block, end=False))
+            target.sent += 1
         await asyncio.sleep(max(target.until - time.monotonic(), 0))
         await connection.close()
 
-    results = await asyncio.gather(*(hold() for _ in range(30)), return_exceptions=True)
+    results = await asyncio.gather(*(hold() for _ in range(100)), return_exceptions=True)
     target.errors += sum(isinstance(result, Exception) for result in results)
+
+
+async def dripping(target: Target) -> None:
+    """Messages of which each byte is a frame of its own, so that a call costs a hundred times its size in frames."""
+    block, body = head(), prefixed(message())
+    end = len(body) - 1
+    drops = [(END_STREAM if i == end else 0, body[i : i + 1]) for i in range(len(body))]
+
+    def make(stream: int) -> bytes:
+        data = (frame(DATA, flags, stream, drop) for flags, drop in drops)
+        return frame(HEADERS, END_HEADERS, stream, block) + b"".join(data)
+
+    await repeat(target, target.replica, make)
+
+
+async def large_messages(target: Target) -> None:
+    """Messages that announce more bytes than are accepted."""
+    block, body = head(), bytes((0, *(5 << 20).to_bytes(4, "big"))) + message()
+    await repeat(target, target.replica, lambda s: call(s, body, block, end=False))
+
+
+async def long_headers(target: Target) -> None:
+    """Header lists of 300 KB, which are longer than what is evaluated."""
+    body, parts = prefixed(message()), [literal(b"x-%d" % i, b"y" * 16_000) for i in range(19)]
+
+    def make(stream: int) -> bytes:
+        last = len(parts) - 1
+        rest = (frame(CONTINUATION, END_HEADERS if i == last else 0, stream, p) for i, p in enumerate(parts))
+        return frame(HEADERS, 0, stream, head()) + b"".join(rest) + frame(DATA, END_STREAM, stream, body)
+
+    await repeat(target, target.replica, make)
+
+
+async def endless_headers(target: Target) -> None:
+    """Header lists of more than 1 MiB, which end their connection."""
+    block = b"".join(literal(b"x-%d" % i, b"y" * 16_000) for i in range(80))
+    parts = [block[i : i + 16_000] for i in range(0, len(block), 16_000)]
+    data = b"".join(frame(CONTINUATION, 0, 1, part) for part in parts)
+    await repeat(target, target.replica, lambda _: frame(HEADERS, 0, 1, head()) + data, per_connection=1, judged=False)
 
 
 async def slow_headers(target: Target) -> None:
@@ -275,9 +398,9 @@ async def slow_headers(target: Target) -> None:
 
 
 async def impatient(target: Target) -> None:
-    """Calls that give up after a millisecond."""
+    """Calls that give up after a millisecond, which the failure policy answers."""
     block, body = head(("grpc-timeout", "1m")), prefixed(message())
-    await repeat(target, target.replica, lambda s: call(s, body, block))
+    await repeat(target, target.replica, lambda s: call(s, body, block), judged=False)
 
 
 async def swelling(target: Target) -> None:
@@ -304,15 +427,18 @@ async def malformed(target: Target) -> None:
             return breaking[stream // 32 % len(breaking)]
         return call(stream, prefixed(b"\xff" if stream % 4 == 1 else b""), block)
 
-    await repeat(target, target.replica, make, per_connection=16)
+    await repeat(target, target.replica, make, per_connection=16, judged=False)
 
 
 async def call_flood(target: Target) -> None:
-    """More calls at once than may be open, on several connections."""
+    """More calls at once than may be open, on several connections; the failure policy answers those past that."""
     block, body = head(), prefixed(message())
 
+    def make(stream: int) -> bytes:
+        return b"".join(call(stream * 32 + 1 + 2 * i, body, block) for i in range(32))
+
     async def one() -> None:
-        await repeat(target, target.replica, lambda s: b"".join(call(s * 64 + 2 * i, body, block) for i in range(32)))
+        await repeat(target, target.replica, make, judged=False)
 
     await asyncio.gather(*(one() for _ in range(8)))
 
@@ -326,18 +452,23 @@ async def descriptors(target: Target) -> None:
 
 ATTACKS = {
     "flood": Attack(flood),
-    "resets_5k": Attack(resets(10)),
-    "resets_20k": Attack(resets(40)),
-    "resets_100k": Attack(resets(200)),
-    "direct_resets": Attack(direct_resets),
+    "two_keys": Attack(two_keys),
+    "resets_5k": Attack(resets(10), judged=False),
+    "resets_20k": Attack(resets(40), judged=False),
+    "resets_100k": Attack(resets(200), judged=False),
+    "direct_resets": Attack(direct_resets, judged=False),
     "control_frames": Attack(control_frames),
-    "slow_bodies": Attack(slow_bodies),
-    "slow_headers": Attack(slow_headers),
-    "impatient": Attack(impatient),
+    "slow_bodies": Attack(slow_bodies, judged=False),  # they are answered later than a short run lasts
+    "dripping": Attack(dripping),
+    "large_messages": Attack(large_messages),
     "swelling": Attack(swelling),
-    "malformed": Attack(malformed),
-    "call_flood": Attack(call_flood),
     "descriptors": Attack(descriptors),
+    "slow_headers": Attack(slow_headers, judged=False),
+    "long_headers": Attack(long_headers),
+    "endless_headers": Attack(endless_headers, judged=False),
+    "impatient": Attack(impatient, judged=False),
+    "malformed": Attack(malformed, judged=False),
+    "call_flood": Attack(call_flood, judged=False),
     "tracestate_16k": Attack(tracestate(16_000), wide=True),
     "tracestate_55k": Attack(tracestate(55_000), wide=True),
     "many_headers": Attack(many_headers, wide=True),
@@ -351,7 +482,10 @@ async def main() -> None:
     target = Target(int(edge), int(replica), float(seconds))
     async with asyncio.timeout(target.seconds + 20):
         await ATTACKS[name].run(target)
-    print(json.dumps({"sent": target.sent, "passed": target.passed, "errors": target.errors}))
+    if ATTACKS[name].judged and not target.answered:
+        raise SystemExit("nothing was answered, so nothing could be judged")
+    told = {"sent": target.sent, "answered": target.answered, "passed": target.passed, "errors": target.errors}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ class Row:
     """One round of one client, or the medians of several; times in milliseconds.
 
     `passed` are requests of callers without room that were let through, the hostile one's own among them; `failed`
-    those of a caller with room that were not. `timeouts` and `overflows` are Envoy's own counts for extauth's cluster:
-    calls that got no answer in the filter's timeout, and those that it did not even send.
+    those of a caller with room that were not, and those of any honest caller without an answer. `timeouts` and
+    `overflows` are Envoy's own counts for extauth's cluster: calls that got no answer in the filter's timeout, and
+    those that it did not even send. `errors` are all calls that failed for its filter, on a connection that ended for
+    example, `allowed` the requests that it let through therefore. `shed` are the calls that extauth answered by its
+    failure policy, the hostile client's among them.
     """
 
     client: str
@@ -23,6 +26,9 @@ class Row:
     failed: float
     timeouts: float
     overflows: float
+    errors: float
+    allowed: float
+    shed: float
     p99_ms: float
     alone_ms: float
     rss_mb: float
@@ -33,22 +39,18 @@ class Row:
         return self.timeouts + self.overflows
 
     def __str__(self) -> str:
-        return (
-            f"{self.client:<16}{self.sent:>9.0f}{self.asked:>8.0f}{self.passed:>8.0f}{self.failed:>8.0f}"
-            f"{self.timeouts:>10.0f}{self.overflows:>10.0f}{self.p99_ms:>9.1f}{self.alone_ms:>9.1f}{self.rss_mb:>8.0f}"
-        )
+        numbers = (getattr(self, name) for name in COLUMNS)
+        digits = (1 if name.endswith("_ms") else 0 for name in COLUMNS)
+        return f"{self.client:<16}" + "".join(f"{number:>9.{n}f}" for number, n in zip(numbers, digits, strict=True))
 
 
-HEADING = (
-    f"{'client':<16}{'sent':>9}{'asked':>8}{'passed':>8}{'failed':>8}{'timeouts':>10}{'overflow':>10}"
-    f"{'p99 ms':>9}{'alone':>9}{'RSS MB':>8}"
-)
+COLUMNS = tuple(each.name for each in fields(Row) if each.name != "client")
+HEADING = f"{'client':<16}" + "".join(f"{name:>9}" for name in COLUMNS)
 
 
 def medians(rounds: Sequence[Row]) -> Row:
     """One row of several."""
-    names = [each.name for each in fields(Row) if each.name != "client"]
-    return Row(rounds[0].client, *(float(median(getattr(row, name) for row in rounds)) for name in names))
+    return Row(rounds[0].client, **{name: float(median(getattr(row, name) for row in rounds)) for name in COLUMNS})
 
 
 def table(rows: Sequence[Row]) -> str:

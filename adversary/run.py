@@ -13,14 +13,16 @@ from typing import Any
 
 import aiohttp
 
-from adversary.attacks import ATTACKS, HOSTILE_KEY
+from adversary.attacks import ATTACKS, HOSTILE_KEY, OPEN_KEY
 from adversary.report import Row, medians
 from scripts.stack import Ports, Stack
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 1.0  # of Envoy's filter: past it a request passes, on a machine that is shared with the attack
-USED_UP, WITH_ROOM = "used-tier-key", "open-tier-key"
+USED_UP = "used-tier-key"
 PAUSE_S = 0.005  # between two requests of an honest caller
+AT_ONCE = 4  # requests of an honest caller
+NO_ANSWER = 0  # in place of a status: the connection broke
 CONFIG = f"""\
 domain: api
 algorithm: gcra
@@ -32,7 +34,7 @@ tiers:
 descriptors:
   - {{ key: api_key, value: {HOSTILE_KEY}, tier: one }}
   - {{ key: api_key, value: {USED_UP}, tier: one }}
-  - {{ key: api_key, value: {WITH_ROOM}, tier: open }}
+  - {{ key: api_key, value: {OPEN_KEY}, tier: open }}
   - {{ key: masked_remote_address, tier: anonymous }}
 """
 
@@ -85,15 +87,19 @@ def bare(name: str, file: dict[str, Any]) -> None:
     """Take away what protects Envoy's connection to extauth from resets, which leaves Envoy's own defaults."""
     if name == "envoy.yaml":
         del file["layered_runtime"]
+        edge = file["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+        del edge["http2_protocol_options"]["max_concurrent_streams"]
     elif name == "cds.yaml":
-        options = file["resources"][0]["typed_extension_protocol_options"]
+        cluster = file["resources"][0]
+        options = cluster["typed_extension_protocol_options"]
         http2 = next(iter(options.values()))["explicit_http_config"]["http2_protocol_options"]
         del http2["max_outbound_control_frames"], http2["max_outbound_frames"]
+        del cluster["circuit_breakers"]
 
 
 @dataclass
 class Caller:
-    """An honest caller that asks one request after the other."""
+    """An honest caller that asks AT_ONCE requests at a time, and again when they are answered."""
 
     key: str
     statuses: dict[int, int] = field(default_factory=dict)
@@ -101,13 +107,39 @@ class Caller:
 
     async def ask_until(self, session: aiohttp.ClientSession, done: asyncio.Event) -> None:
         """Ask until the event is set."""
-        while not done.is_set():
-            began = time.perf_counter()
+
+        async def one_by_one() -> None:
+            while not done.is_set():
+                began = time.perf_counter()
+                status = await self._ask(session)
+                self.times_ms.append((time.perf_counter() - began) * 1000)
+                self.statuses[status] = self.statuses.get(status, 0) + 1
+                await asyncio.sleep(PAUSE_S)
+
+        await asyncio.gather(*(one_by_one() for _ in range(AT_ONCE)))
+
+    async def _ask(self, session: aiohttp.ClientSession) -> int:
+        try:
             async with session.get("/", headers={"x-api-key": self.key}) as response:
                 await response.read()
-            self.times_ms.append((time.perf_counter() - began) * 1000)
-            self.statuses[response.status] = self.statuses.get(response.status, 0) + 1
-            await asyncio.sleep(PAUSE_S)
+                return response.status
+        except (aiohttp.ClientError, TimeoutError):
+            return NO_ANSWER
+
+    @property
+    def passed(self) -> int:
+        """Requests that were let through."""
+        return self.statuses.get(200, 0)
+
+    @property
+    def denied(self) -> int:
+        """Requests that were over the limit."""
+        return self.statuses.get(429, 0)
+
+    @property
+    def asked(self) -> int:
+        """All requests."""
+        return sum(self.statuses.values())
 
     @property
     def p99_ms(self) -> float:
@@ -139,12 +171,12 @@ class Stage:
         async with aiohttp.ClientSession(self.stack.url) as session:
             for key in (HOSTILE_KEY, USED_UP):
                 await self._use_up(session, key)
-            alone = Caller(WITH_ROOM)
+            alone = Caller(OPEN_KEY)
             done = asyncio.Event()
             asyncio.get_running_loop().call_later(min(seconds / 3, 2), done.set)
             await alone.ask_until(session, done)
-            used_up, with_room = Caller(USED_UP), Caller(WITH_ROOM)
-            before = await self._envoy(session)
+            used_up, with_room = Caller(USED_UP), Caller(OPEN_KEY)
+            before = await self._counters(session)
             done, most = asyncio.Event(), [0.0]
             async with asyncio.TaskGroup() as group:
                 for caller in (used_up, with_room):
@@ -152,19 +184,17 @@ class Stage:
                 group.create_task(self._watch_memory(most, done))
                 told = await self._attack(client, seconds)
                 done.set()
-            after = await self._envoy(session)
-        asked = sum(used_up.statuses.values()) + sum(with_room.statuses.values())
+            after = await self._counters(session)
         return Row(
-            client,
-            told["sent"],
-            asked,
-            told["passed"] + asked_for(used_up) - used_up.statuses.get(429, 0),
-            asked_for(with_room) - with_room.statuses.get(200, 0),
-            after["upstream_rq_timeout"] - before["upstream_rq_timeout"],
-            after["overflow"] - before["overflow"],
-            with_room.p99_ms,
-            alone.p99_ms,
-            most[0],
+            client=client,
+            sent=told["sent"],
+            asked=used_up.asked + with_room.asked,
+            passed=told["passed"] + used_up.passed,
+            failed=with_room.asked - with_room.passed + used_up.asked - used_up.passed - used_up.denied,
+            **{name: after[name] - before[name] for name in after},
+            p99_ms=with_room.p99_ms,
+            alone_ms=alone.p99_ms,
+            rss_mb=most[0],
         )
 
     async def _attack(self, client: str, seconds: float) -> dict[str, int]:
@@ -187,20 +217,28 @@ class Stage:
                     return
         raise SystemExit(f"the limit of {key} does not hold even without an attack")
 
-    async def _envoy(self, session: aiohttp.ClientSession) -> dict[str, int]:
-        """Envoy's counters for extauth's cluster."""
-        url = f"http://127.0.0.1:{self.stack.ports.envoy_admin}/stats?filter=^cluster\\.extauth\\."
-        async with session.get(url) as response:
-            lines = (await response.text()).splitlines()
-        values = {
-            name.rpartition(".")[2]: int(value)
-            for name, value in (line.split(": ", 1) for line in lines)
-            if value.isdigit()
-        }
+    async def _counters(self, session: aiohttp.ClientSession) -> dict[str, int]:
+        """What Envoy and the replicas counted of calls that were not decided; the names are those of Row."""
+        admin = self.stack.ports.envoy_admin
+        lines = await self._lines(session, admin, "/stats?filter=^cluster\\.(extauth|echo)\\.")
+        envoy = {name: int(value) for name, _, value in (line.rpartition(": ") for line in lines) if value.isdigit()}
+        shed = 0.0
+        for replica in self.stack.ports.extauth:
+            metrics = await self._lines(session, replica.admin, "/metrics")
+            shed += sum(float(line.split()[-1]) for line in metrics if line.startswith("extauth_shed_calls_total"))
+        cluster, filter_ = "cluster.extauth.", "cluster.echo.ratelimit."  # the filter counts for the route's cluster
         return {
-            "upstream_rq_timeout": values.get("upstream_rq_timeout", 0),
-            "overflow": values.get("upstream_rq_pending_overflow", 0) + values.get("upstream_cx_overflow", 0),
+            "timeouts": envoy.get(cluster + "upstream_rq_timeout", 0),
+            "overflows": envoy.get(cluster + "upstream_rq_pending_overflow", 0)
+            + envoy.get(cluster + "upstream_cx_overflow", 0),
+            "errors": envoy.get(filter_ + "error", 0),
+            "allowed": envoy.get(filter_ + "failure_mode_allowed", 0),
+            "shed": int(shed),
         }
+
+    async def _lines(self, session: aiohttp.ClientSession, port: int, path: str) -> list[str]:
+        async with session.get(f"http://127.0.0.1:{port}{path}") as response:
+            return (await response.text()).splitlines()
 
     async def _watch_memory(self, most: list[float], done: asyncio.Event) -> None:
         """Keep the largest resident size of any replica, in MB."""
@@ -213,11 +251,6 @@ class Stage:
 def resident_mb(pid: int) -> float:
     """What a process holds in memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def asked_for(caller: Caller) -> int:
-    """How many answers a caller got."""
-    return sum(caller.statuses.values())
 
 
 async def run_all(
