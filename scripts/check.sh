@@ -13,10 +13,14 @@ step() { # name command…
   "$@" || failed="$failed\n  $name"
 }
 
-have() { # tool what-for
-  command -v "$1" >/dev/null && return
+lacks() { # tool what-for
   printf '== %s: SKIPPED, no %s here\n' "$2" "$1"
   if [ "${CI-}" = true ]; then failed="$failed\n  $2 (no $1)"; fi
+}
+
+have() { # tool what-for
+  command -v "$1" >/dev/null && return
+  lacks "$1" "$2"
   return 1
 }
 
@@ -24,7 +28,7 @@ validate_envoy() { (cd "envoy/$1" && "$envoy" --mode validate -c ../envoy.yaml -
 
 step "ruff check" ruff check
 step "ruff format" ruff format --check
-step mypy mypy extauth scripts services tests observability bench fuzz
+step mypy mypy extauth scripts services tests observability adversary bench fuzz
 step import-linter lint-imports --no-logo
 step shellcheck shellcheck dev .ci/run scripts/*.sh requirements/*.sh
 
@@ -43,7 +47,11 @@ fi
 if [ "${EXTAUTH_COMPOSE-}" = 0 ]; then
   printf '== compose.yml: SKIPPED, EXTAUTH_COMPOSE=0\n'
 elif have docker compose.yml; then
-  step compose.yml docker compose config --quiet
+  if docker compose version >/dev/null 2>&1; then
+    step compose.yml docker compose config --quiet
+  else
+    lacks "Compose v2 in docker" compose.yml
+  fi
 fi
 
 [ -z "$failed" ] || { printf '\nFailed:%b\n' "$failed" >&2 && exit 1; }
