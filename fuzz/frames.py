@@ -271,7 +271,7 @@ class Conversation:
         assert not len(streams)
         assert not streams.deadlines
         assert not self.unfinished.used
-        assert not self.batcher.deadlines._waiting
+        assert not len(self.batcher.deadlines)
 
 
 def check(data: bytes) -> None:

@@ -126,7 +126,8 @@ class Wire(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """As asyncio's."""
+        """As asyncio's; uvloop's raises where the connection is gone."""
+        assert not self.lost, "the end of what is lost"
         self._ended = True
 
     def abort(self) -> None:

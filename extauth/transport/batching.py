@@ -181,7 +181,7 @@ class Batcher:
             self.deadlines.discard(calls)
             calls.caller.answer(calls, [answers[plan]() for plan in calls.plans])
         for caller in {calls.caller for calls in batch}:
-            caller.flush()
+            self._flush(caller)
         now = time.perf_counter()
         self._observe(decided, [(now - calls.arrived, len(calls.plans)) for calls in batch])
 
@@ -193,7 +193,14 @@ class Batcher:
         for calls in batch:
             self.deadlines.discard(calls)
             calls.caller.answer(calls, [message] * len(calls.plans))
-            calls.caller.flush()
+            self._flush(calls.caller)
+
+    def _flush(self, caller: Caller) -> None:
+        """An error with one caller is no reason to let the others wait."""
+        try:
+            caller.flush()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._log(error)
 
     def _log(self, error: Exception) -> None:
         now = time.perf_counter()

@@ -6,6 +6,7 @@ from typing import Final
 from extauth.transport import frames
 from extauth.transport.frames import ACK, MAX_STREAM_ID, MAX_WINDOW, MIN_MAX_FRAME_SIZE, ErrorCode, H2Error
 from extauth.transport.guards import Allowance, Bounds, Guard, Tripped
+from extauth.transport.hpack import TABLE_SIZE
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Streams
 
@@ -94,6 +95,8 @@ class Control:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
             if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
                 windows.append(value)
+            elif name == frames.SETTINGS_HEADER_TABLE_SIZE and value < TABLE_SIZE:
+                self._sender.shrink_table()
             elif name == frames.SETTINGS_MAX_FRAME_SIZE:
                 if not MIN_MAX_FRAME_SIZE <= value < 1 << 24:
                     raise H2Error(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is not between 2^14 and 2^24-1")

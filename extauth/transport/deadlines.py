@@ -1,13 +1,16 @@
 """Calls' own clocks: one timer for all that wait, whatever their timeouts are."""
 
 import asyncio
+import heapq
 from collections.abc import Callable
+from itertools import count
 from time import perf_counter
 from typing import Final, Protocol
 
 # From a timer to a verdict that lies in a socket already: libuv runs timers before it polls, so one turn of the loop
 # polls and reads the reply, and the next one hands it to whoever waits.
 IO_TURNS: Final = 3
+MIN_HEAP: Final = 1024  # of what is settled, so much may stay before the heap is made anew
 
 
 class Expiring(Protocol):
@@ -27,19 +30,27 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._waiting: set[Expiring] = set()
+        self._live: dict[Expiring, int] = {}  # with the number of its entry, of which older ones are void
+        self._heap: list[tuple[float, int, Expiring]] = []
+        self._numbers = count()
         self._next = float("inf")  # when the timer fires
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._live)
+
     def add(self, item: Expiring) -> None:
         """Watch over it, from now on."""
-        self._waiting.add(item)
+        number = self._live[item] = next(self._numbers)
+        heapq.heappush(self._heap, (item.deadline, number, item))
         if item.deadline < self._next:
             self._arm(item.deadline)
 
     def discard(self, item: Expiring) -> None:
         """It is settled."""
-        self._waiting.discard(item)
+        if self._live.pop(item, None) is not None and len(self._heap) > MIN_HEAP + 2 * len(self._live):
+            self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[1]]
+            heapq.heapify(self._heap)
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:
@@ -54,11 +65,18 @@ class Deadlines:
     def _judge(self) -> None:
         self._next = float("inf")
         now = perf_counter()
-        for item in [item for item in self._waiting if item.deadline <= now]:
-            item.expire(now)
-        soonest = min((item.deadline for item in self._waiting), default=float("inf"))
-        if soonest < self._next:
-            self._arm(soonest)
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                _, number, item = heapq.heappop(self._heap)
+                if self._live.get(item) != number:
+                    continue
+                del self._live[item]
+                item.expire(now)
+                if now < item.deadline < float("inf"):
+                    self.add(item)
+        finally:  # an error in one is no reason to let the others wait
+            if self._heap and self._heap[0][0] < self._next:
+                self._arm(self._heap[0][0])
 
 
 def after_io(call: Callable[[], None], turns: int = IO_TURNS) -> None:

@@ -18,7 +18,7 @@ from extauth.transport.hpack import FIELD_BYTES
 from extauth.transport.rls import SERVICE
 from extauth.transport.tls import Tls
 
-MAX_RECEIVED_BYTES = 67_108_864  # of a message; a larger one is refused by gRPC itself
+MAX_RECEIVED_BYTES = 16_777_216  # of a message; a larger one is refused by gRPC itself
 
 
 class GrpcioServer:

@@ -4,8 +4,8 @@ A block that does not touch the dynamic table always means the same until anothe
 themselves byte for byte, as Envoy does, cost one dict look-up.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from jh2.hpack.huffman_constants import REQUEST_CODES_LENGTH
@@ -17,13 +17,14 @@ except ImportError:  # no wheel with the Rust decoder for this platform: the Pyt
 
 from extauth.transport.frames import ErrorCode, H2Error
 from extauth.transport.guards import MAX_BLOCK_BYTES
-from extauth.transport.head import Head, read_head
+from extauth.transport.head import Fields, Head, read_head, read_oversized
 
 TABLE_SIZE = 4096  # SETTINGS_HEADER_TABLE_SIZE, which is left at its default
 MAX_REMEMBERED = 64
 MAX_REMEMBERED_BYTES = 2048  # of one block; all of a connection's are 128 KiB
 FIELD_BYTES = 32  # that RFC 9113 §6.5.2 adds for each field
 
+_INDEXED = re.compile(rb"[\x80-\xfe]+")  # fields that are one byte each
 _MAX_FIELDS = MAX_BLOCK_BYTES // FIELD_BYTES
 _CODE_LENGTHS = bytes(REQUEST_CODES_LENGTH[:256])  # of each byte's Huffman code, in bits
 
@@ -39,6 +40,7 @@ class HeaderDecoder:
         self._max_list_bytes = max_list_bytes
         self._oversized = oversized
         self.known: dict[bytes, Head] = {}
+        self.decoded = 0  # bytes of lists that were not known, FIELD_BYTES a field included
 
     def decode(self, block: bytes) -> Head:
         """What the block says; raises H2Error for the connection where the table's state is lost.
@@ -60,16 +62,24 @@ class HeaderDecoder:
             raise _undecodable("header block cannot be decoded") from error
         for field, part, end, size in scanned.huffman:
             _check_padding(fields[field][part], block[end - 1], size)
-        head = read_head(fields)
-        # The Rust decoder leaves FIELD_BYTES out.
-        if sum(len(field[0]) + len(field[1]) + FIELD_BYTES for field in fields) > self._max_list_bytes:
+        size = self._size(fields)
+        self.decoded += size
+        if size > self._max_list_bytes:
             self._oversized()
-            head = replace(head, oversized=True, plain=False)
+            head = read_oversized(fields)
+        else:
+            head = read_head(fields)
         if scanned.changes_table or len(self.known) >= MAX_REMEMBERED:
             self.known.clear()
         if not scanned.changes_table and len(block) <= MAX_REMEMBERED_BYTES and not head.oversized:
             self.known[block] = head
         return head
+
+    def _size(self, fields: Fields) -> int:
+        """As RFC 9113 §6.5.2 counts, which the Rust decoder does not; of very many fields, at least so much."""
+        if len(fields) * FIELD_BYTES > self._max_list_bytes:
+            return len(fields) * FIELD_BYTES
+        return sum(len(field[0]) + len(field[1]) + FIELD_BYTES for field in fields)
 
 
 class _TooManyFieldsError(Exception):
@@ -100,8 +110,12 @@ def _scan(block: bytes) -> _Scanned:
             raise _TooManyFieldsError
         byte = block[at]
         if byte >= 0x80:  # indexed
-            _, at = _integer(block, at, 0x7F)
-            field += 1
+            if (run := _INDEXED.match(block, at)) is not None:
+                field += run.end() - at
+                at = run.end()
+            else:
+                _, at = _integer(block, at, 0x7F)
+                field += 1
         elif byte >= 0x40 or byte < 0x20:  # literal, with and without incremental indexing
             changes = changes or byte >= 0x40
             index, at = _integer(block, at, 0x3F if byte >= 0x40 else 0x0F)
@@ -117,11 +131,19 @@ def _scan(block: bytes) -> _Scanned:
                     huffman.append((field, part, at, length))
             field += 1
         else:  # dynamic table size update
-            table_size, at = _integer(block, at, 0x1F)
-            if field or table_size > TABLE_SIZE:
-                raise _undecodable("dynamic table size update out of place or too large")
+            at = _table_size(block, at, field)
             changes = True
+    if field > _MAX_FIELDS:
+        raise _TooManyFieldsError
     return _Scanned(changes, huffman)
+
+
+def _table_size(block: bytes, at: int, field: int) -> int:
+    """Where the bytes after the size update at `at` begin."""
+    table_size, at = _integer(block, at, 0x1F)
+    if field or table_size > TABLE_SIZE:
+        raise _undecodable("dynamic table size update out of place or too large")
+    return at
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:

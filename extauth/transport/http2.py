@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._turn_bytes = max(bounds.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
         self._started = False  # the preface has come
         self._greeted = False
+        self._announced = MAX_STREAM_ID  # the last stream, by GOAWAY
         self._is_http2 = True
         self._closing = False  # nothing more is read
         self._ending = 0.0  # since when it closes once what it was asked is answered
@@ -167,6 +168,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it, and leave no cycle: the collector hardly ever looks at what is as old as a connection gets."""
         self._closing = True
+        self._ending = 0.0
         self._connections.discard(self)
         self._streams.clear()
         self._receiver.close()
@@ -246,7 +248,8 @@ class Connection(asyncio.Protocol):
         if not self._receiver.draining and not self._closing:
             self._receiver.draining = True
             self._receiver.requests.unwatch()
-            self._out.append(frames.goaway(self._streams.last, ErrorCode.NO_ERROR, "shutting down"))
+            self._announced = self._streams.last
+            self._out.append(frames.goaway(self._announced, ErrorCode.NO_ERROR, "shutting down"))
 
     def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
         self._service.tripped(guard)
@@ -258,7 +261,8 @@ class Connection(asyncio.Protocol):
             return
         streams = self._streams
         self._greet()
-        self._out.append(frames.goaway(streams.last_whole(), error.code, str(error)))
+        # RFC 9113 §6.8: the number must not grow.
+        self._out.append(frames.goaway(min(streams.last_whole(), self._announced), error.code, str(error)))
         self._receiver.requests.unwatch()
         self._receiver.end_block()
         streams.refuse_unfinished()
@@ -271,6 +275,8 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._ending = 0.0
         self.flush()
+        if self._transport.is_closing():
+            return
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
@@ -317,6 +323,7 @@ class Connection(asyncio.Protocol):
     def expire(self, calls: Calls, now: float) -> None:
         """Answer the calls whose own time is over."""
         streams = self._streams
+        self._control.answered = now
         soonest = float("inf")
         for plan, number in zip(calls.plans, calls.tags, strict=True):
             head = streams.waiting.get(number)

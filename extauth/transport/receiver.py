@@ -88,7 +88,7 @@ class Receiver:
         self._handlers.clear()
         self.requests.close()
 
-    def read(self, data: bytes, calls: Calls) -> int:
+    def read(self, data: bytes, calls: Calls) -> int:  # noqa: PLR0912, PLR0915 - the hot loop, in one piece
         """Handle whole frames, as many as a turn has; returns how many bytes they were. Raises H2Error."""
         at, size = 0, len(data)
         self.requests.calls = calls
@@ -98,7 +98,8 @@ class Receiver:
         waiting, opened, blocked = streams.waiting, streams.open, self._sender.blocked
         known, plan = self._decoder.known, self._plan
         room, max_streams, max_message = self._service.batcher.room(), streams.most, self._bounds.max_message_bytes
-        unpack = HEAD.unpack_from
+        unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._bounds.max_turn_bytes
+        decoder.decoded = requests.inflated = 0
         for _ in range(self._bounds.max_turn_frames):
             if size - at < 9:
                 break
@@ -111,7 +112,11 @@ class Receiver:
                 break
             if kind == HEADERS and flags == END_HEADERS and self.block is None:
                 block = data[at + 9 : end]
-                head = known.get(block) or self._decoder.decode(block)
+                head = known.get(block)
+                if head is None:
+                    if decoder.decoded + requests.inflated > most:
+                        break
+                    head = decoder.decode(block)
                 if (
                     head.plain
                     and size - end >= 14
@@ -147,6 +152,8 @@ class Receiver:
                             calls.deadline = now + head.patience_s
                         continue
                 self._frame(HEADERS, END_HEADERS, stream & MAX_STREAM_ID, b"", head)
+            elif decoder.decoded + requests.inflated > most:
+                break
             else:
                 self._frame(kind, flags, stream & MAX_STREAM_ID, data[at + 9 : end])
             at = end

@@ -7,6 +7,7 @@ OVER_LIMIT where the call is too large or never whole, the failure policy where 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.plan import Plan, Planner
@@ -50,6 +51,7 @@ class Requests:
         no_room: Callable[[], None],
     ) -> None:
         self.reading = False  # then whoever reads writes what has gathered, afterwards
+        self.inflated = 0  # bytes of messages that came compressed
         self.calls: Calls  # where those go that are whole
         self._service = service
         self._bounds = service.bounds
@@ -72,7 +74,12 @@ class Requests:
         if not end_stream:
             self._streams.ignore(number)
         self._service.tripped(Guard.MESSAGE)
-        self._sender.answer(number, self._service.batcher.too_large, cut=not end_stream)
+        self._deny(number, cut=not end_stream)
+
+    def _deny(self, number: int, *, cut: bool = False) -> None:
+        """Answer a call that cannot be evaluated."""
+        self._control.answered = self._control.now
+        self._sender.answer(number, self._service.batcher.too_large, cut=cut)
 
     def on_data(self, flags: int, number: int, payload: bytes) -> None:
         """Handle a DATA frame; raises H2Error."""
@@ -134,14 +141,17 @@ class Requests:
 
     def grant(self, number: int, window: int) -> None:
         """Let the client send so many bytes more on the stream."""
-        self._streams.open[number].window += window
+        request = self._streams.open[number]
+        request.window += window
+        request.progressed = perf_counter()  # until now it waited for us
         self._sender.out.append(frames.window_update(number, window))
         if not self.reading:
             self._flush()
 
     def drop_newest(self, spare: Message | None) -> None:
-        """End the incomplete request that began last: there is no more memory for what is unfinished."""
-        newest = next((request for request in reversed(self._streams.open.values()) if request is not spare), None)
+        """End the request that began last of those that hold memory: there is no more for what is unfinished."""
+        held = (request for request in reversed(self._streams.open.values()) if request.charged)
+        newest = next((request for request in held if request is not spare), None)
         if newest is not None:
             self._give_up(newest)
             if not self.reading:
@@ -160,7 +170,7 @@ class Requests:
         self._service.tripped(guard)
         if head.limits:
             self._streams.finish(number, whole=whole)
-            self._sender.answer(number, self._service.batcher.too_large, cut=not whole)
+            self._deny(number, cut=not whole)
         else:
             self._streams.reset(number, ErrorCode.CANCEL)
 
@@ -189,10 +199,11 @@ class Requests:
             self._sender.respond(number, plain_block(status, body), body, cut=False)
             return
         if head.oversized and head.limits:
-            self._sender.answer(number, self._service.batcher.too_large)
+            self._deny(number)
             return
         try:
             message = unframe(bytes(request.body), head.encoding, self._bounds.max_message_bytes)
+            self.inflated += max(len(message) - len(request.body), 0)
             if head.method is Method.SHOULD_RATE_LIMIT:
                 self._submit(request, self._plan(message))
             else:
@@ -204,7 +215,9 @@ class Requests:
 
     def _answer_health(self, number: int, method: Method, message: bytes) -> None:
         health = self._service.health
-        if method is Method.HEALTH_CHECK:
+        if method is Method.HEALTH_WATCH and self._service.stopping.is_set():
+            self._refuse(number, Status.UNAVAILABLE, "shutting down")
+        elif method is Method.HEALTH_CHECK:
             self._sender.answer(number, health.check(message))
         else:
             self._streams.watching[number] = health.knows(message)
@@ -214,6 +227,7 @@ class Requests:
         """Hand a call to the batcher, or answer it by the failure policy where there are too many."""
         batcher, calls, number = self._service.batcher, self.calls, request.number
         if request.shed or batcher.room() <= len(calls.plans):
+            self._control.answered = self._control.now
             shed = batcher.shed(plan, Shed.STREAMS if request.shed else Shed.WAITING_CALLS)
             if shed is None:
                 self._refuse(number, Status.UNAVAILABLE, "too many calls wait")
@@ -231,8 +245,9 @@ class Requests:
         """Answer a call that makes no sense, or is too large to be evaluated."""
         if isinstance(error, RequestTooLargeError):
             self._service.tripped(Guard.MESSAGE)
-            self._sender.answer(number, self._service.batcher.too_large)
+            self._deny(number)
             return
+        self._control.answered = self._control.now
         self._service.tripped(Guard.INVALID_CALL)
         self._refuse(number, Status.INVALID_ARGUMENT, str(error))
 

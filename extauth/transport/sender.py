@@ -15,6 +15,8 @@ from extauth.transport.frames import (
 )
 from extauth.transport.grpc import ANSWER_HEADERS, ANSWER_TRAILERS, MAX_FAST_BYTES, answer_frames, prefixed
 
+_EMPTY_TABLE = b"\x20"  # a dynamic table size update to 0 (RFC 7541 §6.3)
+
 
 class _Blocked:
     """What is left of an answer: `rest` of its body, then `trailers` or, where there are none, the stream's end.
@@ -46,6 +48,7 @@ class Sender:
         self._window = DEFAULT_WINDOW
         self._initial = DEFAULT_WINDOW
         self._grown: dict[int, int] = {}  # stream → by how much its window differs from the initial one
+        self._prefix: bytes | None = None  # of the next header block
         self._most = 0  # bytes of a message that surely fits a fresh stream's window, and one frame
         self.set_initial(DEFAULT_WINDOW)
 
@@ -60,12 +63,12 @@ class Sender:
             if cut:
                 self._end(stream, cut=cut)
             return
-        self.out.append(frame(HEADERS, END_HEADERS, stream, ANSWER_HEADERS))
+        self.out.append(frame(HEADERS, END_HEADERS, stream, self._begun(ANSWER_HEADERS)))
         self._send_body(stream, _Blocked(prefixed(message), ANSWER_TRAILERS, cut=cut))
 
     def begin(self, stream: int, message: bytes) -> None:
         """Send the first message of an answer that goes on."""
-        self.out.append(frame(HEADERS, END_HEADERS, stream, ANSWER_HEADERS))
+        self.out.append(frame(HEADERS, END_HEADERS, stream, self._begun(ANSWER_HEADERS)))
         self.go_on(stream, message)
 
     def go_on(self, stream: int, message: bytes) -> None:
@@ -78,11 +81,12 @@ class Sender:
 
     def finish(self, stream: int, trailers: bytes) -> None:
         """End it, whatever of it is still blocked."""
-        self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, trailers))
+        self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._begun(trailers)))
         self.forget(stream)
 
     def respond(self, stream: int, block: bytes, body: bytes = b"", *, cut: bool) -> None:
         """Send a header block and perhaps a body; `cut`: the request is not over, so reset its stream afterwards."""
+        block = self._begun(block)
         if body:
             self.out.append(frame(HEADERS, END_HEADERS, stream, block))
             self._send_body(stream, _Blocked(body, None, cut=cut))
@@ -119,8 +123,28 @@ class Sender:
             if window + most > MAX_WINDOW:
                 raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a stream's window overflow")
         window = self._initial = windows[-1]
-        self._most = min(MAX_FAST_BYTES, window - 5)
+        self._choose_path()
         self.due = True
+
+    def shrink_table(self) -> None:
+        """The peer has less room for a dynamic table than by default: the next header block must agree to a size.
+
+        RFC 7541 §4.2. It is 0, which fits whatever the peer sets later too, as no block of ours uses the table.
+        """
+        if self._prefix is None:
+            self._prefix = _EMPTY_TABLE
+            self._choose_path()
+
+    def _begun(self, block: bytes) -> bytes:
+        """The header block as it is to be sent."""
+        if not self._prefix:
+            return block
+        block, self._prefix = self._prefix + block, b""
+        self._choose_path()
+        return block
+
+    def _choose_path(self) -> None:
+        self._most = -1 if self._prefix else min(MAX_FAST_BYTES, self._initial - 5)
 
     def _send_body(self, stream: int, body: _Blocked) -> None:
         self.blocked[stream] = body
@@ -152,7 +176,7 @@ class Sender:
             self.blocked.pop(stream)
             return
         if blocked.trailers is not None:
-            self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, blocked.trailers))
+            self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._begun(blocked.trailers)))
         self._end(stream, cut=blocked.cut)
 
     def _end(self, stream: int, *, cut: bool) -> None:

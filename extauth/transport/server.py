@@ -11,6 +11,7 @@ from extauth.address import listen_everywhere, split_address
 from extauth.errors import SettingsError
 from extauth.limiter.plan import Planner
 from extauth.transport.batching import Batcher
+from extauth.transport.deadlines import after_io
 from extauth.transport.guards import Bounds, Tripped
 from extauth.transport.health import NOT_SERVING, SERVING, Health
 from extauth.transport.http2 import CLOSE_DELAY_S, Connection
@@ -109,9 +110,12 @@ class H2Server:
     async def _check(self) -> None:
         while True:
             await asyncio.sleep(min(CHECK_S, self._service.bounds.stall_timeout_s / 4))
-            now = perf_counter()
-            for connection in list(self._connections):
-                connection.check(now)
+            after_io(self._check_all)
+
+    def _check_all(self) -> None:
+        now = perf_counter()
+        for connection in list(self._connections):
+            connection.check(now)
 
 
 def _clear_socket(listen: str) -> None:

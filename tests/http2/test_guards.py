@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from extauth.limiter.limiter import OnStoreFailure
 from extauth.transport import frames
@@ -14,6 +15,7 @@ from extauth.transport.batching import SWEEP_S
 from extauth.transport.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.grpc import Status, literal, prefixed
 from extauth.transport.guards import Bounds, Guard, Shed
+from extauth.transport.protobuf import varint
 from extauth.transport.rls import SERVICE
 from tests.h2 import BLOCK, MESSAGE, PATH, START, Answer, Peer, block, call, serving
 
@@ -605,6 +607,10 @@ async def test_without_any_room_messages_go_on_one_by_one(short_path: Path) -> N
         assert not served.tripped
 
 
+def _greeted(peer: Peer) -> bool:
+    return peer.settings_acks > 0
+
+
 def _more(peer: Peer, read: int) -> bool:
     return len(peer.frames) > read
 
@@ -693,3 +699,136 @@ async def test_health_can_be_watched(short_path: Path) -> None:
         await peer.ended()
         assert [peer.answers[stream].status for stream in (1, 3)] == [Status.UNAVAILABLE] * 2
         await stop
+
+
+@pytest.mark.parametrize("value", [" a=b", "a=b ", "\ta=b", "a=b\t", " "])
+async def test_white_space_around_a_header_that_envoy_passes_on_changes_nothing(short_path: Path, value: str) -> None:
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        peer.send(call(1, head=block(PATH, ("tracestate", value))))
+        assert (await peer.answered(1))[0].code == 1
+
+
+@pytest.mark.parametrize("message", [MESSAGE, b"\x0a\x01d" + b"\x12\x00" * 101], ids=["shed", "too large"])
+async def test_answers_without_a_decision_keep_a_connection_open_too(short_path: Path, message: bytes) -> None:
+    async with serving(short_path, Bounds(max_control_frames_per_s=1), max_waiting=1) as served:
+        served.counters.open.clear()
+        other = await served.connect()
+        other.send(call(1))
+        while not served.counters.calls:
+            await asyncio.sleep(0)
+        other.send(call(3), frame(frames.PING, 0, 0, b"12345678"))
+        await other.until(lambda: other.pings)
+        peer = await served.connect()
+        for stream in range(1, 201, 2):
+            peer.send(call(stream, message), frames.window_update(0, 100) * 2)
+        assert {answer.code for answer in await peer.answered(*range(1, 201, 2))} == {2}
+        assert not peer.goaways
+        served.counters.open.set()
+
+
+async def test_calls_that_hold_nothing_yet_make_no_room(short_path: Path) -> None:
+    async with serving(short_path, Bounds(max_unfinished_bytes=100_000)) as served:
+        peer = await served.connect()
+        half = prefixed(large(60_000))
+        peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK), *data(1, half[:55_000], end=False))
+        peer.send(frame(HEADERS, END_HEADERS, 3, BLOCK), *data(3, half[:40_000], end=False))
+        peer.send(*(frame(HEADERS, END_HEADERS, stream, BLOCK) for stream in range(5, 25, 2)))
+        peer.send(*data(1, half[55_000:59_000], end=False), *data(3, half[40_000:50_000], end=False))
+        (answer,) = await peer.answered(3)
+        assert answer.code == 2
+        peer.send(*(frame(DATA, END_STREAM, stream, prefixed(MESSAGE)) for stream in range(5, 25, 2)))
+        assert [answer.code for answer in await peer.answered(*range(5, 25, 2))] == [1] * 10
+
+
+async def test_the_last_stream_of_goaway_never_grows(short_path: Path) -> None:
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        served.counters.open.clear()
+        peer.send(call(1))
+        await peer.until(lambda: peer.settings_acks)
+        stop = asyncio.create_task(served.server.stop(10))
+        await peer.until(lambda: peer.pings)
+        peer.send(frame(frames.PING, frames.ACK, 0, peer.pings[0][1]), call(3), call(5))
+        await peer.until(lambda: len(peer.goaways) == 2)
+        peer.send(frame(frames.PUSH_PROMISE, 0, 1))
+        await peer.until(lambda: len(peer.goaways) == 3)
+        served.counters.open.set()
+        await peer.ended()
+        assert [last for last, _, _ in peer.goaways] == [frames.MAX_STREAM_ID, 1, 1]
+        await stop
+
+
+async def test_a_client_with_a_smaller_table_for_headers_is_told_its_size(short_path: Path) -> None:
+    """Envoy's `hpack_table_size: 0`: nghttp2 ends the connection where the first block does not begin so."""
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        peer.send(frames.settings({frames.SETTINGS_HEADER_TABLE_SIZE: 100}), call(1), call(3))
+        await peer.answered(1, 3)
+        blocks = [payload for kind, _, _, payload in peer.frames if kind == HEADERS]
+        assert blocks[0][:1] == b"\x20"
+        assert b"\x20" not in [payload[:1] for payload in blocks[1:]]
+
+
+def test_who_hangs_up_while_the_connection_ends_holds_nobody_up(short_path: Path) -> None:
+    """On uvloop, whose closed transports raise."""
+    uvloop.run(_hang_up_while_it_ends(short_path))
+
+
+async def _hang_up_while_it_ends(short_path: Path) -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    async with serving(short_path) as served:
+        served.counters.open.clear()
+        broken, *others = [await served.connect() for _ in range(9)]
+        for peer in (broken, *others):
+            await peer.until(partial(_greeted, peer))
+        for peer in (broken, *others):  # one turn of the loop reads them all: they are one batch
+            peer.send(call(1))
+        while not served.counters.calls:
+            await asyncio.sleep(0)
+        assert served.counters.calls == 9
+        broken.send(frame(frames.PUSH_PROMISE, 0, 1))
+        await broken.until(lambda: broken.goaways)
+        await broken.close()
+        while served.server.connections > 8:
+            await asyncio.sleep(0)
+        served.counters.open.set()
+        for peer in others:
+            assert (await peer.answered(1))[0].code == 1
+    assert not errors
+
+
+def swollen(size: int) -> bytes:
+    """A call whose message is small while it is compressed."""
+    body = gzipped(MESSAGE + b"\x4a" + varint(size) + b"z" * size)
+    head = block(PATH, ("grpc-encoding", "gzip"))
+    return frame(HEADERS, END_HEADERS, 1, head) + frame(
+        DATA, END_STREAM, 1, b"\x01" + len(body).to_bytes(4, "big") + body
+    )
+
+
+@pytest.mark.parametrize(
+    "costly",
+    [
+        # 409 bytes that stand for a megabyte of headers.
+        frame(HEADERS, END_HEADERS, 1, BLOCK + b"\xbe" * 255),
+        frame(HEADERS, END_HEADERS, 1, BLOCK + b"\x82" * 16_000),
+        swollen(4_000_000),
+    ],
+    ids=["table", "fields", "gzip"],
+)
+async def test_a_turn_ends_by_what_a_client_makes_of_its_bytes_too(short_path: Path, costly: bytes) -> None:
+    """Behind ten such calls in one read, another connection's call is answered before the last of them is read."""
+    table = frame(HEADERS, END_HEADERS | END_STREAM, 1, block("/x") + b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000)
+    async with serving(short_path) as served:
+        hostile, honest = await served.connect(), await served.connect()
+        honest.send(call(1))
+        await honest.answered(1)
+        many = [costly.replace(b"\x00\x00\x00\x01", s.to_bytes(4, "big"), 2) for s in range(3, 23, 2)]
+        hostile.send(table, *many, frame(frames.PING, 0, 0, b"the last"))
+        honest.send(call(3))
+        assert (await honest.answered(3))[0].code == 1
+        assert len(served.tripped) + served.counters.calls < 2 + len(many)
+        await hostile.until(lambda: hostile.pings)
+        assert len(served.tripped) + served.counters.calls == 2 + len(many)
