@@ -107,7 +107,7 @@ class Connection:
     ) -> None:
         self._reader, self._writer, self._target = reader, writer, target
         self._rest = b""
-        self._denied: set[int] = set()
+        self._heads: dict[int, bytes] = {}  # of answers: the 5 bytes of gRPC's prefix, and overall_code
         self._ended: set[int] = set()
         self._window = frames.DEFAULT_WINDOW
         self._window_grew = asyncio.Event()
@@ -173,15 +173,15 @@ class Connection:
             end = begin + (high << 8 | low)
             if end > len(data):
                 break
-            if kind == DATA and data[begin + 5 : min(begin + 7, end)] == OVER_LIMIT:
-                self._denied.add(stream)
+            if kind == DATA:  # an answer is split where the window ends
+                self._heads[stream] = (self._heads.get(stream, b"") + data[begin:end])[:7]
             elif kind == frames.WINDOW_UPDATE and stream == 0:
                 self._window += int.from_bytes(data[begin:end], "big")
                 self._window_grew.set()
             ends = kind == frames.RST_STREAM or (kind in {DATA, HEADERS} and flags & END_STREAM)
             if ends and stream not in self._ended:  # an answer before the request's end is followed by RST_STREAM
                 target.answered += 1
-                target.passed += stream not in self._denied
+                target.passed += self._heads.pop(stream, b"")[5:] != OVER_LIMIT
                 self._ended.add(stream)
                 self._call_ended.set()
             at = end
