@@ -33,6 +33,7 @@ from extauth.transport.requests import Requests, Service
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Request, Streams
 
+MADE_OF_BYTES = 4  # in a turn, headers and messages may come to so many times its bytes once they are decoded
 MAX_ECHO = 100  # characters of the client's that an answer repeats: each may become six bytes
 
 
@@ -69,6 +70,7 @@ class Receiver:
         self._end = end
         self._service = service
         self._bounds = service.bounds
+        self._most_made = MADE_OF_BYTES * service.bounds.max_turn_bytes
         self._plan = service.planner.plan
         self._streams = streams
         self._sender = sender
@@ -98,7 +100,7 @@ class Receiver:
         waiting, opened, blocked = streams.waiting, streams.open, self._sender.blocked
         known, plan = self._decoder.known, self._plan
         room, max_streams, max_message = self._service.batcher.room(), streams.most, self._bounds.max_message_bytes
-        unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._bounds.max_turn_bytes
+        unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
         decoder.decoded = requests.inflated = 0
         for _ in range(self._bounds.max_turn_frames):
             if size - at < 9:
