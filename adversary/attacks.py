@@ -22,6 +22,7 @@ from extauth.transport.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM
 from extauth.transport.grpc import literal, prefixed
 from extauth.transport.protobuf import bytes_field
 from extauth.transport.rls import SERVICE
+from tests.h2 import Peer
 
 HOSTILE_KEY = "hostile-tier-key"  # one request a day, which is used up before
 OPEN_KEY = "open-tier-key"  # an honest caller's, with room
@@ -253,6 +254,31 @@ def tracestate(size: int) -> Callable[[Target], Awaitable[None]]:
     return run
 
 
+async def white_space(target: Target) -> None:
+    """A `tracestate` with white space at its ends, which HTTP/2 alone carries."""
+    trace = f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01"
+    fields: tuple[tuple[str, str], ...] = ((":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x"))
+    fields += (("x-api-key", HOSTILE_KEY),)
+    fields += (("traceparent", trace), ("tracestate", " a=b "))
+    block = b"".join(literal(name.encode(), value.encode()) for name, value in fields)
+
+    async def ask() -> None:
+        while not target.over():
+            peer = Peer(*await asyncio.open_connection("127.0.0.1", target.edge))
+            peer.send(PREFACE + frames.settings({}))
+            for stream in range(1, 201, 2):
+                peer.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+                (answer,) = await peer.answered(stream)
+                target.sent += 1
+                target.answered += 1
+                target.passed += answer.headers.get(":status") != "429"
+                if target.over():
+                    break
+            await peer.close()
+
+    await asyncio.gather(*(ask() for _ in range(4)))
+
+
 async def many_headers(target: Target) -> None:
     """As many headers as Envoy lets through."""
     await http1(target, b"".join(b"x-%d: %s\r\n" % (i, b"y" * 500) for i in range(80)))
@@ -471,6 +497,7 @@ ATTACKS = {
     "call_flood": Attack(call_flood, judged=False),
     "tracestate_16k": Attack(tracestate(16_000), wide=True),
     "tracestate_55k": Attack(tracestate(55_000), wide=True),
+    "white_space": Attack(white_space, wide=True),
     "many_headers": Attack(many_headers, wide=True),
     "long_path": Attack(long_path, wide=True),
 }
