@@ -6,6 +6,9 @@ two honest callers ask: one whose limit is used up, so that each of its requests
 that none may be. Prints what passed, what failed, and what it cost. Exits with 1 where a request passed or failed that
 must not.
 
+The long form ends with gRPC clients in Python, Go, JavaScript and Java, a minute each, of which each call must be
+answered.
+
 `--bare` takes away what envoy.yaml and cds.yaml set against resets, and leaves Envoy's own defaults.
 
 All of it stays on 127.0.0.1, is bounded in time, and ends by itself.
@@ -16,9 +19,10 @@ import asyncio
 
 from adversary.attacks import ATTACKS
 from adversary.report import Row, table, wrong
-from adversary.run import bare, run_all
+from adversary.run import bare, run_all, well_behaved
 
 LONG_S, SHORT_S = 10.0, 3.0
+WELL_BEHAVED_S = 60.0
 
 
 def main() -> None:
@@ -28,7 +32,7 @@ def main() -> None:
         "--short", action="store_true", help=f"{SHORT_S:.0f} s a client instead of {LONG_S:.0f}, one round"
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="of each client; medians count; 5 by default"
+        "--rounds", type=int, default=5, metavar="N", help="of each client, 5 by default; the table has medians"
     )
     parser.add_argument("--bare", action="store_true", help="without the settings that protect Envoy from resets")
     parser.add_argument("clients", nargs="*", metavar="CLIENT", help=f"of: {', '.join(ATTACKS)}")
@@ -46,6 +50,10 @@ def main() -> None:
     rows = asyncio.run(run_all(clients, seconds=seconds, rounds=rounds, say=say, edit=edit))
     print(table(rows))
     complaints = wrong(rows, strict=not arguments.short)
+    if not arguments.short and not arguments.clients:
+        for name, counts in asyncio.run(well_behaved(WELL_BEHAVED_S)).items():
+            print(f"gRPC client in {name}: {counts.ok} answered, {counts.failed or 'none'} failed", flush=True)
+            complaints += [f"{number} calls of the client in {name} failed: {e}" for e, number in counts.failed.items()]
     print("\n".join(complaints) or "no request passed that must not, and none failed")
     raise SystemExit(bool(complaints))
 

@@ -1,6 +1,7 @@
 """Runs the stack, the honest callers, and a hostile client beside them."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from adversary.attacks import ATTACKS, HOSTILE_KEY, OPEN_KEY
-from adversary.report import Row, medians
+from adversary.report import Row, summary
 from scripts.stack import Ports, Stack
+from tests.http2.real_clients import CLIENTS, Counts, run_client
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 1.0  # of Envoy's filter: past it a request passes, on a machine that is shared with the attack
@@ -284,8 +287,24 @@ async def run_all(
             try:
                 for client in members:
                     seen = [await stage.round(client, seconds) for _ in range(rounds)]
-                    rows.append(medians(seen))
+                    rows.append(summary(seen))
                     say(rows[-1])
             finally:
                 await asyncio.to_thread(stage.stack.down)
     return rows
+
+
+async def well_behaved(seconds: float) -> dict[str, Counts]:
+    """What became of the calls of real gRPC clients, by language; those whose tools are missing are left out."""
+    counts: dict[str, Counts] = {}
+    with tempfile.TemporaryDirectory(prefix="xa") as folder:
+        stage = Stage(Path(folder))
+        await asyncio.to_thread(stage.stack.up)
+        try:
+            address = f"127.0.0.1:{stage.stack.ports.extauth[0].grpc}"
+            for name in CLIENTS:
+                with contextlib.suppress(pytest.skip.Exception):
+                    counts[name] = await asyncio.to_thread(run_client, name, address, seconds=seconds)
+        finally:
+            await asyncio.to_thread(stage.stack.down)
+    return counts
