@@ -222,6 +222,12 @@ class Serving:
             peer.send(START)
         return peer
 
+    async def asked(self) -> None:
+        """Wait until the counters are asked."""
+        async with asyncio.timeout(20):
+            while not self.counters.calls:
+                await asyncio.sleep(0)
+
     async def works(self) -> None:
         """Others are served."""
         peer = await self.connect()

@@ -8,14 +8,23 @@ from typing import Final, cast
 from extauth.transport import frames
 from extauth.transport.batching import Calls
 from extauth.transport.control import Control
-from extauth.transport.frames import ACK, HEAD, MAX_STREAM_ID, MIN_MAX_FRAME_SIZE, PREFACE, ErrorCode, H2Error
+from extauth.transport.frames import (
+    ACK,
+    DEFAULT_WINDOW,
+    HEAD,
+    MAX_STREAM_ID,
+    MIN_MAX_FRAME_SIZE,
+    PREFACE,
+    ErrorCode,
+    H2Error,
+)
 from extauth.transport.grpc import Status, refusal_block
 from extauth.transport.guards import MAX_BLOCK_BYTES, Guard, Shed
 from extauth.transport.receiver import Receiver
 from extauth.transport.requests import Service
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Streams
-from extauth.transport.unfinished import INITIAL_WINDOW, MAX_WINDOW
+from extauth.transport.unfinished import LARGEST_WINDOW
 
 CLOSE_DELAY_S: Final = 1.0
 GOAWAY_PING: Final = b"goaway\x00\x00"
@@ -61,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._closing = False  # nothing more is read
         self._ending = 0.0  # since when it closes once what it was asked is answered
         self._paused_since: float | None = None
-        self._window = INITIAL_WINDOW  # bytes that the client may send before it gets some back
+        self._window = DEFAULT_WINDOW  # bytes that the client may send before it gets some back
 
     # The life of a connection
 
@@ -155,9 +164,9 @@ class Connection(asyncio.Protocol):
     def _give_back(self) -> None:
         """Give the client its window back, a larger one if there is room for what it may send."""
         streams = self._streams
-        if self._window < MAX_WINDOW and self._service.unfinished.room_to_grow():
-            streams.owed += MAX_WINDOW - self._window
-            self._window = MAX_WINDOW
+        if self._window < LARGEST_WINDOW and self._service.unfinished.room_to_grow():
+            streams.owed += LARGEST_WINDOW - self._window
+            self._window = LARGEST_WINDOW
         self._out.append(frames.window_update(0, streams.owed))
         streams.owed = 0
 

@@ -42,9 +42,9 @@ class HeaderBlock:
 
     __slots__ = ("arrived", "end_stream", "fragments", "frames", "itself", "stream")
 
-    def __init__(self, stream: int, fragment: bytes, arrived: float, *, end_stream: bool, itself: bool) -> None:
+    def __init__(self, stream: int, arrived: float, *, end_stream: bool, itself: bool) -> None:
         self.stream = stream
-        self.fragments = bytearray(fragment)
+        self.fragments = bytearray()
         self.arrived = arrived
         self.end_stream = end_stream
         self.itself = itself
@@ -190,7 +190,7 @@ class Receiver:
         if flags & END_HEADERS:
             self._on_head(stream, self._decoder.decode(fragment), end_stream=end_stream, itself=itself)
         else:
-            self.block = HeaderBlock(stream, b"", self.requests.calls.arrived, end_stream=end_stream, itself=itself)
+            self.block = HeaderBlock(stream, self.requests.calls.arrived, end_stream=end_stream, itself=itself)
             self._add_to_block(self.block, fragment)
 
     def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:

@@ -14,14 +14,14 @@ from extauth.limiter.plan import Plan, Planner
 from extauth.transport import frames
 from extauth.transport.batching import Batcher, Calls
 from extauth.transport.control import Control
-from extauth.transport.frames import END_STREAM, ErrorCode, H2Error, unpadded
+from extauth.transport.frames import DEFAULT_WINDOW, END_STREAM, ErrorCode, H2Error, unpadded
 from extauth.transport.grpc import GrpcError, Status, plain_block, refusal_block, unframe
 from extauth.transport.guards import Bounds, Guard, Shed, Tripped
 from extauth.transport.head import Head, Method
 from extauth.transport.health import Health
 from extauth.transport.sender import Sender
 from extauth.transport.streams import MIN_PROGRESS, Request, Streams
-from extauth.transport.unfinished import INITIAL_WINDOW, Message, Unfinished
+from extauth.transport.unfinished import Message, Unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Requests:
         elif end_stream:
             self.complete(number, request)
         elif kept:
-            self._hold(request, min(request.received, INITIAL_WINDOW) - min(before, INITIAL_WINDOW))
+            self._hold(request, min(request.received, DEFAULT_WINDOW) - min(before, DEFAULT_WINDOW))
             missing = length + 5 - request.received - request.window
             if missing > 0 and not request.wanted and number in self._streams.open:
                 self._service.unfinished.ask(request, missing)

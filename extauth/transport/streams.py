@@ -8,10 +8,10 @@ where we ended it and the client may not know yet. Elsewhere up to `last` it is 
 from typing import Protocol
 
 from extauth.transport.deadlines import Deadlines
-from extauth.transport.frames import ErrorCode, H2Error, rst_stream
+from extauth.transport.frames import DEFAULT_WINDOW, ErrorCode, H2Error, rst_stream
 from extauth.transport.head import Head
 from extauth.transport.sender import Sender
-from extauth.transport.unfinished import INITIAL_WINDOW, Holder, Unfinished
+from extauth.transport.unfinished import Holder, Unfinished
 
 MIN_PROGRESS = 4096  # bytes of a message, or all that is left of it, that count as progress
 
@@ -52,7 +52,7 @@ class Request:
         self.shed = shed  # it came when as many as may be were open
         self.body = bytearray()
         self.received = 0
-        self.window = INITIAL_WINDOW
+        self.window = DEFAULT_WINDOW
         self.charged = self.wanted = 0
         self.progressed = arrived
         self.progress = 0
@@ -103,7 +103,7 @@ class Streams:
         request = self.open.pop(number)
         self._let_go(request)
         if not whole:
-            self._remember(number)
+            self.ignore(number)
         return request
 
     def _let_go(self, request: Request) -> None:
@@ -131,7 +131,7 @@ class Streams:
         """End the stream with RST_STREAM."""
         self.forget(number)
         self._sender.out.append(rst_stream(number, code))
-        self._remember(number)
+        self.ignore(number)
 
     def last_whole(self) -> int:
         """The last stream whose request was received whole, or that has ended."""
@@ -165,10 +165,7 @@ class Streams:
         raise H2Error(ErrorCode.STREAM_CLOSED, "the stream is closed")
 
     def ignore(self, number: int) -> None:
-        """Ignore what still comes of a request that was answered before it was whole."""
-        self._remember(number)
-
-    def _remember(self, number: int) -> None:
+        """Ignore what still comes on a stream that we ended."""
         self.refused[number] = None
         if len(self.refused) > self.most:
             del self.refused[next(iter(self.refused))]

@@ -1,6 +1,6 @@
 """The memory that incomplete messages and header blocks may hold, on all connections together.
 
-A stream begins with a window of INITIAL_WINDOW bytes, which hold nearly every message whole. A longer message gets
+A stream begins with a window of DEFAULT_WINDOW bytes, which hold nearly every message whole. A longer message gets
 the rest of its window at once, reserved here, or waits for it in the order in which messages ask. With half of the
 memory in use, only the one that has waited longest goes on, so that one always finishes and makes room for the
 next: the other half is for the beginnings of messages. Past the limit, what is over goes: the newest message of the
@@ -9,8 +9,7 @@ connection that holds most.
 
 from typing import Final, Protocol
 
-INITIAL_WINDOW: Final = 65_535  # bytes of a stream, and of a connection (RFC 9113 §6.9.2)
-MAX_WINDOW: Final = 1_048_576  # of a connection
+LARGEST_WINDOW: Final = 1_048_576  # of a connection, in bytes
 
 
 class Holder(Protocol):
@@ -55,7 +54,7 @@ class Unfinished:
 
     def room_to_grow(self) -> bool:
         """Whether a connection may have its largest window."""
-        return self._used + MAX_WINDOW <= self._limit // 2
+        return self._used + LARGEST_WINDOW <= self._limit // 2
 
     def charge(self, holder: Holder, message: Message | None, size: int) -> None:
         """Reserve for bytes that have come, of a message or else of a header block; make room where there is none."""

@@ -307,9 +307,7 @@ async def test_calls_past_the_bound_of_waiting_ones_get_the_failure_policy(short
         served.counters.open.clear()
         peer = await served.connect()
         peer.send(call(1))
-        await peer.until(lambda: served.counters.calls or peer.settings_acks)
-        while not served.counters.calls:
-            await asyncio.sleep(0)
+        await served.asked()
         peer.send(call(3), call(5), call(7))
         (answer,) = await peer.answered(7)
         assert answer.code == 2
@@ -323,8 +321,7 @@ async def test_cancelled_calls_take_up_no_room_among_those_that_wait(short_path:
         served.counters.open.clear()
         peer = await served.connect()
         peer.send(call(1))
-        while not served.counters.calls:
-            await asyncio.sleep(0)
+        await served.asked()
         for stream in range(3, 203, 4):
             peer.send(call(stream), call(stream + 2))
             peer.send(*(frames.rst_stream(s, ErrorCode.CANCEL) for s in (stream, stream + 2)))
@@ -349,8 +346,7 @@ async def test_a_call_gets_the_failure_policy_before_its_own_timeout(
         served.counters.open.clear()
         peer = await served.connect()
         peer.send(call(1, head=impatient), call(3))
-        while not served.counters.calls:
-            await asyncio.sleep(0)
+        await served.asked()
         peer.send(call(5, head=impatient), call(7, head=impatient), call(9))
         assert [answer.code for answer in await peer.answered(1, 5, 7)] == [got] * 3
         assert not {3, 9} & peer.answers.keys()
@@ -715,8 +711,7 @@ async def test_answers_without_a_decision_keep_a_connection_open_too(short_path:
         served.counters.open.clear()
         other = await served.connect()
         other.send(call(1))
-        while not served.counters.calls:
-            await asyncio.sleep(0)
+        await served.asked()
         other.send(call(3), frame(frames.PING, 0, 0, b"12345678"))
         await other.until(lambda: other.pings)
         peer = await served.connect()
@@ -785,8 +780,7 @@ async def _hang_up_while_it_ends(short_path: Path) -> None:
             await peer.until(partial(_greeted, peer))
         for peer in (broken, *others):  # one turn of the loop reads them all: they are one batch
             peer.send(call(1))
-        while not served.counters.calls:
-            await asyncio.sleep(0)
+        await served.asked()
         assert served.counters.calls == 9
         broken.send(frame(frames.PUSH_PROMISE, 0, 1))
         await broken.until(lambda: broken.goaways)

@@ -181,13 +181,30 @@ def loop_settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, s
     return {"PYTHONPATH": str(tmp_path), "EXTAUTH_REDIS_TIMEOUT": "0.25", "EXTAUTH_ON_STORE_FAILURE": "allow"}
 
 
-async def stop_past_the_clock(service: Service, proxy: Proxy, seconds: float = 0.35) -> None:
-    """Stop the service while an answer of the store is under way to it, until its clock for the store has run out."""
-    await asyncio.wait_for(proxy.answers.wait(), 20)
-    service.process.send_signal(signal.SIGSTOP)
-    proxy.release()
-    await asyncio.sleep(seconds)
-    service.process.send_signal(signal.SIGCONT)
+async def asked_across_stops(
+    service: Service, proxy: Proxy, times: int, *, cut: bool = False, stopped_s: float = 0.35, timeout_s: float = 20
+) -> list[int | str]:
+    """What a used-up caller gets while the store's answer comes to a service that is stopped, until a clock runs out.
+
+    With `cut` the connection to the store is new each time.
+    """
+    await service.until_store("up")
+    assert await service.ask("tight") == OK
+    codes = []
+    for _ in range(times):
+        proxy.hold()
+        if cut:
+            proxy.cut()
+        asked = asyncio.create_task(service.ask("tight", timeout_s))
+        await asyncio.wait_for(proxy.answers.wait(), 20)
+        # That may have been the answer to a probe. While this one comes and goes, the call is sent to the store too.
+        await service.get("/healthz")
+        service.process.send_signal(signal.SIGSTOP)
+        proxy.release()
+        await asyncio.sleep(stopped_s)
+        service.process.send_signal(signal.SIGCONT)
+        codes.append(await asked)
+    return codes
 
 
 async def test_an_answer_that_came_while_the_service_was_stopped_counts(
@@ -195,15 +212,7 @@ async def test_an_answer_that_came_while_the_service_was_stopped_counts(
 ) -> None:
     async with Proxy(short_path / "p", own_store.socket) as proxy:
         service = serve(proxy.url, **loop_settings)
-        await service.until_store("up")
-        assert await service.ask("tight") == OK
-        codes = []
-        for _ in range(10):
-            proxy.hold()
-            asked = asyncio.create_task(service.ask("tight"))
-            await stop_past_the_clock(service, proxy)
-            codes.append(await asked)
-        assert codes == [OVER_LIMIT] * 10
+        assert await asked_across_stops(service, proxy, 10) == [OVER_LIMIT] * 10
         assert await service.metric("extauth_store_errors_total") == 0
 
 
@@ -213,14 +222,7 @@ async def test_an_answer_that_came_while_the_service_was_stopped_counts_past_the
     """Of its timeout of 2 s, a call waits for 1.5 s."""
     async with Proxy(short_path / "p", own_store.socket) as proxy:
         service = serve(proxy.url, **loop_settings | {"EXTAUTH_REDIS_TIMEOUT": "20"})
-        await service.until_store("up")
-        assert await service.ask("tight") == OK
-        codes = []
-        for _ in range(3):
-            proxy.hold()
-            asked = asyncio.create_task(service.ask("tight", timeout_s=2))
-            await stop_past_the_clock(service, proxy, 1.55)
-            codes.append(await asked)
+        codes = await asked_across_stops(service, proxy, 3, stopped_s=1.55, timeout_s=2)
         assert codes == [OVER_LIMIT] * 3
         assert await service.metric("extauth_shed_calls_total") == 0
 
@@ -230,16 +232,7 @@ async def test_a_connection_that_came_about_while_the_service_was_stopped_is_use
 ) -> None:
     async with Proxy(short_path / "p", own_store.socket) as proxy:
         service = serve(proxy.url, **loop_settings)
-        await service.until_store("up")
-        assert await service.ask("tight") == OK
-        codes = []
-        for _ in range(5):
-            proxy.hold()
-            proxy.cut()
-            asked = asyncio.create_task(service.ask("tight"))
-            await stop_past_the_clock(service, proxy)
-            codes.append(await asked)
-        assert codes == [OVER_LIMIT] * 5
+        assert await asked_across_stops(service, proxy, 5, cut=True) == [OVER_LIMIT] * 5
         assert await service.metric("extauth_store_errors_total") == 0
 
 
