@@ -9,7 +9,7 @@ from typing import Self
 class Proxy:
     """Listens on a Unix socket, and hands each connection on to the Unix socket that `target` names at the time.
 
-    Between `hold` and `release` what the store answers is kept back; `answers` is set once there is some.
+    Between `hold` and `release` what the store answers is kept back; `answered` is set once that has the awaited bytes.
     `connections` counts those that came.
     """
 
@@ -18,9 +18,10 @@ class Proxy:
         self.url = f"unix://{path}"
         self.target = target
         self.connections = 0
-        self.answers = asyncio.Event()
-        self._open = asyncio.Event()
-        self._open.set()
+        self.answered = asyncio.Event()
+        self._holding = False
+        self._awaited = b""
+        self._kept: list[tuple[asyncio.StreamWriter, bytes]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -34,14 +35,18 @@ class Proxy:
         self.cut()
         await asyncio.gather(*self._tasks)
 
-    def hold(self) -> None:
-        """Keep answers back from now on."""
-        self.answers.clear()
-        self._open.clear()
+    def hold(self, awaited: bytes = b"") -> None:
+        """Keep answers back from now on; the `awaited` bytes are part of one of them."""
+        self.answered.clear()
+        self._awaited = awaited
+        self._holding = True
 
     def release(self) -> None:
         """Hand on what was kept back, and what comes."""
-        self._open.set()
+        self._holding = False
+        for writer, data in self._kept:
+            writer.write(data)
+        self._kept.clear()
 
     def cut(self) -> None:
         """End all connections."""
@@ -65,7 +70,10 @@ class Proxy:
     async def _hand_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
-                self.answers.set()
-                await self._open.wait()
-                writer.write(data)
+                if not self._holding:
+                    writer.write(data)
+                    continue
+                self._kept.append((writer, data))
+                if self._awaited in data:
+                    self.answered.set()
         writer.close()
