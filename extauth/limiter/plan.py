@@ -9,7 +9,7 @@ against it.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ from extauth.limiter.counters import Ask, Mode, Take
 from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Labels
 from extauth.rules.matcher import Match, Matcher
-from extauth.rules.model import Domain, Kind, Limit, Rule, mask
+from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, mask
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
@@ -27,6 +27,8 @@ MAX_SHAPES = 10_000
 MAX_FACTS = 100_000
 MAX_REMEMBERED_COUNTERS = 8
 MAX_REMEMBERED_BYTES = 512  # of a message or descriptor: callers can make up larger ones, which would fill the memory
+# A counter's part of a run of take.lua, rounded up; a sliding window's is that of a long log that is searched.
+COSTS_US: Final = {Algorithm.GCRA: 5, Algorithm.FIXED_WINDOW: 5, Algorithm.SLIDING_WINDOW: 20}
 UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
 
 NOTHING: Final[frozenset[str]] = frozenset()
@@ -72,8 +74,8 @@ class Shape:
     """All that many plans have in common: what they ask, what the answers look like, what the metrics call them.
 
     `counters_of` says, for each descriptor, which of the plan's counters are its own: none, or UNLIMITED_AT. `rules`
-    name the rule of each counter. `tier` is the first tier, in descriptor order, that nothing replaced. Compared by
-    identity.
+    name the rule of each counter. `tier` is the first tier, in descriptor order, that nothing replaced. `cost_us` is
+    about how long Redis takes to count one call. Compared by identity.
     """
 
     asks: tuple[Ask, ...]
@@ -82,6 +84,10 @@ class Shape:
     labels: Labels
     rules: tuple[str, ...] = ()
     told: Told | None = None
+    cost_us: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cost_us", sum(COSTS_US[ask.limit.algorithm] for ask in self.asks))
 
     @property
     def blocks(self) -> bool:

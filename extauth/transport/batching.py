@@ -6,9 +6,8 @@ answers in one write a batch.
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan
@@ -17,8 +16,10 @@ from extauth.transport.answers import Answers
 from extauth.transport.deadlines import Deadlines
 from extauth.transport.guards import Shed
 from extauth.transport.rls import ResponseHeaders, encode_response, too_large_response
+from extauth.transport.waiting import Caller, Calls, WaitingCalls
 
 SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for
+MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
 LOG_S = 1.0  # at most so often an error is logged
 
 Observe = Callable[[Decided, Sequence[tuple[float, int]]], None]
@@ -29,52 +30,11 @@ Sheds = Callable[[Shed, Plan, bool], None]
 """(why, the plan of the call that got the failure policy, whether it is being counted all the same)."""
 
 
-class Calls:
-    """Calls of one caller that arrived together, at `arrived`; `tags` are the caller's own names for them.
-
-    Times are seconds on `time.perf_counter`; at `deadline` the first of them must be answered, whatever the store does.
-    They are `counting` from when they are asked of the store.
-    """
-
-    __slots__ = ("arrived", "caller", "counting", "deadline", "plans", "tags")
-
-    def __init__(self, caller: "Caller", arrived: float) -> None:
-        self.caller = caller
-        self.arrived = arrived
-        self.counting = False
-        self.deadline = float("inf")
-        self.plans: list[Plan] = []
-        self.tags: list[int] = []
-
-    def expire(self, now: float) -> None:
-        """Have those answered whose time is over."""
-        self.caller.expire(self, now)
-
-
-class Caller(Protocol):
-    """Who is owed answers."""
-
-    def prune(self, calls: Calls) -> None:
-        """Drop from `calls`, before they are counted, those that nobody waits for any more."""
-        ...
-
-    def expire(self, calls: Calls, now: float) -> None:
-        """Answer those of the calls whose own time is over; set `calls.deadline` to the first of the others'."""
-        ...
-
-    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
-        """Take a message a call; None: the store failed, and so must the call."""
-        ...
-
-    def flush(self) -> None:
-        """Send what was answered: the batch has no more for this caller."""
-        ...
-
-
 class Batcher:
     """Gathers calls into batches and has them decided, a few batches at a time.
 
-    A batch closes at the calls with which it reaches `max_batch`; `max_waiting` bounds the calls that wait for a batch.
+    A batch has at most `max_batch` calls, and what the store needs MAX_BATCH_US for, or it is a single call;
+    `max_waiting` bounds the calls that wait for a batch.
     Calls that are not decided in time are answered by the failure policy, and `sheds` is given each. What is too large
     to be evaluated gets the answer `too_large`, a denial if `denies`.
     """
@@ -100,17 +60,16 @@ class Batcher:
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
-        self._queue: deque[Calls] = deque()
-        self._waiting = 0
+        self._waiting = WaitingCalls()
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept = self._logged = float("-inf")
 
     def room(self) -> int:
         """How many more calls may wait."""
-        if self._waiting >= self._max_waiting:
+        if len(self._waiting) >= self._max_waiting:
             self._sweep()
-        return self._max_waiting - self._waiting
+        return self._max_waiting - len(self._waiting)
 
     def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> bytes | None:
         """The answer to a call that is not decided in time: by the failure policy; None: it must fail."""
@@ -123,15 +82,11 @@ class Batcher:
         if now - self._swept < SWEEP_S:
             return
         self._swept = now
-        for calls in self._queue:
-            before = len(calls.plans)
-            calls.caller.prune(calls)
-            self._waiting -= before - len(calls.plans)
+        self._waiting.prune()
 
     def submit(self, calls: Calls) -> None:
         """Have the calls decided, and their caller answered; not more than there is `room` for."""
-        self._queue.append(calls)
-        self._waiting += len(calls.plans)
+        self._waiting.add(calls)
         if calls.deadline < float("inf"):
             self.deadlines.add(calls)
         if not self._scheduled and len(self._tasks) < self._max_in_flight:
@@ -141,17 +96,15 @@ class Batcher:
     def _start(self) -> None:
         self._scheduled = False
         now = time.perf_counter()
-        while self._queue and len(self._tasks) < self._max_in_flight:
+        while self._waiting and len(self._tasks) < self._max_in_flight:
             batch: list[Calls] = []
-            size = 0
-            while self._queue and size < self._max_batch:
-                calls = self._queue.popleft()
-                self._waiting -= len(calls.plans)
+            for calls, split in self._waiting.take(self._max_batch, MAX_BATCH_US):
+                if split and calls.deadline < float("inf"):
+                    self.deadlines.add(calls)
                 if now >= calls.deadline:
                     calls.expire(now)
                 calls.caller.prune(calls)
                 if calls.plans:
-                    size += len(calls.plans)
                     calls.counting = True
                     batch.append(calls)
                 else:
@@ -163,7 +116,7 @@ class Batcher:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if self._queue and not self._scheduled:
+        if self._waiting and not self._scheduled:
             self._start()
 
     async def _decide(self, batch: list[Calls]) -> None:

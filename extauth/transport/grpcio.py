@@ -10,13 +10,14 @@ from grpc_health.v1.health import aio as health
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsError
 from extauth.limiter.plan import Planner
-from extauth.transport.batching import Batcher, Calls
+from extauth.transport.batching import Batcher
 from extauth.transport.guards import MAX_BLOCK_BYTES, Bounds, Guard, Shed, Tripped
 from extauth.transport.head import patience_s
 from extauth.transport.health import SERVICES
 from extauth.transport.hpack import FIELD_BYTES
 from extauth.transport.rls import SERVICE
 from extauth.transport.tls import Tls
+from extauth.transport.waiting import Calls
 
 MAX_RECEIVED_BYTES = 16_777_216  # of a message; a larger one is refused by gRPC itself
 

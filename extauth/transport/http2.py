@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Final, cast
 
 from extauth.transport import frames
-from extauth.transport.batching import Calls
 from extauth.transport.control import Control
 from extauth.transport.frames import (
     ACK,
@@ -25,6 +24,7 @@ from extauth.transport.requests import Service
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Streams
 from extauth.transport.unfinished import LARGEST_WINDOW
+from extauth.transport.waiting import Calls
 
 CLOSE_DELAY_S: Final = 1.0
 GOAWAY_PING: Final = b"goaway\x00\x00"

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from extauth.errors import InvalidRequestError
 from extauth.transport import frames
-from extauth.transport.batching import Calls
 from extauth.transport.control import Control
 from extauth.transport.frames import (
     CONTINUATION,
@@ -32,6 +31,7 @@ from extauth.transport.hpack import HeaderDecoder
 from extauth.transport.requests import Requests, Service
 from extauth.transport.sender import Sender
 from extauth.transport.streams import Request, Streams
+from extauth.transport.waiting import Calls
 
 MADE_OF_BYTES = 4  # in a turn, headers and messages may come to so many times its bytes once they are decoded
 MAX_ECHO = 100  # characters of the client's that an answer repeats: each may become six bytes

@@ -12,7 +12,7 @@ from time import perf_counter
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.plan import Plan, Planner
 from extauth.transport import frames
-from extauth.transport.batching import Batcher, Calls
+from extauth.transport.batching import Batcher
 from extauth.transport.control import Control
 from extauth.transport.frames import DEFAULT_WINDOW, END_STREAM, ErrorCode, H2Error, unpadded
 from extauth.transport.grpc import GrpcError, Status, plain_block, refusal_block, unframe
@@ -22,6 +22,7 @@ from extauth.transport.health import Health
 from extauth.transport.sender import Sender
 from extauth.transport.streams import MIN_PROGRESS, Request, Streams
 from extauth.transport.unfinished import Message, Unfinished
+from extauth.transport.waiting import Calls
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,19 @@ from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, Unit
-from extauth.transport.batching import Batcher, Calls
+from extauth.transport.batching import MAX_BATCH_US, Batcher
+from extauth.transport.waiting import TURN_CALLS, Calls
 
 LIMIT = Limit(1000, Unit.HOUR)
-PLAN = Plan((b"c",), Shape((Ask(LIMIT, 1),), ((0,),), None, Labels(), ("r",)))
+
+
+def plan_of(counters: int) -> Plan:
+    names = tuple(b"c%d" % i for i in range(counters))
+    shape = Shape((Ask(LIMIT, 1),) * counters, tuple((i,) for i in range(counters)), None, Labels(), ("r",) * counters)
+    return Plan(names, shape)
+
+
+PLAN, WIDE, VAST = plan_of(1), plan_of(100), plan_of(2000)
 
 
 class Gate:
@@ -35,7 +44,7 @@ class Gate:
         await self._let.acquire()
         if self.error:
             raise self.error
-        return [Taken(group.calls, () if self.garbled else (Level(0, 1),)) for group in groups]
+        return [Taken(g.calls, () if self.garbled else (Level(0, 1),) * len(g.take.names)) for g in groups]
 
     async def probe(self) -> None: ...
 
@@ -64,19 +73,24 @@ class Client:
 
 
 class Rig:
-    def __init__(self, max_batch: int = 1000, policy: OnStoreFailure = OnStoreFailure.ALLOW) -> None:
+    def __init__(
+        self, max_batch: int = 1000, policy: OnStoreFailure = OnStoreFailure.ALLOW, max_waiting: int = 20
+    ) -> None:
         self.gate = Gate()
         self.facts: list[tuple[Decided, Sequence[tuple[float, int]]]] = []
         self.batcher = Batcher(
-            Limiter(self.gate, policy), lambda d, s: self.facts.append((d, s)), max_batch=max_batch, max_waiting=20
+            Limiter(self.gate, policy),
+            lambda d, s: self.facts.append((d, s)),
+            max_batch=max_batch,
+            max_waiting=max_waiting,
         )
         self.client = Client()
         self._tag = 0
 
-    def call(self, times: int) -> None:
-        calls = Calls(self.client, 0)
+    def call(self, times: int, plan: Plan = PLAN, caller: Client | None = None) -> None:
+        calls = Calls(caller or self.client, 0)
         for _ in range(times):
-            calls.plans.append(PLAN)
+            calls.plans.append(plan)
             calls.tags.append(self._tag)
             self._tag += 1
         self.batcher.submit(calls)
@@ -121,6 +135,57 @@ async def test_batches_are_bounded() -> None:
     rig.gate.let(3)
     await rig.until(answered=10)
     assert rig.gate.batches == [4, 4, 2]
+
+
+async def test_batches_are_bounded_by_what_their_counting_costs() -> None:
+    rig = Rig(max_waiting=1000)
+    rig.call(5, WIDE)
+    rig.call(1)
+    rig.call(30, WIDE)
+    rig.gate.let(40)
+    await rig.until(answered=36)
+    per_batch = MAX_BATCH_US // WIDE.shape.cost_us
+    assert rig.gate.batches[0] in {per_batch, per_batch + 1}
+    assert max(rig.gate.batches) <= per_batch + 1
+    assert sum(rig.gate.batches) == 36
+
+
+async def test_a_call_that_costs_more_than_a_batch_may_is_a_batch() -> None:
+    rig = Rig()
+    rig.call(1, VAST)
+    rig.call(2)
+    rig.call(1, VAST)
+    rig.gate.let(4)
+    await rig.until(answered=4)
+    assert rig.gate.batches == [1, 2, 1]
+
+
+async def test_callers_take_turns_where_much_waits() -> None:
+    rig = Rig(max_waiting=2000)
+    modest = Client()
+    for _ in range(10):
+        rig.call(100, WIDE)
+    rig.call(1, caller=modest)
+    rig.gate.let(1)
+    await rig.until(answered=1)
+    assert len(modest.answered) == 1
+    rig.gate.let(1000)
+    await rig.until(answered=1000)
+    assert list(rig.client.answered) == sorted(rig.client.answered)
+
+
+async def test_callers_with_many_cheap_calls_take_turns_too() -> None:
+    rig = Rig(max_batch=400, max_waiting=20_000)
+    clients = [Client() for _ in range(3)]
+    for client in clients:
+        rig.call(700, caller=client)
+    rig.gate.let(1)
+    await rig.until(batches=1)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while sum(len(client.answered) for client in clients) < 400:
+            await asyncio.sleep(0)
+    assert [len(client.answered) for client in clients] == [TURN_CALLS, TURN_CALLS, 0]
 
 
 async def test_calls_that_nobody_waits_for_are_not_counted() -> None:

@@ -1,0 +1,140 @@
+"""The calls that wait for a batch: each caller has a queue of its own, and callers take turns."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
+from typing import Protocol
+
+from extauth.limiter.plan import Plan
+
+# What a caller may add to a batch before the others have their turn, where not all of what waits fits into one.
+TURN_US = 1000
+TURN_CALLS = 200
+
+_cost_us = attrgetter("shape.cost_us")
+
+
+class Calls:
+    """Calls of one caller that arrived together, at `arrived`; `tags` are the caller's own names for them.
+
+    Times are seconds on `time.perf_counter`; at `deadline` the first of them must be answered, whatever the store does.
+    They are `counting` from when they are asked of the store.
+    """
+
+    __slots__ = ("arrived", "caller", "counting", "deadline", "plans", "tags")
+
+    def __init__(self, caller: "Caller", arrived: float) -> None:
+        self.caller = caller
+        self.arrived = arrived
+        self.counting = False
+        self.deadline = float("inf")
+        self.plans: list[Plan] = []
+        self.tags: list[int] = []
+
+    def expire(self, now: float) -> None:
+        """Have those answered whose time is over."""
+        self.caller.expire(self, now)
+
+    def cost_us(self) -> int:
+        """At most how long the store takes to count them, as Shape.cost_us estimates it; equal calls cost less."""
+        return sum(map(_cost_us, self.plans))
+
+    def fitting(self, max_calls: int, max_us: int) -> int:
+        """How many of them, from the first, are at most `max_calls` and cost at most `max_us`."""
+        for number, plan in enumerate(self.plans):
+            max_us -= plan.shape.cost_us
+            if number == max_calls or max_us < 0:
+                return number
+        return len(self.plans)
+
+    def split(self, number: int) -> "Calls":
+        """Take the first `number` of them off, as Calls of their own."""
+        first = Calls(self.caller, self.arrived)
+        first.deadline = self.deadline
+        first.plans, first.tags = self.plans[:number], self.tags[:number]
+        del self.plans[:number], self.tags[:number]
+        return first
+
+
+class Caller(Protocol):
+    """Who is owed answers."""
+
+    def prune(self, calls: Calls) -> None:
+        """Drop from `calls`, before they are counted, those that nobody waits for any more."""
+        ...
+
+    def expire(self, calls: Calls, now: float) -> None:
+        """Answer those of the calls whose own time is over; set `calls.deadline` to the first of the others'."""
+        ...
+
+    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+        """Take a message a call; None: the store failed, and so must the call."""
+        ...
+
+    def flush(self) -> None:
+        """Send what was answered: the batch has no more for this caller."""
+        ...
+
+
+class WaitingCalls:
+    """What waits, by caller in order of arrival. `len` is the number of calls."""
+
+    def __init__(self) -> None:
+        self._queues: dict[Caller, deque[Calls]] = {}  # whose turn is next is first
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, calls: Calls) -> None:
+        """Let them wait behind what waits of the same caller."""
+        self._size += len(calls.plans)
+        queue = self._queues.get(calls.caller)
+        if queue is None:
+            self._queues[calls.caller] = deque((calls,))
+        else:
+            queue.append(calls)
+
+    def prune(self) -> None:
+        """Drop the calls that nobody waits for any more."""
+        for calls in self._all():
+            before = len(calls.plans)
+            calls.caller.prune(calls)
+            self._size -= before - len(calls.plans)
+
+    def take(self, max_calls: int, max_us: int) -> Iterable[tuple[Calls, bool]]:
+        """Take what is to be the next batch: at least one call, else as many as are within both bounds.
+
+        All that waits, if that is so few. Else callers take turns, so that whoever sends very much, or what costs very
+        much, holds up the others by one turn. Yields the calls, and whether more of the same Calls go on waiting.
+        """
+        if self._size <= max_calls and sum(calls.cost_us() for calls in self._all()) <= max_us:
+            batch = [(calls, False) for calls in self._all()]
+            self._queues.clear()
+            self._size = 0
+            return batch
+        return self._take_turns(max_calls, max_us)
+
+    def _take_turns(self, max_calls: int, max_us: int) -> list[tuple[Calls, bool]]:
+        batch: list[tuple[Calls, bool]] = []
+        while self._queues and max_calls > 0:
+            caller, queue = next(iter(self._queues.items()))
+            calls = queue[0]
+            number = calls.fitting(min(TURN_CALLS, max_calls), min(TURN_US, max_us))
+            if not number and calls.plans:
+                if batch and calls.plans[0].shape.cost_us > max_us:
+                    break
+                number = 1
+            whole = number == len(calls.plans)
+            taken = queue.popleft() if whole else calls.split(number)
+            batch.append((taken, not whole))
+            max_calls -= number
+            max_us -= taken.cost_us()
+            self._size -= number
+            del self._queues[caller]
+            if queue:
+                self._queues[caller] = queue
+        return batch
+
+    def _all(self) -> Iterator[Calls]:
+        return (calls for queue in self._queues.values() for calls in queue)
