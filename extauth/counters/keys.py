@@ -1,5 +1,6 @@
 """Counter names: injective, length-prefixed, hash-tagged, and without a caller's values in clear."""
 
+import json
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from functools import lru_cache
@@ -29,14 +30,21 @@ TAGS: Final = (
 slots out evenly share the counters out evenly too."""
 
 
+MAX_ENTRIES = 8
+MAX_NAME_BYTES = 512
+MAX_KEPT = 64  # characters of a key that is remembered
+
+
 class KeyNamer:
     """Names the counter of a descriptor: `PREFIX:{TAG}:LEN:DOMAIN,LEN:KEY=HASH,…`, and `:WHICH` where it has several.
 
     Values, among them API keys and addresses, stand in it only as a 128-bit BLAKE2b hash, keyed if there is a secret:
     who reads the store's keys but not the secret cannot try out values. Lengths (in bytes) before the domain and the
     entries' keys keep two descriptors from ever sharing a name. Where all values of a wildcard share a counter, the
-    hash is that of the pattern, after a ~. TAG is one of TAGS, chosen by all that follows it but WHICH: the counters
-    of one descriptor lie in one slot of a Redis Cluster.
+    hash is that of the pattern, after a ~. More than MAX_ENTRIES entries, or what would be a name of more than
+    MAX_NAME_BYTES, are hashed as a whole, `PREFIX:{TAG}:LEN:DOMAIN,#HASH`, to save memory in the store and here. TAG is
+    one of TAGS, chosen by all that follows it but WHICH: the counters of one descriptor lie in one slot of a Redis
+    Cluster.
     """
 
     def __init__(self, prefix: str, secret: str = "") -> None:
@@ -47,14 +55,19 @@ class KeyNamer:
         self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None] = (), which: str = ""
     ) -> bytes:
         """The name for `domain` and the (key, value) entries; `shared` is an entry's pattern, or None."""
+        encoded = b"" if len(entries) > MAX_ENTRIES else self._spelt_out(domain, entries, shared)
+        if not encoded or len(encoded) > MAX_NAME_BYTES:
+            encoded = _encoded(f"{_sized(domain)},#{self.fingerprint(_joined(entries, shared))}")
+        name = self._heads[crc32(encoded) % len(TAGS)] + encoded
+        return name + b":" + which.encode() if which else name
+
+    def _spelt_out(self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None]) -> bytes:
         descriptor = _sized(domain)
         for i, (key, value) in enumerate(entries):
             pattern = shared[i] if shared else None
             sign, hashed = ("=", value) if pattern is None else ("~", pattern)
-            descriptor += f",{_sized(key)}{sign}{self.fingerprint(hashed)}"
-        encoded = descriptor.encode("utf-8", "surrogateescape")
-        name = self._heads[crc32(encoded) % len(TAGS)] + encoded
-        return name + b":" + which.encode() if which else name
+            descriptor += f",{_sized(key) if len(key) < MAX_KEPT else _measured(key)}{sign}{self.fingerprint(hashed)}"
+        return _encoded(descriptor)
 
     def fingerprint(self, value: str) -> str:
         """What stands for `value` in names: 22 characters of URL-safe base64."""
@@ -62,6 +75,21 @@ class KeyNamer:
         return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-@lru_cache(maxsize=4096)
-def _sized(text: str) -> str:
-    return f"{len(text.encode('utf-8', 'surrogateescape'))}:{text}"
+def _joined(entries: Sequence[tuple[str, str]], shared: Sequence[str | None]) -> str:
+    """A text that no other entries have."""
+    if any(shared):
+        each = zip(entries, shared, strict=True)
+        return json.dumps([[key, value] if pattern is None else [key, "~", pattern] for (key, value), pattern in each])
+    text = "\0".join([part for entry in entries for part in entry])
+    return f"0{text}" if text.count("\0") == 2 * len(entries) - 1 else json.dumps(entries)
+
+
+def _measured(text: str) -> str:
+    return f"{len(_encoded(text))}:{text}"
+
+
+_sized = lru_cache(maxsize=4096)(_measured)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -6,6 +6,7 @@ through, that caller would have no limit. Writing, because a general library cos
 """
 
 import json
+from itertools import repeat
 from typing import NamedTuple
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError
@@ -21,6 +22,7 @@ MAX_ENTRIES = 100
 
 _UNITS = {unit.number: unit for unit in Unit}
 _DOMAIN, _DESCRIPTORS = b"\x0a\x12"  # tags: RateLimitRequest's fields 1 and 2
+_FIRST, _SECOND = b"\x0a\x12"  # those of an Entry too, and of a descriptor's entries
 
 
 def split_request(message: bytes) -> Request:
@@ -73,9 +75,9 @@ def decode_descriptor(message: bytes) -> Descriptor:
                     ),
                 )
             )
-    entries = []
+    entries, at = _usual_entries(message)
     limit, hits, negative = None, None, False
-    for number, value in fields(message):
+    for number, value in fields(message[at:]):
         if isinstance(value, int):
             negative = value != 0 if number == 4 else negative
         elif number == 1:
@@ -94,6 +96,33 @@ def decode_descriptor(message: bytes) -> Descriptor:
         None if hits is None else _numbers(hits, 1)[0],
         negative,
     )
+
+
+def _usual_entries(message: bytes) -> tuple[list[Entry], int]:
+    """The entries that a descriptor begins with, up to MAX_ENTRIES, and where the first that is not as usual begins.
+
+    The usual ones have a key and then a value, in less than 128 bytes. A request may have thousands.
+    """
+    at, size, first, second = 0, len(message), _FIRST, _SECOND
+    keys: list[str] = []
+    values: list[str] = []
+    text = message.decode("ascii") if message.isascii() else None
+    while at + 3 < size and message[at] == first and message[at + 2] == first:
+        inner = message[at + 1]
+        middle, end = at + 4 + message[at + 3], at + 2 + inner
+        if inner >= 0x80 or middle + 1 >= end or end > size or message[middle] != second:
+            break
+        if middle + 2 + message[middle + 1] != end or len(keys) == MAX_ENTRIES:
+            break
+        if text is not None:
+            keys.append(text[at + 4 : middle])
+            values.append(text[middle + 2 : end])
+        else:
+            keys.append(text_of(message[at + 4 : middle]))
+            values.append(text_of(message[middle + 2 : end]))
+        at = end
+    # A NamedTuple's own __new__ is written in Python.
+    return list(map(tuple.__new__, repeat(Entry), zip(keys, values, strict=True))), at
 
 
 def _override(message: bytes) -> Override:

@@ -44,6 +44,22 @@ def test_a_secret_keys_the_hash() -> None:
     assert KeyNamer("y", "s" * 1000).fingerprint("v"), "of any length"
 
 
+def test_names_are_bounded() -> None:
+    namer = KeyNamer("x")
+    for entries in ([("k" * 62_000, "v")], [("k", "v")] * 100, [("k" * 500, "v" * 500)] * 100):
+        assert len(namer("d", entries)) < 600
+        assert namer("d", entries) == namer("d", tuple(entries), [None] * len(entries))
+
+
+def test_names_with_shared_patterns_never_meet_others() -> None:
+    namer = KeyNamer("x")
+    for entries in (1, 9):
+        own, shared, other = [("a", "b*")] * entries, ["b*"] * entries, ["c*"] * entries
+        names = {namer("d", own), namer("d", own, shared), namer("d", own, other), namer("d", own, [None] * entries)}
+        assert len(names) == 3
+        assert namer("d", own, shared) == namer("d", [("a", "bx")] * entries, shared)
+
+
 def test_names_never_meet() -> None:
     namer = KeyNamer("x")
     descriptors = [
@@ -60,6 +76,11 @@ def test_names_never_meet() -> None:
         ("d:60", []),
         ("d:60", [("a", "b")]),
         ("d", [("a:60", "b")]),
+        *[("d", [("a", "b")] * entries) for entries in (8, 9, 10)],
+        ("d", [("a", "b")] * 8 + [("a\0b", "")]),
+        ("d", [("a", "b")] * 8 + [("a", "b\0")]),
+        ("d", [("a", "b")] * 8 + [("a", "\udcff")]),
+        *[("d", [("a" * length, value)]) for length in (63, 64, 65, 470, 490, 62_000) for value in ("", "b")],
     ]
     names = {namer(domain, entries, (), which) for domain, entries in descriptors for which in ("", "60", "60.2")}
     assert len(names) == 3 * len(descriptors)
