@@ -18,6 +18,7 @@ from extauth.errors import ConfigError, SettingsError, StoreError
 from extauth.limiter.counters import Counters
 from extauth.limiter.limiter import Decided, Limiter
 from extauth.limiter.plan import Planner, Switches
+from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.rules.reload import read_what_loads, signature, watch_rules
@@ -80,7 +81,8 @@ class Service:
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
         switches = Switches(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
-        matcher = Matcher(_first_rules(settings))
+        self._masking = Masking(settings.key_secret.get_secret_value())
+        matcher = Matcher(_first_rules(settings), self._masking)
         self.planner = Planner(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
         url = settings.redis_url.get_secret_value()
         self.counters = RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
@@ -101,7 +103,7 @@ class Service:
         self.engine = self._engine()
         self.admin = AdminServer(
             settings.admin_listen,
-            metrics=self.metrics.render,
+            metrics=lambda: b"".join(self.metrics.render()),
             metrics_type=CONTENT_TYPE,
             readiness=self.readiness,
             rules=self.view,
@@ -138,8 +140,7 @@ class Service:
             stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._reload_tls)))
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
-        self.metrics.rules_loaded(self.planner.matcher.size)
-        _warn(self.planner.matcher)
+        self._note_rules()
         settings = self.settings
         logger().info(
             "serving",
@@ -165,7 +166,7 @@ class Service:
 
     def view(self) -> Iterator[str]:
         """The rules in force, masked, as JSON in pieces."""
-        return view_rules(self.planner.matcher.rules, self.name_counter.fingerprint)
+        return view_rules(self.planner.matcher.rules, self.planner.matcher.masking)
 
     def _batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
         self.metrics.batch_decided(decided, durations_s)
@@ -186,7 +187,14 @@ class Service:
 
     async def _reload(self) -> None:
         config, merge = self.settings.config, self.settings.merge_domains
-        watch = watch_rules(config, lambda: self.planner.matcher.rules, self._reload_failed, self._seen, merge=merge)
+        watch = watch_rules(
+            config,
+            lambda: self.planner.matcher.rules,
+            self._reload_failed,
+            self._seen,
+            merge=merge,
+            masking=self._masking,
+        )
         async for matcher in watch:
             self._swap(matcher)
 
@@ -196,11 +204,15 @@ class Service:
             logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
         self.planner.swap(matcher)
         self.denials.forget()
-        self.metrics.rules_loaded(matcher.size)
         self.metrics.reloaded(ok=not matcher.rules.problems)
-        _warn(matcher)
+        self._note_rules()
         kept = sorted(matcher.rules.kept)
         logger().info("config_reloaded", domains=list(domains), rules=matcher.size, **({"kept": kept} if kept else {}))
+
+    def _note_rules(self) -> None:
+        matcher = self.planner.matcher
+        self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
+        _warn(matcher)
 
     async def _reload_tls(self) -> None:
         assert self.tls is not None  # noqa: S101

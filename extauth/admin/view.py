@@ -1,16 +1,14 @@
-"""The rules in force as JSON, with the values that they match masked: they may be API keys."""
+"""The rules in force as JSON, with secret values masked."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from extauth.rules.model import Kind, Limit, Rule, RuleSet, mask
-
-Fingerprint = Callable[[str], str]
-"""A value → what stands for it in the store's key names."""
+from extauth.rules.masking import Masking
+from extauth.rules.model import Kind, Limit, Rule, RuleSet
 
 
-def view_rules(rules: RuleSet, fingerprint: Fingerprint) -> Iterator[str]:
+def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
     """One JSON object of all domains, in pieces of a rule or less: there may be very many."""
     yield '{"domains": ['
     for i, domain in enumerate(rules.domains.values()):
@@ -23,18 +21,18 @@ def view_rules(rules: RuleSet, fingerprint: Fingerprint) -> Iterator[str]:
         if domain.name in rules.kept:
             view["kept"] = "the files of this domain have problems: its rules are those of an earlier reading"
         yield (", " if i else "") + json.dumps(view)[:-1]
-        yield from _rules(domain.rules, fingerprint)
+        yield from _rules(domain.rules, masking)
         yield "}"
     yield f'], "problems": {json.dumps(list(map(str, rules.problems)))}, '
     yield f'"warnings": {json.dumps(list(map(str, rules.warnings)))}}}'
 
 
-def _rules(rules: Iterable[Rule], fingerprint: Fingerprint) -> Iterator[str]:
+def _rules(rules: Iterable[Rule], masking: Masking) -> Iterator[str]:
     yield ', "descriptors": ['
     for i, rule in enumerate(rules):
-        yield (", " if i else "") + json.dumps(_rule(rule, fingerprint))[:-1]
+        yield (", " if i else "") + json.dumps(_rule(rule, masking))[:-1]
         if rule.rules:
-            yield from _rules(rule.rules, fingerprint)
+            yield from _rules(rule.rules, masking)
         yield "}"
     yield "]"
 
@@ -60,19 +58,24 @@ def view_limit(limit: Limit) -> dict[str, Any]:
     return view
 
 
-def _rule(rule: Rule, fingerprint: Fingerprint) -> dict[str, Any]:
+def _rule(rule: Rule, masking: Masking) -> dict[str, Any]:
+    def shown(value: str) -> str:
+        return masking.show(value, secret=rule.secret)
+
     view: dict[str, Any] = {"line": rule.line, "key": rule.key}
     match rule.kind:
         case Kind.VALUE:
-            view |= {"value": mask(rule.value or ""), "fingerprint": fingerprint(rule.value or "")}
+            view["value"] = shown(rule.value or "")
         case Kind.VALUES:
-            view["values"] = [{"value": mask(str(v)), "fingerprint": fingerprint(str(v))} for v in rule.values]
+            view["values"] = [shown(str(value)) for value in rule.values]
         case Kind.RANGE:
             view["value_range"] = dict(zip(("start", "end"), rule.values, strict=True))
         case Kind.WILDCARD if rule.value is not None:
-            view["value"] = rule.value
-        case Kind.REGEX | Kind.SHA256:
-            view[str(rule.kind)] = rule.value
+            view["value"] = shown(rule.value)
+        case Kind.REGEX:
+            view[str(rule.kind)] = shown(rule.value or "")
+        case Kind.SHA256:
+            view[str(rule.kind)] = masking.digest(rule.value or "")
     if rule.tier is not None:
         view["tier"] = rule.tier
     if len(rule.limits) == 1:

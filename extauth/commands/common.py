@@ -89,10 +89,12 @@ def settings_for(config: Path | None = None, *, merge: bool = False) -> Settings
 
 def read_matcher(settings: Settings) -> "Matcher":
     """The matcher of the rules that the settings name; raises ConfigError."""
+    from extauth.rules.masking import Masking
     from extauth.rules.matcher import Matcher
     from extauth.rules.reload import read_rules
 
-    return Matcher(read_rules(settings.config, merge=settings.merge_domains))
+    rules = read_rules(settings.config, merge=settings.merge_domains)
+    return Matcher(rules, Masking(settings.key_secret.get_secret_value()))
 
 
 def view_problem(problem: Problem) -> dict[str, Any]:

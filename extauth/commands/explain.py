@@ -19,6 +19,7 @@ from extauth.commands.planning import Asked, Planned, plan_request
 from extauth.commands.reasons import Step, describe, steps, why_unknown
 from extauth.commands.request import write_descriptor
 from extauth.commands.words import MODES, limit_in_words, many_keys, mode_in_short, place, shown
+from extauth.rules.masking import Masking
 from extauth.rules.model import Limit, Rule
 
 EXAMPLE = """\b
@@ -40,13 +41,13 @@ def explain(
 
     Also what limits it, and what it counts. Nothing is counted, and no store asked. Give the descriptors as Envoy would
     send them, one an argument. Entry by entry, the rule that is hit is told with
-    the others for its key that are not; their values are masked. Counters are told by their names in the store, for
-    which EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET are read as `extauth serve` reads them.
+    the others for its key that are not; secret values among these are masked. Counters are told by their names in the
+    store, for which EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET are read as `extauth serve` reads them.
     """
     with failing(as_json=as_json):
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
         told = [_tell(planned, i) for i in range(len(planned.descriptors))]
-        lines = [line for i, each in enumerate(told, 1) for line in _lines(i, each)]
+        lines = [line for i, each in enumerate(told, 1) for line in _lines(i, each, planned.matcher.masking)]
         tell([*lines, *_summary(planned)], _view(planned, told), as_json=as_json)
         if not any(planned.asked):
             raise typer.Exit(1)
@@ -88,13 +89,13 @@ def _tell(planned: Planned, i: int) -> _Told:
     return _Told(written, outcome, why, taken, rule, asked)
 
 
-def _lines(number: int, told: _Told) -> list[str]:
+def _lines(number: int, told: _Told, masking: Masking) -> list[str]:
     lines = [f"descriptor {number}: {told.descriptor}"]
     for step in told.steps:
         entry = f"{step.entry.key}={step.entry.value}"
         hit = "nothing" if step.rule is None else place(step.rule)
         lines.append(f"  {entry} hits {hit}: {step.why}")
-        lines += [f"    not {describe(other, step.entry)}" for other in step.others]
+        lines += [f"    not {describe(other, step.entry, masking)}" for other in step.others]
         if step.more:
             lines.append(f"    nor {step.more} more with this key")
     if told.rule is None or not told.asked:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from extauth.commands.words import many_keys, place, rule_in_words
 from extauth.limiter.request import Descriptor, Entry
+from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Domain, Kind, Rule, RuleSet
 
@@ -127,6 +128,6 @@ def _lost(rule: Rule, hit: Rule, entry: Entry) -> str:
     return "matches, too, but an earlier pattern wins"
 
 
-def describe(other: Other, entry: Entry) -> str:
+def describe(other: Other, entry: Entry, masking: Masking) -> str:
     """`FILE:LINE, KEY=VALUE: WHY`."""
-    return f"{place(other.rule)} ({rule_in_words(other.rule, entry.value)}): {other.why}"
+    return f"{place(other.rule)} ({rule_in_words(other.rule, entry.value, masking)}): {other.why}"

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from extauth.limiter.counters import Mode
+from extauth.rules.masking import Masking
 from extauth.rules.matcher import wildcard
-from extauth.rules.model import Algorithm, Kind, Limit, Rule, mask
+from extauth.rules.model import Algorithm, Kind, Limit, Rule
 
 MODES = {
     Mode.ENFORCED: "enforced",
@@ -40,20 +41,21 @@ def place(rule: Rule) -> str:
     return f"{rule.file}:{rule.line}"
 
 
-def rule_in_words(rule: Rule, typed: str) -> str:
-    """What the rule matches; its values are masked, for they may be API keys, but for the one that the user `typed`."""
+def rule_in_words(rule: Rule, typed: str, masking: Masking) -> str:
+    """What the rule matches; secret values are masked, except for the one that the user `typed`."""
+    value = rule.value or ""
+    shown = value if value == typed else masking.show(value, secret=rule.secret)
     match rule.kind:
         case Kind.VALUE:
-            value = rule.value or ""
-            return f"{rule.key}={value if value == typed else mask(value)}"
+            return f"{rule.key}={shown}"
         case Kind.VALUES:
             what = f"one of {len(rule.values)} values"
         case Kind.SHA256:
-            what = f"value_sha256 {(rule.value or '')[:8]}…"
+            what = f"value_sha256 {masking.digest(value)}"
         case Kind.WILDCARD:
-            what = f"the wildcard {wildcard(rule)}"
+            what = f"the wildcard {masking.show(wildcard(rule), secret=rule.secret)}"
         case Kind.REGEX:
-            what = f"the regex {rule.value}"
+            what = f"the regex {shown}"
         case Kind.RANGE:
             what = "the numbers from {} to before {}".format(*rule.values)
         case _:

@@ -15,7 +15,8 @@ from extauth.limiter.algorithms import room, taken
 from extauth.limiter.counters import Ask, Counters, Group, Level, Mode, Take, Taken
 from extauth.rules.model import Algorithm, Limit
 
-SIZE = 20_000
+MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones before them
+ENTRY_BYTES = 350  # beside the counter's name
 # Clocks run at different speeds: a denial ends by this much of its age early.
 DRIFT = 1000
 
@@ -51,6 +52,7 @@ class DenialCache:
         self._counters = counters
         self._bound_us = int(bound_s * 1_000_000)
         self._clock_us = clock_us
+        self._bytes = 0  # learnt since the older entries were set aside, or more
         self._entries: dict[bytes, _Entry] = {}
         self._old_entries: dict[bytes, _Entry] = {}
         self._spared = spared
@@ -80,7 +82,7 @@ class DenialCache:
 
     def forget(self) -> None:
         """Forget all denials: the rules have changed."""
-        self._entries, self._old_entries = {}, {}
+        self._entries, self._old_entries, self._bytes = {}, {}, 0
 
     def _drop(self, take: Take) -> None:
         for name in take.names:
@@ -91,8 +93,10 @@ class DenialCache:
         if any(ask.limit.count_denied or ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):
             return
         for name, ask, level in zip(take.names, take.asks, outcome.levels, strict=True):
-            if len(self._entries) >= SIZE:
+            self._bytes += ENTRY_BYTES + len(name)
+            if self._bytes > MAX_BYTES:
                 self._old_entries, self._entries = self._entries, {}
+                self._bytes = ENTRY_BYTES + len(name)
             self._entries[name] = _Entry(ask.limit, _after(ask, level, outcome.admitted), asked_us, told_us)
 
     def _recall(self, take: Take, now_us: int) -> Taken | None:

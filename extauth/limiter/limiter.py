@@ -29,6 +29,11 @@ class OnStoreFailure(StrEnum):
     ERROR = "error"
 
 
+def given_without_store(policy: OnStoreFailure, plan: Plan) -> OnStoreFailure:
+    """What a call gets that cannot be counted: the policy, unless none of its limits could have denied it."""
+    return policy if plan.shape.blocks else OnStoreFailure.ALLOW
+
+
 class Settled(NamedTuple):
     """What became of `calls` equal calls: the first `taken.admitted` of them are admitted.
 
@@ -92,7 +97,7 @@ class Limiter:
         return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *held_back_by(asks, outcomes), metadata)
 
     def _failed(self, plan: Plan) -> Verdict | None:
-        given = self.on_store_failure if plan.shape.blocks else OnStoreFailure.ALLOW
+        given = given_without_store(self.on_store_failure, plan)
         if given is OnStoreFailure.ERROR:
             return None
         code = Code.OVER_LIMIT if given is OnStoreFailure.DENY else Code.OK

@@ -8,33 +8,35 @@ request is one counter: its hits add, and if the descriptors bring different lim
 against it.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
 
-from extauth.errors import InvalidRequestError
+from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.counters import Ask, Mode, Take
+from extauth.limiter.memo import Memo
 from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Labels
 from extauth.rules.matcher import Match, Matcher
-from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, mask
+from extauth.rules.model import Algorithm, Limit
+from extauth.rules.names import RuleName, override_name
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
-MAX_PARTS = 10_000  # of plans, in a domain
-MAX_SHAPES = 10_000
-MAX_FACTS = 100_000
-MAX_REMEMBERED_COUNTERS = 8
-MAX_REMEMBERED_BYTES = 512  # of a message or descriptor: callers can make up larger ones, which would fill the memory
+MAX_DECODED_ENTRIES = 6000  # in one request, which takes about 5 ms
+MAX_PLANS_BYTES = 48 << 20
+MAX_PARTS_BYTES = 12 << 20
+MAX_OUTLINES_BYTES = 8 << 20
+MAX_SHAPES_BYTES = 4 << 20
+MAX_FACTS_BYTES = 4 << 20
+MAX_KEY_BYTES = 512  # larger messages are not remembered whole, and larger descriptors by their hash
 # A counter's part of a run of take.lua, rounded up; a sliding window's is that of a long log that is searched.
 COSTS_US: Final = {Algorithm.GCRA: 5, Algorithm.FIXED_WINDOW: 5, Algorithm.SLIDING_WINDOW: 20}
 UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
 
 NOTHING: Final[frozenset[str]] = frozenset()
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 NameCounter = Callable[[str, Sequence[tuple[str, str]], Sequence[str | None], str], bytes]
 """(domain, entries, an entry's shared pattern or None, which of the rule's limits) → the counter's name."""
@@ -74,15 +76,18 @@ class Shape:
     """All that many plans have in common: what they ask, what the answers look like, what the metrics call them.
 
     `counters_of` says, for each descriptor, which of the plan's counters are its own: none, or UNLIMITED_AT. `rules`
-    name the rule of each counter. `tier` is the first tier, in descriptor order, that nothing replaced. `cost_us` is
-    about how long Redis takes to count one call. Compared by identity.
+    name the rule of each counter. `tier` is the first tier, in descriptor order, that nothing replaced. `domain` is
+    empty where no file defines it; `matched` says whether a rule or a limit of the request's own applied to any of the
+    descriptors. `cost_us` is about how long Redis takes to count one call. Compared by identity.
     """
 
     asks: tuple[Ask, ...]
     counters_of: tuple[tuple[int, ...], ...]
     tier: str | None
     labels: Labels
-    rules: tuple[str, ...] = ()
+    rules: tuple[RuleName, ...] = ()
+    domain: str = ""
+    matched: bool = True
     told: Told | None = None
     cost_us: int = field(init=False)
 
@@ -119,7 +124,7 @@ class Facts:
     negative: bool = False
     shadow_mode: bool = False
     quota_mode: bool = False
-    rule: str = ""
+    rule: RuleName | None = None
     metadata: Mapping[str, Any] | None = None
     replaces: frozenset[str] = NOTHING
 
@@ -155,13 +160,14 @@ class _Draft:
     def __init__(self, replaced: frozenset[str]) -> None:
         self.replaced = replaced
         self.costs: dict[bytes, int] = {}
-        self.limits: dict[bytes, dict[Limit, tuple[Mode, str]]] = {}
+        self.limits: dict[bytes, dict[Limit, tuple[Mode, RuleName]]] = {}
         self.own: list[list[tuple[bytes, Limit]] | None] = []
 
     def add(self, part: Part, mode: Mode, hits: int) -> bool:
         """Add the part's counters but for limits that are replaced; returns whether there are any."""
         costs, facts = self.costs, part.facts
         own: list[tuple[bytes, Limit]] = []
+        assert facts.rule is not None  # noqa: S101 - all that has limits has
         for name, limit in zip(part.names, facts.limits, strict=True):
             if limit.name and limit.name in self.replaced:
                 continue
@@ -177,10 +183,10 @@ class _Draft:
         """The counters' names, one an ask."""
         return tuple([name for name, limits in self.limits.items() for _ in limits])
 
-    def finish(self) -> tuple[tuple[Ask, ...], tuple[tuple[int, ...], ...], tuple[str, ...]]:
+    def finish(self) -> tuple[tuple[Ask, ...], tuple[tuple[int, ...], ...], tuple[RuleName, ...]]:
         """The asks, by descriptor which of them are its own, and by ask the rule: as in a Shape."""
         asks: list[Ask] = []
-        rules: list[str] = []
+        rules: list[RuleName] = []
         at: dict[tuple[bytes, Limit], int] = {}
         for name, held_to in self.limits.items():
             cost = max(min(self.costs[name], MAX_COST), -MAX_COST)
@@ -192,7 +198,7 @@ class _Draft:
         return tuple(asks), tuple(counters_of), tuple(rules)
 
 
-def _in_order(held_to: Mapping[Limit, tuple[Mode, str]]) -> list[tuple[Limit, tuple[Mode, str]]]:
+def _in_order(held_to: Mapping[Limit, tuple[Mode, RuleName]]) -> list[tuple[Limit, tuple[Mode, RuleName]]]:
     """Several limits of one counter: last the one that decides, in whose terms the counter is kept.
 
     That is the smallest, which denies first and drains slowest. Of those that are not enforced it is the largest, which
@@ -205,8 +211,9 @@ def _in_order(held_to: Mapping[Limit, tuple[Mode, str]]) -> list[tuple[Limit, tu
 class Planner:
     """Plans calls from their messages' bytes. Equal bytes get the same Plan object.
 
-    It remembers on two floors: `memo_size` whole messages, and below them single descriptors, so that callers x
-    addresses x paths do not multiply. What was learnt first is forgotten first. A reload swaps rules and memory whole.
+    It remembers on two floors: whole messages, in `plans_bytes`, and below them single descriptors, so that callers x
+    addresses x paths do not multiply. All that requests can make it remember is bounded in bytes; what was learnt first
+    is forgotten first. A reload swaps rules and memory whole.
     """
 
     def __init__(
@@ -217,32 +224,36 @@ class Planner:
         name_counter: NameCounter,
         *,
         switches: Switches = NO_SWITCHES,
-        memo_size: int = 100_000,
+        plans_bytes: int = MAX_PLANS_BYTES,
     ) -> None:
         self._split = split
         self._decode_descriptor = decode_descriptor
         self._name_counter = name_counter
         self._switches = switches
-        self._memo_size = memo_size
+        self._plans_bytes = plans_bytes
+        self._decoded = 0  # entries of the request that is being planned
         self.swap(matcher)
 
     def swap(self, matcher: Matcher) -> None:
         """Put other rules in force; plans already handed out keep the rules that they began with."""
         self.matcher = matcher
-        self._plans: dict[bytes, Plan] = {}
-        self._parts: dict[str, dict[bytes, Part]] = {domain: {} for domain in matcher.rules.domains}
-        self._outlines: dict[Hashable, Outline] = {}
-        self._shapes: dict[Hashable, Shape] = {}  # of many rules, most are alike
-        # By the identity of Matches, which the matcher keeps, and by what a descriptor says of hits.
-        self._facts: dict[tuple[int, int | None, bool], Facts] = {}
+        self._plans: Memo[bytes, Plan] = Memo(self._plans_bytes, _plan_bytes)
+        self._parts: Memo[tuple[str, bytes], Part] = Memo(MAX_PARTS_BYTES, _part_bytes)
+        self._outlines: Memo[tuple[Hashable, ...], Outline] = Memo(MAX_OUTLINES_BYTES, _outline_bytes)
+        self._shapes: Memo[tuple[Any, ...], Shape] = Memo(
+            MAX_SHAPES_BYTES, _shape_bytes
+        )  # of many rules, most are alike
+        # By the identity of Matches, which the matcher keeps. Of those whose hits are the request's, one a rule.
+        self._facts: dict[int, Facts] = {}
+        self._facts_with_hits: Memo[tuple[int, int | None, bool], Facts] = Memo(MAX_FACTS_BYTES, _facts_bytes)
 
     def plan(self, message: bytes) -> Plan:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
         plan = self._plans.get(message)
         if plan is None:
             plan = self._make(self._split(message))
-            if len(message) <= MAX_REMEMBERED_BYTES and len(plan.names) <= MAX_REMEMBERED_COUNTERS:
-                _remember(self._plans, message, plan, self._memo_size)
+            if len(message) <= MAX_KEY_BYTES:
+                self._plans.remember(message, plan)
         return plan
 
     def _make(self, request: Request) -> Plan:
@@ -255,21 +266,23 @@ class Planner:
             raise InvalidRequestError("the domain must not be empty")
         if not request.descriptors:
             raise InvalidRequestError("at least one descriptor is needed")
-        known = self._parts.get(request.domain)
-        if known is None:  # no file speaks of it
-            parts = [NO_PART] * len(request.descriptors)
+        domain = request.domain
+        self._decoded = 0
+        if domain in self.matcher.rules.domains:
+            parts = [self._part(domain, descriptor) for descriptor in request.descriptors]
         else:
-            parts = [self._part(request.domain, known, descriptor) for descriptor in request.descriptors]
-        key = (request.hits_addend, *[part.facts for part in parts])
+            domain = ""
+            parts = [NO_PART] * len(request.descriptors)
+        key = (domain, request.hits_addend, *[part.facts for part in parts])
         outline = self._outlines.get(key)
         if outline is None or self._switches.metadata:
-            return self._draw(request, parts, key)
+            return self._draw(request, domain, parts, key)
         names = tuple([parts[i].names[j] for i, j in outline.places])
         if len(names) > 1 and len(set(names)) < len(names):
-            return self._draw(request, parts, None)
+            return self._draw(request, domain, parts, None)
         return Plan(names, outline.shape)
 
-    def _draw(self, request: Request, parts: Sequence[Part], key: Hashable) -> Plan:
+    def _draw(self, request: Request, domain: str, parts: Sequence[Part], key: tuple[Hashable, ...] | None) -> Plan:
         """Work a plan out; `key` is what to remember its outline by, if no counter comes twice in it."""
         facts = [part.facts for part in parts]
         replaced = NOTHING.union(*[each.replaces for each in facts])
@@ -287,18 +300,19 @@ class Planner:
                 tier = tier or own.tier
         asks, counters_of, rules = draft.finish()
         labels = Labels(path, tier or "none")
+        matched = any(each.rule is not None for each in facts)
         if self._switches.metadata:
             told = self._told(request, facts, counters_of, tier)
-            return Plan(draft.names(), Shape(asks, counters_of, tier, labels, rules, told))
-        alike = (asks, counters_of, tier, labels, rules)
+            return Plan(draft.names(), Shape(asks, counters_of, tier, labels, rules, domain, matched, told))
+        alike = (asks, counters_of, tier, labels, rules, domain, matched)
         shape = self._shapes.get(alike)
         if shape is None:
             shape = Shape(*alike)
-            _remember(self._shapes, alike, shape, MAX_SHAPES)
+            self._shapes.remember(alike, shape)
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
             outline = Outline(shape, tuple(places[name] for name in draft.costs))
-            _remember(self._outlines, key, outline, MAX_SHAPES)
+            self._outlines.remember(key, outline)
         return Plan(draft.names(), shape)
 
     def _modes(self, parts: Sequence[Facts], replaced: frozenset[str]) -> Sequence[Mode]:
@@ -326,39 +340,54 @@ class Planner:
                 modes.append(Mode.QUOTA if quota else Mode.ENFORCED)
         return [Mode.FREE if mode is Mode.QUOTA and passes else mode for mode in modes]
 
-    def _part(self, domain: str, known: dict[bytes, Part], encoded: bytes) -> Part:
-        part = known.get(encoded)
+    def _part(self, domain: str, encoded: bytes) -> Part:
+        key = domain, encoded if len(encoded) <= MAX_KEY_BYTES else blake2b(encoded, digest_size=32).digest()
+        part = self._parts.get(key)
         if part is None:
-            part = self._make_part(domain, self._decode_descriptor(encoded))
-            if len(encoded) <= MAX_REMEMBERED_BYTES:
-                _remember(known, encoded, part, MAX_PARTS)
+            descriptor = self._decode_descriptor(encoded)
+            self._decoded += len(descriptor.entries)
+            if self._decoded > MAX_DECODED_ENTRIES:
+                raise RequestTooLargeError(f"more than {MAX_DECODED_ENTRIES} entries in a request")
+            part = self._make_part(domain, descriptor)
+            self._parts.remember(key, part)
         return part
 
     def _make_part(self, domain: str, descriptor: Descriptor) -> Part:
         rules = self.matcher.rules.domains[domain]
         entries = descriptor.entries
         if rules.is_label(entries):
-            return Part((), Facts(path=entries[0].value.encode("utf-8", "backslashreplace").decode()))
+            return Part((), Facts(path=self.matcher.masking.shorten(entries[0].value)))
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
-            limit = _override(rules, descriptor.limit)
+            limit = _override(descriptor.limit, rules.algorithm, rules.count_denied)
             # Not by its number, or who can move that would begin anew with each one.
             name = self._name_counter(domain, entries, (), f"override-{limit.period_us // 1_000_000}")
-            called = _path(domain, ((entry.key, None) for entry in entries))
+            called = override_name(domain, (entry.key for entry in entries), self.matcher.masking)
             return Part((name,), Facts((limit,), hits=hits, negative=negative, rule=called))
         match = self.matcher.match(domain, entries)
         if match is None or not match.rule.limits:
             return NO_PART
         ordinals = which(match.rule.limits) if len(match.rule.limits) > 1 else _ONLY
         names = tuple([self._name_counter(domain, entries, match.shared, ordinal) for ordinal in ordinals])
-        facts = self._facts.get((id(match), hits, negative))
-        return Part(names, facts or self._make_facts(domain, match, entries, hits, negative=negative))
+        if match.name is None:
+            facts = self._make_facts(domain, match, entries, hits, negative=negative)
+        elif hits is None and not negative:
+            facts = self._facts.get(id(match)) or self._make_facts(domain, match, entries)
+            self._facts[id(match)] = facts
+        else:
+            key = (id(match), hits, negative)
+            known = self._facts_with_hits.get(key)
+            facts = known or self._make_facts(domain, match, entries, hits, negative=negative)
+            if known is None:
+                self._facts_with_hits.remember(key, facts)
+        return Part(names, facts)
 
     def _make_facts(
-        self, domain: str, match: Match, entries: Sequence[Entry], hits: int | None, *, negative: bool
+        self, domain: str, match: Match, entries: Sequence[Entry], hits: int | None = None, *, negative: bool = False
     ) -> Facts:
         rule = match.rule
-        facts = Facts(
+        replaces = frozenset(name for limit in rule.limits for name in limit.replaces)
+        return Facts(
             rule.limits,
             rule.tier,
             None,
@@ -366,18 +395,16 @@ class Planner:
             negative,
             rule.shadow_mode,
             rule.quota_mode,
-            metric_name(domain, match, entries),
+            self.matcher.name(match, domain, entries),
             rule.metadata,
-            frozenset(name for limit in rule.limits for name in limit.replaces),
+            replaces or NOTHING,
         )
-        if not rule.detailed_metric and not any(_names_values(each) for each in match.path):
-            _remember(self._facts, (id(match), hits, negative), facts, MAX_FACTS)
-        return facts
 
     def _told(
         self, request: Request, facts: Sequence[Facts], counters_of: Sequence[tuple[int, ...]], tier: str | None
     ) -> Told:
-        descriptors = [_describe(self._decode_descriptor(encoded)) for encoded in request.descriptors]
+        decoded = map(self._decode_descriptor, request.descriptors)
+        descriptors = [self._describe(request.domain, descriptor) for descriptor in decoded]
         told: dict[str, Any] = {"domain": request.domain, "descriptors": descriptors}
         if request.hits_addend != 1:
             told["hitsAddend"] = request.hits_addend
@@ -386,32 +413,19 @@ class Planner:
         applied = zip(facts, counters_of, strict=True)
         return Told(told, tuple(each.metadata if own and own is not UNLIMITED_AT else None for each, own in applied))
 
-
-def _names_values(rule: Rule) -> bool:
-    return rule.value_to_metric or rule.kind in {Kind.VALUES, Kind.REGEX, Kind.RANGE}
-
-
-def metric_name(domain: str, match: Match, entries: Sequence[Entry]) -> str:
-    """What the metrics call a rule.
-
-    As in envoyproxy/ratelimit: DOMAIN.KEY_VALUE.KEY, and so on. Values stand in it masked, for they may be API keys;
-    in clear where the file asks for it (`value_to_metric`, `detailed_metric`).
-    """
-    detailed = match.rule.detailed_metric
-    names: list[tuple[str, str | None]] = []
-    for entry, rule, shared in zip(entries, match.path, match.shared, strict=True):
-        if shared is not None or (rule.kind is Kind.WILDCARD and not (detailed or rule.value_to_metric)):
-            names.append((entry.key, shared.rpartition("\0")[2] if shared else rule.value))
-        elif detailed or rule.value_to_metric:
-            names.append((entry.key, entry.value))
-        else:
-            names.append((entry.key, None if rule.kind is Kind.ANY else mask(entry.value)))
-    return _path(domain, names)
-
-
-def _path(domain: str, names: Iterable[tuple[str, str | None]]) -> str:
-    text = ".".join([domain, *(f"{key}_{value}" if value else key for key, value in names)])
-    return text.encode("utf-8", "backslashreplace").decode()
+    def _describe(self, domain: str, descriptor: Descriptor) -> dict[str, Any]:
+        rules, masking = self.matcher.rules.domains.get(domain), self.matcher.masking
+        told: dict[str, Any] = {
+            "entries": [
+                f"{key}={masking.mask(value) if rules and rules.secret.cover(key) else value}"
+                for key, value in descriptor.entries
+            ]
+        }
+        if descriptor.limit is not None:
+            told["limit"] = f"requests_per_unit:{descriptor.limit.requests_per_unit} unit:{descriptor.limit.unit.name}"
+        if descriptor.hits_addend is not None:
+            told["hitsAddend"] = descriptor.hits_addend
+        return told
 
 
 def which(limits: Sequence[Limit]) -> list[str]:
@@ -424,21 +438,34 @@ def which(limits: Sequence[Limit]) -> list[str]:
     return names
 
 
-def _override(rules: Domain, override: Override) -> Limit:
-    return Limit(override.requests_per_unit, override.unit, rules.algorithm, rules.count_denied)
+@lru_cache(maxsize=1024)
+def _override(override: Override, algorithm: Algorithm, count_denied: bool) -> Limit:
+    return Limit(override.requests_per_unit, override.unit, algorithm, count_denied)
 
 
-def _describe(descriptor: Descriptor) -> dict[str, Any]:
-    told: dict[str, Any] = {"entries": [f"{entry.key}={entry.value}" for entry in descriptor.entries]}
-    if descriptor.limit is not None:
-        told["limit"] = f"requests_per_unit:{descriptor.limit.requests_per_unit} unit:{descriptor.limit.unit.name}"
-    if descriptor.hits_addend is not None:
-        told["hitsAddend"] = descriptor.hits_addend
-    return told
+# What an entry of each memo keeps in memory, in bytes: about what sys.getsizeof says, of all that only it refers to.
 
 
-def _remember(memo: dict[_K, _V], key: _K, value: _V, most: int) -> None:
-    if len(memo) >= most:
-        for oldest in list(islice(memo, most // 64 + 1)):
-            del memo[oldest]
-    memo[key] = value
+def _names_bytes(names: tuple[bytes, ...]) -> int:
+    return 48 + 41 * len(names) + sum(map(len, names))
+
+
+def _plan_bytes(message: bytes, plan: Plan) -> int:
+    return 100 + len(message) + _names_bytes(plan.names)
+
+
+def _part_bytes(key: tuple[str, bytes], part: Part) -> int:
+    made_up = 800 if part.facts.path is not None or (part.facts.rule is not None and not part.facts.rule.in_file) else 0
+    return 250 + len(key[1]) + _names_bytes(part.names) + made_up
+
+
+def _outline_bytes(key: tuple[Hashable, ...], outline: Outline) -> int:
+    return 500 + 20 * len(key) + 100 * len(outline.places)
+
+
+def _shape_bytes(_alike: tuple[Any, ...], shape: Shape) -> int:
+    return 500 + 250 * len(shape.counters_of) + 250 * len(shape.asks)
+
+
+def _facts_bytes(_key: tuple[int, int | None, bool], _facts: Facts) -> int:
+    return 300

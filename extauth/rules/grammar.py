@@ -254,6 +254,10 @@ class FileModel(Model):
     labels: list[Label] = Field(
         default_factory=list, description="Keys whose descriptors limit nothing: their values label the metrics."
     )
+    secret: list[Name] | None = Field(
+        None,
+        description="Keys whose values are shown only masked, besides those whose names look so; `[]`: no key's are.",
+    )
     tiers: dict[Name, RateLimitModel] = Field(default_factory=dict, description="Named limits, by name.")
     descriptors: list[DescriptorModel] = Field(default_factory=list, description="The rules.")
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import reduce
 
 from extauth.errors import ConfigError, Problem
 from extauth.rules.document import shown
 from extauth.rules.grammar import nearest
+from extauth.rules.masking import SecretKeys
 from extauth.rules.model import Domain, RuleSet, Tier
 from extauth.rules.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
 
@@ -106,6 +108,8 @@ def _merged(domains: list[Domain]) -> Domain:
         tiers=tuple(tiers.values()),
         labels=tuple(dict.fromkeys(label for domain in domains for label in domain.labels)),
         files=tuple(file for domain in domains for file in domain.files),
+        secret=reduce(SecretKeys.merged, (domain.secret for domain in domains)),
+        digest=" ".join(domain.digest for domain in domains),
     )
 
 

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 import re2
 
+from extauth.rules.masking import Masking
 from extauth.rules.model import Domain, Kind, Rule, RuleSet
+from extauth.rules.names import RuleName, RuleNamer, request_name
+
+# What RE2 may need for a regex, and what values that are matched with it may make it keep. A larger one gets more.
+_USUAL_REGEX_BYTES = 1 << 20
+_MAX_REGEX_BYTES = 8 << 20
 
 Test = Callable[[str, str], bool]
 """(key, value) of an entry → whether the pattern matches it."""
@@ -21,12 +27,14 @@ Test = Callable[[str, str], bool]
 class Match(NamedTuple):
     """The rules that the entries hit, one each, the last of which (`rule`) decides; one object a rule.
 
-    `shared` is, for each entry, the wildcard whose values share a counter (`share_threshold`), else None.
+    `shared` is, for each entry, the wildcard whose values share a counter (`share_threshold`), else None. `name` is
+    what metrics call the rule, None where that depends on the request's values.
     """
 
     path: tuple[Rule, ...]
     shared: tuple[str | None, ...]
     rule: Rule
+    name: RuleName | None
 
 
 class _Node:
@@ -39,7 +47,9 @@ class _Node:
     patterns: dict[str, list[tuple[Test, "_Node"]]]
     key_patterns: list[tuple[Test, "_Node"]]  # for keys that `patterns` does not know
 
-    def __init__(self, match: Match | None, rules: Sequence[Rule], leaf: "_Node | None" = None) -> None:
+    def __init__(
+        self, match: Match | None, rules: Sequence[Rule], namer: RuleNamer | None = None, leaf: "_Node | None" = None
+    ) -> None:
         self.match = match
         if not rules and leaf is not None:  # there are very many, and nothing under them
             self.exact, self.digests, self.bare = leaf.exact, leaf.digests, leaf.bare
@@ -47,10 +57,13 @@ class _Node:
             return
         self.exact, self.digests, self.bare = {}, {}, {}
         self.patterns, self.key_patterns = {}, []
-        path, shared = (match.path, match.shared) if match is not None else ((), ())
+        path, shared, name = (match.path, match.shared, match.name) if match is not None else ((), (), None)
         for inner in rules:
             pattern = shared_pattern(inner) if inner.share_threshold else None
-            self._add(inner, _Node(Match((*path, inner), (*shared, pattern), inner), inner.rules, _LEAF))
+            inner_path = (*path, inner)
+            inner_name = namer.name(inner_path, name) if namer is not None else None
+            inner_match = Match(inner_path, (*shared, pattern), inner, inner_name)
+            self._add(inner, _Node(inner_match, inner.rules, namer, _LEAF))
 
     def _add(self, rule: Rule, node: "_Node") -> None:
         match rule.kind:
@@ -92,13 +105,17 @@ _LEAF = _Node(None, ())
 class Matcher:
     """The compiled form of a RuleSet; a look-up costs one or two dict hits an entry, whatever the number of rules.
 
-    (And a look at each pattern of the entry's key, where no exact rule is found.) `size` is the number of rules.
+    (And a look at each pattern of the entry's key, where no exact rule is found.) `size` is the number of rules;
+    `masking` shows the values of rules and requests.
     """
 
-    def __init__(self, rules: RuleSet) -> None:
+    def __init__(self, rules: RuleSet, masking: Masking | None = None) -> None:
         self.rules = rules
         self.size = len(rules)
-        self._roots = {name: _Node(None, domain.rules) for name, domain in rules.domains.items()}
+        self.masking = masking or Masking()
+        self._roots = {
+            name: _Node(None, domain.rules, RuleNamer(name, self.masking)) for name, domain in rules.domains.items()
+        }
 
     def domain(self, name: str) -> Domain | None:
         """The domain's rules, or None where no file speaks of it."""
@@ -113,6 +130,10 @@ class Matcher:
             node = node.next(entry)
         return None if node is None else node.match
 
+    def name(self, match: Match, domain: str, entries: Sequence[tuple[str, str]]) -> RuleName:
+        """What metrics call the rule that the entries hit."""
+        return match.name or request_name(domain, match.path, entries, self.masking)
+
 
 class RegexError(ValueError):
     """What is no RE2 regex; the text says why."""
@@ -122,11 +143,13 @@ def compile_regex(regex: str) -> Any:  # noqa: ANN401 - re2 has no types
     """An RE2 regex over UTF-8 bytes: it takes time linear in what it is matched with. Raises RegexError."""
     options = re2.Options()
     options.log_errors = False
-    try:
-        return re2.compile(regex.encode(), options)
-    except (re2.error, UnicodeError) as error:
-        reason = error.args[0]
-        raise RegexError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from error
+    for options.max_mem in (_USUAL_REGEX_BYTES, _MAX_REGEX_BYTES):
+        try:
+            return re2.compile(regex.encode(), options)
+        except (re2.error, UnicodeError) as error:
+            wrong = error
+    reason = wrong.args[0]
+    raise RegexError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from wrong
 
 
 def shared_pattern(rule: Rule) -> str:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from hashlib import sha256
 from math import gcd
 from typing import Any, NamedTuple
 
 from extauth.errors import Problem
+from extauth.rules.masking import NAMED_SO, SecretKeys
 
 MAX_EXACT = 10_000  # requests of a sliding window that are remembered one by one
 
@@ -137,11 +139,6 @@ class Limit:
         return str(self.unit) if self.unit_multiplier == 1 else f"{self.unit_multiplier} {self.unit}s"
 
 
-def mask(value: str) -> str:
-    """Enough of a value to tell it from its neighbours: two characters of a long one, nothing of a short one."""
-    return f"{value[:2]}***" if len(value) >= 8 else "***"
-
-
 @dataclass(frozen=True, slots=True)
 class Tier:
     """A named limit that rules refer to; the limit's name is the tier's."""
@@ -158,7 +155,7 @@ class Rule:
     first and the end (excluded) of a range. `limits`, which must all admit, apply to a request's descriptor that ends
     here; `rules` match the entry after this one. `tier` is the name of the tier that the limit came from. `line` and
     `column` are where the rule stands in `file`, from 1. The rest is as in envoyproxy/ratelimit; `metadata` is JSON's
-    data.
+    data. The values of a `secret` one are shown only masked.
     """
 
     key: str
@@ -177,6 +174,7 @@ class Rule:
     detailed_metric: bool = False
     value_to_metric: bool = False
     metadata: Mapping[str, Any] | None = None
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,8 @@ class Domain:
     """The rules for one domain of requests, from `files`.
 
     `labels` are entry keys that label the metrics and limit nothing. `algorithm` and `count_denied` hold for limits
-    that a request brings with it.
+    that a request brings with it. `secret` are the keys whose values are shown only masked. `digest` is the
+    SHA-256 of its files' texts.
     """
 
     name: str
@@ -194,6 +193,8 @@ class Domain:
     files: tuple[str, ...] = ()
     algorithm: Algorithm = Algorithm.FIXED_WINDOW
     count_denied: bool = True
+    secret: SecretKeys = NAMED_SO
+    digest: str = ""
 
     def is_label(self, entries: Sequence[tuple[str, str]]) -> bool:
         """Whether a descriptor of these entries only labels the metrics."""
@@ -222,3 +223,9 @@ class RuleSet:
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    @property
+    def digest(self) -> str:
+        """The same for all who have the same rules: 12 hexadecimal digits."""
+        parts = sorted(f"{name}\0{domain.digest}" for name, domain in self.domains.items())
+        return sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12]

@@ -1,9 +1,11 @@
 """One config file: from its text to a Domain, or to every problem in it with its place and fix."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +25,7 @@ from extauth.rules.grammar import (
     model_under,
     nearest,
 )
+from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.matcher import RegexError, compile_regex
 from extauth.rules.mend import mend
 from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, Tier, Unit
@@ -75,11 +78,15 @@ class _Parser:
         self.parsed = ParsedFile(file)
         self._root: Any = None
         self._file_model: FileModel
+        self._digest = ""
+        self._secret = NAMED_SO
+        self._is_secret: Callable[[str], bool] = NAMED_SO.cover
         self._tiers: dict[str, Tier] = {}
         self._tiers_told = True  # they are all known
 
     def parse(self, text: str) -> None:
         parsed = self.parsed
+        self._digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         try:
             self._root, flaws = read_document(text)
             for flaw in flaws:
@@ -205,6 +212,8 @@ class _Parser:
 
     def _domain(self) -> Domain:
         model = self._file_model
+        self._secret = SecretKeys(frozenset(model.secret or ()), by_name=model.secret != [])
+        self._is_secret = lru_cache(maxsize=1000)(self._secret.cover)
         for name, tier in model.tiers.items():
             at: Location = ("tiers", name)
             if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
@@ -221,6 +230,8 @@ class _Parser:
             (self.parsed.file,),
             model.algorithm,
             self._count_denied(model.algorithm, None),
+            self._secret,
+            self._digest,
         )
 
     def _rules(self, descriptors: list[DescriptorModel], at: Location) -> tuple[Rule, ...]:
@@ -270,6 +281,7 @@ class _Parser:
             model.detailed_metric,
             model.value_to_metric,
             model.metadata or None,
+            self._is_secret(model.key),
         )
 
     def _match(

@@ -11,6 +11,7 @@ import watchfiles
 from extauth.errors import ConfigError, Problem
 from extauth.rules.document import place_of_byte
 from extauth.rules.load import MAX_FILE_BYTES, load_what_loads
+from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 
@@ -97,6 +98,7 @@ async def watch_rules(
     seen: Signature | None = None,
     *,
     merge: bool = False,
+    masking: Masking | None = None,
 ) -> AsyncIterator[Matcher]:
     """Yield the new rules each time the files at `path` change; tell `failed` where there are none left.
 
@@ -113,7 +115,7 @@ async def watch_rules(
             continue
         seen = now
         try:
-            matcher = await asyncio.to_thread(lambda: Matcher(read_what_loads(path, current(), merge=merge)))
+            matcher = await asyncio.to_thread(lambda: Matcher(read_what_loads(path, current(), merge=merge), masking))
         except ConfigError as error:
             failed(error)
         except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch

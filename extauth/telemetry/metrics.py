@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import accumulate
+from time import time
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -22,14 +23,16 @@ from prometheus_client.utils import floatToGoString
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import room
 from extauth.limiter.counters import Mode, Taken
-from extauth.limiter.limiter import Decided, OnStoreFailure, Settled
+from extauth.limiter.limiter import Decided, OnStoreFailure, Settled, given_without_store
+from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, Shape
+from extauth.rules.names import RuleName
+from extauth.telemetry.tables import Cell, CounterTable
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
-MAX_TIERS = 100
-MAX_RULES = 1000
-MAX_SHAPES = 20_000
+MAX_MADE_UP_RULES = 1000
+MAX_SHAPES_BYTES = 8 << 20
 OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -38,8 +41,8 @@ _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 class Metrics:
     """The metrics of one process, in a registry of their own.
 
-    Label values are bounded: of paths and of tiers the first hundred seen get a name, of rules the first thousand; the
-    rest are `other`.
+    What requests bring is bounded: of the values of label descriptors the first hundred are named, and of rules' names
+    that have values of requests in them the first thousand; the rest are `other`. What the files name always is.
     """
 
     def __init__(
@@ -49,22 +52,19 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._on_store_failure = on_store_failure
         self._paths: set[str] = set()
-        self._tiers: set[str] = set()
-        self._rule_names: set[str] = set()
+        self._made_up_rules: set[str] = set()
         ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "http_requests", "Requests decided.", ("status", "path", "tier"), registry=self.registry
+        self._requests = CounterTable("http_requests", "Requests decided.", ("path", "status", "tier"))
+        self._unmatched = CounterTable(
+            "extauth_unmatched_calls", "Calls to which no rule of their domain applied.", ("domain",)
         )
-        self._rule_calls = Counter(
-            "extauth_rule_calls", "Calls that a rule's limits were asked about.", ("rule",), registry=self.registry
+        self._rule_calls = CounterTable(
+            "extauth_rule_calls", "Calls that a rule's limits were asked about.", ("domain", "rule")
         )
-        self._rule_over = Counter(
-            "extauth_rule_over_limit",
-            "Calls that a rule's limits had no room for, denied or not.",
-            ("rule",),
-            registry=self.registry,
+        self._rule_over = CounterTable(
+            "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
         )
-        self._by_shape: dict[Shape, _Series] = {}
+        self._by_shape: Memo[Shape, _Series] = Memo(MAX_SHAPES_BYTES, _series_bytes)
         self._duration = _Histogram(
             "extauth_decision_duration_seconds",
             "Time from a call's arrival to its answer.",
@@ -98,6 +98,22 @@ class Metrics:
         self._reloads = Counter(
             "extauth_config_reloads", "Config reloads, by outcome.", ("outcome",), registry=self.registry
         )
+        self._reload_successful = Gauge(
+            "extauth_config_last_reload_successful",
+            "1 if what the files said when they were last read is in force, else 0.",
+            registry=self.registry,
+        )
+        self._reload_time = Gauge(
+            "extauth_config_last_reload_success_timestamp_seconds",
+            "When all that the files say was last put in force.",
+            registry=self.registry,
+        )
+        self._config = Gauge(
+            "extauth_config_info",
+            "1, for the hash of the rules in force: replicas that have the same rules have the same.",
+            ("hash",),
+            registry=self.registry,
+        )
         self._rules = Gauge("extauth_rules", "Rules in force.", registry=self.registry)
         self._store_up = Gauge(
             "extauth_store_up",
@@ -124,12 +140,13 @@ class Metrics:
             shape = plan.shape
             if taken is not None:
                 allowed = taken.admitted
-            elif self._on_store_failure is OnStoreFailure.ALLOW or not shape.blocks:
-                allowed = calls
-            elif self._on_store_failure is OnStoreFailure.DENY:
-                allowed = 0
             else:
-                continue
+                given = given_without_store(self._on_store_failure, plan)
+                if decided.store_error is not None:
+                    self._failure_decisions.labels(given).inc(calls)
+                if given is OnStoreFailure.ERROR:
+                    continue
+                allowed = calls if given is OnStoreFailure.ALLOW else 0
             tally = tallies.get(shape)
             if tally is None:
                 tally = tallies[shape] = [0, 0]
@@ -139,16 +156,16 @@ class Metrics:
                 self._count_over(shape, calls, taken)
         for shape, (allowed, denied) in tallies.items():
             series = self._series(shape)
-            series.allowed.inc(allowed)
-            series.denied.inc(denied)
+            series.allowed.value += allowed
+            series.denied.value += denied
+            if series.unmatched is not None:
+                series.unmatched.value += allowed + denied
             for asked, _ in series.rules:
-                asked.inc(allowed + denied)
+                asked.value += allowed + denied
         for duration_s, calls in durations_s:
             self._duration.observe(duration_s, calls)
         if decided.store_error is not None:
-            failed = sum(settled.calls for settled in decided.settled if settled.taken is None)
             self._store_errors.labels(decided.store_error.kind).inc()
-            self._failure_decisions.labels(self._on_store_failure).inc(failed)
 
     def denied_from_memory(self, calls: int) -> None:
         """Count calls that the denial cache answered."""
@@ -168,23 +185,40 @@ class Metrics:
         """Note whether the store counts."""
         self._store_up.set(up)
 
-    def rules_loaded(self, rules: int) -> None:
-        """Note how many rules are in force."""
+    def rules_loaded(self, rules: int, digest: str, *, ok: bool) -> None:
+        """Note how many rules are in force, by their hash; `ok` if they are all that the files say."""
         self._rules.set(rules)
+        self._config.clear()
+        self._config.labels(digest).set(1)
+        self._reload_successful.set(ok)
+        if ok:
+            self._reload_time.set(time())
+        self._paths.clear()
+        self._made_up_rules.clear()
+        self._by_shape.clear()
+        for table in self._tables:
+            table.age()
 
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload."""
         self._reloads.labels("ok" if ok else "error").inc()
+        self._reload_successful.set(ok)
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes, of type CONTENT_TYPE."""
-        return generate_latest(self.registry)
+    def render(self) -> Iterator[bytes]:
+        """The text that Prometheus scrapes, of type CONTENT_TYPE, in pieces that take a few milliseconds each."""
+        yield generate_latest(self.registry)
+        for table in self._tables:
+            yield from map(str.encode, table.pieces())
+
+    @property
+    def _tables(self) -> tuple[CounterTable, ...]:
+        return self._requests, self._unmatched, self._rule_calls, self._rule_over
 
     def _count_over(self, shape: Shape, calls: int, taken: Taken) -> None:
         """Count, for each rule, the calls that its limits had no room for."""
         series = self._series(shape)
         if series.plain and taken.admitted < calls:
-            series.rules[0][1].inc(calls - taken.admitted)
+            series.rules[0][1].value += calls - taken.admitted
             return
         most: dict[int, int] = {}
         for i, (ask, level) in enumerate(zip(shape.asks, taken.levels, strict=True)):
@@ -193,32 +227,37 @@ class Metrics:
                 rule = series.rule_of[i]
                 most[rule] = max(most.get(rule, 0), calls - fitting)
         for rule, number in most.items():
-            series.rules[rule][1].inc(number)
+            series.rules[rule][1].value += number
 
     def _series(self, shape: Shape) -> "_Series":
         series = self._by_shape.get(shape)
         if series is None:
             path = _first(self._paths, shape.labels.path, MAX_PATHS)
-            tier = _first(self._tiers, shape.labels.tier, MAX_TIERS)
-            allowed, denied = (self._requests.labels(status, path, tier) for status in ("allowed", "denied"))
+            tier = shape.labels.tier
+            allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
+            unmatched = None if shape.matched else self._unmatched.cell(shape.domain or OTHER)
             names = list(dict.fromkeys(shape.rules))
-            called = [_first(self._rule_names, name, MAX_RULES) for name in names]
-            rules = [(self._rule_calls.labels(name), self._rule_over.labels(name)) for name in called]
+            called = [(rule.domain, self._called(rule)) for rule in names]
+            rules = [(self._rule_calls.cell(*labels), self._rule_over.cell(*labels)) for labels in called]
             soft = any(ask.mode is not Mode.ENFORCED for ask in shape.asks)
             plain = len(shape.asks) == 1 and not soft
-            series = _Series(allowed, denied, rules, [names.index(name) for name in shape.rules], soft, plain)
-            if len(self._by_shape) >= MAX_SHAPES:  # those of rules that are no more in force
-                self._by_shape.clear()
-            self._by_shape[shape] = series
+            series = _Series(
+                allowed, denied, unmatched, rules, [names.index(name) for name in shape.rules], soft, plain
+            )
+            self._by_shape.remember(shape, series)
         return series
+
+    def _called(self, rule: RuleName) -> str:
+        return rule.name if rule.in_file else _first(self._made_up_rules, rule.name, MAX_MADE_UP_RULES)
 
 
 class _Series(NamedTuple):
     """What the calls of a shape count in: by outcome, and (asked, over limit) by rule; the rule of each ask."""
 
-    allowed: Counter
-    denied: Counter
-    rules: list[tuple[Counter, Counter]]
+    allowed: Cell
+    denied: Cell
+    unmatched: Cell | None
+    rules: list[tuple[Cell, Cell]]
     rule_of: list[int]
     soft: bool  # an admitted call may be over a limit
     plain: bool  # one limit, enforced: it is over it that denied calls are
@@ -242,6 +281,11 @@ class _Histogram(Collector):
     def collect(self) -> Iterator[Metric]:
         buckets = zip(map(floatToGoString, self._buckets), accumulate(self._counts), strict=True)
         yield HistogramMetricFamily(self._name, self._documentation, list(buckets), self._sum)
+
+
+def _series_bytes(shape: Shape, series: _Series) -> int:
+    """Of the shape, too: no other memory may refer to it any more."""
+    return 900 + 350 * len(shape.asks) + 250 * len(shape.counters_of)
 
 
 def _first(seen: set[str], value: str, most: int) -> str:

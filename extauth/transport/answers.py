@@ -8,6 +8,7 @@ from functools import lru_cache
 from extauth.limiter.algorithms import Outcome, outcome
 from extauth.limiter.counters import Ask, Level, Mode, Taken
 from extauth.limiter.limiter import Limiter, Settled
+from extauth.limiter.memo import Memo
 from extauth.limiter.plan import UNLIMITED_AT, Shape
 from extauth.limiter.verdict import NO_LIMIT, UNLIMITED, Code, held_back_by, tells, tightest
 from extauth.rules.model import Algorithm, Limit
@@ -22,8 +23,8 @@ from extauth.transport.rls import (
     whole_seconds,
 )
 
-MAX_TEMPLATES = 20_000
-MAX_DENIALS = 20_000
+MAX_TEMPLATES_BYTES = 4 << 20
+MAX_DENIALS_BYTES = 8 << 20
 
 _ADMITTED, _DENIED = number_field(1, Code.OK), number_field(1, Code.OVER_LIMIT)
 _NO_LIMIT, _UNLIMITED = encode_status(NO_LIMIT), encode_status(UNLIMITED)
@@ -64,8 +65,10 @@ class Answers:
     def __init__(self, limiter: Limiter, headers: ResponseHeaders | None = None) -> None:
         self._limiter = limiter
         self._headers = headers
-        self._templates: dict[Shape, _Template] = {}
-        self._denials: dict[tuple[Shape, tuple[int, ...], int | None, Limit | None], bytes] = {}
+        self._templates: Memo[Shape, _Template] = Memo(MAX_TEMPLATES_BYTES, _template_bytes)
+        self._denials: Memo[tuple[Shape, tuple[int, ...], int | None, Limit | None], bytes] = Memo(
+            MAX_DENIALS_BYTES, lambda _key, message: 400 + len(message)
+        )
 
     def encode(self, settled: Settled) -> list[bytes | None]:
         """A `RateLimitResponse` a call, in order of arrival; None: the store failed, and so must the call."""
@@ -77,9 +80,8 @@ class Answers:
             return [self._plainly(settled, call) for call in range(calls)]
         template = self._templates.get(shape)
         if template is None:
-            if len(self._templates) >= MAX_TEMPLATES:  # shapes of rules that are no more in force
-                self._templates.clear()
-            template = self._templates[shape] = _Template(shape)
+            template = _Template(shape)
+            self._templates.remember(shape, template)
         asks, admitted = shape.asks, taken.admitted
         if not asks:
             return [template.before + template.after] * calls
@@ -118,10 +120,14 @@ class Answers:
         statuses = _statuses(template, shape.asks, outcomes)
         message = b"".join((_DENIED, *statuses, denial_tail(template.tier, exceeded, retry_after_s)))
         if template.simple:
-            if len(self._denials) >= MAX_DENIALS:
-                self._denials.clear()
-            self._denials[key] = message
+            self._denials.remember(key, message)
         return message
+
+
+def _template_bytes(shape: Shape, template: _Template) -> int:
+    """Of the shape, too: no other memory may refer to it any more."""
+    ends = len(template.before) + len(template.after) + len(template.tail)
+    return 700 + ends + 400 * len(shape.asks) + 300 * len(shape.counters_of)
 
 
 def _statuses(template: _Template, asks: tuple[Ask, ...], outcomes: list[Outcome]) -> list[bytes]:

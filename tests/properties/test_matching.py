@@ -138,7 +138,7 @@ def message(descriptors: list[list[tuple[str, str]]]) -> bytes:
 
 
 def planner(matcher: Matcher) -> Planner:
-    return Planner(matcher, split_request, decode_descriptor, KeyNamer("t"), memo_size=3)
+    return Planner(matcher, split_request, decode_descriptor, KeyNamer("t"), plans_bytes=64 * 600)
 
 
 @settings(max_examples=200, deadline=None)

@@ -11,6 +11,7 @@ from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan, Shape
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, Unit
+from extauth.rules.names import RuleName
 from extauth.transport.batching import MAX_BATCH_US, Batcher
 from extauth.transport.waiting import TURN_CALLS, Calls
 
@@ -19,7 +20,13 @@ LIMIT = Limit(1000, Unit.HOUR)
 
 def plan_of(counters: int) -> Plan:
     names = tuple(b"c%d" % i for i in range(counters))
-    shape = Shape((Ask(LIMIT, 1),) * counters, tuple((i,) for i in range(counters)), None, Labels(), ("r",) * counters)
+    shape = Shape(
+        (Ask(LIMIT, 1),) * counters,
+        tuple((i,) for i in range(counters)),
+        None,
+        Labels(),
+        (RuleName("d", "r"),) * counters,
+    )
     return Plan(names, shape)
 
 

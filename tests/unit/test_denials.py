@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from extauth.counters.denials import DenialCache
+from extauth.counters.denials import ENTRY_BYTES, DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import outcome
 from extauth.limiter.counters import Ask, Group, Taken
@@ -167,7 +167,7 @@ async def test_a_counter_that_is_held_to_two_limits_is_asked_about_and_known_by_
 
 
 async def test_its_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extauth.counters.denials.SIZE", 10)
+    monkeypatch.setattr("extauth.counters.denials.MAX_BYTES", 10 * (ENTRY_BYTES + 2))
     closed = Limit(0, Unit.HOUR, Algorithm.GCRA, count_denied=False)
     counters = [(b"%d" % i, closed, 1) for i in range(30)]
     for counter in counters:

@@ -10,7 +10,7 @@ import pytest
 
 from extauth.counters.keys import KeyNamer
 from extauth.counters.memory import MemoryCounters
-from extauth.errors import InvalidRequestError, StoreError
+from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
 from extauth.limiter.counters import Group, Taken
 from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan, Planner
@@ -251,20 +251,41 @@ def test_the_memo_is_bounded() -> None:
         return decode(descriptor)
 
     rules = Matcher(load_rules({"f.yaml": CONFIG}))
-    planner = Planner(rules, counted_split, counted_decode, KeyNamer("t"), memo_size=10)
-    messages = [request(f"address={i}", "api_key=free") for i in range(30)]
+    planner = Planner(rules, counted_split, counted_decode, KeyNamer("t"), plans_bytes=64 * 600)
+    messages = [request(f"address={i}", "api_key=free") for i in range(300)]
     plans: list[Plan] = [planner.plan(message) for message in messages]
     assert planner.plan(messages[-1]) is plans[-1]
     assert planner.plan(messages[0]) is not plans[0]
-    assert len(splits) == 31
-    assert len(decoded) == 31, "each descriptor is decoded once, whatever messages it stands in"
+    assert len(splits) == 301
+    assert len(decoded) == 301, "each descriptor is decoded once, whatever messages it stands in"
 
 
-def test_large_messages_are_not_remembered(service: Service) -> None:
-    usual, large = request("address=a"), request("address=" + "a" * 1000)
-    assert service.planner.plan(usual) is service.planner.plan(usual)
-    assert service.planner.plan(large) is not service.planner.plan(large)
-    assert service.planner.plan(large).asks[0].cost == 1
+def test_a_request_of_too_many_entries_is_too_large() -> None:
+    def plan(descriptors: int, entries: int) -> Plan:
+        def decode_many(descriptor: bytes) -> Descriptor:
+            return Descriptor((Entry("address", descriptor.decode()),) * entries)
+
+        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, decode_many, KeyNamer("t"))
+        return planner.plan(request(*map(str, range(descriptors))))
+
+    assert plan(100, 60).names == ()
+    with pytest.raises(RequestTooLargeError, match="more than 6000 entries"):
+        plan(100, 61)
+
+
+def test_a_descriptor_of_any_size_is_decoded_once() -> None:
+    decoded: list[bytes] = []
+
+    def counted_decode(descriptor: bytes) -> Descriptor:
+        decoded.append(descriptor)
+        return decode(descriptor)
+
+    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, counted_decode, KeyNamer("t"))
+    large = [request("address=" + "a" * 30_000 + end) for end in "bc"]
+    names = [planner.plan(message).names for message in large + large]
+    assert names[:2] == names[2:]
+    assert names[0] != names[1]
+    assert len(decoded) == 2
 
 
 async def test_memory_counters_are_bounded() -> None:

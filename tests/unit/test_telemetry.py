@@ -1,34 +1,46 @@
 """Metrics, and what the admin pages show of the rules."""
 
 import json
+from time import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from extauth.admin.view import view_rules
-from extauth.counters.keys import KeyNamer
+from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.limiter.counters import Ask, Level, Mode, Taken
-from extauth.limiter.limiter import Decided, OnStoreFailure, Settled
+from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan, Shape
-from extauth.limiter.verdict import Labels
+from extauth.limiter.verdict import Code, Labels
 from extauth.rules.load import load_rules
+from extauth.rules.masking import Masking
 from extauth.rules.model import Limit, Unit
+from extauth.rules.names import RuleName
 from extauth.telemetry.metrics import Metrics
+from tests.clock import Clock
 
 
 def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
     """A metric's samples by their label values."""
     return {
         tuple(sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(metrics.render().decode())
+        for family in text_string_to_metric_families(b"".join(metrics.render()).decode())
         for sample in family.samples
         if sample.name == name
     }
 
 
-def settled(labels: Labels, allowed: int, denied: int) -> Settled:
-    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels, ("d.k",)))
+A = RuleName("d", "a")
+
+
+def settled(
+    labels: Labels,
+    allowed: int = 1,
+    denied: int = 0,
+    rule: RuleName = RuleName("d", "k"),  # noqa: B008
+) -> Settled:
+    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels, (rule,)))
     return Settled(plan, allowed + denied, Taken(allowed, (Level(9 - allowed, 0),)))
 
 
@@ -53,21 +65,71 @@ def test_requests_are_counted_by_status_path_and_tier() -> None:
 def test_calls_are_counted_by_rule() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     enforced, shadowed = Ask(Limit(2, Unit.DAY), 1), Ask(Limit(1, Unit.DAY), 1, Mode.SHADOW)
-    shape = Shape((enforced, shadowed, enforced), ((0, 1), (2,)), None, Labels(), ("d.a", "d.a", "d.b"))
-    levels = (Level(0, 0), Level(0, 0), Level(0, 0))
+    shape = Shape((enforced, shadowed, enforced), ((0, 1), (2,)), None, Labels(), (A, A, RuleName("d", "b")))
+    levels = (Level(0, 0),) * 3
     metrics.batch_decided(Decided([Settled(Plan((b"1", b"2", b"3"), shape), 5, Taken(2, levels))]), [])
     metrics.batch_decided(Decided([settled(Labels(), 1, 3)]), [])
-    assert samples(metrics, "extauth_rule_calls_total") == {("d.a",): 5, ("d.b",): 5, ("d.k",): 4}
-    assert samples(metrics, "extauth_rule_over_limit_total") == {("d.a",): 4, ("d.b",): 3, ("d.k",): 3}
+    assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
+    assert samples(metrics, "extauth_rule_over_limit_total") == {("d", "a"): 4, ("d", "b"): 3, ("d", "k"): 3}
 
 
-def test_paths_and_tiers_are_capped() -> None:
+def test_what_requests_bring_is_capped_and_what_the_files_name_is_not() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     for i in range(150):
-        metrics.batch_decided(Decided([settled(Labels(f"/{i}", f"t{i}"), 1, 0)]), [])
+        metrics.batch_decided(Decided([settled(Labels(f"/{i}", "t")), settled(Labels("/0", f"t{i}"))]), [])
     counted = samples(metrics, "http_requests_total")
-    assert len(counted) == 202
-    assert counted["other", "allowed", "other"] == 50
+    assert counted["other", "allowed", "t"] == 50
+    assert len(counted) == 2 * (101 + 150)
+    for i in range(1500):
+        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
+        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+    calls = samples(metrics, "extauth_rule_calls_total")
+    assert calls["d", "other"] == 500
+    assert sum(1 for _, rule in calls if rule.startswith("named")) == 1500
+    assert sum(1 for _, rule in calls if rule.startswith("made-up")) == 1000
+
+
+def test_series_of_rules_that_are_no_more_in_force_are_bounded() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    for reload in range(50):
+        metrics.rules_loaded(100, "0", ok=True)
+        metrics.batch_decided(Decided([settled(Labels(), rule=A)]), [])
+        for i in range(100):
+            metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"{reload}-{i}"))]), [])
+    calls = samples(metrics, "extauth_rule_calls_total")
+    assert calls["d", "a"] == 50, "what goes on being used goes on being counted"
+    assert len(calls) <= 1000 + 101
+    assert all(calls["d", f"49-{i}"] == 1 for i in range(100))
+
+
+def test_label_values_are_escaped() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    hostile = 'a"b\\c\nd{}'
+    metrics.batch_decided(Decided([settled(Labels(hostile), rule=RuleName(hostile, hostile))]), [])
+    assert samples(metrics, "extauth_rule_calls_total") == {(hostile, hostile): 1}
+
+
+def test_calls_to_which_no_rule_applies_are_counted() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    for domain in ("d", ""):
+        shape = Shape((), ((),), None, Labels(), (), domain, matched=False)
+        metrics.batch_decided(Decided([Settled(Plan((), shape), 3, Taken(3, ()))]), [])
+    metrics.batch_decided(Decided([settled(Labels())]), [])
+    assert samples(metrics, "extauth_unmatched_calls_total") == {("d",): 3, ("other",): 3}
+
+
+@pytest.mark.parametrize("policy", list(OnStoreFailure))
+@pytest.mark.parametrize("mode", [Mode.ENFORCED, Mode.SHADOW])
+def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailure, mode: Mode) -> None:
+    metrics = Metrics(policy)
+    shape = Shape((Ask(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels(), (A,))
+    limiter = Limiter(MemoryCounters(Clock()), policy)
+    failed = Settled(Plan((b"k",), shape), 3, None)
+    metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
+    verdict = limiter.verdict(failed, 0)
+    got = "error" if verdict is None else "allow" if verdict.code is Code.OK else "deny"
+    assert samples(metrics, "extauth_store_failure_decisions_total")[got,] == 3
+    assert sum(samples(metrics, "extauth_store_failure_decisions_total").values()) == 3
 
 
 def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
@@ -100,23 +162,36 @@ def test_denials_from_memory_are_counted() -> None:
 
 def test_reloads_and_rules() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
-    metrics.rules_loaded(7)
+    metrics.rules_loaded(7, "abc", ok=True)
     metrics.reloaded(ok=True)
+    assert samples(metrics, "extauth_config_last_reload_successful") == {(): 1}
+    assert samples(metrics, "extauth_config_last_reload_success_timestamp_seconds")[()] == pytest.approx(time(), abs=60)
     metrics.reloaded(ok=False)
-    assert samples(metrics, "extauth_rules") == {(): 7}
+    assert samples(metrics, "extauth_config_last_reload_successful") == {(): 0}
+    assert samples(metrics, "extauth_config_info") == {("abc",): 1}
+    metrics.rules_loaded(8, "def", ok=False)
+    assert samples(metrics, "extauth_config_last_reload_successful") == {(): 0}
+    assert samples(metrics, "extauth_config_info") == {("def",): 1}
+    assert samples(metrics, "extauth_rules") == {(): 8}
     assert samples(metrics, "extauth_config_reloads_total") == {("ok",): 1, ("error",): 1}
 
 
-def test_the_view_of_the_rules_masks_values() -> None:
+def test_the_same_rules_have_the_same_hash() -> None:
+    text, other = "domain: d\ndescriptors: [{key: a}]", "domain: d\ndescriptors: [{key: b}]"
+    assert load_rules({"x/f.yaml": text}).digest == load_rules({"y/g.yaml": text}).digest
+    assert load_rules({"f.yaml": text}).digest != load_rules({"f.yaml": other}).digest
+
+
+def test_the_view_of_the_rules_masks_secret_values() -> None:
     text = """
 domain: d
 tiers: {free: {unit: day, requests_per_unit: 1}}
 descriptors:
-  - {key: k, value: secret-api-key, tier: free, descriptors: [{key: short, value: seven77}]}
+  - {key: api_key, value: secret-api-key, tier: free, descriptors: [{key: short, value: seven77}]}
 """
-    namer = KeyNamer("x", "s")
+    masking = Masking("s")
     limit = {"unit": "day", "requests_per_unit": 1, "algorithm": "fixed_window", "count_denied": True, "name": "free"}
-    assert json.loads("".join(view_rules(load_rules({"f.yaml": text}), namer.fingerprint))) == {
+    assert json.loads("".join(view_rules(load_rules({"f.yaml": text}), masking))) == {
         "domains": [
             {
                 "domain": "d",
@@ -125,14 +200,11 @@ descriptors:
                 "tiers": {"free": limit},
                 "descriptors": [
                     {
-                        "key": "k",
-                        "value": "se***",
-                        "fingerprint": namer.fingerprint("secret-api-key"),
+                        "key": "api_key",
+                        "value": masking.mask("secret-api-key"),
                         "tier": "free",
                         "rate_limit": limit,
-                        "descriptors": [
-                            {"key": "short", "value": "***", "fingerprint": namer.fingerprint("seven77"), "line": 5}
-                        ],
+                        "descriptors": [{"key": "short", "value": "seven77", "line": 5}],
                         "line": 5,
                     }
                 ],

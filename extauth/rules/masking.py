@@ -1,0 +1,70 @@
+"""How values of configs and of requests are shown, in metrics, logs and pages."""
+
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+SECRET_WORDS: Final = ("apikey", "token", "auth", "secret", "password", "session", "cookie", "credential")
+MAX_SHOWN_BYTES = 200
+
+
+class SecretKeys(NamedTuple):
+    """Which entry keys have secret values: `keys` and, with `by_name`, those whose name contains one of SECRET_WORDS.
+
+    In the name, case, `-` and `_` are disregarded.
+    """
+
+    keys: frozenset[str] = frozenset()
+    by_name: bool = True
+
+    def cover(self, key: str) -> bool:
+        """Whether the values of `key` are secret."""
+        if key in self.keys:
+            return True
+        plain = key.lower().replace("-", "").replace("_", "")
+        return self.by_name and any(word in plain for word in SECRET_WORDS)
+
+    def merged(self, other: "SecretKeys") -> "SecretKeys":
+        """What is secret in either of two files of one domain."""
+        return SecretKeys(self.keys | other.keys, self.by_name or other.by_name)
+
+
+NAMED_SO: Final = SecretKeys()
+
+
+class Masking:
+    """Shows values. Fingerprints are keyed by `secret`: whoever does not know it cannot try out values."""
+
+    def __init__(self, secret: str = "") -> None:
+        self._key = blake2b(_utf8(secret), digest_size=32).digest() if secret else b""
+
+    def show(self, value: str, *, secret: bool) -> str:
+        """The value, masked if it is secret, else in clear and shortened if it is long."""
+        return self.mask(value) if secret else self.shorten(value)
+
+    def mask(self, value: str) -> str:
+        """`fr***~1a2b3c`: two characters of a value of at least eight, and its fingerprint of 24 bits."""
+        begin = value[:2] if len(value) >= 8 else ""
+        return f"{_printable(begin)}***~{self._fingerprint(value)}"
+
+    def digest(self, hexadecimal: str) -> str:
+        """The beginning of a SHA-256 that stands in a file for a value."""
+        return f"{hexadecimal[:12]}…"
+
+    def shorten(self, text: str, max_bytes: int = MAX_SHOWN_BYTES) -> str:
+        """The text in at most `max_bytes` of UTF-8; one that is longer ends in its fingerprint."""
+        encoded = text.encode("utf-8", "backslashreplace")
+        if len(encoded) <= max_bytes:
+            return encoded.decode()
+        end = f"…~{self._fingerprint(text)}"
+        return encoded[: max_bytes - len(end.encode())].decode("utf-8", "ignore") + end
+
+    def _fingerprint(self, value: str) -> str:
+        return blake2b(_utf8(value), digest_size=3, key=self._key).hexdigest()
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

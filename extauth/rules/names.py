@@ -1,0 +1,87 @@
+"""What metrics call rules: a name for each rule of a domain, and no name for two of them.
+
+As in envoyproxy/ratelimit: KEY_VALUE.KEY, and so on. Values that the file names stand in it in clear, those of secret
+keys masked. Values of requests do so only where the file asks for it (`value_to_metric`, `detailed_metric`).
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+from extauth.rules.masking import Masking
+from extauth.rules.model import Kind, Rule
+
+MAX_NAME_BYTES = 400
+
+
+class RuleName(NamedTuple):
+    """A rule in the metrics of a domain; `in_file` if there are no more of these names than the files have values."""
+
+    domain: str
+    name: str
+    in_file: bool = True
+
+
+class RuleNamer:
+    """Names the rules of one domain, in the order of its files."""
+
+    def __init__(self, domain: str, masking: Masking) -> None:
+        self._domain = domain
+        self._masking = masking
+        self._taken: set[str] = set()
+
+    def name(self, path: Sequence[Rule], outer: RuleName | None) -> RuleName | None:
+        """The name of the last rule of `path`; `outer` is that of the one before it.
+
+        None where the name depends on a request's values.
+        """
+        rule = path[-1]
+        if rule.detailed_metric or rule.value_to_metric or rule.kind is Kind.VALUES or (outer is None and path[:-1]):
+            return None
+        before = f"{outer.name}." if outer is not None else ""
+        name = before + self._masking.shorten(_joined(rule.key, _value(rule, self._masking)), MAX_NAME_BYTES)
+        if name in self._taken:
+            name += f" ({PurePath(rule.file).name}:{rule.line})"
+        if name in self._taken:
+            name += f":{rule.column}"
+        self._taken.add(name)
+        return RuleName(self._domain, name)
+
+
+def request_name(domain: str, path: Sequence[Rule], entries: Sequence[tuple[str, str]], masking: Masking) -> RuleName:
+    """The name of the last rule of `path` for a request whose entries hit these rules, where it depends on them."""
+    detailed = path[-1].detailed_metric
+    parts = []
+    for rule, (key, value) in zip(path, entries, strict=True):
+        if detailed or rule.value_to_metric:
+            shown: str | None = (rule.value or "") if rule.share_threshold else masking.show(value, secret=rule.secret)
+            parts.append(_joined(key, shown))
+        elif rule.kind is Kind.VALUES:
+            parts.append(_joined(rule.key, masking.show(value, secret=rule.secret)))
+        else:
+            parts.append(_joined(rule.key, _value(rule, masking)))
+    in_file = not detailed and not any(rule.value_to_metric for rule in path)
+    return RuleName(domain, masking.shorten(".".join(parts), MAX_NAME_BYTES), in_file)
+
+
+def override_name(domain: str, keys: Iterable[str], masking: Masking) -> RuleName:
+    """The name of a limit that a request brings with it, by the keys of its descriptor's entries."""
+    return RuleName(domain, masking.shorten("override:" + ".".join(keys), MAX_NAME_BYTES), in_file=False)
+
+
+def _value(rule: Rule, masking: Masking) -> str:
+    """What the rule matches, in short; nothing where it matches any value."""
+    match rule.kind:
+        case Kind.ANY:
+            return ""
+        case Kind.RANGE:
+            value = "{}..{}".format(*rule.values)
+        case Kind.SHA256:
+            return masking.digest(rule.value or "")
+        case _:
+            value = rule.value or ""
+    return masking.show(value, secret=rule.secret) if value else ""
+
+
+def _joined(key: str, value: str | None) -> str:
+    return f"{key}_{value}" if value else key

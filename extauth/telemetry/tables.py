@@ -1,0 +1,63 @@
+"""Counters of many label values, which are cheap to count in and are rendered in pieces."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from prometheus_client.utils import floatToGoString
+
+PIECE_LINES = 500  # of a scrape, as many as are rendered well within 5 ms
+MAX_STALE = 1000
+
+
+class Cell:
+    """One series; add to `value`."""
+
+    __slots__ = ("head", "value")
+
+    def __init__(self, head: str) -> None:
+        self.head = head
+        self.value = 0
+
+
+class CounterTable:
+    """A counter in Prometheus' text format; its series are made by `cell`, and all are kept until they are stale.
+
+    Series go stale when the rules are reloaded, until they are counted in again. Of stale ones, MAX_STALE are kept.
+    """
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        self._name = f"{name}_total"
+        self._documentation = documentation
+        self._labels = labels
+        self._cells: dict[tuple[str, ...], Cell] = {}
+        self._stale: dict[tuple[str, ...], None] = {}
+
+    def cell(self, *values: str) -> Cell:
+        """The series of these label values."""
+        self._stale.pop(values, None)
+        cell = self._cells.get(values)
+        if cell is None:
+            pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in zip(self._labels, values, strict=True))
+            cell = self._cells[values] = Cell(f"{self._name}{{{pairs}}} ")
+        return cell
+
+    def age(self) -> None:
+        """Other rules are in force: whoever holds a cell has to ask for it again."""
+        self._stale |= dict.fromkeys(self._cells)  # first those that are stale already
+        for oldest in list(islice(self._stale, max(len(self._stale) - MAX_STALE, 0))):
+            del self._stale[oldest], self._cells[oldest]
+
+    def pieces(self) -> Iterator[str]:
+        """The text, in pieces of at most PIECE_LINES lines."""
+        yield f"# HELP {self._name} {self._documentation}\n# TYPE {self._name} counter\n"
+        cells = iter(list(self._cells.values()))
+        while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for cell in islice(cells, PIECE_LINES)]):
+            yield piece
+
+
+def _number(value: int) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
