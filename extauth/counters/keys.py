@@ -31,7 +31,7 @@ slots out evenly share the counters out evenly too."""
 
 
 MAX_ENTRIES = 8
-MAX_NAME_BYTES = 512
+MAX_NAME_LENGTH = 512
 MAX_KEPT = 64  # characters of a key that is remembered
 
 
@@ -42,8 +42,8 @@ class KeyNamer:
     who reads the store's keys but not the secret cannot try out values. Lengths (in bytes) before the domain and the
     entries' keys keep two descriptors from ever sharing a name. Where all values of a wildcard share a counter, the
     hash is that of the pattern, after a ~. More than MAX_ENTRIES entries, or what would be a name of more than
-    MAX_NAME_BYTES, are hashed as a whole, `PREFIX:{TAG}:LEN:DOMAIN,#HASH`, to save memory in the store and here. TAG is
-    one of TAGS, chosen by all that follows it but WHICH: the counters of one descriptor lie in one slot of a Redis
+    MAX_NAME_LENGTH, are hashed as a whole, `PREFIX:{TAG}:LEN:DOMAIN,#HASH`, to save memory in the store and here. TAG
+    is one of TAGS, chosen by all that follows it but WHICH: the counters of one descriptor lie in one slot of a Redis
     Cluster.
     """
 
@@ -55,19 +55,19 @@ class KeyNamer:
         self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None] = (), which: str = ""
     ) -> bytes:
         """The name for `domain` and the (key, value) entries; `shared` is an entry's pattern, or None."""
-        encoded = b"" if len(entries) > MAX_ENTRIES else self._spelt_out(domain, entries, shared)
-        if not encoded or len(encoded) > MAX_NAME_BYTES:
-            encoded = _encoded(f"{_sized(domain)},#{self.fingerprint(_joined(entries, shared))}")
+        descriptor = _sized(domain)
+        if len(entries) <= MAX_ENTRIES:
+            for i, (key, value) in enumerate(entries):
+                pattern = shared[i] if shared else None
+                sign, hashed = ("=", value) if pattern is None else ("~", pattern)
+                descriptor += (
+                    f",{_sized(key) if len(key) < MAX_KEPT else _measured(key)}{sign}{self.fingerprint(hashed)}"
+                )
+        if len(entries) > MAX_ENTRIES or len(descriptor) > MAX_NAME_LENGTH:
+            descriptor = f"{_sized(domain)},#{self.fingerprint(_joined(entries, shared))}"
+        encoded = descriptor.encode("utf-8", "surrogateescape")
         name = self._heads[crc32(encoded) % len(TAGS)] + encoded
         return name + b":" + which.encode() if which else name
-
-    def _spelt_out(self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None]) -> bytes:
-        descriptor = _sized(domain)
-        for i, (key, value) in enumerate(entries):
-            pattern = shared[i] if shared else None
-            sign, hashed = ("=", value) if pattern is None else ("~", pattern)
-            descriptor += f",{_sized(key) if len(key) < MAX_KEPT else _measured(key)}{sign}{self.fingerprint(hashed)}"
-        return _encoded(descriptor)
 
     def fingerprint(self, value: str) -> str:
         """What stands for `value` in names: 22 characters of URL-safe base64."""
@@ -85,11 +85,7 @@ def _joined(entries: Sequence[tuple[str, str]], shared: Sequence[str | None]) ->
 
 
 def _measured(text: str) -> str:
-    return f"{len(_encoded(text))}:{text}"
+    return f"{len(text.encode('utf-8', 'surrogateescape'))}:{text}"
 
 
 _sized = lru_cache(maxsize=4096)(_measured)
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -27,7 +27,8 @@ from extauth.rules.names import RuleName, override_name
 MAX_COST = 2**53 - 1
 MAX_DECODED_ENTRIES = 6000  # in one request, which takes about 5 ms
 MAX_PLANS_BYTES = 48 << 20
-MAX_PARTS_BYTES = 12 << 20
+MAX_PARTS_BYTES = 12 << 20  # of all domains together,
+MIN_PARTS_BYTES = 1 << 17  # but for each one this
 MAX_OUTLINES_BYTES = 8 << 20
 MAX_SHAPES_BYTES = 4 << 20
 MAX_FACTS_BYTES = 4 << 20
@@ -103,11 +104,13 @@ class Shape:
 class Plan(Take):
     """What a request counts, and the rest of its shape. There are very many: it holds what is its own, no more."""
 
-    __slots__ = ("shape",)
+    __slots__ = ("cost_us", "shape")
 
     def __init__(self, names: tuple[bytes, ...], shape: Shape) -> None:
-        super().__init__(names, shape.asks)
+        self.names = names
+        self.asks = shape.asks
         self.shape = shape
+        self.cost_us = shape.cost_us
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,29 +234,33 @@ class Planner:
         self._name_counter = name_counter
         self._switches = switches
         self._plans_bytes = plans_bytes
-        self._decoded = 0  # entries of the request that is being planned
+        self.decoded = 0  # entries, ever
+        self._most_decoded = 0  # by the end of the request that is being planned
         self.swap(matcher)
 
     def swap(self, matcher: Matcher) -> None:
         """Put other rules in force; plans already handed out keep the rules that they began with."""
         self.matcher = matcher
-        self._plans: Memo[bytes, Plan] = Memo(self._plans_bytes, _plan_bytes)
-        self._parts: Memo[tuple[str, bytes], Part] = Memo(MAX_PARTS_BYTES, _part_bytes)
-        self._outlines: Memo[tuple[Hashable, ...], Outline] = Memo(MAX_OUTLINES_BYTES, _outline_bytes)
-        self._shapes: Memo[tuple[Any, ...], Shape] = Memo(
-            MAX_SHAPES_BYTES, _shape_bytes
-        )  # of many rules, most are alike
+        self._plans: Memo[bytes, Plan] = Memo(self._plans_bytes)
+        self._recall = self._plans.get  # the hot path: a bound method costs less
+        domains = matcher.rules.domains
+        share = max(MAX_PARTS_BYTES // max(len(domains), 1), MIN_PARTS_BYTES)
+        self._parts: dict[str, Memo[bytes, Part]] = {domain: Memo(share) for domain in domains}
+        self._outlines: Memo[tuple[Hashable, ...], Outline] = Memo(MAX_OUTLINES_BYTES)
+        # Of many rules, most plans are alike.
+        self._shapes: Memo[tuple[Any, ...], Shape] = Memo(MAX_SHAPES_BYTES)
         # By the identity of Matches, which the matcher keeps. Of those whose hits are the request's, one a rule.
         self._facts: dict[int, Facts] = {}
-        self._facts_with_hits: Memo[tuple[int, int | None, bool], Facts] = Memo(MAX_FACTS_BYTES, _facts_bytes)
+        self._facts_with_hits: Memo[tuple[int, int | None, bool], Facts] = Memo(MAX_FACTS_BYTES)
 
     def plan(self, message: bytes) -> Plan:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
-        plan = self._plans.get(message)
+        plan = self._recall(message)
         if plan is None:
             plan = self._make(self._split(message))
             if len(message) <= MAX_KEY_BYTES:
-                self._plans.remember(message, plan)
+                names = plan.names
+                self._plans.remember(message, plan, 300 + len(message) + 41 * len(names) + len(b"".join(names)))
         return plan
 
     def _make(self, request: Request) -> Plan:
@@ -266,10 +273,11 @@ class Planner:
             raise InvalidRequestError("the domain must not be empty")
         if not request.descriptors:
             raise InvalidRequestError("at least one descriptor is needed")
+        self._most_decoded = self.decoded + MAX_DECODED_ENTRIES
         domain = request.domain
-        self._decoded = 0
-        if domain in self.matcher.rules.domains:
-            parts = [self._part(domain, descriptor) for descriptor in request.descriptors]
+        known = self._parts.get(domain)
+        if known is not None:
+            parts = [known.get(encoded) or self._part(domain, known, encoded) for encoded in request.descriptors]
         else:
             domain = ""
             parts = [NO_PART] * len(request.descriptors)
@@ -308,11 +316,11 @@ class Planner:
         shape = self._shapes.get(alike)
         if shape is None:
             shape = Shape(*alike)
-            self._shapes.remember(alike, shape)
+            self._shapes.remember(alike, shape, 600 + 250 * len(counters_of) + 250 * len(asks))
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
             outline = Outline(shape, tuple(places[name] for name in draft.costs))
-            self._outlines.remember(key, outline)
+            self._outlines.remember(key, outline, 600 + 20 * len(key) + 100 * len(outline.places))
         return Plan(draft.names(), shape)
 
     def _modes(self, parts: Sequence[Facts], replaced: frozenset[str]) -> Sequence[Mode]:
@@ -340,16 +348,18 @@ class Planner:
                 modes.append(Mode.QUOTA if quota else Mode.ENFORCED)
         return [Mode.FREE if mode is Mode.QUOTA and passes else mode for mode in modes]
 
-    def _part(self, domain: str, encoded: bytes) -> Part:
-        key = domain, encoded if len(encoded) <= MAX_KEY_BYTES else blake2b(encoded, digest_size=32).digest()
-        part = self._parts.get(key)
+    def _part(self, domain: str, known: Memo[bytes, Part], encoded: bytes) -> Part:
+        key, part = encoded, None
+        if len(encoded) > MAX_KEY_BYTES:
+            key = blake2b(encoded, digest_size=32).digest()
+            part = known.get(key)
         if part is None:
             descriptor = self._decode_descriptor(encoded)
-            self._decoded += len(descriptor.entries)
-            if self._decoded > MAX_DECODED_ENTRIES:
+            self.decoded += len(descriptor.entries)
+            if self.decoded > self._most_decoded:
                 raise RequestTooLargeError(f"more than {MAX_DECODED_ENTRIES} entries in a request")
             part = self._make_part(domain, descriptor)
-            self._parts.remember(key, part)
+            known.remember(key, part, _part_bytes(key, part))
         return part
 
     def _make_part(self, domain: str, descriptor: Descriptor) -> Part:
@@ -379,7 +389,7 @@ class Planner:
             known = self._facts_with_hits.get(key)
             facts = known or self._make_facts(domain, match, entries, hits, negative=negative)
             if known is None:
-                self._facts_with_hits.remember(key, facts)
+                self._facts_with_hits.remember(key, facts, 400)
         return Part(names, facts)
 
     def _make_facts(
@@ -443,29 +453,8 @@ def _override(override: Override, algorithm: Algorithm, count_denied: bool) -> L
     return Limit(override.requests_per_unit, override.unit, algorithm, count_denied)
 
 
-# What an entry of each memo keeps in memory, in bytes: about what sys.getsizeof says, of all that only it refers to.
-
-
-def _names_bytes(names: tuple[bytes, ...]) -> int:
-    return 48 + 41 * len(names) + sum(map(len, names))
-
-
-def _plan_bytes(message: bytes, plan: Plan) -> int:
-    return 100 + len(message) + _names_bytes(plan.names)
-
-
-def _part_bytes(key: tuple[str, bytes], part: Part) -> int:
-    made_up = 800 if part.facts.path is not None or (part.facts.rule is not None and not part.facts.rule.in_file) else 0
-    return 250 + len(key[1]) + _names_bytes(part.names) + made_up
-
-
-def _outline_bytes(key: tuple[Hashable, ...], outline: Outline) -> int:
-    return 500 + 20 * len(key) + 100 * len(outline.places)
-
-
-def _shape_bytes(_alike: tuple[Any, ...], shape: Shape) -> int:
-    return 500 + 250 * len(shape.counters_of) + 250 * len(shape.asks)
-
-
-def _facts_bytes(_key: tuple[int, int | None, bool], _facts: Facts) -> int:
-    return 300
+def _part_bytes(encoded: bytes, part: Part) -> int:
+    """How much memory a remembered part takes up."""
+    facts, names = part.facts, part.names
+    made_up = 800 if facts.path is not None or (facts.rule is not None and not facts.rule.in_file) else 0
+    return 400 + len(encoded) + 41 * len(names) + len(b"".join(names)) + made_up

@@ -51,6 +51,11 @@ class _Template:
         self.before = _ADMITTED + b"".join(piece for piece in before if isinstance(piece, bytes))
         self.after = b"".join(piece for piece in after if isinstance(piece, bytes)) + self.tail
 
+    def size(self, shape: Shape) -> int:
+        """About how many bytes it takes up, with the shape: nothing else may refer to that any more."""
+        ends = len(self.before) + len(self.after) + len(self.tail)
+        return 800 + ends + 400 * len(shape.asks) + 300 * len(shape.counters_of)
+
 
 def _is_simple(ask: Ask) -> bool:
     return ask.mode is Mode.ENFORCED and ask.cost > 0 and ask.limit.algorithm is not Algorithm.SLIDING_WINDOW
@@ -65,10 +70,8 @@ class Answers:
     def __init__(self, limiter: Limiter, headers: ResponseHeaders | None = None) -> None:
         self._limiter = limiter
         self._headers = headers
-        self._templates: Memo[Shape, _Template] = Memo(MAX_TEMPLATES_BYTES, _template_bytes)
-        self._denials: Memo[tuple[Shape, tuple[int, ...], int | None, Limit | None], bytes] = Memo(
-            MAX_DENIALS_BYTES, lambda _key, message: 400 + len(message)
-        )
+        self._templates: Memo[Shape, _Template] = Memo(MAX_TEMPLATES_BYTES)
+        self._denials: Memo[tuple[Shape, tuple[int, ...], int | None, Limit | None], bytes] = Memo(MAX_DENIALS_BYTES)
 
     def encode(self, settled: Settled) -> list[bytes | None]:
         """A `RateLimitResponse` a call, in order of arrival; None: the store failed, and so must the call."""
@@ -81,7 +84,7 @@ class Answers:
         template = self._templates.get(shape)
         if template is None:
             template = _Template(shape)
-            self._templates.remember(shape, template)
+            self._templates.remember(shape, template, template.size(shape))
         asks, admitted = shape.asks, taken.admitted
         if not asks:
             return [template.before + template.after] * calls
@@ -120,14 +123,8 @@ class Answers:
         statuses = _statuses(template, shape.asks, outcomes)
         message = b"".join((_DENIED, *statuses, denial_tail(template.tier, exceeded, retry_after_s)))
         if template.simple:
-            self._denials.remember(key, message)
+            self._denials.remember(key, message, 500 + len(message))
         return message
-
-
-def _template_bytes(shape: Shape, template: _Template) -> int:
-    """Of the shape, too: no other memory may refer to it any more."""
-    ends = len(template.before) + len(template.after) + len(template.tail)
-    return 700 + ends + 400 * len(shape.asks) + 300 * len(shape.counters_of)
 
 
 def _statuses(template: _Template, asks: tuple[Ask, ...], outcomes: list[Outcome]) -> list[bytes]:

@@ -60,7 +60,7 @@ class Batcher:
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
-        self._waiting = WaitingCalls()
+        self._waiting = WaitingCalls(self._watch)
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept = self._logged = float("-inf")
@@ -93,14 +93,16 @@ class Batcher:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
 
+    def _watch(self, calls: Calls) -> None:
+        if calls.deadline < float("inf"):
+            self.deadlines.add(calls)
+
     def _start(self) -> None:
         self._scheduled = False
         now = time.perf_counter()
         while self._waiting and len(self._tasks) < self._max_in_flight:
             batch: list[Calls] = []
-            for calls, split in self._waiting.take(self._max_batch, MAX_BATCH_US):
-                if split and calls.deadline < float("inf"):
-                    self.deadlines.add(calls)
+            for calls in self._waiting.take(self._max_batch, MAX_BATCH_US):
                 if now >= calls.deadline:
                     calls.expire(now)
                 calls.caller.prune(calls)

@@ -25,6 +25,9 @@ from extauth.transport.unfinished import Message, Unfinished
 from extauth.transport.waiting import Calls
 
 
+ENTRY_BYTES = 40  # of a message take as long to inflate and read as an entry takes to be decoded
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """What the connections of a server share; no more are wanted once it is `stopping`."""
@@ -52,11 +55,10 @@ class Requests:
         no_room: Callable[[], None],
     ) -> None:
         self.reading = False  # then whoever reads writes what has gathered, afterwards
-        self.inflated = 0  # bytes of messages that came compressed
+        self.inflated = 0  # bytes of messages that came compressed, and what of them was decoded
         self.calls: Calls  # where those go that are whole
         self._service = service
         self._bounds = service.bounds
-        self._plan = service.planner.plan
         self._streams = streams
         self._sender = sender
         self._control = control
@@ -206,7 +208,13 @@ class Requests:
             message = unframe(bytes(request.body), head.encoding, self._bounds.max_message_bytes)
             self.inflated += max(len(message) - len(request.body), 0)
             if head.method is Method.SHOULD_RATE_LIMIT:
-                self._submit(request, self._plan(message))
+                planner = self._service.planner
+                before = planner.decoded
+                try:
+                    plan = planner.plan(message)
+                finally:
+                    self.inflated += ENTRY_BYTES * (planner.decoded - before)
+                self._submit(request, plan)
             else:
                 self._answer_health(number, head.method, message)
         except InvalidRequestError as error:

@@ -1,7 +1,8 @@
 """The calls that wait for a batch: each caller has a queue of its own, and callers take turns."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from operator import attrgetter
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from extauth.limiter.plan import Plan
 TURN_US = 1000
 TURN_CALLS = 200
 
-_cost_us = attrgetter("shape.cost_us")
+_cost_us = attrgetter("cost_us")
 
 
 class Calls:
@@ -42,18 +43,18 @@ class Calls:
     def fitting(self, max_calls: int, max_us: int) -> int:
         """How many of them, from the first, are at most `max_calls` and cost at most `max_us`."""
         for number, plan in enumerate(self.plans):
-            max_us -= plan.shape.cost_us
+            max_us -= plan.cost_us
             if number == max_calls or max_us < 0:
                 return number
         return len(self.plans)
 
     def split(self, number: int) -> "Calls":
-        """Take the first `number` of them off, as Calls of their own."""
-        first = Calls(self.caller, self.arrived)
-        first.deadline = self.deadline
-        first.plans, first.tags = self.plans[:number], self.tags[:number]
-        del self.plans[:number], self.tags[:number]
-        return first
+        """Keep the first `number` of them; returns the others."""
+        others = Calls(self.caller, self.arrived)
+        others.deadline = self.deadline
+        others.plans, others.tags = self.plans[number:], self.tags[number:]
+        del self.plans[number:], self.tags[number:]
+        return others
 
 
 class Caller(Protocol):
@@ -77,11 +78,13 @@ class Caller(Protocol):
 
 
 class WaitingCalls:
-    """What waits, by caller in order of arrival. `len` is the number of calls."""
+    """What waits for a batch. `len` is the number of calls; `split` is given Calls that were split from others."""
 
-    def __init__(self) -> None:
-        self._queues: dict[Caller, deque[Calls]] = {}  # whose turn is next is first
+    def __init__(self, split: Callable[[Calls], None]) -> None:
+        self._all: list[Calls] = []  # in order of arrival, as long as all of it fits into one batch
+        self._queues: dict[Caller, deque[Calls]] = {}  # and else by caller; whose turn is next is first
         self._size = 0
+        self._split = split
 
     def __len__(self) -> int:
         return self._size
@@ -89,52 +92,62 @@ class WaitingCalls:
     def add(self, calls: Calls) -> None:
         """Let them wait behind what waits of the same caller."""
         self._size += len(calls.plans)
+        if not self._queues:
+            self._all.append(calls)
+        else:
+            self._enqueue(calls)
+
+    def prune(self) -> None:
+        """Drop the calls that nobody waits for any more."""
+        for calls in [*self._all, *chain.from_iterable(self._queues.values())]:
+            before = len(calls.plans)
+            calls.caller.prune(calls)
+            self._size -= before - len(calls.plans)
+
+    def take(self, max_calls: int, max_us: int) -> list[Calls]:
+        """Take what is to be the next batch: at least one call, else as many as are within both bounds.
+
+        All that waits, if that is so few. Else callers take turns, so that whoever sends very much, or what costs very
+        much, holds up the others by one turn.
+        """
+        batch = self._all
+        if batch:
+            if self._size <= max_calls and sum([calls.cost_us() for calls in batch]) <= max_us:
+                self._all = []
+                self._size = 0
+                return batch
+            for calls in batch:
+                self._enqueue(calls)
+            self._all = []
+        return self._take_turns(max_calls, max_us)
+
+    def _enqueue(self, calls: Calls) -> None:
         queue = self._queues.get(calls.caller)
         if queue is None:
             self._queues[calls.caller] = deque((calls,))
         else:
             queue.append(calls)
 
-    def prune(self) -> None:
-        """Drop the calls that nobody waits for any more."""
-        for calls in self._all():
-            before = len(calls.plans)
-            calls.caller.prune(calls)
-            self._size -= before - len(calls.plans)
-
-    def take(self, max_calls: int, max_us: int) -> Iterable[tuple[Calls, bool]]:
-        """Take what is to be the next batch: at least one call, else as many as are within both bounds.
-
-        All that waits, if that is so few. Else callers take turns, so that whoever sends very much, or what costs very
-        much, holds up the others by one turn. Yields the calls, and whether more of the same Calls go on waiting.
-        """
-        if self._size <= max_calls and sum(calls.cost_us() for calls in self._all()) <= max_us:
-            batch = [(calls, False) for calls in self._all()]
-            self._queues.clear()
-            self._size = 0
-            return batch
-        return self._take_turns(max_calls, max_us)
-
-    def _take_turns(self, max_calls: int, max_us: int) -> list[tuple[Calls, bool]]:
-        batch: list[tuple[Calls, bool]] = []
+    def _take_turns(self, max_calls: int, max_us: int) -> list[Calls]:
+        batch: list[Calls] = []
         while self._queues and max_calls > 0:
             caller, queue = next(iter(self._queues.items()))
             calls = queue[0]
             number = calls.fitting(min(TURN_CALLS, max_calls), min(TURN_US, max_us))
             if not number and calls.plans:
-                if batch and calls.plans[0].shape.cost_us > max_us:
+                if batch and calls.plans[0].cost_us > max_us:
                     break
                 number = 1
-            whole = number == len(calls.plans)
-            taken = queue.popleft() if whole else calls.split(number)
-            batch.append((taken, not whole))
+            if number < len(calls.plans):
+                queue[0] = calls.split(number)
+                self._split(queue[0])
+            else:
+                queue.popleft()
+            batch.append(calls)
             max_calls -= number
-            max_us -= taken.cost_us()
+            max_us -= calls.cost_us()
             self._size -= number
             del self._queues[caller]
             if queue:
                 self._queues[caller] = queue
         return batch
-
-    def _all(self) -> Iterator[Calls]:
-        return (calls for queue in self._queues.values() for calls in queue)
