@@ -60,7 +60,7 @@ class Batcher:
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
-        self._waiting = WaitingCalls(self._watch)
+        self._waiting = WaitingCalls(self.deadlines)
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept = self._logged = float("-inf")
@@ -92,10 +92,6 @@ class Batcher:
         if not self._scheduled and len(self._tasks) < self._max_in_flight:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
-
-    def _watch(self, calls: Calls) -> None:
-        if calls.deadline < float("inf"):
-            self.deadlines.add(calls)
 
     def _start(self) -> None:
         self._scheduled = False

@@ -24,7 +24,6 @@ from extauth.transport.streams import MIN_PROGRESS, Request, Streams
 from extauth.transport.unfinished import Message, Unfinished
 from extauth.transport.waiting import Calls
 
-
 ENTRY_BYTES = 40  # of a message take as long to inflate and read as an entry takes to be decoded
 
 

@@ -1,12 +1,12 @@
 """The calls that wait for a batch: each caller has a queue of its own, and callers take turns."""
 
 from collections import deque
-from collections.abc import Callable
 from itertools import chain
 from operator import attrgetter
 from typing import Protocol
 
 from extauth.limiter.plan import Plan
+from extauth.transport.deadlines import Deadlines
 
 # What a caller may add to a batch before the others have their turn, where not all of what waits fits into one.
 TURN_US = 1000
@@ -78,13 +78,13 @@ class Caller(Protocol):
 
 
 class WaitingCalls:
-    """What waits for a batch. `len` is the number of calls; `split` is given Calls that were split from others."""
+    """What waits for a batch. `len` is the number of calls; where Calls are split, `deadlines` get the new ones too."""
 
-    def __init__(self, split: Callable[[Calls], None]) -> None:
+    def __init__(self, deadlines: Deadlines) -> None:
         self._all: list[Calls] = []  # in order of arrival, as long as all of it fits into one batch
         self._queues: dict[Caller, deque[Calls]] = {}  # and else by caller; whose turn is next is first
         self._size = 0
-        self._split = split
+        self._deadlines = deadlines
 
     def __len__(self) -> int:
         return self._size
@@ -140,7 +140,8 @@ class WaitingCalls:
                 number = 1
             if number < len(calls.plans):
                 queue[0] = calls.split(number)
-                self._split(queue[0])
+                if calls.deadline < float("inf"):
+                    self._deadlines.add(queue[0])
             else:
                 queue.popleft()
             batch.append(calls)
