@@ -1,4 +1,4 @@
-"""Addresses to listen on: HOST:PORT or [IPV6]:PORT."""
+"""Addresses to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH."""
 
 import errno
 import socket
@@ -10,6 +10,38 @@ def split_address(address: str) -> tuple[str, int]:
     """Host, without brackets, and port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def listen_on(address: str, backlog: int) -> list[socket.socket]:
+    """Sockets that listen on the address, or on each one that its name has; raises OSError, or UnicodeError."""
+    if address.startswith("unix:"):
+        listener = socket.socket(socket.AF_UNIX)
+        listeners = [listener]
+        try:
+            listener.bind(address[5:])
+            listener.listen(backlog)
+        except OSError:
+            listener.close()
+            raise
+    else:
+        host, port = split_address(address)
+        listeners = [listen_everywhere(port, backlog)] if host == "::" else _listen_on_all(host, port, backlog)
+    for listener in listeners:
+        listener.setblocking(False)
+    return listeners
+
+
+def _listen_on_all(host: str, port: int, backlog: int) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, where in dict.fromkeys(found):
+            listeners.append(socket.create_server(where[:2], family=family, backlog=backlog))
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 def listen_everywhere(port: int, backlog: int) -> socket.socket:

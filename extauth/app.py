@@ -1,9 +1,7 @@
 """Builds the whole service and takes it down."""
 
 import asyncio
-import gc
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from extauth.transport.guards import Bounds, Guard, Shed
 from extauth.transport.rls import ResponseHeaders, decode_descriptor, split_request
 from extauth.transport.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
+from extauth.tuning import fitting_connections, raise_descriptors, tune_python
 
 if TYPE_CHECKING:
     from extauth.transport.grpcio import GrpcioServer
@@ -56,7 +55,7 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
         loop.add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
         service = Service(settings)
-        _tune()
+        tune_python()
         await service.start(stack)
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
@@ -111,8 +110,9 @@ class Service:
 
     def _engine(self) -> "H2Server | GrpcioServer":
         settings = self.settings
+        self.max_connections = fitting_connections(settings.max_connections, raise_descriptors())
         bounds = Bounds(
-            max_connections=settings.max_connections,
+            max_connections=self.max_connections,
             max_streams=settings.max_streams,
             max_message_bytes=settings.max_message_bytes,
             max_header_bytes=settings.max_header_bytes,
@@ -127,7 +127,10 @@ class Service:
 
             engine = grpcio.GrpcioServer
         tripped = self.metrics.guard_tripped
-        return engine(settings.grpc_listen, self.planner, self.batcher, tls=self.tls, bounds=bounds, tripped=tripped)
+        made = engine(settings.grpc_listen, self.planner, self.batcher, tls=self.tls, bounds=bounds, tripped=tripped)
+        if isinstance(made, H2Server):
+            self.metrics.watch_connections(made.count_connections, self.max_connections)
+        return made
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start all parts; `stack` takes them down in the reverse order."""
@@ -142,6 +145,13 @@ class Service:
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
         self._note_rules()
         settings = self.settings
+        if self.max_connections < settings.max_connections:
+            logger().warning(
+                "max_connections_lowered",
+                to=self.max_connections,
+                reason="EXTAUTH_MAX_CONNECTIONS is more than this process may have open files for",
+                fix="raise the limit of open files (ulimit -n, LimitNOFILE=, --ulimit nofile=…)",
+            )
         logger().info(
             "serving",
             grpc=settings.grpc_listen,
@@ -257,18 +267,6 @@ def _tls(settings: Settings) -> Tls | None:
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
         return None
     return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
-
-
-def _tune() -> None:
-    """Keep Python's cycle collector from walking over all remembered plans again and again: they hold no cycles.
-
-    What is there when serving begins is never looked at; young objects are, in small portions; old ones hardly ever.
-    And let whatever else runs in this process, such as the reading of a large file, hand the interpreter over quickly.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10_000)
-    sys.setswitchinterval(0.001)
 
 
 async def _keep_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

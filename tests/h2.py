@@ -37,6 +37,7 @@ from extauth.transport.grpc import literal, prefixed
 from extauth.transport.guards import Bounds, Guard, Shed
 from extauth.transport.rls import SERVICE, decode_descriptor, split_request
 from extauth.transport.server import H2Server
+from extauth.transport.tls import Tls
 from tests.clock import Clock
 
 PATH = f"/{SERVICE}/ShouldRateLimit"
@@ -198,6 +199,8 @@ class Serving:
         config: str = CONFIG,
         policy: OnStoreFailure = OnStoreFailure.DENY,
         max_waiting: int = 20_000,
+        *,
+        tls: Tls | None = None,
     ) -> None:
         self.path = str(folder / "grpc")
         self.counters = Held()
@@ -211,7 +214,8 @@ class Serving:
             max_waiting=max_waiting,
             sheds=lambda why, _plan, _counting: self.shed.append(why),
         )
-        self.server = H2Server(f"unix:{self.path}", planner, batcher, bounds=bounds, tripped=self.tripped.append)
+        tripped = self.tripped.append
+        self.server = H2Server(f"unix:{self.path}", planner, batcher, tls=tls, bounds=bounds, tripped=tripped)
         self._peers: list[Peer] = []
 
     async def connect(self, *, start: bool = True) -> Peer:
@@ -251,9 +255,11 @@ async def serving(
     config: str = CONFIG,
     policy: OnStoreFailure = OnStoreFailure.DENY,
     max_waiting: int = 20_000,
+    *,
+    tls: Tls | None = None,
 ) -> AsyncIterator[Serving]:
     """An h2 engine that serves."""
-    served = Serving(folder, bounds, config, policy, max_waiting)
+    served = Serving(folder, bounds, config, policy, max_waiting, tls=tls)
     await served.server.start()
     try:
         yield served

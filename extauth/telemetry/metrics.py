@@ -1,7 +1,7 @@
 """Prometheus metrics, fed one fact per batch."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import accumulate
 from time import time
@@ -180,6 +180,13 @@ class Metrics:
     def guard_tripped(self, guard: str) -> None:
         """Count a refusal."""
         self._guards.labels(guard).inc()
+
+    def watch_connections(self, number: Callable[[], int], most: int) -> None:
+        """Tell how many connections are open, and how many may be."""
+        connections = Gauge("extauth_connections", "Open connections of the gRPC port.", registry=self.registry)
+        connections.set_function(number)
+        bound = Gauge("extauth_max_connections", "How many may be open.", registry=self.registry)
+        bound.set(most)
 
     def store_changed(self, *, up: bool) -> None:
         """Note whether the store counts."""

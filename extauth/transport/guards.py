@@ -13,6 +13,7 @@ class Guard(StrEnum):
     """What a client was refused for; the name is the metric's label."""
 
     CONNECTIONS = "connections"
+    IDLE = "idle"
     MESSAGE = "message"
     HEADERS = "headers"
     RESETS = "resets"

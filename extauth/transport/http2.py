@@ -27,6 +27,9 @@ from extauth.transport.unfinished import LARGEST_WINDOW
 from extauth.transport.waiting import Calls
 
 CLOSE_DELAY_S: Final = 1.0
+HALF_SENT_S: Final = 1.0  # where room for connections is short, so long a client may take to begin,
+IDLE_S: Final = 30.0  # and so long it may go without a call
+SHRINK_S: Final = 3.0  # after what came last, memory is given back
 GOAWAY_PING: Final = b"goaway\x00\x00"
 
 _HTTP1 = (b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC")
@@ -65,11 +68,13 @@ class Connection(asyncio.Protocol):
         self._turn_bytes = max(bounds.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
         self._started = False  # the preface has come
         self._greeted = False
+        self._leaving = False  # it was told to go away
         self._announced = MAX_STREAM_ID  # the last stream, by GOAWAY
         self._is_http2 = True
         self._closing = False  # nothing more is read
         self._ending = 0.0  # since when it closes once what it was asked is answered
         self._paused_since: float | None = None
+        self._shrunk = 0.0  # when it last gave back what it does not need
         self._window = DEFAULT_WINDOW  # bytes that the client may send before it gets some back
 
     # The life of a connection
@@ -211,6 +216,10 @@ class Connection(asyncio.Protocol):
             self._trip(Guard.SLOW_REQUEST, ErrorCode.ENHANCE_YOUR_CALM, "a header block is not finished in time")
         else:
             self._check_streams(now, since)
+            if not self._streams.used() and self._shrunk < self._control.now < now - SHRINK_S:
+                self._shrunk = now
+                self._streams.shrink()
+                self._receiver.shrink()
 
     def _check_streams(self, now: float, since: float) -> None:
         for number, request in list(self._streams.open.items()):
@@ -223,10 +232,30 @@ class Connection(asyncio.Protocol):
                 self._streams.reset(number, ErrorCode.CANCEL)
         self.flush()
 
+    def unused_since(self, now: float) -> float | None:
+        """Since when nobody uses it; None: it is in use, or is being ended.
+
+        It is unused where its client has not begun for a second, and where no call has been open for IDLE_S.
+        """
+        if self._closing or self._leaving or self._streams.used():
+            return None
+        if not self._started:
+            return self._made if now - self._made >= HALF_SENT_S else None
+        since = max(self._made, self._control.answered)
+        return since if now - since >= IDLE_S else None
+
+    def end_unused(self) -> None:
+        """Make room for others: at once where the client has not begun, else gracefully."""
+        if self._started:
+            self.go_away()
+        else:
+            self.abort()
+
     def go_away(self) -> None:
         """Close gracefully (RFC 9113 §6.8): announce it, learn by a PING that it was heard, and only then refuse."""
-        if self._closing:
+        if self._closing or self._leaving:
             return
+        self._leaving = True
         if not self._started:
             self._close()
             return

@@ -83,6 +83,10 @@ class Receiver:
             frames.CONTINUATION: self._on_continuation,
         }
 
+    def shrink(self) -> None:
+        """Give back memory: no call is open."""
+        self._decoder.known.clear()
+
     def close(self) -> None:
         """No more frames come: let go of what refers back to this."""
         self.end_block()

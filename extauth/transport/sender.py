@@ -52,6 +52,12 @@ class Sender:
         self._most = 0  # bytes of a message that surely fits a fresh stream's window, and one frame
         self.set_initial(DEFAULT_WINDOW)
 
+    def shrink(self) -> None:
+        """Give back memory: no answer is under way."""
+        self.blocked.clear()
+        if not self._grown:
+            self._grown.clear()
+
     def answer(self, stream: int, message: bytes, *, cut: bool = False) -> None:
         """Send an OK answer; `cut`: the request is not over, so reset its stream afterwards."""
         size = len(message)

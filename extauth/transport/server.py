@@ -5,16 +5,16 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-from extauth.address import listen_everywhere, split_address
+from extauth.address import listen_on
 from extauth.errors import SettingsError
 from extauth.limiter.plan import Planner
+from extauth.transport.accepting import Acceptor
 from extauth.transport.batching import Batcher
 from extauth.transport.deadlines import after_io
 from extauth.transport.guards import Bounds, Tripped
 from extauth.transport.health import NOT_SERVING, SERVING, Health
-from extauth.transport.http2 import CLOSE_DELAY_S, Connection
+from extauth.transport.http2 import Connection
 from extauth.transport.requests import Service
 from extauth.transport.tls import Tls
 from extauth.transport.unfinished import Unfinished
@@ -37,47 +37,29 @@ class H2Server:
         tripped: Tripped = lambda _guard: None,
     ) -> None:
         self._listen = listen
-        self._tls = tls
         self._connections: set[Connection] = set()
         bounds = bounds or Bounds()
         self._service = Service(planner, batcher, Health(), bounds, tripped, Unfinished(bounds.max_unfinished_bytes))
-        self._server: asyncio.Server | None = None
+        self._acceptor = Acceptor(self._connect, self._connections, bounds, tripped, tls)
         self._checks: asyncio.Task[None] | None = None
 
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._connections)
+    def count_connections(self) -> int:
+        """How many connections are open, TLS handshakes included."""
+        return len(self._acceptor)
+
+    def _connect(self) -> Connection:
+        return Connection(self._service, self._connections)
 
     async def start(self) -> None:
         """Listen and be SERVING; raises SettingsError where the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {"backlog": BACKLOG}
-        if self._tls is not None:
-            options |= {
-                "ssl": self._tls.context,
-                "ssl_handshake_timeout": self._service.bounds.stall_timeout_s,
-                "ssl_shutdown_timeout": CLOSE_DELAY_S,
-            }
-
-        def connect() -> Connection:
-            return Connection(self._service, self._connections)
-
         try:
-            if self._listen.startswith("unix:"):
-                _clear_socket(self._listen)
-                self._server = await loop.create_unix_server(connect, self._listen[5:], **options)
-            else:
-                host, port = split_address(self._listen)
-                if host == "::":
-                    everywhere = listen_everywhere(port, BACKLOG)
-                    self._server = await loop.create_server(connect, sock=everywhere, **options)
-                else:
-                    self._server = await loop.create_server(connect, host, port, **options)
+            _clear_socket(self._listen)
+            listeners = listen_on(self._listen, BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
             reason = getattr(error, "strerror", None) or error
             message = f"EXTAUTH_GRPC_LISTEN={self._listen}: cannot listen there: {reason}"
             raise SettingsError(message) from error
+        self._acceptor.start(listeners)
         self._checks = asyncio.create_task(self._check())
         self._service.health.status = SERVING
 
@@ -89,10 +71,10 @@ class H2Server:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, and answer those in flight within `grace_s`."""
-        if self._server is None:
+        if self._checks is None:
             return
         self._service.stopping.set()
-        self._server.close()
+        await self._acceptor.close()
         _clear_socket(self._listen)
         connections = self._connections
         for connection in list(connections):
@@ -103,9 +85,8 @@ class H2Server:
                     await asyncio.sleep(0.01)
         for connection in list(connections):
             connection.abort()
-        if self._checks is not None:
-            self._checks.cancel()
-            await asyncio.gather(self._checks, return_exceptions=True)
+        self._checks.cancel()
+        await asyncio.gather(self._checks, return_exceptions=True)
 
     async def _check(self) -> None:
         while True:
@@ -114,6 +95,7 @@ class H2Server:
 
     def _check_all(self) -> None:
         now = perf_counter()
+        self._acceptor.check(now)
         for connection in list(self._connections):
             connection.check(now)
 

@@ -63,6 +63,9 @@ class Request:
         self.owner.give_up(self.number)
 
 
+KEPT_REFUSED = 64  # streams whose frames are ignored; those of others would be late by seconds
+
+
 class Streams:
     """The streams of one connection; `most` of them may be open.
 
@@ -91,6 +94,18 @@ class Streams:
         return (
             number in self.waiting or number in self.open or number in self._sender.blocked or number in self.watching
         )
+
+    def used(self) -> bool:
+        """Whether a call is open; to watch the health is not to call."""
+        return bool(self.waiting or self.open or self._sender.blocked)
+
+    def shrink(self) -> None:
+        """Give back memory, where none is `used`: a dict that was large stays so until it is cleared."""
+        self.waiting.clear()
+        self.open.clear()
+        self.deadlines.clear()
+        self.refused = dict.fromkeys(list(self.refused)[-KEPT_REFUSED:])
+        self._sender.shrink()
 
     def begin(self, request: Request) -> None:
         """A request has begun, and is not whole yet."""
