@@ -150,7 +150,7 @@ async def test_tls_clients_that_say_nothing_are_ended_in_time(short_path: Path, 
 
 async def test_an_idle_connection_keeps_little_memory(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.transport.http2.SHRINK_S", 0)
-    peers_number, streams = 20, 1000
+    peers_number, streams = 5, 1000
     async with serving(short_path, Bounds(stall_timeout_s=0.4)) as served:
         warm = await asked(served)
         gc.collect()
