@@ -94,7 +94,7 @@ class Limiter:
         metadata = _metadata(plan, statuses)
         if call < taken.admitted:
             return Verdict(Code.OK, statuses, shape.tier, metadata=metadata)
-        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, *held_back_by(asks, outcomes), metadata)
+        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, held_back_by(asks, outcomes), metadata)
 
     def _failed(self, plan: Plan) -> Verdict | None:
         given = given_without_store(self.on_store_failure, plan)

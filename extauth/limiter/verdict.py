@@ -43,20 +43,30 @@ class Labels(NamedTuple):
     tier: str = "none"
 
 
+class HeldBack(NamedTuple):
+    """Why a call is denied: the limit that makes the caller wait longest.
+
+    `retry_after_us` is the wait until this call would fit (None: it never would), `reset_us` the time until the limit
+    is whole again.
+    """
+
+    limit: Limit
+    retry_after_us: int | None
+    reset_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer to a call.
 
-    `tier` applied (None: no tier did). On OVER_LIMIT, `exceeded` is the limit that holds the caller back longest (None
-    where the store failed and the answer is a blanket one), `retry_after_us` the wait until this call would fit (None:
-    it never would, or nobody knows). `metadata` is for the answer's `dynamic_metadata`, where that was asked for.
+    `tier` applied (None: no tier did). `held_back` is set on OVER_LIMIT, except where the store failed and all
+    calls are denied. `metadata` is for the answer's `dynamic_metadata`, where that was asked for.
     """
 
     code: Code
     statuses: tuple[DescriptorStatus, ...]
     tier: str | None = None
-    exceeded: Limit | None = None
-    retry_after_us: int | None = None
+    held_back: HeldBack | None = None
     metadata: Mapping[str, Any] | None = None
 
 
@@ -75,27 +85,36 @@ def tightest(asks: Sequence[Ask], outcomes: Sequence[Outcome], indices: Sequence
     return max(indices, key=lambda i: (tells(asks[i], outcomes[i]), *_tightness(outcomes[i])))
 
 
+def held_back_by(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> HeldBack:
+    """Why a call is denied.
+
+    Every enforced limit must have room, and one of the quotas: of these, the one that has room first.
+    """
+    if len(asks) == 1:
+        return HeldBack(asks[0].limit, outcomes[0].retry_after_us, outcomes[0].reset_us)
+    over: list[int] = []  # enforced limits
+    quotas: list[list[int]] = []  # each quota's limits
+    for i, (ask, outcome) in enumerate(zip(asks, outcomes, strict=True)):
+        if ask.mode is Mode.QUOTA:
+            quotas.append([])
+        if ask.mode in {Mode.QUOTA, Mode.QUOTA_TOO} and outcome.over:
+            quotas[-1].append(i)
+        elif ask.mode is Mode.ENFORCED and outcome.over:
+            over.append(i)
+
+    def tightness(i: int) -> tuple[bool, int, int, int]:
+        return _tightness(outcomes[i])
+
+    if quotas and all(quotas):
+        over.append(min((max(quota, key=tightness) for quota in quotas), key=tightness))
+    if not over:
+        # The store counts in doubles: of limits beyond 2**53 ticks it may see none left where there is exactly room.
+        return HeldBack(asks[0].limit, 1, outcomes[0].reset_us)
+    longest = max(over, key=tightness)
+    return HeldBack(asks[longest].limit, outcomes[longest].retry_after_us, outcomes[longest].reset_us)
+
+
 def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:
     wait_us = outcome.retry_after_us
     never = outcome.over and wait_us is None
     return never, wait_us or 0, -outcome.remaining, outcome.reset_us
-
-
-def held_back_by(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> tuple[Limit, int | None]:
-    """Why a call is denied: the limit that holds the caller back longest, and for how many µs (None: for ever).
-
-    All enforced limits must have room, and one of the quotas.
-    """
-    if len(asks) == 1:
-        return asks[0].limit, outcomes[0].retry_after_us
-    over = [(ask, o) for ask, o in zip(asks, outcomes, strict=True) if o.over]
-    waits = [(ask.limit, o.retry_after_us) for ask, o in over if ask.mode is Mode.ENFORCED]
-    quotas = [(ask.limit, o.retry_after_us) for ask, o in over if ask.mode in {Mode.QUOTA, Mode.QUOTA_TOO}]
-    if quotas and not any(ask.mode is Mode.QUOTA and not o.over for ask, o in zip(asks, outcomes, strict=True)):
-        waits.append(min(quotas, key=_wait))
-    # The store counts in doubles: of limits beyond 2**53 ticks it may see none left where there is exactly room.
-    return max(waits, key=_wait, default=(asks[0].limit, 1))
-
-
-def _wait(wait: tuple[Limit, int | None]) -> tuple[bool, int]:
-    return wait[1] is None, wait[1] or 0

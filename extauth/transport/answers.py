@@ -112,7 +112,7 @@ class Answers:
         outcomes = [
             outcome(ask, level, call, taken.admitted) for ask, level in zip(shape.asks, taken.levels, strict=True)
         ]
-        exceeded, wait_us = held_back_by(shape.asks, outcomes)
+        exceeded, wait_us, _ = held_back_by(shape.asks, outcomes)
         retry_after_s = None if wait_us is None else whole_seconds(wait_us)
         if template.simple:
             numbers = tuple(n for o in outcomes for n in (o.over, o.remaining, whole_seconds(o.reset_us)))

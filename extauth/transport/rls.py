@@ -158,10 +158,9 @@ def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) ->
     if verdict.code is Code.OK:
         message += admission_tail(verdict.tier)
     else:
-        retry_after_s = None if verdict.retry_after_us is None else whole_seconds(verdict.retry_after_us)
-        message += denial_tail(verdict.tier, verdict.exceeded, retry_after_s)
+        message += denial_tail(verdict.tier, *_exceeded(verdict))
     if headers is not None:
-        message += _limit_headers(headers, verdict.statuses)
+        message += _limit_headers(headers, verdict)
     if verdict.metadata is not None:
         message += bytes_field(6, struct(verdict.metadata))
     return message
@@ -174,16 +173,30 @@ def too_large_response() -> bytes:
     return number_field(1, Code.OVER_LIMIT) + headers + bytes_field(5, json.dumps(body).encode())
 
 
-def _limit_headers(headers: ResponseHeaders, statuses: tuple[DescriptorStatus, ...]) -> bytes:
-    """Of the limit that is over, else of the one with the least left."""
-    told = min(
-        (status for status in statuses if status.limit is not None),
-        key=lambda status: (status.code is not Code.OVER_LIMIT, status.remaining),
-        default=None,
-    )
-    if told is None or told.limit is None:
-        return b""
-    numbers = (told.limit.requests_per_unit, told.remaining, whole_seconds(told.reset_us))
+def _exceeded(verdict: Verdict) -> tuple[Limit | None, int | None]:
+    """The limit that a denied caller waits for, and for how many seconds."""
+    held_back = verdict.held_back
+    if held_back is None:
+        return None, None
+    wait_us = held_back.retry_after_us
+    return held_back.limit, None if wait_us is None else whole_seconds(wait_us)
+
+
+def _limit_headers(headers: ResponseHeaders, verdict: Verdict) -> bytes:
+    """Of the limit that `retry-after` is about, on a denial; else of one that is over, or has the least left."""
+    if verdict.held_back is not None:
+        limit, _, reset_us = verdict.held_back
+        remaining = 0
+    else:
+        told = min(
+            (status for status in verdict.statuses if status.limit is not None),
+            key=lambda status: (status.code is not Code.OVER_LIMIT, status.remaining),
+            default=None,
+        )
+        if told is None or told.limit is None:
+            return b""
+        limit, remaining, reset_us = told.limit, told.remaining, told.reset_us
+    numbers = (limit.requests_per_unit, remaining, whole_seconds(reset_us))
     return b"".join(_header(3, name, str(number)) for name, number in zip(headers, numbers, strict=True))
 
 

@@ -9,7 +9,7 @@ from extauth.limiter.algorithms import room
 from extauth.limiter.counters import Ask, Level, Mode, Taken
 from extauth.limiter.limiter import Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import UNLIMITED_AT, Plan, Shape
-from extauth.limiter.verdict import Code, DescriptorStatus, Labels, Verdict
+from extauth.limiter.verdict import Code, DescriptorStatus, HeldBack, Labels, Verdict
 from extauth.rules.model import Algorithm, Limit, Unit
 from extauth.transport.answers import Answers
 from extauth.transport.rls import encode_response, whole_seconds
@@ -33,11 +33,13 @@ wholes = st.integers(0, 12) | st.integers(0, 100_000_000) | st.integers(0, 2**40
 @st.composite
 def settled(draw: st.DrawFn) -> Settled:
     """Counters at levels that a store may tell, in descriptors of which some have no limit and some share a counter."""
-    asks, levels = [], []
+    asks: list[Ask] = []
+    levels = []
     calls = draw(st.integers(1, 5))
     for _ in range(draw(st.integers(0, 3))):
         limit = draw(limits)
-        asks.append(Ask(limit, draw(costs), draw(modes)))
+        follows = asks and asks[-1].mode in {Mode.QUOTA, Mode.QUOTA_TOO}
+        asks.append(Ask(limit, draw(costs), Mode.QUOTA_TOO if follows and draw(st.booleans()) else draw(modes)))
         ticks = limit.emission_interval[1] if limit.algorithm is Algorithm.GCRA else 60_000_000
         levels.append(Level(draw(wholes), draw(st.integers(0, ticks - 1))))
     own = list(range(len(asks)))
@@ -59,7 +61,12 @@ def settled(draw: st.DrawFn) -> Settled:
 def _admitted(asks: list[Ask], levels: list[Level], calls: int) -> int:
     """How many of the calls are admitted."""
     fits = [(ask.mode, room(ask, level)) for ask, level in zip(asks, levels, strict=True)]
-    quotas = [fit for mode, fit in fits if mode is Mode.QUOTA]
+    quotas: list[int] = []
+    for mode, fit in fits:
+        if mode is Mode.QUOTA:
+            quotas.append(fit)
+        elif mode is Mode.QUOTA_TOO:
+            quotas[-1] = min(quotas[-1], fit)
     return min([calls, *(fit for mode, fit in fits if mode is Mode.ENFORCED), *([max(quotas)] if quotas else [])])
 
 
@@ -83,8 +90,7 @@ verdicts = st.builds(
     st.sampled_from(Code),
     st.lists(statuses, max_size=4).map(tuple),
     st.none() | text,
-    st.none() | limits,
-    st.none() | durations,
+    st.none() | st.builds(HeldBack, limits, st.none() | durations, durations),
 )
 
 

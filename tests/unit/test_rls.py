@@ -7,7 +7,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse, RateL
 
 from extauth.errors import InvalidRequestError
 from extauth.limiter.request import Descriptor, Entry, Override
-from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
+from extauth.limiter.verdict import Code, DescriptorStatus, HeldBack, Verdict
 from extauth.rules.model import Limit, Unit
 from extauth.transport.rls import decode_descriptor, encode_response, split_request
 
@@ -120,7 +120,7 @@ def test_an_admission() -> None:
     ("verdict", "headers", "body"),
     [
         (
-            Verdict(Code.OVER_LIMIT, (), "free", Limit(10, Unit.MINUTE), 5_000_001),
+            Verdict(Code.OVER_LIMIT, (), "free", HeldBack(Limit(10, Unit.MINUTE), 5_000_001, 60_000_000)),
             {"content-type": "application/json", "retry-after": "6"},
             {
                 "error": "rate_limited",
@@ -131,7 +131,7 @@ def test_an_admission() -> None:
             },
         ),
         (
-            Verdict(Code.OVER_LIMIT, (), None, Limit(10, Unit.MINUTE)),
+            Verdict(Code.OVER_LIMIT, (), None, HeldBack(Limit(10, Unit.MINUTE), None, 60_000_000)),
             {"content-type": "application/json"},
             {
                 "error": "rate_limited",
