@@ -18,6 +18,7 @@ from extauth.rules.matcher import Matcher
 from extauth.transport.rls import decode_descriptor, split_request
 
 keys = st.sampled_from(["a", "a", "a", "a", "b", "a_b"])
+key_patterns = st.sampled_from(["a*", "*b", "a*b", "*"])
 values = st.sampled_from(["", "1", "2", "12", "x", "xy", "x*", "_", "b_1", "é"])
 LIMIT = {"unit": "day", "requests_per_unit": 1}
 LIMITS = [LIMIT, {**LIMIT, "name": "n"}, {**LIMIT, "replaces": [{"name": "n"}]}, {"unlimited": True}]
@@ -37,10 +38,16 @@ matches = st.one_of(
 )
 
 
+by_key = st.tuples(keys, matches) | st.tuples(
+    key_patterns,
+    st.builds(lambda value: {"value": value} if value else {}, values | st.sampled_from(["*", "x*", "1*y"])),
+)
+
+
 @st.composite
 def levels(draw: st.DrawFn, depth: int = 2) -> list[dict[str, Any]]:
     rules = []
-    for key, match in draw(st.lists(st.tuples(keys, matches), max_size=8)):
+    for key, match in draw(st.lists(by_key, max_size=8)):
         rule = {"key": key, **match}
         if draw(st.booleans()):
             rule["rate_limit"] = draw(st.sampled_from(LIMITS))
@@ -51,14 +58,17 @@ def levels(draw: st.DrawFn, depth: int = 2) -> list[dict[str, Any]]:
 
 
 def exact(rule: dict[str, Any], value: str) -> bool:
-    return (
+    return "*" not in rule["key"] and (
         rule.get("value") == value != ""
         or value in rule.get("values", ())
         or rule.get("value_sha256") == sha256(value.encode()).hexdigest()
     )
 
 
-def pattern(rule: dict[str, Any], value: str) -> bool:
+def pattern(rule: dict[str, Any], key: str, value: str) -> bool:
+    if "*" in rule["key"]:
+        wanted = f"{rule['key']}_{rule['value']}" if "value" in rule else rule["key"]
+        return fnmatchcase(f"{key}_{value}", wanted.replace("[", "[[]"))
     if "*" in rule.get("value", ""):
         return fnmatchcase(value, rule["value"].replace("[", "[[]"))
     if "value_regex" in rule:
@@ -74,13 +84,13 @@ def oracle(rules: list[dict[str, Any]], entries: list[tuple[str, str]]) -> dict[
     """The rule at the depth of the entries: an exact one, else the first pattern, else the bare key."""
     rule = None
     for key, value in entries:
-        own = [rule for rule in rules if rule["key"] == key]
+        own = [rule for rule in rules if rule["key"] == key or "*" in rule["key"]]
         found = (
             # A value in clear before its digest: two rules may name one value so.
             [rule for rule in own if exact(rule, value) and "value_sha256" not in rule]
             or [rule for rule in own if exact(rule, value)]
-            or [rule for rule in own if pattern(rule, value)]
-            or [rule for rule in own if rule.keys().isdisjoint(MATCHES)]
+            or [rule for rule in own if pattern(rule, key, value)]
+            or [rule for rule in own if rule["key"] == key and rule.keys().isdisjoint(MATCHES)]
         )
         if not found:
             return None
