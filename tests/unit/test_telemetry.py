@@ -65,12 +65,43 @@ def test_requests_are_counted_by_status_path_and_tier() -> None:
 def test_calls_are_counted_by_rule() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     enforced, shadowed = Ask(Limit(2, Unit.DAY), 1), Ask(Limit(1, Unit.DAY), 1, Mode.SHADOW)
-    shape = Shape((enforced, shadowed, enforced), ((0, 1), (2,)), None, Labels(), (A, A, RuleName("d", "b")))
+    shape = Shape((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels(), (A, A, RuleName("d", "b")))
     levels = (Level(0, 0),) * 3
     metrics.batch_decided(Decided([Settled(Plan((b"1", b"2", b"3"), shape), 5, Taken(2, levels))]), [])
     metrics.batch_decided(Decided([settled(Labels(), 1, 3)]), [])
     assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
     assert samples(metrics, "extauth_rule_over_limit_total") == {("d", "a"): 4, ("d", "b"): 3, ("d", "k"): 3}
+
+
+def day(requests: int, mode: Mode, *, count_denied: bool = False) -> Ask:
+    return Ask(Limit(requests, Unit.DAY, count_denied=count_denied), 1, mode)
+
+
+OVER = [
+    ([day(1, Mode.SHADOW)], [4]),
+    ([day(1, Mode.FREE)], [4]),
+    ([day(1, Mode.SHADOW, count_denied=True)], [4]),
+    ([day(9, Mode.SHADOW)], [0]),
+    ([day(2, Mode.SHADOW), day(9, Mode.SHADOW)], [3, 0]),
+    ([day(1, Mode.QUOTA), day(3, Mode.QUOTA)], [4, 2]),
+    ([day(1, Mode.QUOTA), day(9, Mode.QUOTA)], [4, 0]),
+    ([day(2, Mode.ENFORCED)], [3]),
+    ([day(2, Mode.ENFORCED), day(1, Mode.SHADOW)], [3, 4]),
+    # A call that is denied before takes nothing of a shadowed limit, which so has room for it.
+    ([day(2, Mode.ENFORCED), day(3, Mode.SHADOW)], [3, 0]),
+    ([day(2, Mode.ENFORCED), day(3, Mode.SHADOW, count_denied=True)], [3, 2]),
+]
+
+
+@pytest.mark.parametrize(("asks", "over"), OVER)
+async def test_calls_over_a_limit_are_counted_denied_or_not(asks: list[Ask], over: list[int]) -> None:
+    rules = tuple(RuleName("d", f"{i}") for i in range(len(asks)))
+    shape = Shape(tuple(asks), tuple((i,) for i in range(len(asks))), None, Labels(), rules)
+    plan = Plan(tuple(b"%d" % i for i in range(len(asks))), shape)
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.batch_decided(await Limiter(MemoryCounters(Clock())).decide({plan: 5}), [])
+    counted = samples(metrics, "extauth_rule_over_limit_total")
+    assert [counted["d", rule.name] for rule in rules] == over
 
 
 def test_what_requests_bring_is_capped_and_what_the_files_name_is_not() -> None:
