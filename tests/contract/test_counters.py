@@ -9,6 +9,7 @@ import pytest
 from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis import RedisCounters
+from extauth.limiter.algorithms import outcome
 from extauth.limiter.counters import Ask, Counters, Group, Level, Mode, Take, Taken
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.clock import HOUR, MINUTE, SECOND, Clock
@@ -363,6 +364,33 @@ async def test_a_peek_takes_nothing_and_is_over_when_a_hit_would_be(bench: Bench
     assert await bench.take(("a", limit, 0), calls=5) == 5
     assert await bench.take(("a", limit)) == 1
     assert await bench.take(("a", limit, 0), calls=5) == 0
+
+
+@pytest.mark.parametrize("limit", [*EXACT, gcra(10, count_denied=True)], ids=str)
+async def test_a_denied_peek_waits_until_a_hit_fits(bench: Bench, limit: Limit) -> None:
+    peek = Ask(limit, 0)
+
+    async def wait_us() -> int | None:
+        taken = await bench.taken(("a", limit, 0))
+        assert not taken.admitted
+        return outcome(peek, taken.levels[0], 0, 0).retry_after_us
+
+    assert await bench.take(("a", limit), calls=10) == 10
+    bench.clock.sleep(SECOND)
+    wait = 5 * SECOND if limit.algorithm is Algorithm.GCRA else 59 * SECOND
+    assert [await wait_us() for _ in range(3)] == [wait] * 3
+    bench.clock.sleep(wait - 1)
+    assert await wait_us() == 1
+    bench.clock.sleep(1)
+    assert await bench.take(("a", limit, 0)) == 1
+    assert await bench.take(("a", limit)) == 1
+
+
+async def test_a_peek_at_a_limit_of_zero_never_fits(bench: Bench) -> None:
+    for limit in (gcra(0), window(0), sliding(0)):
+        taken = await bench.taken((limit.algorithm, limit, 0))
+        assert outcome(Ask(limit, 0), taken.levels[0], 0, taken.admitted).retry_after_us is None
+        assert not taken.admitted
 
 
 @pytest.mark.parametrize("limit", EXACT, ids=str)
