@@ -1,10 +1,12 @@
 """What every implementation of limiter.counters.Counters does."""
 
 import secrets
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 import pytest
+from redis.asyncio import Redis
 
 from extauth.counters.denials import DenialCache
 from extauth.counters.memory import MemoryCounters
@@ -355,6 +357,41 @@ async def test_a_long_log_is_trimmed(bench: Bench) -> None:
     assert await bench.take(("a", limit)) == 0
     bench.clock.sleep(500 * 1000)
     assert await bench.take(("a", limit), calls=9999) == 500
+
+
+async def test_hits_that_left_the_window_leave_the_log(any_store: Store) -> None:
+    """At most as many of them are kept as there are in the window."""
+    clock, name = Clock(), secrets.token_bytes(8)
+    counters = RedisCounters(any_store.url, 10, clock)
+    group = Group(Take((name,), (Ask(sliding(100, Unit.SECOND), 1),)), 1)
+    sizes = []
+    async with Redis.from_url(any_store.url) as client:
+        for _ in range(1000):
+            clock.sleep(10_000)
+            assert (await counters.take([group]))[0].admitted == 1
+            sizes.append(await client.strlen(name))
+    await counters.aclose()
+    assert min(sizes[100:]) >= 41 + 100 * 16
+    assert max(sizes) <= 41 + 2 * 100 * 16
+
+
+async def test_hits_that_left_the_window_leave_the_memory() -> None:
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    group = Group(Take((b"a",), (Ask(sliding(100, Unit.SECOND), 1),)), 1)
+
+    async def held_after(hits: int) -> int:
+        for _ in range(hits):
+            clock.sleep(10_000)
+            assert (await counters.take([group]))[0].admitted == 1
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = await held_after(300)
+        assert await held_after(2000) - before < 10_000  # two integers and two references a hit would be 160,000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("limit", EXACT, ids=str)
