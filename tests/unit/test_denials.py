@@ -1,6 +1,8 @@
 """The local cache of sure denials."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import pytest
 
@@ -9,7 +11,7 @@ from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import outcome
 from extauth.limiter.counters import Ask, Group, Taken
 from extauth.rules.model import Algorithm, Limit, Unit
-from tests.clock import MINUTE, SECOND, Clock
+from tests.clock import MINUTE, NOON, SECOND, Clock
 from tests.takes import Want, take
 
 GCRA = Limit(10, Unit.MINUTE, Algorithm.GCRA, count_denied=False)
@@ -80,6 +82,24 @@ async def test_it_ends_before_the_counter_admits_again(bench: Bench) -> None:
     assert await bench.asks(fast) == (0, 0)
     bench.clock.sleep(100)
     assert await bench.asks(fast) == (1, 1)
+
+
+async def test_a_denial_ends_in_time_where_the_stores_clock_runs_faster_than_this_ones(bench: Bench) -> None:
+    """By a thousandth, which is what is allowed for."""
+    local, rate = Clock(), Fraction(1001, 1000)
+    began = local()
+    asked = Asked(Clock())
+    cache = DenialCache(asked, 1, clock_us=local)
+    group = Group(take((b"a", Limit(100, Unit.MINUTE, Algorithm.GCRA, count_denied=False), 1)), 1)
+    for _ in range(101):
+        await cache.take([group])
+    local.sleep(599_399)  # 599,998.4 µs of the store's clock, on which the next hit fits 600,000 µs after the first
+    asked.clock.sleep(int((local() - began) * rate))
+    assert [taken.admitted for taken in await cache.take([group])] == [0]
+    assert asked.groups == 101, "until then it is sure"
+    local.sleep(2)
+    asked.clock.now = NOON + math.ceil((local() - began) * rate)
+    assert [taken.admitted for taken in await cache.take([group])] == [1]
 
 
 async def test_a_window_that_ends_ends_the_denial(bench: Bench) -> None:
