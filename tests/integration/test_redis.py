@@ -335,3 +335,31 @@ async def test_a_reply_too_many_reaches_no_other_call(short_path: Path) -> None:
         assert outcomes[0] == 1
         assert all(outcome == 1 or isinstance(outcome, StoreError) for outcome in outcomes)
         await counters.aclose()
+
+
+@pytest.mark.parametrize("late", [one_admitted, lambda _: b"-ERR too busy\r\n"], ids=["a reply", "an error"])
+async def test_a_reply_for_a_caller_who_gave_up_is_passed_over(short_path: Path, late: Callable[[int], bytes]) -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+        asked: list[int] = []
+        came = asyncio.Event()
+
+        def nothing_yet(number: int) -> bytes:
+            asked.append(number)
+            came.set()
+            return b""
+
+        server.reply = nothing_yet
+        who_gives_up = asyncio.create_task(take(counters, LIMITS[0]))
+        await asyncio.wait_for(came.wait(), 5)
+        who_gives_up.cancel()
+        await asyncio.gather(who_gives_up, return_exceptions=True)
+        server.reply = lambda number: late(asked[0]) + one_admitted(number)
+        assert await take(counters, LIMITS[0]) == 1
+        server.reply = one_admitted
+        assert await take(counters, LIMITS[0]) == 1
+        assert server.connections == 1
+        await counters.aclose()
+    assert not errors
