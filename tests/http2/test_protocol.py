@@ -32,6 +32,27 @@ descriptors: [{{key: api_key, rate_limit: {{name: {"n" * 30_000}, unit: hour, re
 """
 
 
+# RFC 7541 §5.2: a Huffman string is padded with the most significant bits of EOS, ones, and with less than 8 of them.
+# Here the code of `a` is 00011, and 25 bits are padded with 7.
+PADDED_WELL = [
+    b"\x00\x01x\x81\x1f",
+    b"\x00\x01x\x84\x18\xc6\x31\xff",
+    b"\x00\x81\x1f\x01v",
+    b"\x00\x01x\x85\x18\xc6\x31\x8c\x63",
+]
+MISPADDED = [
+    b"\x00\x01x\x81\x18",  # zeros
+    b"\x00\x01x\x81\x1e",
+    b"\x00\x01x\x81\x1b",
+    b"\x00\x81\x18\x01v",  # of a name
+    b"\x00\x01x\x82\x1f\xff",  # 11 bits
+    b"\x00\x01x\x86\x18\xc6\x31\x8c\x63\xff",  # 8 bits
+    b"\x00\x01x\x81\xff",  # nothing but padding
+    b"\x00\x01x\x84\xff\xff\xff\xff",  # EOS itself
+    b"\x00\x01x\x81\x1f\x00\x01y\x81\x18\x00\x01z\x81\x1f",  # of the second of three fields
+]
+
+
 def code(answer: Answer) -> int:
     """The overall code of an OK answer."""
     return answer.code
@@ -63,6 +84,15 @@ async def test_bytes_may_come_in_any_pieces(short_path: Path, size: int) -> None
             await asyncio.sleep(0)
         assert [code(answer) for answer in await peer.answered(1, 3)] == [1, 1]
         assert peer.pings == [(frames.ACK, b"12345678")]
+
+
+@pytest.mark.parametrize("field", PADDED_WELL)
+async def test_huffman_strings_end_in_ones(short_path: Path, field: bytes) -> None:
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        for stream in (1, 3):  # the second from memory
+            peer.send(call(stream, head=BLOCK + field))
+        assert [code(answer) for answer in await peer.answered(1, 3)] == [1, 1]
 
 
 async def test_a_message_may_be_split_anywhere(short_path: Path) -> None:
@@ -159,8 +189,9 @@ async def test_a_call_that_is_reset_gets_no_answer(short_path: Path) -> None:
         async with asyncio.timeout(10):
             while served.counters.calls < 2:
                 await asyncio.sleep(0)
-        peer.send(frames.rst_stream(1, ErrorCode.CANCEL))
-        await asyncio.sleep(0.01)
+        # Frames are handled in order, so that when the ping is answered the stream is reset.
+        peer.send(frames.rst_stream(1, ErrorCode.CANCEL), frame(frames.PING, 0, 0, b"12345678"))
+        await peer.until(lambda: (frames.ACK, b"12345678") in peer.pings)
         served.counters.open.set()
         peer.send(call(5))
         await peer.answered(3, 5)
@@ -354,6 +385,7 @@ async def test_curl_shows_what_this_port_is(short_path: Path) -> None:
         (START + frame(HEADERS, END_HEADERS, 1, b"\xff"), ErrorCode.COMPRESSION_ERROR),
         (START + frame(HEADERS, END_HEADERS, 1, b"\x00\x7f"), ErrorCode.COMPRESSION_ERROR),
         (START + frame(HEADERS, END_HEADERS, 1, BLOCK + b"\x20"), ErrorCode.COMPRESSION_ERROR),
+        *((START + frame(HEADERS, END_HEADERS, 1, BLOCK + field), ErrorCode.COMPRESSION_ERROR) for field in MISPADDED),
         (START + frame(HEADERS, END_HEADERS, 1, b"\x3f\xe2\x1f" + BLOCK), ErrorCode.COMPRESSION_ERROR),
         (START + frame(CONTINUATION, 0, 1), ErrorCode.PROTOCOL_ERROR),
         (START + frame(HEADERS, 0, 1, BLOCK) + frame(DATA, 0, 1), ErrorCode.PROTOCOL_ERROR),
