@@ -14,8 +14,8 @@ from extauth.commands.common import (
 from extauth.commands.planning import plan_request
 
 EXAMPLE = """\b
-Example:
-  EXTAUTH_REDIS_URL=redis://127.0.0.1:6379/0 \\
+Example, with the store of `./dev up local`:
+  EXTAUTH_REDIS_URL=unix:$PWD/.run/redis.sock \\
       extauth inspect --config envoy/descriptors api api_key=free-tier-key
 
 Exit code: 0, 1 where the request counts nothing, 2 where config or store cannot be read."""

@@ -19,8 +19,8 @@ from extauth.commands.planning import plan_request
 from extauth.errors import CommandError
 
 EXAMPLE = """\b
-Example:
-  EXTAUTH_REDIS_URL=redis://127.0.0.1:6379/0 \\
+Example, with the store of `./dev up local`:
+  EXTAUTH_REDIS_URL=unix:$PWD/.run/redis.sock \\
       extauth reset --config envoy/descriptors --yes api api_key=free-tier-key
 
 Exit code: 0, 1 where the request counts nothing or the answer was no, 2 where config or store cannot be read."""

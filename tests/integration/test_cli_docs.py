@@ -34,8 +34,8 @@ def environ(own_store: Store) -> Iterator[dict[str, str]]:
         "PATH": f"{folder}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "LC_ALL": "C.UTF-8",
-        "EXTAUTH_REDIS_URL": own_store.url,
         "ADDRESS": served.address,
+        "SOCKET": str(own_store.socket),
     }
     served.stop()
 
@@ -45,8 +45,14 @@ def steady(text: str) -> str:
     return re.sub(r"[0-9.]+ s$|\b[0-9]+ (used|left)|[0-9.]+ s;", "N", text, flags=re.MULTILINE)
 
 
+def run(commands: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run what people would type, at this service and store in place of the local stack's."""
+    here = commands.replace("127.0.0.1:8081", '"$ADDRESS"').replace("$PWD/.run/redis.sock", '"$SOCKET"')
+    return subprocess.run(["sh", "-c", here], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+
+
 def test_every_command_prints_what_the_page_shows(environ: dict[str, str]) -> None:
-    assert {command.split()[1] for command, _ in SHOWN} >= {
+    assert {command.split()[1] for command, _ in SHOWN if command.startswith("extauth ")} >= {
         "validate",
         "explain",
         "check",
@@ -54,10 +60,19 @@ def test_every_command_prints_what_the_page_shows(environ: dict[str, str]) -> No
         "reset",
         "schema",
     }
+    exports = ""
     for command, told in SHOWN:
-        run = command.replace("127.0.0.1:8081", '"$ADDRESS"')
-        ran = subprocess.run(
-            ["sh", "-c", f"{run} 2>&1"], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
-        )
+        ran = run(f"{exports}exec 2>&1; {command}", environ)
+        if command.startswith("export "):
+            exports += f"{command}; "
         # Standard output and error come in no fixed order.
         assert sorted(steady(ran.stdout).splitlines()) == sorted(steady(told).splitlines()), command
+
+
+@pytest.mark.parametrize("command", ["validate", "explain", "check", "inspect", "reset"])
+def test_the_example_of_a_commands_help_runs_as_it_is_written(environ: dict[str, str], command: str) -> None:
+    told = run(f"extauth {command} --help", environ).stdout
+    (example,) = re.findall(r"^ *Example.*:\n((?:.*\\\n)*.*\n)", told, re.MULTILINE)
+    ran = run(example, environ)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
+    assert ran.stdout
