@@ -58,13 +58,19 @@ def envoy(
 
 
 def prometheus(shipped: Path, target: Path, ports: Ports) -> None:
-    """Write prometheus.yml, its rules, and the local targets beside it, where it looks for them, into target."""
+    """Write prometheus.yml, its rules, and the local targets beside it, where it looks for them, into target.
+
+    It looks for replicas in these files alone: no DNS outside of Compose knows them, and it would be asked without end.
+    """
     default = Ports.default()
     moved = {default.envoy_stats: ports.envoy_stats, default.prometheus: ports.prometheus}
     replicas = [f"127.0.0.1:{replica.admin}" for replica in ports.extauth]
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(shipped / "rules", target / "rules")
-    shutil.copy(shipped / "prometheus.yml", target)
+    config = yaml.safe_load((shipped / "prometheus.yml").read_text())
+    for job in config["scrape_configs"]:
+        job.pop("dns_sd_configs", None)
+    (target / "prometheus.yml").write_text(yaml.safe_dump(config, sort_keys=False))
     (target / "targets").mkdir()
     for source in (shipped / "targets" / "local").glob("*.yml"):
         document = yaml.safe_load(source.read_text())

@@ -110,3 +110,13 @@ def test_all_targets_are_up_and_no_alert_fires(stack: Stack) -> None:
 
     until_nothing(down)
     assert series(stack.ports.prometheus, 'ALERTS{alertstate="firing"}') == []
+
+
+def test_no_dns_is_asked_for_what_runs_here(stack: Stack) -> None:
+    def not_loaded() -> set[str]:
+        metrics = set(get(stack.ports.prometheus, "label/__name__/values"))
+        return {"prometheus_sd_dns_lookups_total", "prometheus_build_info"} - metrics
+
+    until_nothing(not_loaded)
+    assert [value for _, value in series(stack.ports.prometheus, "prometheus_sd_dns_lookups_total")] == [0]
+    assert "dns_sd_configs" not in get(stack.ports.prometheus, "status/config")["yaml"]
