@@ -61,7 +61,7 @@ def widen(name: str, file: dict[str, Any]) -> None:
         }
     }
     actions = [{"request_headers": {"header_name": ":path", "descriptor_key": key}} for key in ("path_a", "path_b")]
-    limits = edge["route_config"]["virtual_hosts"][0]["routes"][1]["route"]["rate_limits"]
+    limits = edge["route_config"]["virtual_hosts"][0]["routes"][-1]["route"]["rate_limits"]
     limits += [{"actions": [action]} for action in actions]
     file["static_resources"]["clusters"].append(
         {

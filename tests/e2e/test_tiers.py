@@ -143,6 +143,38 @@ async def test_no_other_spelling_of_a_path_escapes_its_limit(edge: Edge) -> None
         assert "x-ratelimit-limit" in limited.headers, path
 
 
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/hello", "/hello"),
+        ("/orders", "/orders"),
+        ("/orders/7?dry=1", "/orders"),
+        ("/search?q=x", "/search"),
+        ("/", "/"),
+        ("/hello/x", "/"),
+        ("/orders-7", "/"),
+        ("/HELLO", "/"),
+        # Other spellings of a route's path.
+        ("//search", "/search"),
+        ("/x/../hello", "/hello"),
+        ("/%68ello", "/hello"),
+    ],
+)
+async def test_a_request_is_limited_and_labelled_by_its_route(edge: Edge, path: str, route: str) -> None:
+    async def counted() -> float:
+        return sum(await edge.metric("http_requests_total", tier="anonymous", path=route))
+
+    before = await counted()
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(edge.stack.url).netloc, timeout=10)) as connection:
+        answers = []
+        for _ in range(3):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            answers.append((response.status, json.loads(response.read()).get("route")))
+    assert answers == [(200, route), (200, route), (429, None)], "the API's routes are Envoy's"
+    assert await counted() - before == 3
+
+
 async def test_two_replicas_keep_one_truth(edge: Edge) -> None:
     before = await edge.metric("http_requests_total")
     statuses = await edge.statuses(200, key=BULK, at_once=200)
