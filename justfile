@@ -33,7 +33,7 @@ status:
 logs *ARGS:
     @scripts/run.sh logs "$@"
 
-# Ask as each of the three tiers, with curl, and compare what came with what should
+# Ask as each of the three tiers, on each of the three routes, and compare what came with what should
 [no-exit-message]
 demo:
     @scripts/test.sh

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Asks as each of the shipped tiers and compares what came with what should: 3 requests without a key, 11 as free, 21 as
-# premium. Each is one more than the tier's burst, so the last of a fresh run is a 429. Exit code 1 where a tier misbehaves.
+# premium, in turn to each of the API's routes, which share a caller's limit. Each is one more than the tier's burst, so
+# the last of a fresh run is a 429. Exit code 1 where a tier misbehaves.
 #
 #   BASE_URL, FREE_KEY, PREMIUM_KEY   override where to ask, and with which keys
 #
 # A tier refills evenly, one request every (its window / its limit). So a run soon after another starts with less than
 # a full burst, and a slow one gets more than a burst; x-ratelimit-remaining and -reset of the first answer tell how much.
-# Written for curl and bash 3.2, which is what macOS has.
+# Written for bash 3.2, which is what macOS has, and for curl or, without it, Python 3.
 set -euo pipefail
 
 base_url=${BASE_URL:-http://localhost:8080}
+routes=(/hello /orders /search)
 table=
 misbehaved=
 
@@ -27,10 +29,35 @@ header() { # name [prefix]
   sed -nE "s/^$1: *${2-}([0-9]+).*/\1/p" <<<"$answer" | head -n 1
 }
 
-ask() { # key
-  local -a headers=()
-  if [[ -n $1 ]]; then headers=(-H "x-api-key: $1"); fi
-  answer=$(curl -sS -m 10 -o /dev/null -D - ${headers[@]+"${headers[@]}"} "$base_url/") || {
+if command -v curl >/dev/null; then
+  head_of() { # url [header]
+    curl -sS -m 10 -o /dev/null -D - ${2+-H "$2"} "$1"
+  }
+else
+  python=$(command -v python3 || command -v "$(dirname -- "$0")/../.venv/bin/python") || {
+    echo "To ask, this needs curl or Python 3, and finds neither. Install one (Debian and Ubuntu: apt install curl)." >&2
+    exit 1
+  }
+  head_of() {
+    "$python" -c '
+import http.client, sys, urllib.parse
+url = urllib.parse.urlsplit(sys.argv[1])
+connect = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+try:
+    connection = connect(url.netloc, timeout=10)
+    connection.request("GET", url.path, headers=dict(each.split(": ", 1) for each in sys.argv[2:]))
+    answer = connection.getresponse()
+except (OSError, http.client.HTTPException) as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+print("HTTP/1.1", answer.status)
+for name, value in answer.getheaders():
+    print(name.lower() + ": " + value)
+' "$@"
+  }
+fi
+
+ask() { # path key
+  answer=$(head_of "$base_url$1" ${2:+"x-api-key: $2"}) || {
     echo >&2
     echo "No answer from $base_url. Is it up? ./dev up" >&2
     exit 1
@@ -47,7 +74,7 @@ tier() { # name key limit-a-minute requests
   printf ' '
   started=$(now_ms)
   for ((n = 1; n <= count; n++)); do
-    ask "$key"
+    ask "${routes[n % ${#routes[@]}]}" "$key"
     printf ' %s' "$status"
     case $status in
       200) ok=$((ok + 1)) ;;
