@@ -1,5 +1,6 @@
 """The shipped compose.yml as a project of its own, in a copy of the checkout."""
 
+import hashlib
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -10,9 +11,16 @@ import pytest
 from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "extauth-compose-test"
 # All but Grafana, whose image a machine without an image registry cannot stand in for.
 SERVICES = ("redis", "extauth", "echo", "envoy", "prometheus")
+
+
+def project_name(checkout: Path) -> str:
+    """A name for the tests of one checkout: those of another on this machine must not take its containers for theirs.
+
+    It is the same in each run, so that a run takes away what one before it left when it was killed.
+    """
+    return f"extauth-test-{hashlib.sha256(bytes(checkout.resolve())).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class Project:
 
     folder: Path
     client: docker.DockerClient
+    name: str = project_name(ROOT)
 
     def compose(self, *arguments: str) -> str:
         """Run `docker compose …`; returns its standard output, fails the test with the logs where it fails."""
@@ -32,11 +41,11 @@ class Project:
 
     def containers(self, *services: str) -> list[Container]:
         """The containers of these services, or of all, stopped ones too."""
-        found = self.client.containers.list(all=True, filters={"label": f"com.docker.compose.project={NAME}"})
+        found = self.client.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.name}"})
         return [one for one in found if not services or service(one) in services]
 
     def _compose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["docker", "compose", "--project-name", NAME, *arguments]
+        command = ["docker", "compose", "--project-name", self.name, *arguments]
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
 
 
