@@ -33,7 +33,7 @@ def _go(sources: Path, folder: Path) -> list[str]:
 
 def _js(sources: Path, folder: Path) -> list[str]:
     shutil.copytree(sources, folder, dirs_exist_ok=True)
-    _run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent", cwd=folder)
+    _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", cwd=folder)
     return ["node", str(folder / "client.js")]
 
 
