@@ -230,3 +230,18 @@ async def test_keys_stand_in_no_log_no_counter_and_no_admin_page(edge: Edge) -> 
 
     assert shown["counters"]
     assert {name for name, text in shown.items() if FREE in text or "sk-invented" in text} == set()
+
+
+async def test_the_access_log_names_the_tier_of_an_admitted_request_and_the_limit_of_a_denied_one(edge: Edge) -> None:
+    await edge.get_many(11, "/access-log", key=FREE)
+    lines: list[dict[str, object]] = []
+
+    async def all_are_logged() -> bool:
+        text = edge.stack.logs()["envoy"].read_text()
+        lines[:] = [json.loads(line) for line in text.splitlines() if '"/access-log"' in line and line.endswith("}")]
+        return len(lines) == 11
+
+    await edge.until(all_are_logged, "Envoy logs all eleven requests")
+    limit = '10, 10;w=86400;name="free"'
+    logged = sorted((line["status"], line["tier"], line["limit"]) for line in lines)
+    assert logged == [(200, "free", limit)] * 10 + [(429, None, limit)]
