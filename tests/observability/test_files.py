@@ -1,14 +1,18 @@
 """What observability/ ships agrees with itself."""
 
-import json
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from observability.grafana import build_dashboard
-from tests.observability.tools import DASHBOARD, OBSERVABILITY, program
+from observability.grafana.queries import DASHBOARD, dashboard, panels
+from tests.observability.tools import OBSERVABILITY, RULES, program
+
+TESTS = sorted((OBSERVABILITY / "tests").glob("*.yml"))
 
 
 def promtool(*arguments: str) -> None:
@@ -17,30 +21,60 @@ def promtool(*arguments: str) -> None:
 
 
 def test_the_dashboard_is_what_its_script_writes() -> None:
-    assert DASHBOARD.read_text() == build_dashboard.build(), "run: python observability/grafana/build_dashboard.py"
+    assert DASHBOARD.read_text() == build_dashboard.build(), "run: python -m observability.grafana.build_dashboard"
 
 
 def test_the_dashboard_has_allowed_and_denied_requests_by_path_and_tier() -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
-    assert dashboard["title"] == "Rate Limiting Dashboard"
-    expressions = {
-        panel["title"]: [target["expr"] for target in panel.get("targets", [])] for panel in dashboard["panels"]
-    }
+    assert dashboard()["title"] == "Rate Limiting Dashboard"
+    expressions = {panel.title: [query.expr for query in panel.queries] for panel in panels()}
     for status in ("allowed", "denied"):
         [expression] = expressions[f"{status.capitalize()} requests by path and tier"]
-        assert f'http_requests_total{{status="{status}"}}' in expression
+        assert f'status="{status}"' in expression
         assert "by (path, tier)" in expression
 
 
-def test_every_panel_asks_the_provisioned_datasource_and_has_an_id_of_its_own() -> None:
-    provisioned: dict[str, Any] = yaml.safe_load(
-        (OBSERVABILITY / "grafana/provisioning/datasources/prometheus.yml").read_text()
-    )
-    [datasource] = provisioned["datasources"]
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    asked = {panel["datasource"]["uid"] for panel in panels if panel["type"] != "row"}
-    assert asked == {datasource["uid"]}
-    assert len({panel["id"] for panel in panels}) == len(panels)
+def test_the_dashboard_can_be_imported_and_edited() -> None:
+    """It names no data source of ours: whoever imports it chooses one."""
+    content = dashboard()
+    assert content["editable"] is True
+    assert set(_datasources(content)) == {"${datasource}"}
+    [first, *others] = content["templating"]["list"]
+    assert (first["name"], first["type"], first["query"]) == ("datasource", "datasource", "prometheus")
+    assert {"job", "domain", "tier", "rule"} <= {variable["name"] for variable in others}
+    assert all(variable["multi"] and variable["includeAll"] for variable in others)
+
+
+def _datasources(part: object) -> list[str]:
+    """The uid of every reference to a data source, however deep."""
+    if isinstance(part, list):
+        return [uid for inner in part for uid in _datasources(inner)]
+    if isinstance(part, dict):
+        here = [part["datasource"]["uid"]] if "datasource" in part else []
+        return here + [uid for inner in part.values() for uid in _datasources(inner)]
+    return []
+
+
+def test_each_panel_has_an_id_of_its_own() -> None:
+    placed = dashboard()["panels"]
+    assert len({panel["id"] for panel in placed}) == len(placed)
+
+
+@pytest.mark.parametrize("metric", ["http_requests_total", "process_cpu_seconds_total", "up"])
+def test_metrics_that_others_export_too_are_asked_for_by_job(metric: str) -> None:
+    selectors = [
+        selector
+        for expr in [*_dashboard_expressions(), *(rule["expr"] for rule in _rules())]
+        for selector in re.findall(rf"\b{metric}\b(?:{{[^}}]*}})?", expr)
+    ]
+    assert len(selectors) > 1
+    assert [selector for selector in selectors if "job=" not in selector] == []
+
+
+def _dashboard_expressions() -> list[str]:
+    asked = [
+        variable["query"]["query"] for variable in dashboard()["templating"]["list"] if variable["type"] == "query"
+    ]
+    return asked + [query.expr for panel in panels() for query in panel.queries]
 
 
 def test_grafana_reckons_with_the_scrape_interval() -> None:
@@ -53,6 +87,11 @@ def test_prometheus_accepts_its_configuration() -> None:
     promtool("check", "config", str(OBSERVABILITY / "prometheus.yml"))
 
 
-@pytest.mark.parametrize("file", sorted((OBSERVABILITY / "tests").glob("*.yml")), ids=lambda file: file.stem)
-def test_alerts_fire_when_they_should(file: object) -> None:
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
+def test_alerts_fire_when_they_should(file: Path) -> None:
     promtool("test", "rules", str(file))
+
+
+def _rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]

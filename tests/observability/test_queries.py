@@ -1,6 +1,8 @@
 """Every query of the dashboard and of the alerts, asked of a real Prometheus."""
 
 import re
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -9,15 +11,30 @@ from collections.abc import Callable
 import pytest
 import yaml
 
+from observability.grafana.queries import offered
 from scripts.stack import Stack
-from tests.observability.tools import OBSERVABILITY, dashboard_queries, get, series
+from tests.observability.tools import (
+    RULES,
+    dashboard_queries,
+    get,
+    panel_queries,
+    prometheus_at,
+    series,
+)
 
 # Prometheus scrapes every 5 seconds, and a rate needs two scrapes with traffic between.
 pytestmark = pytest.mark.timeout(240)
 
-KEYS = (None, "free-tier-key", "premium-tier-key")
-# Counters that come to be with their first event, which a healthy stack never has.
-NEVER_SEEN = {"envoy_cluster_ratelimit_error", "envoy_cluster_ratelimit_failure_mode_allowed"}
+KEYS = {None: "anonymous", "free-tier-key": "free", "premium-tier-key": "premium"}
+TIERS = set(KEYS.values())
+# Counters that come to be with their first event, which a healthy stack never has, and those of redis_exporter.
+NEVER_SEEN = {
+    "envoy_cluster_ratelimit_error",
+    "envoy_cluster_ratelimit_failure_mode_allowed",
+    "redis_evicted_keys_total",
+    "redis_memory_max_bytes",
+    "redis_memory_used_bytes",
+}
 
 
 def send(stack: Stack, key: str | None, count: int = 1) -> None:
@@ -33,6 +50,19 @@ def send(stack: Stack, key: str | None, count: int = 1) -> None:
                     raise
 
 
+def send_as_all(stack: Stack) -> None:
+    """A few requests of each tier."""
+    for key in KEYS:
+        send(stack, key, 3)
+
+
+def call_of_no_domain(stack: Stack) -> None:
+    """A call for a domain that no file defines, past Envoy."""
+    address = f"127.0.0.1:{stack.ports.extauth[0].grpc}"
+    command = [sys.executable, "-P", "-m", "extauth", "check", "--address", address, "elsewhere", "key=value"]
+    subprocess.run(command, capture_output=True, check=True)
+
+
 def until_nothing(lacks: Callable[[], object], within_s: float = 90) -> None:
     """Wait until nothing lacks."""
     deadline = time.monotonic() + within_s
@@ -42,36 +72,84 @@ def until_nothing(lacks: Callable[[], object], within_s: float = 90) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize(("panel", "promql"), dashboard_queries())
-def test_prometheus_can_parse_the_panel(prometheus: int, panel: str, promql: str) -> None:
-    assert get(prometheus, "query", query=promql)["resultType"] == "vector", panel
+def test_prometheus_can_parse_every_query(prometheus: int) -> None:
+    for panel, promql in dashboard_queries(prometheus):
+        assert get(prometheus, "query", query=promql)["resultType"] == "vector", panel
 
 
-def test_every_panel_shows_the_traffic(stack: Stack) -> None:
-    """Each of the dashboard's queries returns series while all three tiers are over their limits."""
+def test_every_query_returns_series_of_the_traffic(stack: Stack) -> None:
+    """While all three tiers are over their limits, and somebody asks for a domain that there is not."""
+    call_of_no_domain(stack)
 
-    def panels_without_data() -> list[str]:
-        for key in KEYS:
-            send(stack, key, 3)
-        return [title for title, promql in dashboard_queries() if not series(stack.ports.prometheus, promql)]
+    def without_series() -> list[tuple[str, str]]:
+        send_as_all(stack)
+        queries = dashboard_queries(stack.ports.prometheus)
+        return [(title, promql) for title, promql in queries if not series(stack.ports.prometheus, promql)]
 
-    until_nothing(panels_without_data)
+    until_nothing(without_series)
 
 
 @pytest.mark.parametrize("status", ["allowed", "denied"])
 def test_the_panel_tells_tiers_and_paths_apart(stack: Stack, status: str) -> None:
-    [promql] = [query for title, query in dashboard_queries() if title.startswith(status.capitalize() + " requests")]
-    lacking = {("/", tier) for tier in ("anonymous", "free", "premium")}
+    title = f"{status.capitalize()} requests by path and tier"
+    lacking = {("/", tier) for tier in TIERS}
 
     def unseen() -> set[tuple[str, str]]:
-        for key in KEYS:
-            send(stack, key, 3)
+        send_as_all(stack)
+        [promql] = panel_queries(stack.ports.prometheus, title)
         rows = series(stack.ports.prometheus, promql)
-        assert {labels["path"] for labels, _ in rows} <= {"/"}
+        assert {labels["path"] for labels, _ in rows if labels["tier"] in TIERS} <= {"/"}
         lacking.difference_update((labels["path"], labels["tier"]) for labels, value in rows if value > 0)
         return lacking
 
     until_nothing(unseen)
+
+
+def test_the_variables_offer_what_there_is(stack: Stack) -> None:
+    call_of_no_domain(stack)
+
+    def lacking() -> list[str]:
+        send_as_all(stack)
+        found = {name: set(values) for name, values in offered(prometheus_at(stack.ports.prometheus)).items()}
+        assert found["job"] <= {"extauth"}
+        assert found["cluster"] <= {"echo"}
+        wanted = {"job": {"extauth"}, "domain": {"api", "other"}, "tier": TIERS, "cluster": {"echo"}}
+        wanted["rule"] = {"masked_remote_address"}
+        return [name for name, values in wanted.items() if not values <= found[name]]
+
+    until_nothing(lacking)
+
+
+def test_a_chosen_tier_a_rule_or_a_job_is_all_that_is_shown(stack: Stack) -> None:
+    ask = stack.ports.prometheus
+
+    def shown(title: str, label: str, **choices: str) -> set[str]:
+        [promql] = panel_queries(ask, title, **choices)
+        return {labels[label] for labels, _ in series(ask, promql)}
+
+    def all_are_shown() -> set[str]:
+        send_as_all(stack)
+        lacking = TIERS - shown("Denied requests by path and tier", "tier")
+        return lacking | ({"masked_remote_address"} - shown("Over limit by rule", "rule"))
+
+    until_nothing(all_are_shown)
+    assert shown("Denied requests by path and tier", "tier", tier="(free|premium)") == {"free", "premium"}
+    assert shown("Over limit by rule", "rule", rule="(masked_remote_address)") == {"masked_remote_address"}
+    assert shown("Over limit by rule", "rule", domain="(elsewhere)") == set()
+    assert shown("Denied requests by path and tier", "tier", job="(elsewhere)") == set()
+
+
+def test_denied_requests_are_no_responses_of_the_api(stack: Stack) -> None:
+    def unseen() -> set[str]:
+        send_as_all(stack)
+        [promql] = panel_queries(stack.ports.prometheus, "API responses by code")
+        codes = {labels["envoy_response_code"] for labels, _ in series(stack.ports.prometheus, promql)}
+        assert codes <= {"200"}
+        return {"200"} - codes
+
+    until_nothing(unseen)
+    denied = 'envoy_cluster_upstream_rq{envoy_cluster_name="echo", envoy_response_code="429"} > 0'
+    until_nothing(lambda: not series(stack.ports.prometheus, denied))
 
 
 def test_the_counts_add_up_over_the_replicas(stack: Stack) -> None:
@@ -95,11 +173,12 @@ def _counted_by_the_replicas(stack: Stack) -> float:
 
 
 def test_alerts_speak_of_metrics_that_exist(stack: Stack) -> None:
-    rules = yaml.safe_load((OBSERVABILITY / "rules/extauth.yml").read_text())
+    rules = yaml.safe_load(RULES.read_text())
     expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
-    named = set(re.findall(r"\b(?:extauth|envoy|http)_[a-z_]+\b", expressions)) - NEVER_SEEN
+    named = set(re.findall(r"\b(?:extauth|envoy|http|process|redis)_[a-z_]+\b", expressions)) - NEVER_SEEN
     assert named
     send(stack, None)
+    call_of_no_domain(stack)
     until_nothing(lambda: named - set(get(stack.ports.prometheus, "label/__name__/values")))
 
 

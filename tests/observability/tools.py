@@ -1,18 +1,17 @@
 """A real Prometheus and its promtool, and how to ask it."""
 
-import json
 import os
 import shutil
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from observability.grafana.queries import Prometheus, choose_all, interpolate, panels
+
 ROOT = Path(__file__).resolve().parents[2]
 OBSERVABILITY = ROOT / "observability"
-DASHBOARD = OBSERVABILITY / "grafana/dashboards/rate-limiting.json"
+RULES = OBSERVABILITY / "rules/extauth.yml"
 
 
 def program(name: str) -> str:
@@ -25,22 +24,27 @@ def program(name: str) -> str:
     pytest.skip(reason)
 
 
-def dashboard_queries() -> list[tuple[str, str]]:
-    """(panel's title, PromQL) of every query of the dashboard, for a rate over 15 seconds."""
-    return [
-        (panel["title"], target["expr"].replace("$__rate_interval", "15s"))
-        for panel in json.loads(DASHBOARD.read_text())["panels"]
-        for target in panel.get("targets", [])
-    ]
-
-
 def get(port: int, path: str, **parameters: str) -> Any:  # noqa: ANN401 - as Prometheus says
     """The `data` of an answer of Prometheus's HTTP API; raises HTTPError where it refuses."""
-    url = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-    with urllib.request.urlopen(url, timeout=5) as response:
-        return json.load(response)["data"]
+    return prometheus_at(port).get(path, **parameters)
 
 
 def series(port: int, promql: str) -> list[tuple[dict[str, str], float]]:
     """(labels, value) of each series that the query returns now."""
     return [(row["metric"], float(row["value"][1])) for row in get(port, "query", query=promql)["result"]]
+
+
+def prometheus_at(port: int) -> Prometheus:
+    """The Prometheus that listens on a port of loopback."""
+    return Prometheus(url=f"http://127.0.0.1:{port}")
+
+
+def dashboard_queries(port: int, **choices: str) -> list[tuple[str, str]]:
+    """(panel's title, PromQL) of every query of the dashboard, with All or what is chosen for each variable."""
+    chosen = {**choose_all(prometheus_at(port)), **choices}
+    return [(panel.title, interpolate(query.expr, chosen)) for panel in panels() for query in panel.queries]
+
+
+def panel_queries(port: int, title: str, **choices: str) -> list[str]:
+    """The queries of the panel of that title."""
+    return [promql for panel, promql in dashboard_queries(port, **choices) if panel == title]
