@@ -10,8 +10,9 @@ import yaml
 
 from observability.grafana import build_dashboard
 from observability.grafana.queries import DASHBOARD, dashboard, panels
-from tests.observability.tools import OBSERVABILITY, RULES, program
+from tests.observability.tools import OBSERVABILITY, ROOT, RULES, program
 
+_ALERT_NAME = re.compile(r'alertname="(\w+)"')
 TESTS = sorted((OBSERVABILITY / "tests").glob("*.yml"))
 
 
@@ -95,3 +96,33 @@ def test_alerts_fire_when_they_should(file: Path) -> None:
 def _rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load(RULES.read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
+
+
+ALERTS = {rule["alert"]: rule for rule in _rules() if "alert" in rule}
+
+
+def _firing(scenario: dict[str, Any]) -> list[set[str]]:
+    """The alerts that fire in a scenario of promtool's, by each expectation of all that do."""
+    by_query = [
+        {alert for sample in expected.get("exp_samples", []) for alert in _ALERT_NAME.findall(sample["labels"])}
+        for expected in scenario.get("promql_expr_test", [])
+        if expected["expr"].startswith("sum without")
+    ]
+    by_name = [{expected["alertname"]} for expected in scenario.get("alert_rule_test", []) if expected["exp_alerts"]]
+    return by_query + by_name
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_alert_has_a_scenario_in_which_it_is_silent_and_then_fires(alert: str) -> None:
+    scenarios = [_firing(scenario) for file in TESTS for scenario in yaml.safe_load(file.read_text())["tests"]]
+    assert any({alert in firing for firing in scenario} == {False, True} for scenario in scenarios)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_alert_says_what_happens_and_what_to_do(alert: str) -> None:
+    annotations = ALERTS[alert]["annotations"]
+    assert annotations.keys() == {"summary", "description"}
+    assert len(annotations["description"].split(". ")) >= 2
+    assert annotations["description"].endswith(".")
+    assert ALERTS[alert]["labels"]["severity"] in {"critical", "warning"}
+    assert f"`{alert}`" in (ROOT / "docs/observability.md").read_text()
