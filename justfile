@@ -64,6 +64,11 @@ fuzz *ARGS: _venv
 adversary *ARGS: _venv
     @python -m adversary "$@"
 
+# Draw the README's pictures of the dashboard from a stack of its own: three minutes
+[no-exit-message]
+pictures: _venv
+    @python -m scripts.pictures
+
 # Run every static check: lint, format, types, imports, and the configuration of each part
 [no-exit-message]
 check: _venv

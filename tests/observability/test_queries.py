@@ -3,10 +3,8 @@
 import re
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 
 import pytest
 import yaml
@@ -15,18 +13,20 @@ from observability.grafana.queries import offered
 from scripts.stack import Stack
 from tests.observability.tools import (
     RULES,
+    TIERS,
     dashboard_queries,
     get,
     panel_queries,
     prometheus_at,
+    send,
+    send_as_all,
     series,
+    until_nothing,
 )
 
 # Prometheus scrapes every 5 seconds, and a rate needs two scrapes with traffic between.
 pytestmark = pytest.mark.timeout(240)
 
-KEYS = {None: "anonymous", "free-tier-key": "free", "premium-tier-key": "premium"}
-TIERS = set(KEYS.values())
 # Counters that come to be with their first event, which a healthy stack never has, and those of redis_exporter.
 NEVER_SEEN = {
     "envoy_cluster_ratelimit_error",
@@ -37,39 +37,11 @@ NEVER_SEEN = {
 }
 
 
-def send(stack: Stack, key: str | None, count: int = 1) -> None:
-    """Requests to the edge, admitted or not."""
-    request = urllib.request.Request(f"{stack.url}/", headers={"x-api-key": key} if key else {})
-    for _ in range(count):
-        try:
-            with urllib.request.urlopen(request, timeout=5) as response:
-                response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code != 429:
-                    raise
-
-
-def send_as_all(stack: Stack) -> None:
-    """A few requests of each tier."""
-    for key in KEYS:
-        send(stack, key, 3)
-
-
 def call_of_no_domain(stack: Stack) -> None:
     """A call for a domain that no file defines, past Envoy."""
     address = f"127.0.0.1:{stack.ports.extauth[0].grpc}"
     command = [sys.executable, "-P", "-m", "extauth", "check", "--address", address, "elsewhere", "key=value"]
     subprocess.run(command, capture_output=True, check=True)
-
-
-def until_nothing(lacks: Callable[[], object], within_s: float = 90) -> None:
-    """Wait until nothing lacks."""
-    deadline = time.monotonic() + within_s
-    while lacking := lacks():
-        if time.monotonic() > deadline:
-            pytest.fail(f"after {within_s:.0f} s still without {lacking}")
-        time.sleep(0.2)
 
 
 def test_prometheus_can_parse_every_query(prometheus: int) -> None:

@@ -2,16 +2,23 @@
 
 import os
 import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from observability.grafana.queries import Prometheus, choose_all, interpolate, panels
+from scripts.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 OBSERVABILITY = ROOT / "observability"
 RULES = OBSERVABILITY / "rules/extauth.yml"
+KEYS = {None: "anonymous", "free-tier-key": "free", "premium-tier-key": "premium"}
+TIERS = set(KEYS.values())
 
 
 def program(name: str) -> str:
@@ -48,3 +55,31 @@ def dashboard_queries(port: int, **choices: str) -> list[tuple[str, str]]:
 def panel_queries(port: int, title: str, **choices: str) -> list[str]:
     """The queries of the panel of that title."""
     return [promql for panel, promql in dashboard_queries(port, **choices) if panel == title]
+
+
+def send(stack: Stack, key: str | None, count: int = 1) -> None:
+    """Requests to the edge, admitted or not."""
+    request = urllib.request.Request(f"{stack.url}/", headers={"x-api-key": key} if key else {})
+    for _ in range(count):
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code != 429:
+                    raise
+
+
+def send_as_all(stack: Stack) -> None:
+    """A few requests of each tier."""
+    for key in KEYS:
+        send(stack, key, 3)
+
+
+def until_nothing(lacks: Callable[[], object], within_s: float = 90) -> None:
+    """Wait until nothing lacks."""
+    deadline = time.monotonic() + within_s
+    while lacking := lacks():
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {within_s:.0f} s still without {lacking}")
+        time.sleep(0.2)
