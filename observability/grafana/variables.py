@@ -54,7 +54,7 @@ def _variable(name: str, label: str, description: str, query: str, all_value: st
         .label(label)
         .description(description)
         .datasource(PROMETHEUS)
-        .query({"query": query, "refId": name})
+        .query({"query": query, "refId": "StandardVariableQuery"})
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.ALPHABETICAL_ASC)
         .multi(multi=True)

@@ -1,8 +1,6 @@
 """Every query of the dashboard and of the alerts, asked of a real Prometheus."""
 
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 
@@ -14,6 +12,7 @@ from scripts.stack import Stack
 from tests.observability.tools import (
     RULES,
     TIERS,
+    call_of_no_domain,
     dashboard_queries,
     get,
     panel_queries,
@@ -35,13 +34,6 @@ NEVER_SEEN = {
     "redis_memory_max_bytes",
     "redis_memory_used_bytes",
 }
-
-
-def call_of_no_domain(stack: Stack) -> None:
-    """A call for a domain that no file defines, past Envoy."""
-    address = f"127.0.0.1:{stack.ports.extauth[0].grpc}"
-    command = [sys.executable, "-P", "-m", "extauth", "check", "--address", address, "elsewhere", "key=value"]
-    subprocess.run(command, capture_output=True, check=True)
 
 
 def test_prometheus_can_parse_every_query(prometheus: int) -> None:

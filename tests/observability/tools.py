@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -83,3 +85,10 @@ def until_nothing(lacks: Callable[[], object], within_s: float = 90) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"after {within_s:.0f} s still without {lacking}")
         time.sleep(0.2)
+
+
+def call_of_no_domain(stack: Stack) -> None:
+    """A call for a domain that no file defines, past Envoy."""
+    address = f"127.0.0.1:{stack.ports.extauth[0].grpc}"
+    command = [sys.executable, "-P", "-m", "extauth", "check", "--address", address, "elsewhere", "key=value"]
+    subprocess.run(command, capture_output=True, check=True)
