@@ -224,21 +224,28 @@ def _limiter() -> list[TimeSeries]:
             "Edits taken up (ok) and refused (error), in five minutes.",
             "none",
             (f"sum by (outcome) (increase({extauth('extauth_config_reloads_total')}[5m]))", "{{outcome}}"),
-            span=8,
+            span=6,
         ),
         lines(
             "Age of the rules",
             "Time since all that a replica's files hold was last put in force.",
             "s",
             (f"time() - {extauth('extauth_config_last_reload_success_timestamp_seconds')}", "{{instance}}"),
-            span=8,
+            span=6,
         ),
         lines(
             "Memory of the replicas",
             "Resident memory of each extauth.",
             "bytes",
             (extauth("process_resident_memory_bytes"), "{{instance}}"),
-            span=8,
+            span=6,
+        ),
+        lines(
+            "Connections, of their bound",
+            "Open connections, as a share of those that a replica accepts. At 1 it refuses further Envoys, too.",
+            "percentunit",
+            (f"{extauth('extauth_connections')} / {extauth('extauth_max_connections')}", "{{instance}}"),
+            span=6,
         ),
     ]
 
