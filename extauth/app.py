@@ -21,6 +21,8 @@ from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.rules.reload import read_what_loads, signature, watch_rules
 from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
+from extauth.telemetry import events
+from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher
@@ -82,7 +84,12 @@ class Service:
         switches = Switches(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
         self._masking = Masking(settings.key_secret.get_secret_value())
         matcher = Matcher(_first_rules(settings), self._masking)
-        self.planner = Planner(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
+        debug = settings.log_level == "debug"
+        kind = SampledPlanner if debug else Planner
+        self.planner = kind(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
+        self._decision_log: DecisionLog | None = None
+        if isinstance(self.planner, SampledPlanner):
+            self._decision_log = DecisionLog(self.planner, settings.on_store_failure, events.decision)
         url = settings.redis_url.get_secret_value()
         self.counters = RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
         self.store = StoreHealth(self.counters.probe, self._store_changed)
@@ -180,15 +187,14 @@ class Service:
 
     def _batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
         self.metrics.batch_decided(decided, durations_s)
+        if self._decision_log is not None:
+            self._decision_log.batch_decided(decided)
         if decided.store_error is not None:
             self.store.failed(decided.store_error)
 
     def _store_changed(self, error: StoreError | None) -> None:
         self.metrics.store_changed(up=error is None)
-        if error is None:
-            logger().info("store_up")
-        else:
-            logger().error("store_down", kind=error.kind, reason=str(error))
+        events.store_changed(error, self.settings.on_store_failure)
 
     async def _check_store(self) -> None:
         while True:
@@ -209,20 +215,17 @@ class Service:
             self._swap(matcher)
 
     def _swap(self, matcher: Matcher) -> None:
-        domains = matcher.rules.domains
-        if gone := sorted(set(self.planner.matcher.rules.domains) - set(domains)):
-            logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
+        before = self.planner.matcher.rules
         self.planner.swap(matcher)
         self.denials.forget()
         self.metrics.reloaded(ok=not matcher.rules.problems)
         self._note_rules()
-        kept = sorted(matcher.rules.kept)
-        logger().info("config_reloaded", domains=list(domains), rules=matcher.size, **({"kept": kept} if kept else {}))
+        events.rules_reloaded(matcher.rules, matcher.size, before)
 
     def _note_rules(self) -> None:
         matcher = self.planner.matcher
         self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
-        _warn(matcher)
+        events.rules_read(matcher.rules)
 
     async def _reload_tls(self) -> None:
         assert self.tls is not None  # noqa: S101
@@ -236,17 +239,7 @@ class Service:
 
     def _reload_failed(self, error: ConfigError) -> None:
         self.metrics.reloaded(ok=False)
-        for problem in error.problems:
-            logger().error("config_rejected", problem=str(problem), kept="the rules in force stay")
-
-
-def _warn(matcher: Matcher) -> None:
-    for problem in matcher.rules.problems:
-        logger().error(
-            "config_rejected", problem=str(problem), kept="what was in force for the domain stays, if anything was"
-        )
-    for warning in matcher.rules.warnings:
-        logger().warning("config_warning", problem=str(warning))
+        events.reload_failed(error)
 
 
 def _first_rules(settings: Settings) -> RuleSet:

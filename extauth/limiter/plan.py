@@ -19,6 +19,7 @@ from extauth.limiter.counters import Ask, Mode, Take
 from extauth.limiter.memo import Memo
 from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Labels
+from extauth.rules.masking import NAMED_SO
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import Algorithm, Limit
 from extauth.rules.names import RuleName, override_name
@@ -260,7 +261,10 @@ class Planner:
             plan = self._make(self._split(message))
             if len(message) <= MAX_KEY_BYTES:
                 names = plan.names
-                self._plans.remember(message, plan, 300 + len(message) + 41 * len(names) + len(b"".join(names)))
+                size = 300 + len(message) + 41 * len(names) + len(b"".join(names))
+                if plan.shape.told is not None:
+                    size += 2000 + 4 * len(message)
+                self._plans.remember(message, plan, size)
         return plan
 
     def _make(self, request: Request) -> Plan:
@@ -413,29 +417,36 @@ class Planner:
     def _told(
         self, request: Request, facts: Sequence[Facts], counters_of: Sequence[tuple[int, ...]], tier: str | None
     ) -> Told:
-        decoded = map(self._decode_descriptor, request.descriptors)
-        descriptors = [self._describe(request.domain, descriptor) for descriptor in decoded]
-        told: dict[str, Any] = {"domain": request.domain, "descriptors": descriptors}
-        if request.hits_addend != 1:
-            told["hitsAddend"] = request.hits_addend
+        told = self._describe(request)
         if tier is not None:
             told["tier"] = tier
         applied = zip(facts, counters_of, strict=True)
         return Told(told, tuple(each.metadata if own and own is not UNLIMITED_AT else None for each, own in applied))
 
-    def _describe(self, domain: str, descriptor: Descriptor) -> dict[str, Any]:
-        rules, masking = self.matcher.rules.domains.get(domain), self.matcher.masking
-        told: dict[str, Any] = {
-            "entries": [
-                f"{key}={masking.mask(value) if rules and rules.secret.cover(key) else value}"
-                for key, value in descriptor.entries
-            ]
-        }
-        if descriptor.limit is not None:
-            told["limit"] = f"requests_per_unit:{descriptor.limit.requests_per_unit} unit:{descriptor.limit.unit.name}"
-        if descriptor.hits_addend is not None:
-            told["hitsAddend"] = descriptor.hits_addend
-        return told
+    def describe(self, message: bytes) -> dict[str, Any]:
+        """A call as JSON's data, with secret values masked."""
+        return self._describe(self._split(message))
+
+    def _describe(self, request: Request) -> dict[str, Any]:
+        rules, masking = self.matcher.rules.domains.get(request.domain), self.matcher.masking
+        secret = NAMED_SO if rules is None else rules.secret
+        descriptors = []
+        for descriptor in map(self._decode_descriptor, request.descriptors):
+            entries = (
+                f"{key}={masking.mask(value) if secret.cover(key) else value}" for key, value in descriptor.entries
+            )
+            descriptors.append({"entries": list(entries), **_describe_numbers(descriptor)})
+        hits = {} if request.hits_addend == 1 else {"hitsAddend": request.hits_addend}
+        return {"domain": request.domain, "descriptors": descriptors, **hits}
+
+
+def _describe_numbers(descriptor: Descriptor) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if descriptor.limit is not None:
+        told["limit"] = f"requests_per_unit:{descriptor.limit.requests_per_unit} unit:{descriptor.limit.unit.name}"
+    if descriptor.hits_addend is not None:
+        told["hitsAddend"] = descriptor.hits_addend
+    return told
 
 
 def which(limits: Sequence[Limit]) -> list[str]:

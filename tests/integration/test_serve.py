@@ -15,6 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extauth.rules.masking import Masking
 from tests.engine import ENGINE
 from tests.stores import Store
 
@@ -106,7 +107,8 @@ def test_admin_pages(serve: Callable[..., Served]) -> None:
     assert served.get("/healthz") == (200, "ok\n")
     assert "extauth_rules 1.0" in served.get("/metrics")[1]
     status, rules = served.get("/rules")
-    assert (status, json.loads(rules)["domains"][0]["descriptors"][0]["value"]) == (200, "a-***")
+    shown = json.loads(rules)["domains"][0]["descriptors"][0]["value"]
+    assert (status, shown) == (200, Masking().mask(KEY))
     assert KEY not in rules
     assert served.get("/other")[0] == 404
 
@@ -135,7 +137,12 @@ def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served
     assert [line["reason"] for line in lines if line["event"] == "reference_variable"] == [
         "SHADOW_MODE is envoyproxy/ratelimit's; here it is EXTAUTH_SHADOW_MODE"
     ]
-    assert len(lines) == 6, "and store_up, draining, stopped: no line a request"
+    decisions = [line for line in lines if line["event"] == "decision"]
+    assert 1 <= len(decisions) <= 10, "a sample of them"
+    assert decisions[0]["descriptors"] == [{"entries": [f"api_key={Masking().mask(KEY)}"]}]
+    assert decisions[0]["rules"] == [f"api_key_{Masking().mask(KEY)}"]
+    assert (decisions[0]["allowed"], decisions[0]["denied"]) == (1, 0)
+    assert len(lines) - len(decisions) == 6, "and store_up, draining, stopped: no line a request"
     assert KEY not in served.log.read_text()
 
 
@@ -166,6 +173,8 @@ def test_a_store_that_is_down_is_a_detail(serve: Callable[..., Served], own_stor
     own_store.start()
     served.until(lambda: json.loads(served.get("/readyz")[1])["store"] == "up")
     events = [line["event"] for line in served.lines()]
+    down = served.lines()[events.index("store_down")]
+    assert down["callers_get"] == "every call is let through, and counted nowhere"
     assert events.index("store_down") < events.index("store_up")
 
 
@@ -236,6 +245,14 @@ def test_a_start_with_a_broken_file_goes_on_with_the_others_where_that_is_set(
     served.until(lambda: json.loads(served.get("/rules")[1])["problems"] != [])
     kept = {domain["domain"]: "kept" in domain for domain in json.loads(served.get("/rules")[1])["domains"]}
     assert kept == {"bad": False, "good": True}
+    (tmp_path / "bad.yaml").write_text("domain: bad\ndescriptors: []")
+    served.until(lambda: any(line["event"] == "config_reloaded_in_part" for line in served.lines()))
+    reloads = [line for line in served.lines() if str(line["event"]).startswith("config_reloaded")]
+    assert [line["event"] for line in reloads] == ["config_reloaded", "config_reloaded_in_part"]
+    assert (reloads[1]["reloaded"], reloads[1]["not_reloaded"]) == (["bad"], ["good"])
+    assert "extauth_config_last_reload_successful 0.0" in served.get("/metrics")[1]
+    (tmp_path / "good.yaml").write_text("domain: good")
+    served.until(lambda: "extauth_config_last_reload_successful 1.0" in served.get("/metrics")[1])
 
 
 @pytest.mark.parametrize("engine", ["h2", "grpcio"])

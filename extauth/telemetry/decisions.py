@@ -1,0 +1,57 @@
+"""At log level `debug`, a sample of the decisions: what was asked, which rules applied, and what became of it."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from extauth.limiter.limiter import Decided, OnStoreFailure, given_without_store
+from extauth.limiter.plan import Plan, Planner
+
+MAX_PER_S = 10
+
+
+class SampledPlanner(Planner):
+    """Keeps the messages of MAX_PER_S plans a second, so that what is decided about them can be logged."""
+
+    _began = float("-inf")
+    _sampled: dict[Plan, bytes]
+
+    def plan(self, message: bytes) -> Plan:
+        """As Planner.plan."""
+        plan = super().plan(message)
+        now = perf_counter()
+        if now - self._began >= 1:
+            self._began = now
+            self._left = MAX_PER_S
+            self._sampled = {}
+        if self._left and plan not in self._sampled:
+            self._left -= 1
+            self._sampled[plan] = message
+        return plan
+
+    def sampled(self, plan: Plan) -> bytes | None:
+        """The message of a plan that is in the sample, which it leaves."""
+        return self._sampled.pop(plan, None)
+
+
+class DecisionLog:
+    """Gives `log` a dict for each decision in the sample; secret values are masked."""
+
+    def __init__(self, planner: SampledPlanner, policy: OnStoreFailure, log: Callable[[dict[str, Any]], None]) -> None:
+        self._planner = planner
+        self._policy = policy
+        self._log = log
+
+    def batch_decided(self, decided: Decided) -> None:
+        """Log what is in the sample."""
+        for plan, calls, taken in decided.settled:
+            message = self._planner.sampled(plan)
+            if message is None:
+                continue
+            outcome: dict[str, Any]
+            if taken is None:
+                outcome = {"without_the_store": str(given_without_store(self._policy, plan))}
+            else:
+                outcome = {"allowed": taken.admitted, "denied": calls - taken.admitted}
+            rules = list(dict.fromkeys(rule.name for rule in plan.shape.rules))
+            self._log({**self._planner.describe(message), "tier": plan.shape.tier, "rules": rules, **outcome})
