@@ -15,8 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from adversary.attacks import ATTACKS, HOSTILE_KEY, OPEN_KEY
+from adversary.attacks import ATTACKS
 from adversary.report import Row, summary
+from adversary.wire import HOSTILE_KEY, OPEN_KEY
 from scripts.stack import Ports, Stack
 from tests.http2.real_clients import CLIENTS, Counts, run_client
 
@@ -41,6 +42,7 @@ descriptors:
   - {{ key: api_key, value: {USED_UP}, tier: one }}
   - {{ key: api_key, value: {OPEN_KEY}, tier: open }}
   - {{ key: masked_remote_address, tier: anonymous }}
+  - {{ key: named, value_to_metric: true, rate_limit: {{ unit: day, requests_per_unit: 1000000000 }} }}
 """
 
 
@@ -210,7 +212,8 @@ class Stage:
 
     async def _attack(self, client: str, seconds: float) -> dict[str, int]:
         ports = self.stack.ports
-        argv = [client, str(ports.edge), str(ports.extauth[0].grpc), str(seconds)]
+        replica = ports.extauth[0]
+        argv = [client, str(ports.edge), str(replica.grpc), str(replica.admin), str(seconds)]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "adversary.attacks", *argv, stdout=pipe, stderr=pipe, cwd=ROOT

@@ -26,7 +26,9 @@ from extauth.rules.names import RuleName, override_name
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
-MAX_DECODED_ENTRIES = 6000  # in one request, which takes about 5 ms
+PART_US = 15  # about what it takes to plan for a descriptor; for each of its entries it is 1 more
+DRAW_US = 3  # and for each descriptor, where their combination is new
+MAX_WORK_US = 7500  # for one request, of descriptors that are new: 100 of 60 entries each
 MAX_PLANS_BYTES = 48 << 20
 MAX_PARTS_BYTES = 12 << 20  # of all domains together,
 MIN_PARTS_BYTES = 1 << 17  # but for each one this
@@ -235,8 +237,8 @@ class Planner:
         self._name_counter = name_counter
         self._switches = switches
         self._plans_bytes = plans_bytes
-        self.decoded = 0  # entries, ever
-        self._most_decoded = 0  # by the end of the request that is being planned
+        self.work_us = 0  # about how long what was not remembered has taken, ever
+        self._most_work_us = 0  # by the end of the request that is being planned
         self.swap(matcher)
 
     def swap(self, matcher: Matcher) -> None:
@@ -277,7 +279,7 @@ class Planner:
             raise InvalidRequestError("the domain must not be empty")
         if not request.descriptors:
             raise InvalidRequestError("at least one descriptor is needed")
-        self._most_decoded = self.decoded + MAX_DECODED_ENTRIES
+        self._most_work_us = self.work_us + MAX_WORK_US
         domain = request.domain
         known = self._parts.get(domain)
         if known is not None:
@@ -296,6 +298,7 @@ class Planner:
 
     def _draw(self, request: Request, domain: str, parts: Sequence[Part], key: tuple[Hashable, ...] | None) -> Plan:
         """Work a plan out; `key` is what to remember its outline by, if no counter comes twice in it."""
+        self.work_us += DRAW_US * len(parts)
         facts = [part.facts for part in parts]
         replaced = NOTHING.union(*[each.replaces for each in facts])
         draft = _Draft(replaced)
@@ -359,9 +362,9 @@ class Planner:
             part = known.get(key)
         if part is None:
             descriptor = self._decode_descriptor(encoded)
-            self.decoded += len(descriptor.entries)
-            if self.decoded > self._most_decoded:
-                raise RequestTooLargeError(f"more than {MAX_DECODED_ENTRIES} entries in a request")
+            self.work_us += PART_US + len(descriptor.entries)
+            if self.work_us > self._most_work_us:
+                raise RequestTooLargeError("too many entries in a request")
             part = self._make_part(domain, descriptor)
             known.remember(key, part, _part_bytes(key, part))
         return part

@@ -19,7 +19,7 @@ from extauth.transport.rls import ResponseHeaders, encode_response, too_large_re
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
 
 SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for
-MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
+MAX_BATCH_US = 2500  # of the store's time, which serves one batch after the other, and at least as much of ours
 LOG_S = 1.0  # at most so often an error is logged
 
 Observe = Callable[[Decided, Sequence[tuple[float, int]]], None]

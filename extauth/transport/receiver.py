@@ -34,6 +34,7 @@ from extauth.transport.streams import Request, Streams
 from extauth.transport.waiting import Calls
 
 MADE_OF_BYTES = 4  # in a turn, headers and messages may come to so many times its bytes once they are decoded
+MAX_TURN_WORK_US = 2000  # of planning in a turn; its last call may take as long again, and more
 MAX_ECHO = 100  # characters of the client's that an answer repeats: each may become six bytes
 
 
@@ -106,8 +107,10 @@ class Receiver:
         room, max_streams, max_message = self._service.batcher.room(), streams.most, self._bounds.max_message_bytes
         unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
         decoder.decoded = requests.inflated = 0
+        planner = self._service.planner
+        last_work_us = planner.work_us + MAX_TURN_WORK_US
         for _ in range(self._bounds.max_turn_frames):
-            if size - at < 9:
+            if size - at < 9 or planner.work_us > last_work_us:
                 break
             high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low

@@ -24,8 +24,6 @@ from extauth.transport.streams import MIN_PROGRESS, Request, Streams
 from extauth.transport.unfinished import Message, Unfinished
 from extauth.transport.waiting import Calls
 
-ENTRY_BYTES = 40  # of a message take as long to inflate and read as an entry takes to be decoded
-
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -54,7 +52,7 @@ class Requests:
         no_room: Callable[[], None],
     ) -> None:
         self.reading = False  # then whoever reads writes what has gathered, afterwards
-        self.inflated = 0  # bytes of messages that came compressed, and what of them was decoded
+        self.inflated = 0  # bytes of messages that came compressed
         self.calls: Calls  # where those go that are whole
         self._service = service
         self._bounds = service.bounds
@@ -207,13 +205,7 @@ class Requests:
             message = unframe(bytes(request.body), head.encoding, self._bounds.max_message_bytes)
             self.inflated += max(len(message) - len(request.body), 0)
             if head.method is Method.SHOULD_RATE_LIMIT:
-                planner = self._service.planner
-                before = planner.decoded
-                try:
-                    plan = planner.plan(message)
-                finally:
-                    self.inflated += ENTRY_BYTES * (planner.decoded - before)
-                self._submit(request, plan)
+                self._submit(request, self._service.planner.plan(message))
             else:
                 self._answer_health(number, head.method, message)
         except InvalidRequestError as error:

@@ -104,25 +104,29 @@ def _usual_entries(message: bytes) -> tuple[list[Entry], int]:
     The usual ones have a key and then a value, in less than 128 bytes. A request may have thousands.
     """
     at, size, first, second = 0, len(message), _FIRST, _SECOND
+    text = message.decode("latin-1")  # a character a byte
     keys: list[str] = []
     values: list[str] = []
-    text = message.decode("ascii") if message.isascii() else None
-    while at + 3 < size and message[at] == first and message[at + 2] == first:
-        inner = message[at + 1]
-        middle, end = at + 4 + message[at + 3], at + 2 + inner
-        if inner >= 0x80 or middle + 1 >= end or end > size or message[middle] != second:
+    add_key, add_value = keys.append, values.append
+    while at + 5 < size and message[at] == first and message[at + 2] == first:
+        inner, key = message[at + 1], message[at + 3]
+        middle, end = at + 4 + key, at + 2 + inner
+        if inner >= 0x80 or end > size or key + 4 > inner or message[middle] != second:
             break
-        if middle + 2 + message[middle + 1] != end or len(keys) == MAX_ENTRIES:
+        if message[middle + 1] != inner - key - 4 or len(keys) == MAX_ENTRIES:
             break
-        if text is not None:
-            keys.append(text[at + 4 : middle])
-            values.append(text[middle + 2 : end])
-        else:
-            keys.append(text_of(message[at + 4 : middle]))
-            values.append(text_of(message[middle + 2 : end]))
+        add_key(text[at + 4 : middle])
+        add_value(text[middle + 2 : end])
         at = end
+    if not message[:at].isascii():
+        keys, values = list(map(_utf8_of, keys)), list(map(_utf8_of, values))
     # A NamedTuple's own __new__ is written in Python.
     return list(map(tuple.__new__, repeat(Entry), zip(keys, values, strict=True))), at
+
+
+def _utf8_of(latin: str) -> str:
+    """The text whose UTF-8 was read as if each byte were a character."""
+    return latin if latin.isascii() else text_of(latin.encode("latin-1"))
 
 
 def _override(message: bytes) -> Override:

@@ -9,8 +9,8 @@ from extauth.limiter.plan import Plan
 from extauth.transport.deadlines import Deadlines
 
 # What a caller may add to a batch before the others have their turn, where not all of what waits fits into one.
-TURN_US = 1000
-TURN_CALLS = 200
+TURN_US = 500
+TURN_CALLS = 100
 
 _cost_us = attrgetter("cost_us")
 
