@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import (
 from typer.testing import CliRunner
 
 from extauth.cli import app
+from extauth.rules.masking import Masking
 from tests.served import Served
 from tests.stores import Store
 
@@ -83,7 +84,8 @@ def test_hits_and_json(serve: Callable[..., Served]) -> None:
     assert (result.exit_code, told["ok"], told["not_ok"]) == (1, 1, 1)
     status = {"code": "OK", "limit": "3 per day", "name": "free", "remaining": 1, "reset_s": 57600.0}
     assert told["answers"][0]["statuses"] == [status]
-    assert told["answers"][0]["metadata"]["descriptors"] == [{"entries": ["api_key=a,b"]}]
+    masked = f"api_key={Masking().mask('a,b')}"
+    assert told["answers"][0]["metadata"]["descriptors"] == [{"entries": [masked]}]
     assert told["answers"][0]["request_headers"] == [["x-ratelimit-tier", "free"]]
     assert ["content-type", "application/json"] in told["answers"][1]["response_headers"]
 
