@@ -5,14 +5,18 @@ every call under way, for as long as a large file takes.
 """
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
 import yaml
 
+from extauth.rules.suggest import quoted
+
 MAX_NODES = 2_000_000  # after aliases are followed: 100,000 rules take about 700,000
 MAX_ALIASED_NODES = 10_000  # beyond what a text of that length can hold without aliases
 MAX_DEPTH = 200
+MAX_NAMED = 50  # keys that stand twice, which flaws name
 
 # What plain scalars mean to gopkg.in/yaml.v2, which reads envoyproxy/ratelimit's files.
 _WORDS = {
@@ -63,6 +67,7 @@ _FIXES = {
     "did not find expected ',' or": "close the bracket",
     "unexpected end of stream": "close the quote or bracket",
     "unknown escape character": "write \\\\ for a backslash, or use single quotes",
+    "scanning an alias": 'quote a text that begins with *, as in `value: "*"`',
     "unacceptable character": "remove it, or write it as an escape between double quotes",
 }
 _ANY_FIX = "check the indentation, brackets and quotes here and on the lines above"
@@ -157,6 +162,7 @@ class _Builder:
     """Puts events together."""
 
     most_nodes: int
+    words: Collection[str] = ()
     flaws: list[Flaw] = field(default_factory=list)
     root: Any = None
     _open: list[_Open] = field(default_factory=list)
@@ -186,7 +192,8 @@ class _Builder:
 
     def _alias(self, anchor: str, place: Place) -> None:
         if anchor not in self._anchors:
-            raise _not_yaml(f"the alias *{shown(anchor)} names no anchor", place, f"write &{shown(anchor)} before it")
+            fix = 'quote a text that begins with *, as in `value: "*"`, or put & and its name before what it stands for'
+            raise _not_yaml("the alias names no anchor", place, fix)
         anchored = self._anchors[anchor]
         if anchored is None:
             raise DocumentError("an alias stands inside what it names", place, "write it out")
@@ -227,7 +234,8 @@ class _Builder:
             self.flaws.append(Flaw(place, "a key must be a string", "quote it"))
             return None
         if value in into and value not in self._open[-1].merged:
-            message = f"the key {shown(value)!r} stands twice in one mapping, and the last one counts"
+            words = self.words if len(self.flaws) < MAX_NAMED else ()  # to look for the nearest takes time
+            message = f"the key{quoted(value, words)} stands twice in one mapping, and the last one counts"
             self.flaws.append(Flaw(place, message, "keep one of the two", harmless=True))
         return value
 
@@ -245,7 +253,7 @@ class _Builder:
     def _tag(self, event: yaml.ScalarEvent, place: Place) -> str:
         tag = _resolve(event)
         if event.tag is not None and tag in _CHECKED and _plain_tag(event.value) not in _CHECKED[tag]:
-            self.flaws.append(Flaw(place, f"{shown(event.value)!r} is no {tag}", "remove the tag"))
+            self.flaws.append(Flaw(place, f"what is tagged so is no {tag}", "remove the tag"))
             return "str"
         return tag
 
@@ -254,13 +262,13 @@ class _Builder:
             raise DocumentError(f"the file nests deeper than {MAX_DEPTH} levels", place, "write it flatter")
 
 
-def read_document(text: str) -> tuple[Any, list[Flaw]]:
+def read_document(text: str, words: Collection[str] = ()) -> tuple[Any, list[Flaw]]:
     """The text as Mapping, Sequence, Scalar or None, which stands for nothing and null; raises DocumentError.
 
     YAML 1.1, as gopkg.in/yaml.v2 reads it: only the first document counts, and of a key that comes again the last.
-    Both are flaws, as are keys that are no strings, which are left out.
+    Both are flaws, as are keys that are no strings, which are left out. `words` are keys that messages may show.
     """
-    builder = _Builder(min(MAX_NODES, len(text) + MAX_ALIASED_NODES))
+    builder = _builder(text, words)
     ended = False
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -275,6 +283,23 @@ def read_document(text: str) -> tuple[Any, list[Flaw]]:
             raise _not_yaml(what, place) from error
         builder.flaws.append(_more(place))
     return builder.root, builder.flaws
+
+
+def read_documents(text: str) -> Iterator[Any]:
+    """All documents of the text, each as `read_document` gives it; raises DocumentError."""
+    builder = _builder(text)
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            builder.add(event)
+            if isinstance(event, yaml.DocumentEndEvent):
+                yield builder.root
+                builder = _builder(text)
+    except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
+        raise _not_yaml(*_said(error, text)) from error
+
+
+def _builder(text: str, words: Collection[str] = ()) -> _Builder:
+    return _Builder(min(MAX_NODES, len(text) + MAX_ALIASED_NODES), words)
 
 
 def _said(error: yaml.MarkedYAMLError | yaml.reader.ReaderError, text: str) -> tuple[str, Place]:
@@ -376,8 +401,3 @@ def to_float(text: str) -> float:
 
 def _place(mark: _Mark | None) -> Place:
     return Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)
-
-
-def shown(text: str) -> str:
-    """As much of a text from a file as a message has room for."""
-    return text if len(text) <= 60 else text[:60] + "…"

@@ -4,17 +4,15 @@ The models take a file as `document.py` reads it: mappings, lists and `Scalar`s.
 the file, so that each field decides what it means: `value: 10` is the string "10", `requests_per_unit: 10` a number.
 """
 
-import difflib
 import re
-from collections.abc import Iterable
-from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from extauth.rules.document import TRUE, Mapping, Scalar, Sequence, shown, to_float, to_int
+from extauth.rules.document import TRUE, Mapping, Scalar, Sequence, to_float, to_int
 from extauth.rules.model import Algorithm
+from extauth.rules.suggest import nearest, quoted
 
 MAX_COUNT = 2**32 - 1  # RateLimitResponse.RateLimit.requests_per_unit is a uint32
 MAX_MULTIPLIER = 10_000
@@ -46,17 +44,15 @@ def _fail(message: str, fix: str = "") -> NoReturn:
     raise PydanticCustomError("extauth", "{message}", {"message": message, "fix": fix})
 
 
+_KINDS = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}
+
+
 def _kind(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    return "nothing" if value is None else repr(shown(str(value)))
-
-
-def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The one of the names that was perhaps meant; of very many, only the first are looked at."""
-    return difflib.get_close_matches(name[:100], list(islice(names, 1000)), 1)
+    return "nothing" if value is None else _KINDS.get(getattr(value, "tag", ""), "a string")
 
 
 def _text(value: object) -> str:
@@ -74,17 +70,18 @@ def _name(value: object) -> str:
 def _whole(value: object) -> int:
     if getattr(value, "tag", "") != "int":
         if re.fullmatch(r"\+?[0-9_]+", str(value)) and getattr(value, "tag", "") == "float":
-            _fail(f"must be at most {MAX_COUNT}, not {shown(str(value))}")
-        _fail(f"must be a whole number, not {_kind(value)}", "write digits, without quotes")
+            _fail(f"must be at most {MAX_COUNT}")
+        kind = "a number with a fraction or exponent" if getattr(value, "tag", "") == "float" else _kind(value)
+        _fail(f"must be a whole number, not {kind}", "write digits, without quotes")
     return to_int(str(value))
 
 
 def _count(value: object) -> int:
     number = _whole(value)
     if number < 0:
-        _fail(f"must be 0, 1, 2, …, not {number}")
+        _fail("must be 0, 1, 2, …, not a negative number")
     if number > MAX_COUNT:
-        _fail(f"must be at most {MAX_COUNT}, not {number}")
+        _fail(f"must be at most {MAX_COUNT}")
     return number
 
 
@@ -95,7 +92,7 @@ def _positive(value: object) -> int:
 def _multiplier(value: object) -> int:
     number = _positive(value)
     if number > MAX_MULTIPLIER:
-        _fail(f"must be at most {MAX_MULTIPLIER}, not {number}", "use a longer unit")
+        _fail(f"must be at most {MAX_MULTIPLIER}", "use a longer unit")
     return number
 
 
@@ -106,15 +103,16 @@ def _flag(value: object) -> bool:
 
 
 def _algorithm(value: object) -> Algorithm:
+    text = _text(value)
     try:
-        return Algorithm(_text(value))
+        return Algorithm(text)
     except ValueError:
-        _fail(f"unknown algorithm {_kind(value)}", "write one of " + ", ".join(Algorithm))
+        _fail(f"unknown algorithm{quoted(text, Algorithm)}", "write one of " + ", ".join(Algorithm))
 
 
 def _label(value: object) -> str:
     if (text := _text(value)) != "path":
-        _fail(f"unknown label {_kind(value)}", "the metrics have one label to fill: path")
+        _fail(f"unknown label{quoted(text, ('path',))}", "the metrics have one label to fill: path")
     return text
 
 
@@ -262,6 +260,29 @@ class FileModel(Model):
     descriptors: list[DescriptorModel] = Field(default_factory=list, description="The rules.")
 
 
+# What others call our keys, where the nearest of ours would mislead.
+_OTHER_WORDS: dict[type[Model], dict[str, str]] = {
+    RateLimitModel: {
+        **dict.fromkeys(("limit", "limits", "rate", "requests", "count", "max", "quota"), "requests_per_unit"),
+        **dict.fromkeys(("per", "period", "interval", "window"), "unit"),
+        "multiplier": "unit_multiplier",
+    },
+    DescriptorModel: {"regex": "value_regex", "range": "value_range", "sha256": "value_sha256"},
+}
+LIMIT_WORDS = frozenset(
+    {"limit", "limits", "rate", "rates", "ratelimit", "ratelimits", "rateLimit", "rateLimits", "quota"}
+)
+WORDS = (
+    LIMIT_WORDS
+    | REFERENCE_KEYS
+    | {
+        word
+        for model in (FileModel, DescriptorModel, RateLimitModel, ReplacesModel, RangeModel)
+        for word in (*model.model_fields, *_OTHER_WORDS.get(model, ()))
+    }
+)
+
+
 def model_under(model: type[Model] | None, key: str) -> type[Model] | None:
     """The model of the mappings that may stand under `key` of a `model`'s mapping; None where there is none."""
     if model is None or key not in model.model_fields or key == "tiers":
@@ -276,8 +297,8 @@ def model_under(model: type[Model] | None, key: str) -> type[Model] | None:
     return None
 
 
-def keys_at(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that may stand in the mapping at `location`, to name the nearest to a misspelt one."""
+def model_at(location: tuple[str | int, ...]) -> type[Model]:
+    """The model of the mapping at `location`, to name the nearest of its keys to a misspelt one."""
     model: type[Model] = FileModel
     steps = iter(location)
     for step in steps:
@@ -286,4 +307,13 @@ def keys_at(location: tuple[str | int, ...]) -> list[str]:
             model = RateLimitModel
         elif isinstance(step, str):
             model = model_under(model, step) or model
-    return list(model.model_fields)
+    return model
+
+
+def meant(key: str, model: type[Model], value: object) -> str:
+    """The key that was perhaps meant by one that the `model` does not know, and which `value` follows, or nothing."""
+    if key in LIMIT_WORDS and model in {FileModel, DescriptorModel}:
+        if model is DescriptorModel and isinstance(value, Mapping | Sequence):
+            return "rate_limit" if isinstance(value, Mapping) else "rate_limits"
+        return ""
+    return _OTHER_WORDS.get(model, {}).get(key) or nearest(key, model.model_fields)

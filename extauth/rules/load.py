@@ -5,11 +5,10 @@ from dataclasses import replace
 from functools import reduce
 
 from extauth.errors import ConfigError, Problem
-from extauth.rules.document import shown
-from extauth.rules.grammar import nearest
 from extauth.rules.masking import SecretKeys
 from extauth.rules.model import Domain, RuleSet, Tier
 from extauth.rules.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
+from extauth.rules.suggest import nearest, quoted, shown
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 
@@ -92,7 +91,7 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Problem]:
             for identity in identities(rule):
                 file = where.setdefault(identity, parsed.file)
                 if file != parsed.file:
-                    message = f"the descriptor {shown(rule.key)} already stands in {file}"
+                    message = f"a descriptor like this already stands in {file}"
                     problems.append(Problem(rule.file, rule.line, rule.column, message, "keep one of the two"))
     return problems
 
@@ -119,8 +118,9 @@ def _replaced_nothing(files: list[ParsedFile]) -> list[Problem]:
     for parsed in files:
         for place, name in parsed.replaced:
             if name not in names:
-                near = nearest(name, names) if len(warnings) < MAX_PROBLEMS else []
-                fix = f"did you mean {near[0]!r}?" if near else "remove it, or name a limit so"
-                message = f"no limit is named {shown(name)!r}, so nothing is replaced"
+                known = names if len(warnings) < MAX_PROBLEMS else ()
+                near = nearest(name, known)
+                fix = f"did you mean {near!r}?" if near else "remove it, or name a limit so"
+                message = f"no limit is named{quoted(name, known) or ' so'}, so nothing is replaced"
                 warnings.append(Problem(parsed.file, *place, message, fix))
     return bounded(files[0].file, warnings, "warnings")

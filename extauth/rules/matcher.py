@@ -6,6 +6,7 @@ matches; the rule for the bare key. There is no backtracking, as in envoyproxy/r
 no other is tried.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -136,7 +137,7 @@ class Matcher:
 
 
 class RegexError(ValueError):
-    """What is no RE2 regex; the text says why."""
+    """What is no RE2 regex; the text says why, and shows nothing of the regex but punctuation."""
 
 
 def compile_regex(regex: str) -> Any:  # noqa: ANN401 - re2 has no types
@@ -149,7 +150,9 @@ def compile_regex(regex: str) -> Any:  # noqa: ANN401 - re2 has no types
         except (re2.error, UnicodeError) as error:
             wrong = error
     reason = wrong.args[0]
-    raise RegexError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from wrong
+    text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+    what, _, part = text.partition(": ")
+    raise RegexError(what if re.search(r"\w\w", part) else text) from None  # the regex may hold an API key
 
 
 def shared_pattern(rule: Rule) -> str:

@@ -1,5 +1,6 @@
 """Takes out of a document what the grammar has refused, so that the rest can be looked at all the same."""
 
+from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence as AnySequence
 from itertools import count
 from typing import Any
@@ -11,8 +12,15 @@ from extauth.rules.document import Mapping, Scalar, Sequence
 _WHOLE = ("value_range", "replaces")  # what means nothing in part
 
 
-def mend(root: Any, details: AnySequence[ErrorDetails]) -> None:  # noqa: ANN401 - a tree of any shape
-    """Remove what the errors are about, in place; what is missing gets a stand-in that clashes with nothing."""
+def mend(
+    root: Any,  # noqa: ANN401 - a tree of any shape
+    details: AnySequence[ErrorDetails],
+    renamed: AnyMapping[tuple[str | int, ...], str],
+) -> None:
+    """Remove what the errors are about, in place; what is missing gets a stand-in that clashes with nothing.
+
+    The keys that are `renamed`, by their locations, are taken for those that were meant.
+    """
     names = (f"\0{number}" for number in count())
     for detail in details:
         location = [step for step in detail["loc"] if step != "[key]"]
@@ -25,7 +33,12 @@ def mend(root: Any, details: AnySequence[ErrorDetails]) -> None:  # noqa: ANN401
             continue
         *steps, last = location
         parent = _walk(root, steps)
-        if isinstance(parent, Mapping):
+        if isinstance(parent, Mapping) and detail["type"] == "extra_forbidden":
+            key = next(key for key in parent if key == last)
+            value, name = parent.pop(key), renamed.get(detail["loc"], "")
+            if name and name not in parent and value is not None:
+                parent[Scalar(name, place=key.place)] = value
+        elif isinstance(parent, Mapping):
             parent.pop(last, None)  # type: ignore[call-overload]  # keys are strings that know their place
             if missing or last in {"key", "domain"}:
                 parent[Scalar(str(last))] = Scalar(next(names))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -12,25 +11,32 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from extauth.errors import Problem
-from extauth.rules.document import DocumentError, Place, Scalar, read_document, shown
+from extauth.rules.document import DocumentError, Place, Scalar, read_document
 from extauth.rules.document import Mapping as MappingNode
 from extauth.rules.document import Sequence as SequenceNode
 from extauth.rules.grammar import (
+    LIMIT_WORDS,
     REFERENCE_KEYS,
+    WORDS,
     DescriptorModel,
     FileModel,
     Model,
     RateLimitModel,
-    keys_at,
+    meant,
+    model_at,
     model_under,
-    nearest,
 )
 from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.matcher import RegexError, compile_regex
 from extauth.rules.mend import mend
 from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, Tier, Unit
+from extauth.rules.suggest import limit_for, nearest, quoted, shown
 
 MAX_PROBLEMS = 50  # told of a file
+MOUNT_IT = "mount the ConfigMap as a folder, and set EXTAUTH_CONFIG to that; `extauth validate FILE` reads it as it is"
+_UNIT_WORDS = (*(str(unit) for unit in Unit), "unknown")  # the last is Envoy's own
+MAX_RENAMED = 1000  # misspelt keys of a file that are looked beyond
+MAX_MENDINGS = 3  # a key that is mended may hold a misspelt one, and so on
 MAX_YEARS = 100
 MAX_PERIOD_US = MAX_YEARS * Unit.YEAR.seconds * 1_000_000  # microseconds since the epoch stay exact in a double
 
@@ -65,6 +71,11 @@ def parse_file(file: str, text: str) -> ParsedFile:
     return parsed
 
 
+def is_manifest(root: object) -> bool:
+    """Whether a document is one of Kubernetes's, which a folder of configs cannot hold."""
+    return isinstance(root, MappingNode) and {"apiVersion", "kind"} <= root.keys()
+
+
 def bounded(file: str, problems: list[Problem], what: str) -> list[Problem]:
     """As many as are told."""
     if len(problems) <= MAX_PROBLEMS:
@@ -88,12 +99,14 @@ class _Parser:
         parsed = self.parsed
         self._digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         try:
-            self._root, flaws = read_document(text)
+            self._root, flaws = read_document(text, WORDS)
             for flaw in flaws:
                 problem = Problem(parsed.file, *flaw.place, flaw.message, flaw.fix)
                 (parsed.warnings if flaw.harmless else parsed.problems).append(problem)
             if self._root is None and not flaws:
                 raise DocumentError("the file is empty", Place(1, 1), "write `domain: NAME` and `descriptors:`")  # noqa: TRY301
+            if is_manifest(self._root):
+                raise DocumentError("this is a Kubernetes manifest, and no config", self._root.place, MOUNT_IT)  # noqa: TRY301
             if isinstance(self._root, MappingNode) and isinstance(name := self._root.get(Scalar("domain")), str):
                 parsed.name = str(name) or None
             parsed.domain_place = self._place(("domain",))
@@ -109,14 +122,25 @@ class _Parser:
 
     def _refused(self, details: list[ErrorDetails]) -> None:
         """Tell what the grammar refused, and what is wrong besides: all problems in one go."""
-        for detail in details:
-            self._invalid(detail)
         warnings = list(self.parsed.warnings)
-        self._tiers_told = not any(detail["loc"][:1] == ("tiers",) for detail in details)
-        mend(self._root, details)
-        with suppress(ValidationError):
-            self._file_model = FileModel.model_validate(self._root)
-            self._domain()
+        for _ in range(MAX_MENDINGS):
+            renamed = _renamed(details)
+            given = {(*location[:-1], key) for location, key in renamed.items()}
+            details = [d for d in details if d["type"] != "missing" or d["loc"] not in given]
+            for detail in details:
+                self._invalid(detail)
+            self._tiers_told &= not any(detail["loc"][:1] == ("tiers",) for detail in details)
+            mend(self._root, details, renamed)
+            self._drop_ignored(self._root, FileModel)  # of what stands under a key that was mended
+            try:
+                self._file_model = FileModel.model_validate(self._root)
+            except ValidationError as error:
+                details = error.errors(include_url=False)
+                if not any(detail["loc"] for detail in details):
+                    break  # the file is no mapping
+            else:
+                self._domain()
+                break
         self.parsed.warnings = warnings  # others may be of what was taken out
 
     def _problem(self, location: Location, message: str, fix: str = "", *, at_key: bool = False) -> None:
@@ -178,7 +202,7 @@ class _Parser:
                 self.parsed.problems.append(Problem(self.parsed.file, *place, message, "remove it"))
             for key in item if isinstance(item, MappingNode) else ():
                 if key not in REFERENCE_KEYS:
-                    message = f"unknown key {shown(key)!r}"
+                    message = f"unknown key{quoted(key, REFERENCE_KEYS)}"
                     self.parsed.problems.append(Problem(self.parsed.file, *key.place, message, "remove it"))
                 elif key != "metadata":
                     self._check_ignored(item[key])
@@ -186,6 +210,9 @@ class _Parser:
     # From pydantic's errors to ours
 
     def _invalid(self, detail: ErrorDetails) -> None:
+        if len(self.parsed.problems) > MAX_PROBLEMS:
+            self._problem((), "")  # is only counted
+            return
         *parents, last = location = detail["loc"] or ("",)
         if last == "[key]":
             *parents, last = location = location[:-1]
@@ -193,13 +220,13 @@ class _Parser:
             return
         match detail["type"]:
             case "extra_forbidden":
-                near = nearest(str(last), keys := keys_at(tuple(parents)))
-                fix = f"did you mean {near[0]!r}?" if near else "the keys here are " + ", ".join(keys)
-                self._problem(location, f"unknown key {shown(str(last))!r}", fix, at_key=True)
+                key = str(last)
+                fix = _fix_for(key, tuple(parents), detail["input"])
+                self._problem(location, f"unknown key{quoted(key, WORDS)}", fix, at_key=True)
             case "missing":
                 self._problem(tuple(parents), f"{last!r} is missing", f"add {last}: …")
             case "model_type" | "dict_type":
-                self._problem(location, f"{_what(location)} must be a mapping")
+                self._problem(location, f"{_what(location)} must be a mapping", _mapping_fix(location, detail["input"]))
             case "list_type":
                 self._problem(location, f"{_what(location)} must be a list", "start each item with '- '")
             case _:
@@ -217,7 +244,7 @@ class _Parser:
         for name, tier in model.tiers.items():
             at: Location = ("tiers", name)
             if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-                message = f"{name!r} cannot name a tier, which stands in headers"
+                message = "this cannot name a tier, which stands in headers"
                 self._problem(at, message, "use up to 64 of A-Z a-z 0-9 _ . -", at_key=True)
             if tier.name:
                 self._problem((*at, "name"), "a tier's name is its key", "remove `name`", at_key=True)
@@ -242,10 +269,8 @@ class _Parser:
             entries = identities(rule)
             for entry in entries:
                 if entry in first:
-                    what = shown(rule.key) + (
-                        " with this value" if rule.kind is not Kind.ANY else ""
-                    )  # maybe an API key
-                    message = f"the descriptor {what} already stands on line {rules[first[entry]].line}"
+                    what = "key and value" if rule.kind is not Kind.ANY else "key"
+                    message = f"a descriptor of this {what} already stands on line {rules[first[entry]].line}"
                     self._problem((*at, i), message, "keep one of the two")
                     break
             for entry in entries:
@@ -315,7 +340,7 @@ class _Parser:
         if model.value_range is not None:
             start, end = model.value_range.start, model.value_range.end
             if start >= end:
-                self._problem((*at, "value_range"), f"no number is at least {start} and less than {end}", "raise `end`")
+                self._problem((*at, "value_range"), "no number is at least 'start' and less than 'end'", "raise `end`")
             return Kind.RANGE, None, (start, end)
         return Kind.ANY, None, ()
 
@@ -355,9 +380,10 @@ class _Parser:
             return (self._tiers[name].limit,)
         if not self._tiers_told:
             return ()
-        near = nearest(name, self._tiers) if len(self.parsed.problems) < MAX_PROBLEMS else []
-        fix = f"did you mean {near[0]!r}?" if near else self._tiers_there_are()
-        self._problem(at, f"unknown tier {shown(name)!r}", fix)
+        few = len(self.parsed.problems) < MAX_PROBLEMS
+        near = nearest(name, self._tiers) if few else ""
+        fix = f"did you mean {near!r}?" if near else self._tiers_there_are() if few else ""
+        self._problem(at, f"unknown tier{quoted(name, self._tiers if few else ())}", fix)
         return ()
 
     def _tiers_there_are(self) -> str:
@@ -368,7 +394,7 @@ class _Parser:
         for i, replaced in enumerate(model.replaces):
             self.parsed.replaced.append((self._place((*at, "replaces", i, "name")), replaced.name))
             if replaced.name == name:
-                self._problem((*at, "replaces", i), f"the limit {shown(name)!r} replaces itself", "remove this item")
+                self._problem((*at, "replaces", i), "this limit replaces itself", "remove this item")
         replaces = tuple(replaced.name for replaced in model.replaces)
         unit = Unit.__members__.get(model.unit.upper())
         if model.unlimited:
@@ -376,7 +402,7 @@ class _Parser:
         if unit is None:
             if "unit" in model.model_fields_set:
                 fix = "write one of " + ", ".join(map(str, Unit))
-                self._problem((*at, "unit"), f"invalid unit {shown(model.unit)!r}", fix)
+                self._problem((*at, "unit"), f"invalid unit{quoted(model.unit.lower(), _UNIT_WORDS)}", fix)
             else:
                 self._problem(at, "'unit' is missing", "add unit: …")
             unit = Unit.SECOND
@@ -435,6 +461,44 @@ def _home(key: str) -> str:
     return "remove it"
 
 
+def _renamed(details: list[ErrorDetails]) -> dict[Location, str]:
+    """The key that was perhaps meant, for each location that ends in an unknown one."""
+    unknown = [detail for detail in details if detail["type"] == "extra_forbidden"][:MAX_RENAMED]
+    return {
+        detail["loc"]: key
+        for detail in unknown
+        if (key := meant(str(detail["loc"][-1]), model_at(detail["loc"][:-1]), detail["input"]))
+    }
+
+
+def _fix_for(key: str, parents: Location, value: object) -> str:
+    """What to write for an unknown key."""
+    model = model_at(parents)
+    near = meant(key, model, value)
+    if near:
+        return f"did you mean {near!r}?"
+    if key in LIMIT_WORDS and model in {FileModel, DescriptorModel}:
+        where = ", in a descriptor" if model is FileModel else ""
+        return f"write `rate_limit: {limit_for(value)}`{where}"
+    return "the keys here are " + ", ".join(model.model_fields)
+
+
+def _mapping_fix(location: Location, value: object) -> str:
+    """What to write where there is no mapping."""
+    match location:
+        case ("tiers",):
+            return "write each as `NAME: {unit: …, requests_per_unit: …}`"
+        case ("tiers", _) | (*_, "rate_limit") | (*_, "rate_limits", int()):
+            return f"write `{limit_for(value)}`"
+        case (*_, "replaces", int()):
+            return "write `{name: …}`"
+        case (*_, "descriptors", int()):
+            return "write `{key: …}`"
+        case (*_, "value_range"):
+            return "write `{start: …, end: …}`"
+    return ""
+
+
 def _message(detail: ErrorDetails) -> str:
     return str(detail.get("ctx", {}).get("message", detail["msg"]))
 
@@ -443,6 +507,8 @@ def _what(location: Location) -> str:
     """How to speak of the value at `location`: its key, or its place in a list."""
     names: Iterator[str] = (step for step in reversed(location) if isinstance(step, str) and step)
     name = next(names, "")
+    if location[:1] == ("tiers",) and len(location) == 2:
+        return "a tier"  # whose name may be anything
     if not name:
         return "the file"
     return f"each item of {name!r}" if isinstance(location[-1], int) else repr(name)

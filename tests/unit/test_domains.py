@@ -86,7 +86,7 @@ CLASHES = {
     "a descriptor twice": (
         rules("d", "a"),
         rules("d", "b", "a"),
-        "2.yaml:2:25: the descriptor a already stands in 1.yaml; keep one of the two",
+        "2.yaml:2:25: a descriptor like this already stands in 1.yaml; keep one of the two",
     ),
     "two tiers of one name": (
         rules("d", more=TIERS % 1),

@@ -115,7 +115,7 @@ def test_a_mistake_is_named_with_its_place_and_fix(file: Path) -> None:
         ),
         (
             "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: " + "9" * 5000 + "}}]",
-            "f.yaml:2:67: 'requests_per_unit' must be at most 4294967295, not " + "9" * 60 + "…",
+            "f.yaml:2:67: 'requests_per_unit' must be at most 4294967295",
         ),
     ],
     ids=["nesting", "nesting by aliases", "digits"],
