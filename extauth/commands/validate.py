@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -17,69 +17,101 @@ from extauth.commands.common import (
     settings_for,
     view_problem,
 )
-from extauth.errors import CommandError, ConfigError, Problem
+from extauth.errors import CommandError, Problem
 from extauth.rules.model import RuleSet
 
 if TYPE_CHECKING:
     from extauth.commands.expansion import Expansion
+    from extauth.commands.inputs import Given
+
+MAX_UNREAD = 20  # told of by name
 
 EXAMPLE = """\b
 Example:
   extauth validate envoy/descriptors
   1 file, 1 domain, 3 rules: no problems
 
-Exit code: 0 no problems, 1 problems, 2 a PATH that is not there."""
+Exit code: 0 no problems, 1 problems or, with --strict, warnings, 2 a PATH that is not there."""
 
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="A file, or a folder of *.yaml and *.yml files.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH", help="A file, a folder of *.yaml and *.yml files, a pipe, or - for standard input."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Warnings, too, make the exit code 1.")]
 Expand = Annotated[bool, typer.Option("--expand", help="Print the rules as plain envoyproxy/ratelimit YAML.")]
 
 
 def validate(
-    paths: Paths, *, merge_domains: MergeDomains = False, expand: Expand = False, as_json: AsJson = False
+    paths: Paths,
+    *,
+    merge_domains: MergeDomains = False,
+    strict: Strict = False,
+    expand: Expand = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell every problem in config files, with place and fix.
 
-    They are read as the service reads them: each PATH is a config of its own, as if EXTAUTH_CONFIG were it. Warnings
-    are told, and are no problems.
+    They are read as the service reads them: each PATH is a config of its own, as if EXTAUTH_CONFIG were it. Of a
+    Kubernetes ConfigMap, the data is read as the folder that it is mounted as. Warnings are told, and are no problems
+    without --strict.
 
     With --expand, the YAML goes to standard output, one document a domain (to be put in a file each), and all else to
     standard error. It means the same to envoyproxy/ratelimit. A domain that cannot be said in it is not printed: each
     reason is told with its place, and the exit code is 1.
     """
     with failing(as_json=as_json):
-        for path in paths:
-            if not path.exists():
-                raise CommandError(f"{path}: no such file or folder")
-        merge = settings_for(merge=merge_domains).merge_domains
-        rules = [_read(path, merge=merge) for path in paths]
-        problems = [problem for each in rules for problem in each.problems]
-        warnings = [warning for each in rules for warning in each.warnings]
-        report = _report(rules, problems, warnings)
-        expansions = _expand(rules) if expand else []
-        unsaid = [problem for expansion in expansions for problem in expansion.unsaid]
+        given = _read(paths, merge=settings_for(merge=merge_domains).merge_domains)
+        found = _Found(
+            [problem for each in given for problem in each.problems],
+            [warning for each in given for warning in each.warnings],
+            [file for each in given for file in each.unread],
+            strict,
+        )
+        report = _report([each.rules for each in given], found)
+        expansions = _expand([each.rules for each in given]) if expand else []
+        unsaid = [
+            problem
+            for each, expansion in zip(given, expansions, strict=False)
+            for problem in each.located(expansion.unsaid)
+        ]
         documents = [document for expansion in expansions for document in expansion.documents.values()]
         if as_json:
             more = {"documents": documents, "unsaid": list(map(view_problem, unsaid))} if expand else {}
             print_json(report | more)
         elif expand:
-            for line in [*_lines(report, problems, warnings), *map(str, unsaid)]:
+            for line in [*_lines(report, found), *map(str, unsaid)]:
                 typer.echo(printable(line), err=True)
             if unsaid:
                 typer.echo("the domains of these lines cannot be said in envoyproxy/ratelimit's YAML", err=True)
             typer.echo("---\n".join(documents), nl=False)
         else:
-            print_lines(_lines(report, problems, warnings))
-        if problems or unsaid:
+            print_lines(_lines(report, found))
+        if not found.ok or unsaid:
             raise typer.Exit(1)
 
 
-def _read(path: Path, *, merge: bool) -> RuleSet:
-    from extauth.rules.reload import read_what_loads
+class _Found(NamedTuple):
+    """What there is to tell; `unread` are names of files."""
 
-    try:
-        return read_what_loads(path, RuleSet(), merge=merge)
-    except ConfigError as error:  # no files at all
-        return RuleSet(problems=error.problems)
+    problems: list[Problem]
+    warnings: list[Problem]
+    unread: list[str]
+    strict: bool
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and not (self.strict and self.warnings)
+
+
+def _read(paths: Sequence[Path], *, merge: bool) -> "list[Given]":
+    from extauth.commands.inputs import STDIN, read_given
+
+    for path in paths:
+        if path != STDIN and not path.exists():
+            raise CommandError(f"{path}: no such file or folder")
+    if paths.count(STDIN) > 1:
+        raise CommandError("- stands for standard input, which can be read only once")
+    return [given for path in paths for given in read_given(path, merge=merge)]
 
 
 def _expand(rules: Sequence[RuleSet]) -> "list[Expansion]":
@@ -88,21 +120,28 @@ def _expand(rules: Sequence[RuleSet]) -> "list[Expansion]":
     return [expand(each) for each in rules]
 
 
-def _report(rules: Sequence[RuleSet], problems: Sequence[Problem], warnings: Sequence[Problem]) -> dict[str, Any]:
+def _report(rules: Sequence[RuleSet], found: _Found) -> dict[str, Any]:
     return {
-        "ok": not problems,
+        "ok": found.ok,
         "files": len({file for each in rules for domain in each.domains.values() for file in domain.files}),
         "domains": sum(len(each.domains) for each in rules),
         "rules": sum(map(len, rules)),
-        "problems": list(map(view_problem, problems)),
-        "warnings": list(map(view_problem, warnings)),
+        "problems": list(map(view_problem, found.problems)),
+        "warnings": list(map(view_problem, found.warnings)),
+        "unread": found.unread,
     }
 
 
-def _lines(report: dict[str, Any], problems: Sequence[Problem], warnings: Sequence[Problem]) -> list[str]:
-    lines = list(map(str, problems))
-    lines += [str(Problem(w.file, w.line, w.column, f"warning: {w.message}", w.fix)) for w in warnings]
-    if problems:
-        return [*lines, many(len(problems), "problem")]
+def _lines(report: dict[str, Any], found: _Found) -> list[str]:
+    lines = list(map(str, found.problems))
+    lines += [str(Problem(w.file, w.line, w.column, f"warning: {w.message}", w.fix)) for w in found.warnings]
+    lines += [f"{file}: not read: only *.yaml and *.yml are" for file in found.unread[:MAX_UNREAD]]
+    if len(found.unread) > MAX_UNREAD:
+        lines.append(f"{len(found.unread) - MAX_UNREAD} more files are not read")
+    warnings = many(len(found.warnings), "warning")
+    if found.problems:
+        return [*lines, many(len(found.problems), "problem")]
+    if not found.ok:
+        return [*lines, f"{warnings}, which --strict does not pass"]
     counted = ", ".join(many(report[f"{what}s"], what) for what in ("file", "domain", "rule"))
-    return [*lines, f"{counted}: no problems" + (f", {many(len(warnings), 'warning')}" if warnings else "")]
+    return [*lines, f"{counted}: no problems" + (f", {warnings}" if found.warnings else "")]

@@ -15,7 +15,7 @@ from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 
-_SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml")
 POLL_MS = 500  # how often to look where the system reports no change, as on network file systems
 SETTLE_S = 0.05  # files that changed this recently may be half written
 
@@ -45,8 +45,7 @@ def read_what_loads(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet
     except OSError as error:
         raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {error.strerror}")]) from error
     if not paths:
-        fix = "put one there, or set EXTAUTH_CONFIG" if path.is_dir() else "set EXTAUTH_CONFIG to a folder or a file"
-        raise ConfigError([Problem(str(path), 0, 0, "no *.yaml file here" if path.is_dir() else "no such file", fix)])
+        raise ConfigError([_nothing_at(path)])
     for file in paths:
         try:
             texts[str(file)] = _read(file)
@@ -55,8 +54,7 @@ def read_what_loads(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet
                 message = f"cannot be read: it is a symlink to {str(file.readlink())!r}, which does not exist"
                 problems.append(Problem(str(file), 0, 0, message, "make what it points to, or remove it"))
         except UnicodeDecodeError as error:
-            place = place_of_byte(error.object, error.start)
-            problems.append(Problem(str(file), *place, f"not UTF-8: {error.reason}", "save the file as UTF-8"))
+            problems.append(not_utf8(str(file), error))
         except ConfigError as error:
             problems += error.problems
         except OSError as error:
@@ -73,9 +71,36 @@ def _read(file: Path) -> str:
     if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
         raise ConfigError([Problem(str(file), 0, 0, "cannot be read: it is no regular file", "move it away")])
     if status.st_size > MAX_FILE_BYTES:
-        message = f"the file is larger than {MAX_FILE_BYTES} bytes"
-        raise ConfigError([Problem(str(file), 0, 0, message, "split it by domain")])
+        raise ConfigError([too_large(str(file))])
     return file.read_text(encoding="utf-8")
+
+
+def not_utf8(file: str, error: UnicodeDecodeError) -> Problem:
+    """Why the file is no text."""
+    place = place_of_byte(error.object, error.start)
+    return Problem(file, *place, f"not UTF-8: {error.reason}", "save the file as UTF-8")
+
+
+def too_large(file: str) -> Problem:
+    """Why the file is not read."""
+    return Problem(file, 0, 0, f"the file is larger than {MAX_FILE_BYTES} bytes", "split it by domain")
+
+
+def _nothing_at(path: Path) -> Problem:
+    """Why there is nothing to read; YAML in sub-folders is named."""
+    if not path.is_dir():
+        what = "no regular file" if path.exists() else "no such file"
+        return Problem(str(path), 0, 0, what, "set EXTAUTH_CONFIG to a folder or a file")
+    folders = [entry.name for entry in sorted(path.iterdir()) if entry.name[0] != "." and _holds_yaml(entry)]
+    if not folders:
+        return Problem(str(path), 0, 0, "no *.yaml file here", "put one there, or set EXTAUTH_CONFIG")
+    names = ", ".join(map(repr, folders[:5])) + ("" if len(folders) <= 5 else f" and {len(folders) - 5} more")
+    message = f"no *.yaml file here, only in sub-folders, which are not read: {names}"
+    return Problem(str(path), 0, 0, message, "move the files up, or set EXTAUTH_CONFIG to one of these folders")
+
+
+def _holds_yaml(entry: Path) -> bool:
+    return entry.is_dir() and any(next(entry.rglob(f"*{suffix}"), None) for suffix in SUFFIXES)
 
 
 def _unread(path: Path, read: Sequence[Path]) -> list[Problem]:
@@ -84,9 +109,9 @@ def _unread(path: Path, read: Sequence[Path]) -> list[Problem]:
     for entry in sorted(path.iterdir()) if path.is_dir() else ():
         if entry.name.startswith(".") or entry in known:
             continue
-        if entry.is_dir() and any(next(entry.rglob(f"*{suffix}"), None) for suffix in _SUFFIXES):
+        if _holds_yaml(entry):
             warnings.append(Problem(str(entry), 0, 0, "files in sub-folders are not read", "move them up"))
-        elif entry.is_file() and entry.suffix.lower() in {"", *_SUFFIXES}:
+        elif entry.is_file() and entry.suffix.lower() in {"", *SUFFIXES}:
             warnings.append(Problem(str(entry), 0, 0, "only *.yaml and *.yml are read", "rename it"))
     return warnings
 
@@ -158,7 +183,7 @@ async def _settled(path: Path) -> Signature:
 def _files(path: Path) -> list[Path]:
     """What is to be read, by its name alone: if it cannot be, its domain must not count as removed."""
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.name[0] != ".")
+        return sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.name[0] != ".")
     return [path] if path.is_file() else []
 
 

@@ -1,0 +1,185 @@
+"""What `extauth validate` is given: a folder, a file, a pipe, standard input; as config files or as a ConfigMap."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from extauth.errors import ConfigError, Problem
+from extauth.rules.document import DocumentError, Mapping, Place, Scalar, Sequence, read_documents
+from extauth.rules.load import MAX_FILE_BYTES, load_what_loads
+from extauth.rules.model import RuleSet
+from extauth.rules.parse import is_manifest
+from extauth.rules.reload import SUFFIXES, not_utf8, read_what_loads, too_large
+
+STDIN = Path("-")
+
+
+class Entry(NamedTuple):
+    """An entry of a ConfigMap's `data`: `place` is where its value begins in `file`.
+
+    `indent` is that of a literal block (`|`), whose lines are lines of the file; None for any other scalar.
+    """
+
+    file: str
+    name: str
+    text: str
+    place: Place
+    indent: int | None
+
+    def locate(self, problem: Problem) -> Problem:
+        """A problem of the entry's text as one of the file."""
+        where, line, column = f"in {self.name}", *self.place
+        if self.indent is None and problem.line:
+            where += f", line {problem.line}, column {problem.column}"
+        elif self.indent is not None and problem.line > self.place.line:
+            line, column = problem.line, problem.column + self.indent
+        return Problem(self.file, line, column, f"{where}: {problem.message}", problem.fix)
+
+    @property
+    def padded(self) -> str:
+        """The text, from the line on that it stands on in the file."""
+        return self.text if self.indent is None else "\n" * self.place.line + self.text
+
+
+@dataclass(slots=True)
+class Given:
+    """What was read: `rules` with what is wrong, and the files of a folder that are `unread`."""
+
+    rules: RuleSet
+    unread: list[str] = field(default_factory=list)
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong, each with its place in what was given."""
+        return self.located(self.rules.problems)
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """What looks wrong, each with its place in what was given."""
+        return self.located(self.rules.warnings)
+
+    def located(self, problems: "tuple[Problem, ...] | list[Problem]") -> list[Problem]:
+        """The problems where a reader finds them."""
+        if not self.entries:
+            return list(problems)
+        found = [self.entries[p.file].locate(p) if p.file in self.entries else p for p in problems]
+        return sorted(found, key=lambda problem: (problem.line, problem.column))
+
+
+def read_given(path: Path, *, merge: bool) -> list[Given]:
+    """Read it, each config by itself: of several ConfigMaps in a file, each is one."""
+    try:
+        if path == STDIN:
+            return _from_text("<stdin>", _text("<stdin>", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)), merge=merge)
+        if path.is_fifo() or path.is_char_device():
+            with path.open("rb") as pipe:
+                return _from_text(str(path), _text(str(path), pipe.read(MAX_FILE_BYTES + 1)), merge=merge)
+        rules = read_what_loads(path, RuleSet(), merge=merge)
+        if rules.problems and path.is_file() and path.stat().st_size <= MAX_FILE_BYTES:
+            manifest = _from_manifest(str(path), path.read_bytes().decode("utf-8", "replace"), merge=merge)
+            if manifest:
+                return manifest
+        return [Given(rules, _unread(path))]
+    except ConfigError as error:
+        return [Given(RuleSet(problems=error.problems), _unread(path))]
+    except OSError as error:
+        return [Given(RuleSet(problems=(Problem(str(path), 0, 0, f"cannot be read: {error.strerror}"),)))]
+
+
+def _text(file: str, data: bytes) -> str:
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError([too_large(file)])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError([not_utf8(file, error)]) from error
+
+
+def _from_text(file: str, text: str, *, merge: bool) -> list[Given]:
+    rules = load_what_loads({file: text}, RuleSet(), merge=merge)
+    return (_from_manifest(file, text, merge=merge) if rules.problems else []) or [Given(rules)]
+
+
+def _from_manifest(file: str, text: str, *, merge: bool) -> list[Given]:
+    """The ConfigMaps among the manifests of a file; none where it holds no manifest."""
+    if "apiVersion" not in text:
+        return []
+    manifests: list[Mapping] = []
+    problems: list[Problem] = []
+    try:
+        for root in read_documents(text):
+            manifests += _manifests(root)
+    except DocumentError as error:
+        problems.append(Problem(file, *error.place, str(error), error.fix))
+    if not manifests:
+        return []
+    lines = text.split("\n")
+    maps = [each for each in manifests if each.get(Scalar("kind")) == "ConfigMap"]
+    given = [_from_map(file, lines, each, merge=merge) for each in maps]
+    if not given and not problems:
+        fix = "give the one whose `data` holds the config"
+        problems.append(Problem(file, *manifests[0].place, "no ConfigMap is among these Kubernetes manifests", fix))
+    elif not problems and not any(each.entries or each.rules.problems for each in given):
+        message = "no entry of the ConfigMap's `data` is named *.yaml or *.yml"
+        problems.append(Problem(file, *maps[0].place, message, "name one so"))
+    return [*given, *([Given(RuleSet(problems=tuple(problems)))] if problems else [])]
+
+
+def _manifests(root: Any) -> Iterator[Mapping]:  # noqa: ANN401 - any YAML
+    """The manifest, or those of a List."""
+    if not is_manifest(root):
+        return
+    items = root.get(Scalar("items"))
+    if isinstance(items, Sequence):
+        for item in items:
+            yield from _manifests(item)
+    else:
+        yield root
+
+
+def _from_map(file: str, lines: list[str], manifest: Mapping, *, merge: bool) -> Given:
+    entries: dict[str, Entry] = {}
+    problems: list[Problem] = []
+    unread: list[str] = []
+    data = manifest.get(Scalar("data"))
+    for name, value in data.items() if isinstance(data, Mapping) else ():
+        if not name.endswith(SUFFIXES):
+            unread.append(f"{name} of {file}")
+        elif not isinstance(value, Scalar):
+            message = f"in {name}: an entry of `data` must be a string"
+            problems.append(
+                Problem(file, *name.place, message, f"write `{name}: |`, and the config under it, indented")
+            )
+        else:
+            entries[f"{name} of {file}"] = Entry(file, name, str(value), value.place, _indent(value, lines))
+    binary = manifest.get(Scalar("binaryData"))
+    unread += [f"{name} of {file} (binaryData)" for name in binary] if isinstance(binary, Mapping) else []
+    rules = load_what_loads({name: entry.padded for name, entry in entries.items()}, RuleSet(), problems, merge=merge)
+    return Given(rules, unread, entries)
+
+
+def _indent(value: Scalar, lines: list[str]) -> int | None:
+    """The indentation of a literal block; None where its lines are not the file's."""
+    line, column = value.place
+    if lines[line - 1][column - 1 : column] != "|":
+        return None
+    for i, text in enumerate(value.split("\n")):
+        if text.strip():
+            raw = lines[line + i].rstrip("\r") if line + i < len(lines) else ""
+            return len(raw) - len(text) if raw.endswith(text) else None
+    return 0
+
+
+def _unread(path: Path) -> list[str]:
+    """Files of a folder that are no YAML by their names, or hidden YAML; of what else looks like YAML, rules warn."""
+    if not path.is_dir():
+        return []
+    return [
+        str(entry)
+        for entry in sorted(path.iterdir())
+        if entry.is_file()
+        and (entry.suffix in SUFFIXES if entry.name[0] == "." else entry.suffix.lower() not in {"", *SUFFIXES})
+    ]
