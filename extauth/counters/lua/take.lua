@@ -14,7 +14,7 @@
 -- Numbers are doubles: integers up to 2^53 are exact. Never print one with tostring or .., which keep 14 digits.
 
 local call, pcall, pack, unpack = redis.call, redis.pcall, struct.pack, struct.unpack
-local floor, ceil, min, max, byte = math.floor, math.ceil, math.min, math.max, string.byte
+local floor, ceil, min, max, byte, find = math.floor, math.ceil, math.min, math.max, string.byte, string.find
 local GCRA, WINDOW, SLIDING = 1, 2, 3
 local ENFORCED, QUOTA, QUOTA_TOO = 0, 1, 2
 local MAX_BACKLOG_US = 2 ^ 52
@@ -209,7 +209,11 @@ while at <= #groups do
     -- pcall: a value of another type is no state either.
     local state
     if kind == SLIDING then state = pcall('GETRANGE', key, 0, HEAD) else state = pcall('GET', key) end
-    if type(state) ~= 'string' then state = '' end
+    if type(state) ~= 'string' then
+      -- Whatever else it fails for, such as a right that the user lacks, must not admit calls.
+      if state and not find(state.err, 'WRONGTYPE', 1, true) then return state end
+      state = ''
+    end
     local left, one
     if kind == GCRA then
       local level
