@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from extauth.counters.url import fault
 from extauth.errors import SettingsError
 from extauth.limiter.limiter import OnStoreFailure
 
@@ -68,12 +69,9 @@ def _address_or_socket(value: str) -> str:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    """A user or password may hold no / @ : ? but as %2F, %40, %3A, %3F."""
-    host = r"(?:[^/@:?#\[\]\s]+|\[[0-9a-fA-F:.%\w]+\])"
-    url = rf"rediss?://(?:[^/@?#\s]*@)?{host}(?::(\d{{1,5}}))?(?:/\d*)?(?:\?\S*)?|unix:(?://(?:[^/@?#\s]*@)?)?/[^/?][^?]*(?:\?\S*)?"
-    match = re.fullmatch(url, value.get_secret_value())
-    if not match or not 0 < int(match[1] or 1) < 65536:
-        raise ValueError
+    """Raises ValueError, which says what is wrong without what stands there."""
+    if wrong := fault(value.get_secret_value()):
+        raise ValueError(wrong)
     return value
 
 
@@ -161,8 +159,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             name = str(detail["loc"][0])
             field = Settings.model_fields[name]
             shown = "…" if field.annotation is SecretStr else repr(given[name])
-            lines.append(f"{PREFIX}{name.upper()}={shown} is not allowed; allowed: {field.description}")
-        raise SettingsError("\n".join(lines)) from error
+            reason = str(detail.get("ctx", {}).get("error", "")) if name == "redis_url" else ""
+            wrong = f"is not allowed: {reason}" if reason else "is not allowed"
+            lines.append(f"{PREFIX}{name.upper()}={shown} {wrong}; allowed: {field.description}")
+        raise SettingsError("\n".join(lines)) from None  # pydantic's error shows a password
     cert, key, client_ca = settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca
     if (cert is None) != (key is None) or (client_ca is not None and cert is None):
         raise SettingsError("EXTAUTH_GRPC_TLS_CERT and EXTAUTH_GRPC_TLS_KEY go together, and _CLIENT_CA needs both")

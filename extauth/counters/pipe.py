@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import hiredis
 from redis.asyncio import ConnectionPool
@@ -21,25 +21,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
+from extauth.counters.url import FILE_OPTIONS, fault
 from extauth.errors import SettingsError, StoreError
-
-# Others of redis-py's would change how this connection reads or waits, which is not theirs to say.
-URL_OPTIONS = (
-    "db",
-    "username",
-    "password",
-    "client_name",
-    "ssl_ca_certs",
-    "ssl_ca_path",
-    "ssl_certfile",
-    "ssl_keyfile",
-    "ssl_password",
-    "ssl_cert_reqs",
-    "ssl_check_hostname",
-    "ssl_min_version",
-    "ssl_ciphers",
-)
-
 
 CONNECT_TIMEOUT_S = 1  # one attempt that hangs must not hold up the next, which may do
 NOT_LET_IN = "refuses the user or the password that EXTAUTH_REDIS_URL has, or lacks"
@@ -220,30 +203,49 @@ def _pool(url: str) -> ConnectionPool:
 
     No value is shown, nor redis-py's error: either may hold the password.
     """
-    options = parse_qs(urlsplit(url).query, keep_blank_values=True)
-    if not options.keys() <= set(URL_OPTIONS):
-        raise SettingsError("EXTAUTH_REDIS_URL: after the ? stands an option that is none of " + ", ".join(URL_OPTIONS))
-    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+    if wrong := fault(url):
+        raise SettingsError(f"EXTAUTH_REDIS_URL: {wrong}")
+    options = parse_qs(urlsplit(url).query)
+    for name in FILE_OPTIONS:
         for path in options.get(name, ()):
             try:
                 Path(path).read_bytes()
             except OSError as error:
-                message = f"EXTAUTH_REDIS_URL: {name}={path} cannot be read: {error.strerror}"
+                message = f"EXTAUTH_REDIS_URL: the file of the option {name} cannot be read: {error.strerror}"
                 raise SettingsError(message) from error
     try:
-        pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=None,  # its timers would fire before what came in meanwhile is read: see _within
-            socket_timeout=None,
-        )
-        connection = pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
-        if isinstance(connection, SSLConnection):
-            connection.ssl_context.get()
+        return _try_pool(url)
     except (TypeError, ValueError, RedisError, OSError):  # ssl.SSLError is an OSError
-        raise SettingsError("EXTAUTH_REDIS_URL: an option after the ? has no value that will do") from None
+        names = _refused(url, options) or list(options)
+        what = f"option {names[0]} has" if len(names) == 1 else f"options {', '.join(names)} have"
+        raise SettingsError(f"EXTAUTH_REDIS_URL: the {what} no value that will do") from None
+
+
+def _try_pool(url: str) -> ConnectionPool:
+    pool = ConnectionPool.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=None,  # its timers would fire before what came in meanwhile is read: see _within
+        socket_timeout=None,
+    )
+    connection = pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
+    if isinstance(connection, SSLConnection):
+        connection.ssl_context.get()
     return pool
+
+
+def _refused(url: str, options: dict[str, list[str]]) -> list[str]:
+    """Which options will not do, even without the others; a certificate, its key and that one's password are one."""
+    pair = [name for name in ("ssl_certfile", "ssl_keyfile", "ssl_password") if name in options]
+    tried = [[name] for name in options if name not in pair] + ([pair] if pair else [])
+    for names in tried:
+        query = urlencode([(name, options[name][0]) for name in names])
+        try:
+            _try_pool(urlunsplit((urlsplit(url).scheme, "h", "/s", query, "")))
+        except (TypeError, ValueError, RedisError, OSError):
+            return names
+    return []
 
 
 class _Link(asyncio.Protocol):

@@ -313,6 +313,11 @@ data:
   empty.yaml: |
     # nothing
 """
+UNCLOSED = (
+    "while parsing a flow node did not find expected node content; "
+    "check the indentation, brackets and quotes here and on the lines above"
+)
+BLOCK = "write `list.yaml: |`, and the config under it, indented"
 
 
 def test_a_configmap_is_read_as_the_folder_that_it_is_mounted_as(tmp_path: Path) -> None:
@@ -323,10 +328,8 @@ def test_a_configmap_is_read_as_the_folder_that_it_is_mounted_as(tmp_path: Path)
     assert result.stdout.replace(f"{file}", "map.yaml").splitlines() == [
         "map.yaml:13:24: in api.yaml: unknown tier; no tier is defined",
         "map.yaml:15:16: in quoted.yaml, line 3, column 4: unknown key 'kee'; did you mean 'key'?",
-        "map.yaml:16:15: in folded.yml, line 2, column 1: not YAML: while parsing a flow node did not find expected node"
-        " content; check the indentation, brackets and quotes here and on the lines above",
-        "map.yaml:19:3: in list.yaml: an entry of `data` must be a string; write `list.yaml: |`, and the config under it,"
-        " indented",
+        f"map.yaml:16:15: in folded.yml, line 2, column 1: not YAML: {UNCLOSED}",
+        f"map.yaml:19:3: in list.yaml: an entry of `data` must be a string; {BLOCK}",
         "map.yaml:22:31: in again.yaml: a descriptor of this key already stands on line 22; keep one of the two",
         "map.yaml:23:15: in empty.yaml: the file is empty; write `domain: NAME` and `descriptors:`",
         "map.yaml:14:18: warning: in api.yaml: shadow_mode means nothing without a limit; remove it",
@@ -362,8 +365,7 @@ def test_manifests_beside_a_configmap_are_passed_over(tmp_path: Path) -> None:
         ),
         (
             "apiVersion: v1\nkind: ConfigMap\n---\n[",
-            "<stdin>:5:1: not YAML: while parsing a flow node did not find expected node content; "
-            "check the indentation, brackets and quotes here and on the lines above",
+            f"<stdin>:5:1: not YAML: {UNCLOSED}",
         ),
     ],
 )
@@ -377,9 +379,9 @@ def test_a_configmap_in_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "map.yaml").write_text(MAP)
     result = RUN.invoke(app, ["validate", str(tmp_path)])
     assert result.exit_code == 1
+    fix = "mount the ConfigMap as a folder, and set EXTAUTH_CONFIG to that; `extauth validate FILE` reads it as it is"
     assert result.stdout.splitlines() == [
-        f"{tmp_path}/map.yaml:2:1: this is a Kubernetes manifest, and no config; mount the ConfigMap as a folder, and set"
-        " EXTAUTH_CONFIG to that; `extauth validate FILE` reads it as it is",
+        f"{tmp_path}/map.yaml:2:1: this is a Kubernetes manifest, and no config; {fix}",
         "1 problem",
     ]
 
@@ -393,11 +395,9 @@ def test_yaml_that_lies_only_in_sub_folders_is_named(tmp_path: Path) -> None:
     (tmp_path / ".hidden/x.yaml").write_text("domain: c")
     result = RUN.invoke(app, ["validate", str(tmp_path)])
     assert result.exit_code == 1
-    assert result.stdout.splitlines() == [
-        f"{tmp_path}: no *.yaml file here, only in sub-folders, which are not read: 'a', 'b'; "
-        "move the files up, or set EXTAUTH_CONFIG to one of these folders",
-        "1 problem",
-    ]
+    what = "no *.yaml file here, only in sub-folders, which are not read: 'a', 'b'"
+    fix = "move the files up, or set EXTAUTH_CONFIG to one of these folders"
+    assert result.stdout.splitlines() == [f"{tmp_path}: {what}; {fix}", "1 problem"]
 
 
 def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
