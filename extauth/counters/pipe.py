@@ -237,9 +237,9 @@ def _try_pool(url: str) -> ConnectionPool:
 
 def _refused(url: str, options: dict[str, list[str]]) -> list[str]:
     """Which options will not do, even without the others; a certificate, its key and that one's password are one."""
-    pair = [name for name in ("ssl_certfile", "ssl_keyfile", "ssl_password") if name in options]
-    tried = [[name] for name in options if name not in pair] + ([pair] if pair else [])
-    for names in tried:
+    pair = [name for name in options if name in {"ssl_certfile", "ssl_keyfile", "ssl_password"}]
+    tried = [[name] for name in options if name not in pair]
+    for names in [*tried, pair] if pair else tried:
         query = urlencode([(name, options[name][0]) for name in names])
         try:
             _try_pool(urlunsplit((urlsplit(url).scheme, "h", "/s", query, "")))
