@@ -15,7 +15,7 @@ from extauth.transport.batching import SWEEP_S
 from extauth.transport.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.grpc import Status, literal, prefixed
 from extauth.transport.guards import Bounds, Guard, Shed
-from extauth.transport.protobuf import varint
+from extauth.transport.protobuf import bytes_field, varint
 from extauth.transport.rls import SERVICE
 from tests.h2 import BLOCK, MESSAGE, PATH, START, Answer, Peer, block, call, serving
 
@@ -826,3 +826,29 @@ async def test_a_turn_ends_by_what_a_client_makes_of_its_bytes_too(short_path: P
         assert len(served.tripped) + served.counters.calls < 2 + len(many)
         await hostile.until(lambda: hostile.pings)
         assert len(served.tripped) + served.counters.calls == 2 + len(many)
+
+
+async def test_a_turn_ends_by_what_its_calls_take_to_plan(short_path: Path) -> None:
+    """Behind ten calls of a hundred new descriptors in one read, another connection's is answered before the last."""
+
+    def wide(stream: int) -> bytes:
+        pairs = (bytes_field(1, b"n") + bytes_field(2, b"%d-%d" % (stream, i)) for i in range(100))
+        descriptors = (bytes_field(2, bytes_field(1, pair)) for pair in pairs)
+        return call(stream, bytes_field(1, b"api") + b"".join(descriptors))
+
+    async with serving(short_path) as served:
+        hostile, honest = await served.connect(), await served.connect()
+        for peer in (hostile, honest):
+            peer.send(call(1))
+            await peer.answered(1)
+        many = [wide(stream) for stream in range(3, 23, 2)]
+        assert sum(map(len, many)) < 16_384
+        before = served.counters.calls
+        hostile.send(*many, frame(frames.PING, 0, 0, b"the last"))
+        honest.send(call(3))
+        assert (await honest.answered(3))[0].code == 1
+        assert not hostile.pings
+        assert len(hostile.answers) < 1 + len(many)
+        await hostile.until(lambda: hostile.pings)
+        await hostile.answered(*range(3, 23, 2))
+        assert served.counters.calls == before + 1
