@@ -206,7 +206,8 @@ class Serving:
         self.counters = Held()
         self.tripped: list[Guard] = []
         self.shed: list[Shed] = []
-        planner = Planner(Matcher(load_rules({"f.yaml": config})), split_request, decode_descriptor, KeyNamer("t"))
+        matcher = Matcher(load_rules({"f.yaml": config}))
+        self.planner = Planner(matcher, split_request, decode_descriptor, KeyNamer("t"))
         batcher = Batcher(
             Limiter(self.counters, policy),
             lambda _decided, _durations: None,
@@ -215,7 +216,7 @@ class Serving:
             sheds=lambda why, _plan, _counting: self.shed.append(why),
         )
         tripped = self.tripped.append
-        self.server = H2Server(f"unix:{self.path}", planner, batcher, tls=tls, bounds=bounds, tripped=tripped)
+        self.server = H2Server(f"unix:{self.path}", self.planner, batcher, tls=tls, bounds=bounds, tripped=tripped)
         self._peers: list[Peer] = []
 
     async def connect(self, *, start: bool = True) -> Peer:
