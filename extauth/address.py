@@ -33,10 +33,18 @@ def listen_on(address: str, backlog: int) -> list[socket.socket]:
 
 def _listen_on_all(host: str, port: int, backlog: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
+    missing: OSError | None = None  # `localhost` is ::1 too where there is no IPv6
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, where in dict.fromkeys(found):
-            listeners.append(socket.create_server(where[:2], family=family, backlog=backlog))
+            try:
+                listeners.append(socket.create_server(where[:2], family=family, backlog=backlog))
+            except OSError as error:
+                if family != socket.AF_INET6 or error.errno not in _NO_IPV6:
+                    raise
+                missing = error
+        if missing is not None and not listeners:
+            raise missing
     except OSError:
         for listener in listeners:
             listener.close()

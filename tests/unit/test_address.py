@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from extauth.address import listen_everywhere
+from extauth.address import listen_everywhere, listen_on
 
 
 def test_everywhere_takes_both_families() -> None:
@@ -44,3 +44,42 @@ def test_everywhere_is_ipv4_alone_where_no_ipv6_address_can_be_had(
 def test_everywhere_fails_where_the_port_is_taken() -> None:
     with listen_everywhere(0, 8) as first, pytest.raises(OSError, match="in use"):
         listen_everywhere(first.getsockname()[1], 8)
+
+
+@pytest.mark.parametrize(
+    ("refused", "taken"),
+    [
+        ({}, ["127.0.0.3", "127.0.0.1", "127.0.0.2"]),
+        ({"::1": errno.EADDRNOTAVAIL}, ["127.0.0.1", "127.0.0.2"]),
+        ({"::1": errno.EAFNOSUPPORT}, ["127.0.0.1", "127.0.0.2"]),
+        ({"::1": errno.EADDRINUSE}, None),
+        ({"127.0.0.2": errno.EADDRNOTAVAIL}, None),
+        ({"::1": errno.EADDRNOTAVAIL, "127.0.0.1": errno.EADDRINUSE}, None),
+    ],
+)
+def test_a_name_is_listened_on_at_all_of_its_addresses_but_for_ipv6_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, refused: dict[str, int], taken: list[str] | None
+) -> None:
+    create_server = socket.create_server
+
+    def getaddrinfo(_host: str, port: int, **_options: int) -> list[Any]:
+        ipv6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
+        ipv4 = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{i}", port)) for i in (1, 2, 2)]
+        return [ipv6, *ipv4]
+
+    def stand_in(address: tuple[str, int], **options: Any) -> socket.socket:  # noqa: ANN401 - the stdlib's own
+        if address[0] in refused:
+            raise OSError(refused[address[0]], "refused")
+        return create_server(address if address[0] != "::1" else ("127.0.0.3", 0), backlog=options["backlog"])
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "create_server", stand_in)
+    if taken is None:
+        with pytest.raises(OSError, match="refused"):
+            listen_on("name:0", 8)
+        return
+    sockets = listen_on("name:0", 8)
+    assert [opened.getsockname()[0] for opened in sockets] == taken
+    for opened in sockets:
+        assert not opened.getblocking()
+        opened.close()
