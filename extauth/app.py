@@ -109,7 +109,7 @@ class Service:
         self.engine = self._engine()
         self.admin = AdminServer(
             settings.admin_listen,
-            metrics=lambda: b"".join(self.metrics.render()),
+            metrics=self.metrics.render,
             metrics_type=CONTENT_TYPE,
             readiness=self.readiness,
             rules=self.view,

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from extauth.cli import app
 
 COMMANDS = ["serve", "validate", "explain", "check", "inspect", "reset", "hash", "schema", "conformance"]
-HEAVY = ["grpc", "redis", "yaml", "aiohttp", "watchfiles", "prometheus_client", "envoy_data_plane", "google.protobuf"]
+HEAVY = ["grpc", "redis", "yaml", "h11", "watchfiles", "prometheus_client", "envoy_data_plane", "google.protobuf"]
 RUN = CliRunner()
 
 

@@ -1,0 +1,293 @@
+"""One client's connection to the admin server: HTTP/1.1 by h11, over the event loop's own socket calls.
+
+It reads no more than it handles next, and makes no more of an answer than the client takes: nothing gathers here.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import formatdate
+from enum import IntEnum
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+import h11
+
+from extauth.admin.hosts import AllowedHosts
+from extauth.admin.lane import TURN_S, Lane
+from extauth.admin.routes import Answer, Audience, Request, Route, refusal
+
+STALL_S: Final = 10.0
+IDLE_S: Final = 75.0
+HEAD_BYTES: Final = 8192
+HEADERS: Final = 100
+BODY_BYTES: Final = 1024
+BLOCK_BYTES: Final = 16_384
+DISCARDED_BYTES: Final = 65_536
+
+_TARGET: Final = re.compile(r"(?:https?://(?P<host>[^/?]*))?(?P<path>[^?]*)\??(?P<query>.*)")  # RFC 9112 §3.2
+# h11 bounds the bytes of a head alone, and takes 3 ms for one of 2,700 headers.
+_TOO_MANY_HEADERS: Final = re.compile(rb"(?:\r?[^\r\n][^\n]*\n){%d}" % (HEADERS + 2))
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
+_HINTS: Final = {
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"A head may have {HEAD_BYTES} bytes and {HEADERS} headers.\n",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"A body may have {BODY_BYTES} bytes.\n",
+}
+_FOREIGN_NAME: Final = (
+    "This page is not served under that host name, because a hostile site could make its own name lead here.\n"
+    "Use an IP address or localhost, or add the name to EXTAUTH_ADMIN_HOSTS.\n"
+)
+_CROWDED: Final = "Too many answers are being sent: the connections that are left are for probes and scrapes.\n"
+
+
+class State(IntEnum):
+    """What a connection does, in the order in which they are ended when all places are taken, silent ones aside.
+
+    It closes, a page is sent to it, it sends a request or is about to, or a probe or scrape is answered.
+    """
+
+    CLOSING = 0
+    PAGE = 1
+    WAITING = 2
+    PROBE = 3
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What all connections share; while it is `crowded()`, the places left are for probes and scrapes."""
+
+    routes: Mapping[str, Route]
+    hosts: AllowedHosts
+    clock: Callable[[], float]
+    lanes: Mapping[State, Lane]
+    crowded: Callable[[], bool]
+    stopping: bool = False
+
+
+class Connection:
+    """Answers a client's requests one after the other; `closed` is called once the socket is closed."""
+
+    def __init__(self, sock: socket.socket, context: Context, closed: "Callable[[Connection], None]") -> None:
+        self.state = State.WAITING
+        self.since = context.clock()
+        self.deadline = self.since + STALL_S
+        self.ended = False
+        self._sock = sock
+        self._context = context
+        self._closed = closed
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES - 1)
+        self._idle = False  # kept alive, and nothing of another request has come
+        self._receiving = False
+        self._loop = asyncio.get_running_loop()
+        self.task = self._loop.create_task(self._serve())
+        self.task.add_done_callback(self._close)  # a task that is cancelled before it began runs no `finally`
+
+    def end(self) -> None:
+        """Close it soon, whatever it does."""
+        self.ended = True
+        self.task.cancel()
+
+    def is_silent(self) -> bool:
+        """Whether it waits for its client, of whom nothing is unread: what is may be a probe."""
+        if self.state is State.CLOSING:
+            return True
+        if self.state is not State.WAITING or not self._receiving:
+            return False
+        try:
+            return self._sock.recv(1, socket.MSG_PEEK) == b""
+        except OSError:  # nothing is there, or the client is gone
+            return True
+
+    def _close(self, _task: "asyncio.Task[None]") -> None:
+        self._sock.close()
+        del self.task  # a cycle, by the traceback of its cancellation: the collector looks at those rarely
+        self._closed(self)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.since = self._context.clock()
+
+    async def _serve(self) -> None:
+        with suppress(OSError):  # the client is gone
+            while await self._exchange() and not self._context.stopping:
+                self._h11.start_next_cycle()
+                self._enter(State.WAITING)
+                self._idle = not self._h11.trailing_data[0]
+                self.deadline = self.since + (IDLE_S if self._idle else STALL_S)
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """Half-close, and read on for a while: a close with bytes unread would take the last answer with it."""
+        self._enter(State.CLOSING)
+        self.deadline = self.since + STALL_S
+        self._sock.shutdown(socket.SHUT_WR)
+        left = DISCARDED_BYTES
+        while left > 0 and (data := await self._loop.sock_recv(self._sock, HEAD_BYTES)):
+            left -= len(data)
+
+    async def _exchange(self) -> bool:
+        """Read a request and answer it; whether the connection can take another."""
+        received = await self._read_request()
+        if received is None:
+            return False
+        if isinstance(received, HTTPStatus):
+            self._enter(State.PAGE)
+            await self._answer(lambda: refusal(received, _HINTS.get(received, "")), close=True)
+            return False
+        request, host = received
+        found = self._find(request, host)
+        if isinstance(found, Answer):
+            self._enter(State.PAGE)
+            await self._answer(lambda: found, head_only=request.method == "HEAD")
+        else:
+            self._enter(State.PAGE if found.audience is Audience.PEOPLE else State.PROBE)
+            await self._answer(lambda: found.handler(request), head_only=request.method == "HEAD")
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+
+    def _find(self, request: Request, host: str) -> Route | Answer:
+        """The route, or the answer of a request that is refused."""
+        route = self._context.routes.get(request.path)
+        if route is None:
+            return refusal(HTTPStatus.NOT_FOUND)
+        if request.method not in route.methods:
+            return refusal(HTTPStatus.METHOD_NOT_ALLOWED, headers=[("Allow", ", ".join(route.methods))])
+        if route.audience is Audience.PEOPLE and not self._context.hosts.allow(host):
+            return refusal(HTTPStatus.MISDIRECTED_REQUEST, _FOREIGN_NAME)
+        if route.audience is Audience.PEOPLE and self._context.crowded():
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, _CROWDED, headers=[("Retry-After", "1")])
+        return route
+
+    # Reading
+
+    async def _read_request(self) -> tuple[Request, str] | HTTPStatus | None:
+        """A whole request and its host, or why it is refused; None where the client closed instead."""
+        head: h11.Request | None = None
+        body = b""
+        while True:
+            event = await self._next_event()
+            if isinstance(event, HTTPStatus):
+                return event
+            if isinstance(event, h11.Request):
+                head = event
+                if not head.http_version.startswith(b"1."):
+                    return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+                if int(_header(head, b"content-length") or 0) > BODY_BYTES:
+                    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+                if self._h11.they_are_waiting_for_100_continue:
+                    await self._send(h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[]))
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > BODY_BYTES:
+                    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            elif head is not None and isinstance(event, h11.EndOfMessage):
+                return _request(head, body)
+            else:
+                return None
+
+    async def _next_event(self) -> h11.Event | HTTPStatus:
+        """What comes next, or why it is refused."""
+        while True:
+            event = await self._context.lanes[State.WAITING].run(self._parse)
+            if isinstance(event, h11.Event | HTTPStatus):
+                return event
+            self._receiving = True
+            data = await self._loop.sock_recv(self._sock, HEAD_BYTES - len(self._h11.trailing_data[0]))
+            self._receiving = False
+            if self._idle:
+                self._idle = False
+                self.deadline = self._context.clock() + STALL_S
+            self._h11.receive_data(data)
+
+    def _parse(self) -> h11.Event | HTTPStatus | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self._h11.their_state is h11.IDLE and _TOO_MANY_HEADERS.match(self._h11.trailing_data[0]):
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        try:
+            return self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            error.with_traceback(None)  # a cycle, which clients could make many of
+            return HTTPStatus(error.error_status_hint)
+
+    # Answering
+
+    async def _answer(self, make: Callable[[], Answer], *, head_only: bool = False, close: bool = False) -> None:
+        """Send what `make` returns, piece by piece as the client reads."""
+        self.deadline = float("inf")
+        lane, clock = self._context.lanes[self.state], self._context.clock
+        try:
+            answer, blocks, block = await lane.run(lambda: _begin(make(), clock, head_only=head_only))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            self._report(error)
+            answer, blocks, block = _begin(refusal(HTTPStatus.INTERNAL_SERVER_ERROR), clock, head_only=head_only)
+        events: list[h11.Event] = [_response(answer, close=close or self._context.stopping)]
+        while block is not None:
+            await self._send(*events, h11.Data(data=block))
+            events = []
+            try:
+                block = await lane.run(partial(next, blocks, None))
+            except Exception as error:  # noqa: BLE001 - whatever it is, what was sent must not look whole
+                self._report(error)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                raise ConnectionAbortedError from None
+        await self._send(*events, h11.EndOfMessage())
+
+    async def _send(self, *events: h11.Event) -> None:
+        data = b"".join(self._h11.send(event) or b"" for event in events)
+        if data:
+            deadline = self.deadline
+            self.deadline = self._context.clock() + STALL_S
+            await self._loop.sock_sendall(self._sock, data)
+            self.deadline = deadline
+
+    def _report(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "an answer of the admin server failed", "exception": error})
+
+
+def _header(head: h11.Request, name: bytes) -> str:
+    return next((value.decode("latin-1") for known, value in head.headers if known == name), "")
+
+
+def _request(head: h11.Request, body: bytes) -> tuple[Request, str]:
+    """The request and its host, which a target in absolute form names instead of Host (RFC 9112 §3.2.2)."""
+    target = _TARGET.fullmatch(head.target.decode("latin-1"))
+    assert target is not None  # noqa: S101 - it matches anything that is one line
+    host = target["host"]
+    path = target["path"] or "/"
+    request = Request(method=head.method.decode("latin-1"), path=path, query=target["query"], body=body)
+    return request, _header(head, b"host") if host is None else host
+
+
+def _begin(
+    answer: Answer, clock: Callable[[], float], *, head_only: bool
+) -> tuple[Answer, Iterator[bytes], bytes | None]:
+    """An answer, its blocks after the first, and the first: what fails here fails before anything is sent."""
+    pieces = iter((answer.body,)) if isinstance(answer.body, bytes) else answer.body
+    blocks = _blocks(iter(()) if head_only else pieces, clock)
+    return answer, blocks, next(blocks, None)
+
+
+def _blocks(pieces: Iterator[bytes], clock: Callable[[], float]) -> Iterator[bytes]:
+    """The pieces, put together or cut: to BLOCK_BYTES, or to what TURN_S brings, which may be nothing."""
+    gathered = bytearray()
+    began = clock()
+    for piece in pieces:
+        gathered += piece
+        while len(gathered) >= BLOCK_BYTES or clock() - began >= TURN_S:
+            yield bytes(gathered[:BLOCK_BYTES])
+            del gathered[:BLOCK_BYTES]
+            began = clock()
+    if gathered:
+        yield bytes(gathered)
+
+
+def _response(answer: Answer, *, close: bool) -> h11.Response:
+    headers = [("Content-Type", answer.content_type), ("Date", formatdate(usegmt=True)), *answer.headers]
+    if isinstance(answer.body, bytes):
+        headers.append(("Content-Length", str(len(answer.body))))
+    if close:
+        headers.append(("Connection", "close"))
+    return h11.Response(status_code=answer.status, headers=headers, reason=HTTPStatus(answer.status).phrase)

@@ -1,0 +1,148 @@
+"""A small HTTP/1.1 server for probes, scrapes and a few people."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from operator import attrgetter
+from typing import Final
+
+from extauth.address import listen_on, split_address
+from extauth.admin.connection import Connection, Context, State
+from extauth.admin.hosts import AllowedHosts
+from extauth.admin.lane import Lane
+from extauth.admin.routes import Route
+from extauth.errors import SettingsError
+
+PLACES: Final = 64
+KEPT_PLACES: Final = 16
+BACKLOG: Final = 4096  # of clients that are let in by and by; the kernel may have a lower bound
+ACCEPTED_A_TURN: Final = 8
+GRACE_S: Final = 0.005
+CHECK_S: Final = 1.0
+STOP_GRACE_S: Final = 1.0
+SEND_BUFFER_BYTES: Final = 65_536
+
+
+class HttpServer:
+    """Serves `routes`, by path, on `listen`, HOST:PORT; pages for people under IP addresses and `hosts` only.
+
+    **Time.** A request must be whole 10 s after its connection was opened, or after its first byte on a connection that
+    was kept alive. A connection is kept alive for 75 s. A client must take what was sent to it within 10 s; the
+    answer as such may last. `clock` gives seconds, and connections are looked at every `check_s`.
+
+    **Places.** There are 64 connections. When a client comes for whom there is no place, one is ended: the one that has
+    waited longest for its client, of whom nothing is unread; if that is less than 5 ms, the page that has been sent for
+    longest; if there is neither, the oldest of the rest, probes and scrapes last. A page for people is refused (503)
+    while 48 answers are being sent. So neither a silent or slow client nor a page is in the way of a probe or scrape.
+
+    **Turns.** In one turn of the event loop 8 clients are let in, and 0.5 ms are spent on each of reading
+    requests, making pages, and making answers for probes and scrapes. The rest waits for the next turn.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        routes: Mapping[str, Route],
+        *,
+        hosts: Iterable[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+        check_s: float = CHECK_S,
+    ) -> None:
+        self._listen = listen
+        self._clock = clock
+        self._check_s = check_s
+        self._context = Context(
+            routes=routes,
+            hosts=AllowedHosts([split_address(listen)[0], *hosts]),
+            clock=clock,
+            lanes={state: Lane(clock) for state in (State.WAITING, State.PAGE, State.PROBE)},
+            crowded=self._crowded,
+        )
+        self._listeners: list[socket.socket] = []
+        self._connections: set[Connection] = set()
+        self._checks: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen; raises SettingsError where the address cannot be had."""
+        try:
+            self._listeners = listen_on(self._listen, BACKLOG)
+        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
+            reason = getattr(error, "strerror", None) or error
+            message = f"EXTAUTH_ADMIN_LISTEN={self._listen}: cannot listen there: {reason}"
+            raise SettingsError(message) from error
+        for listener in self._listeners:
+            # What the kernel takes of an answer counts as read: little enough that a client that reads none shows soon.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            self._accept_from(listener)
+        self._checks = asyncio.create_task(self._check())
+
+    async def stop(self) -> None:
+        """Take no more requests, send what is being answered for a second at most, and close."""
+        loop = asyncio.get_running_loop()
+        self._context.stopping = True
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            listener.close()
+        if self._checks is not None:
+            self._checks.cancel()
+            await asyncio.gather(self._checks, return_exceptions=True)
+        for connection in self._connections:
+            if connection.state in {State.WAITING, State.CLOSING}:
+                connection.end()
+        tasks = {connection.task for connection in self._connections}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=STOP_GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _accept_from(self, listener: socket.socket) -> None:
+        if not self._context.stopping:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Let clients in: few at a time, so that each is read before it can be its turn to be ended."""
+        for _ in range(ACCEPTED_A_TURN):
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # there is none, or it is gone already
+                return
+            except OSError:  # no descriptor is left: give one back, and come again
+                self._make_place(0)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(self._check_s, self._accept_from, listener)
+                return
+            sock.setblocking(False)
+            with suppress(OSError):  # it is gone, which reading will tell
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._make_place(PLACES - 1)
+            self._connections.add(Connection(sock, self._context, self._connections.discard))
+
+    def _make_place(self, most: int) -> None:
+        """End one connection if more than `most` are open."""
+        connections = [connection for connection in self._connections if not connection.ended]
+        if len(connections) > most:
+            connections.sort(key=attrgetter("since"))
+            first = next((connection for connection in connections if connection.is_silent()), None)
+            if first is None or self._clock() - first.since < GRACE_S:
+                pages = (connection for connection in connections if connection.state is State.PAGE)
+                first = next(pages, first or min(connections, key=attrgetter("state")))
+            first.end()
+
+    def _crowded(self) -> bool:
+        answering = sum(connection.state in {State.PAGE, State.PROBE} for connection in self._connections)
+        return answering >= PLACES - KEPT_PLACES
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(self._check_s)
+            self._end_late()
+
+    def _end_late(self) -> None:
+        now = self._clock()
+        for connection in self._connections:
+            if connection.deadline <= now:
+                connection.end()

@@ -1,0 +1,59 @@
+"""What the admin server serves: a route per path, as data."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from typing import Final
+
+TEXT: Final = "text/plain; charset=utf-8"
+JSON: Final = "application/json; charset=utf-8"
+
+
+class Audience(Enum):
+    """Who asks for a path.
+
+    Pages for PEOPLE are refused under a foreign host name and when places are short. MACHINES are probes and scrapes:
+    they are always served, whatever name they ask for.
+    """
+
+    PEOPLE = "people"
+    MACHINES = "machines"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A whole request; `query` is what follows the `?`, as it was sent."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a request.
+
+    A `body` of bytes is sent with its length. An iterator's pieces are made and sent as the client reads them; each
+    should take less than a millisecond to make, since nothing else runs meanwhile. An empty piece is allowed.
+    """
+
+    body: bytes | Iterator[bytes]
+    content_type: str = TEXT
+    status: int = HTTPStatus.OK
+    headers: Iterable[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a path is served; `handler` returns at once, and HEAD gets the head of GET's answer."""
+
+    handler: Callable[[Request], Answer]
+    audience: Audience
+    methods: tuple[str, ...] = ("GET", "HEAD")
+
+
+def refusal(status: HTTPStatus, hint: str = "", headers: Iterable[tuple[str, str]] = ()) -> Answer:
+    """An error as text, with a hint at what would help."""
+    return Answer(f"{status}: {status.phrase}\n{hint}".encode(), status=status, headers=headers)
