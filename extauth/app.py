@@ -113,6 +113,7 @@ class Service:
             metrics_type=CONTENT_TYPE,
             readiness=self.readiness,
             rules=self.view,
+            hosts=settings.admin_hosts,
         )
 
     def _engine(self) -> "H2Server | GrpcioServer":

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from extauth.counters.url import fault
 from extauth.errors import SettingsError
@@ -75,6 +75,14 @@ def _redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _host_names(value: str) -> tuple[str, ...]:
+    """Names, separated by commas."""
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(re.fullmatch(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", name) for name in names):
+        raise ValueError
+    return names
+
+
 def _header_names(value: str) -> str:
     name = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110 §5.6.2
     if value.lower() in {"off", "on"}:
@@ -99,6 +107,9 @@ class Settings(BaseModel):
     )
     admin_listen: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:6070", description="HOST:PORT or [IPV6]:PORT"
+    )
+    admin_hosts: Annotated[tuple[str, ...], BeforeValidator(_host_names)] = Field(
+        (), description="host names without ports, separated by commas"
     )
     grpc_tls_cert: Path | None = Field(None, description="a PEM file: the certificate and its chain; needs the key")
     grpc_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")

@@ -113,6 +113,16 @@ def test_admin_pages(serve: Callable[..., Served]) -> None:
     assert served.get("/other")[0] == 404
 
 
+def test_pages_for_people_are_served_under_the_names_of_a_setting(serve: Callable[..., Served]) -> None:
+    served = serve(EXTAUTH_ADMIN_HOSTS="admin.internal,extauth")
+    served.until_ready()
+    for host, status in {"extauth:6070": 200, "admin.internal": 200, "evil.example": 421}.items():
+        admin = http.client.HTTPConnection("127.0.0.1", served.admin_port, timeout=10)
+        admin.request("GET", "/rules", headers={"Host": host})
+        assert admin.getresponse().status == status
+        admin.close()
+
+
 def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served]) -> None:
     served = serve(EXTAUTH_LOG_FORMAT="json", EXTAUTH_REDIS_ULR="x", EXTAUTH_LOG_LEVEL="debug", SHADOW_MODE="true")
     served.until_ready()

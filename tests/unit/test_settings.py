@@ -24,6 +24,7 @@ def test_defaults() -> None:
     settings = read_settings({"PATH": "/bin", "EXTAUTH_LOG_LEVEL": ""})
     assert settings.grpc_listen == "127.0.0.1:8081"
     assert settings.admin_listen == "127.0.0.1:6070"
+    assert settings.admin_hosts == ()
     assert settings.engine == "h2"
     assert settings.on_store_failure is OnStoreFailure.ALLOW
     assert settings.log_format is LogFormat.CONSOLE
@@ -36,6 +37,7 @@ def test_all_of_them() -> None:
             "EXTAUTH_REDIS_URL": "rediss://u:p@h:1/2",
             "EXTAUTH_GRPC_LISTEN": "[::1]:9",
             "EXTAUTH_ADMIN_LISTEN": "localhost:10",
+            "EXTAUTH_ADMIN_HOSTS": "admin.internal, extauth",
             "EXTAUTH_ENGINE": "GRPCIO",
             "EXTAUTH_ON_STORE_FAILURE": "deny",
             "EXTAUTH_REDIS_TIMEOUT": "1.5",
@@ -47,6 +49,7 @@ def test_all_of_them() -> None:
         }
     )
     assert settings.config == Path("/etc/x")
+    assert settings.admin_hosts == ("admin.internal", "extauth")
     assert settings.redis_timeout == 1.5
     assert settings.log_level == "debug"
     assert settings.key_secret.get_secret_value() == "hush"
@@ -62,6 +65,10 @@ def test_all_of_them() -> None:
         ("GRPC_LISTEN", "unix:", "HOST:PORT, [IPV6]:PORT or unix:PATH"),
         ("ADMIN_LISTEN", "unix:/x", "HOST:PORT or [IPV6]:PORT"),
         ("ADMIN_LISTEN", "h:65536", "HOST:PORT or [IPV6]:PORT"),
+        ("ADMIN_HOSTS", "admin:6070", "host names without ports, separated by commas"),
+        ("ADMIN_HOSTS", "http://admin", "host names without ports, separated by commas"),
+        ("ADMIN_HOSTS", "a,,b", "host names without ports, separated by commas"),
+        ("ADMIN_HOSTS", "*.internal", "host names without ports, separated by commas"),
         ("ENGINE", "go", "h2 or grpcio"),
         ("MAX_WAITING", "0", "calls, 1 to 1000000"),
         ("STALL_TIMEOUT", "0", "seconds, 0.1 to 600"),
