@@ -9,32 +9,42 @@ from extauth.rules.model import Kind, Limit, Rule, RuleSet
 
 
 def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
-    """One JSON object of all domains, in pieces of a rule or less: there may be very many."""
+    """One JSON object of all domains, in pieces of a rule, a tier or a value: there may be very many of each."""
     yield '{"domains": ['
     for i, domain in enumerate(rules.domains.values()):
-        view = {
-            "domain": domain.name,
-            "files": list(domain.files),
-            "labels": list(domain.labels),
-            "tiers": {tier.name: view_limit(tier.limit) for tier in domain.tiers},
-        }
+        view: dict[str, Any] = {"domain": domain.name, "files": list(domain.files), "labels": list(domain.labels)}
         if domain.name in rules.kept:
             view["kept"] = "the files of this domain have problems: its rules are those of an earlier reading"
         yield (", " if i else "") + json.dumps(view)[:-1]
+        yield ', "tiers": {'
+        yield from _separated(f"{json.dumps(tier.name)}: {json.dumps(view_limit(tier.limit))}" for tier in domain.tiers)
+        yield "}"
         yield from _rules(domain.rules, masking)
         yield "}"
-    yield f'], "problems": {json.dumps(list(map(str, rules.problems)))}, '
-    yield f'"warnings": {json.dumps(list(map(str, rules.warnings)))}}}'
+    yield '], "problems": ['
+    yield from _separated(json.dumps(str(problem)) for problem in rules.problems)
+    yield '], "warnings": ['
+    yield from _separated(json.dumps(str(warning)) for warning in rules.warnings)
+    yield "]}"
 
 
 def _rules(rules: Iterable[Rule], masking: Masking) -> Iterator[str]:
     yield ', "descriptors": ['
     for i, rule in enumerate(rules):
         yield (", " if i else "") + json.dumps(_rule(rule, masking))[:-1]
+        if rule.kind is Kind.VALUES:
+            yield ', "values": ['
+            yield from _separated(json.dumps(masking.show(str(value), secret=rule.secret)) for value in rule.values)
+            yield "]"
         if rule.rules:
             yield from _rules(rule.rules, masking)
         yield "}"
     yield "]"
+
+
+def _separated(parts: Iterable[str]) -> Iterator[str]:
+    for i, part in enumerate(parts):
+        yield f", {part}" if i else part
 
 
 def view_limit(limit: Limit) -> dict[str, Any]:
@@ -66,8 +76,6 @@ def _rule(rule: Rule, masking: Masking) -> dict[str, Any]:
     match rule.kind:
         case Kind.VALUE:
             view["value"] = shown(rule.value or "")
-        case Kind.VALUES:
-            view["values"] = [shown(str(value)) for value in rule.values]
         case Kind.RANGE:
             view["value_range"] = dict(zip(("start", "end"), rule.values, strict=True))
         case Kind.WILDCARD if rule.value is not None:

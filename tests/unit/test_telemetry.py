@@ -244,3 +244,16 @@ descriptors:
         "problems": [],
         "warnings": [],
     }
+
+
+def test_the_view_of_the_rules_comes_in_small_pieces() -> None:
+    tiers = ", ".join(f"tier{i}: {{unit: day, requests_per_unit: 1}}" for i in range(500))
+    values = [f"value{i}" for i in range(500)]
+    keys = "".join(f"  - {{key: key{i}, value: a}}\n" for i in range(500))
+    text = f"domain: d\ntiers: {{{tiers}}}\ndescriptors:\n  - {{key: a, values: [{', '.join(values)}]}}\n{keys}"
+    pieces = list(view_rules(load_rules({"f.yaml": text}), Masking("s")))
+    assert max(map(len, pieces)) < 300
+    (domain,) = json.loads("".join(pieces))["domains"]
+    assert domain["descriptors"][0] == {"line": 4, "key": "a", "values": values}
+    assert len(domain["descriptors"]) == 501
+    assert len(domain["tiers"]) == 500
