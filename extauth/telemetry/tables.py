@@ -5,7 +5,7 @@ from itertools import islice
 
 from prometheus_client.utils import floatToGoString
 
-PIECE_LINES = 500  # of a scrape, as many as are rendered well within 5 ms
+PIECE_LINES = 250  # of a scrape, as many as are rendered well within 5 ms
 MAX_STALE = 1000
 
 
