@@ -188,10 +188,10 @@ class Service:
 
     def _batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
         self.metrics.batch_decided(decided, durations_s)
-        if self._decision_log is not None:
-            self._decision_log.batch_decided(decided)
         if decided.store_error is not None:
             self.store.failed(decided.store_error)
+        if self._decision_log is not None:
+            self._decision_log.batch_decided(decided)
 
     def _store_changed(self, error: StoreError | None) -> None:
         self.metrics.store_changed(up=error is None)

@@ -32,7 +32,7 @@ _VALUES = {
 }
 _SEVERAL = "it names several hosts: give one, a name or address at which the master is"
 _ESCAPED = {char: f"%{ord(char):02X}" for char in "@/?#[]"}
-_HOST = r"(?:[^/@:?#\[\]\s,;]+|\[[0-9a-fA-F:.%\w]+\])"
+_HOST = r"(?:[^/@:?#%\[\]\s,;]+|\[[0-9a-fA-F:.%\w]+\])"
 
 
 def fault(url: str) -> str:  # noqa: PLR0911 - a fault each

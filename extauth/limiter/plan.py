@@ -26,7 +26,9 @@ from extauth.rules.names import RuleName, override_name
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
+OWN_FACTS_BYTES = 450
 PART_US = 15  # about what it takes to plan for a descriptor; for each of its entries it is 1 more
+SCANNED_BYTES_PER_US = 500  # of a value, with one pattern
 DRAW_US = 3  # and for each descriptor, where their combination is new
 MAX_WORK_US = 7500  # for one request, of descriptors that are new: 100 of 60 entries each
 MAX_PLANS_BYTES = 48 << 20
@@ -82,7 +84,8 @@ class Shape:
     `counters_of` says, for each descriptor, which of the plan's counters are its own: none, or UNLIMITED_AT. `rules`
     name the rule of each counter. `tier` is the first tier, in descriptor order, that nothing replaced. `domain` is
     empty where no file defines it; `matched` says whether a rule or a limit of the request's own applied to any of the
-    descriptors. `cost_us` is about how long Redis takes to count one call. Compared by identity.
+    descriptors. `cost_us` is about how long Redis takes to count one call, `bytes` how much memory it takes up.
+    Compared by identity.
     """
 
     asks: tuple[Ask, ...]
@@ -94,9 +97,12 @@ class Shape:
     matched: bool = True
     told: Told | None = None
     cost_us: int = field(init=False)
+    bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cost_us", sum(COSTS_US[ask.limit.algorithm] for ask in self.asks))
+        names = sum(len(rule.name) + 150 for rule in self.rules if not rule.in_file)
+        object.__setattr__(self, "bytes", 600 + 250 * (len(self.counters_of) + len(self.asks)) + names)
 
     @property
     def blocks(self) -> bool:
@@ -120,7 +126,8 @@ class Plan(Take):
 class Facts:
     """What a descriptor adds to a plan, whatever its values: one object for all descriptors that hit one rule.
 
-    `hits` is None where the request's own count. The rest is the rule's; `path` a label's. Compared by identity.
+    `hits` is None where the request's own count. The rest is the rule's; `path` a label's. `bytes` are what it takes up
+    in memory if it is not shared, but one descriptor's own. Compared by identity.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -133,6 +140,7 @@ class Facts:
     rule: RuleName | None = None
     metadata: Mapping[str, Any] | None = None
     replaces: frozenset[str] = NOTHING
+    bytes: int = 0
 
 
 class Part(NamedTuple):
@@ -323,11 +331,12 @@ class Planner:
         shape = self._shapes.get(alike)
         if shape is None:
             shape = Shape(*alike)
-            self._shapes.remember(alike, shape, 600 + 250 * len(counters_of) + 250 * len(asks))
+            self._shapes.remember(alike, shape, shape.bytes)
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
             outline = Outline(shape, tuple(places[name] for name in draft.costs))
-            self._outlines.remember(key, outline, 600 + 20 * len(key) + 100 * len(outline.places))
+            size = shape.bytes + 20 * len(key) + 100 * len(outline.places) + sum(each.bytes for each in facts)
+            self._outlines.remember(key, outline, size)
         return Plan(draft.names(), shape)
 
     def _modes(self, parts: Sequence[Facts], replaced: frozenset[str]) -> Sequence[Mode]:
@@ -358,11 +367,12 @@ class Planner:
     def _part(self, domain: str, known: Memo[bytes, Part], encoded: bytes) -> Part:
         key, part = encoded, None
         if len(encoded) > MAX_KEY_BYTES:
-            key = blake2b(encoded, digest_size=32).digest()
+            key = b"#" + blake2b(encoded, digest_size=32).digest()  # which no descriptor is
             part = known.get(key)
         if part is None:
             descriptor = self._decode_descriptor(encoded)
-            self.work_us += PART_US + len(descriptor.entries)
+            scanned = self.matcher.scanned_bytes(domain, descriptor.entries)
+            self.work_us += PART_US + len(descriptor.entries) + scanned // SCANNED_BYTES_PER_US
             if self.work_us > self._most_work_us:
                 raise RequestTooLargeError("too many entries in a request")
             part = self._make_part(domain, descriptor)
@@ -373,14 +383,17 @@ class Planner:
         rules = self.matcher.rules.domains[domain]
         entries = descriptor.entries
         if rules.is_label(entries):
-            return Part((), Facts(path=self.matcher.masking.shorten(entries[0].value)))
+            label, value = entries[0]
+            shown = self.matcher.masking.show(value, secret=rules.secret.cover(label))
+            return Part((), Facts(path=shown, bytes=OWN_FACTS_BYTES + len(shown)))
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
             limit = _override(descriptor.limit, rules.algorithm, rules.count_denied)
             # Not by its number, or who can move that would begin anew with each one.
             name = self._name_counter(domain, entries, (), f"override-{limit.period_us // 1_000_000}")
             called = override_name(domain, (entry.key for entry in entries), self.matcher.masking)
-            return Part((name,), Facts((limit,), hits=hits, negative=negative, rule=called))
+            size = OWN_FACTS_BYTES + len(called.name)
+            return Part((name,), Facts((limit,), hits=hits, negative=negative, rule=called, bytes=size))
         match = self.matcher.match(domain, entries)
         if match is None or not match.rule.limits:
             return NO_PART
@@ -404,6 +417,7 @@ class Planner:
     ) -> Facts:
         rule = match.rule
         replaces = frozenset(name for limit in rule.limits for name in limit.replaces)
+        name = self.matcher.name(match, domain, entries)
         return Facts(
             rule.limits,
             rule.tier,
@@ -412,9 +426,10 @@ class Planner:
             negative,
             rule.shadow_mode,
             rule.quota_mode,
-            self.matcher.name(match, domain, entries),
+            name,
             rule.metadata,
             replaces or NOTHING,
+            0 if match.name is not None else OWN_FACTS_BYTES + len(name.name),
         )
 
     def _told(
@@ -469,6 +484,5 @@ def _override(override: Override, algorithm: Algorithm, count_denied: bool) -> L
 
 def _part_bytes(encoded: bytes, part: Part) -> int:
     """How much memory a remembered part takes up."""
-    facts, names = part.facts, part.names
-    made_up = 800 if facts.path is not None or (facts.rule is not None and not facts.rule.in_file) else 0
-    return 400 + len(encoded) + 41 * len(names) + len(b"".join(names)) + made_up
+    names = part.names
+    return 400 + len(encoded) + 41 * len(names) + len(b"".join(names)) + part.facts.bytes

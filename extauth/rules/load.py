@@ -6,7 +6,7 @@ from functools import reduce
 
 from extauth.errors import ConfigError, Problem
 from extauth.rules.masking import SecretKeys
-from extauth.rules.model import Domain, RuleSet, Tier
+from extauth.rules.model import Domain, Rule, RuleSet, Tier
 from extauth.rules.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
 from extauth.rules.suggest import nearest, quoted, shown
 
@@ -101,15 +101,22 @@ def _merged(domains: list[Domain]) -> Domain:
     if not others:
         return first
     tiers = {tier.name: tier for domain in domains for tier in domain.tiers}
+    secret = reduce(SecretKeys.merged, (domain.secret for domain in domains))
     return replace(
         first,
-        rules=tuple(rule for domain in domains for rule in domain.rules),
+        rules=tuple(_masked(rule, secret) for domain in domains for rule in domain.rules),
         tiers=tuple(tiers.values()),
         labels=tuple(dict.fromkeys(label for domain in domains for label in domain.labels)),
         files=tuple(file for domain in domains for file in domain.files),
-        secret=reduce(SecretKeys.merged, (domain.secret for domain in domains)),
+        secret=secret,
         digest=" ".join(domain.digest for domain in domains),
     )
+
+
+def _masked(rule: Rule, secret: SecretKeys) -> Rule:
+    """The rule, secret where any of the domain's files says so."""
+    inner = tuple(_masked(each, secret) for each in rule.rules)
+    return replace(rule, rules=inner, secret=secret.cover(rule.key))
 
 
 def _replaced_nothing(files: list[ParsedFile]) -> list[Problem]:

@@ -10,7 +10,7 @@ MAX_SHOWN_BYTES = 200
 class SecretKeys(NamedTuple):
     """Which entry keys have secret values: `keys` and, with `by_name`, those whose name contains one of SECRET_WORDS.
 
-    In the name, case, `-` and `_` are disregarded.
+    In the name, case, `-` and `_` are disregarded. A pattern of keys counts as secret then: it may match such a name.
     """
 
     keys: frozenset[str] = frozenset()
@@ -21,7 +21,7 @@ class SecretKeys(NamedTuple):
         if key in self.keys:
             return True
         plain = key.lower().replace("-", "").replace("_", "")
-        return self.by_name and any(word in plain for word in SECRET_WORDS)
+        return self.by_name and ("*" in key or any(word in plain for word in SECRET_WORDS))
 
     def merged(self, other: "SecretKeys") -> "SecretKeys":
         """What is secret in either of two files of one domain."""

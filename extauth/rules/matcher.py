@@ -7,6 +7,7 @@ no other is tried.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -114,9 +115,10 @@ class Matcher:
         self.rules = rules
         self.size = len(rules)
         self.masking = masking or Masking()
-        self._roots = {
-            name: _Node(None, domain.rules, RuleNamer(name, self.masking)) for name, domain in rules.domains.items()
-        }
+        namers = {name: RuleNamer(name, self.masking) for name in rules.domains}
+        self._roots = {name: _Node(None, domain.rules, namers[name]) for name, domain in rules.domains.items()}
+        self._taken = {name: namer.taken for name, namer in namers.items() if namer.left_names_open}
+        self._patterns = {name: _patterns_by_key(domain.rules) for name, domain in rules.domains.items()}
 
     def domain(self, name: str) -> Domain | None:
         """The domain's rules, or None where no file speaks of it."""
@@ -133,7 +135,15 @@ class Matcher:
 
     def name(self, match: Match, domain: str, entries: Sequence[tuple[str, str]]) -> RuleName:
         """What metrics call the rule that the entries hit."""
-        return match.name or request_name(domain, match.path, entries, self.masking)
+        if match.name is not None:
+            return match.name
+        name = request_name(self.rules.domains[domain], match.path, entries, self.masking)
+        return name._replace(name=f"{name.name} (request)") if name.name in self._taken[domain] else name
+
+    def scanned_bytes(self, domain: str, entries: Sequence[tuple[str, str]]) -> int:
+        """How many bytes are looked at, at most, to try the patterns of the entries' keys on their values."""
+        patterns = self._patterns[domain]
+        return sum(len(value) * (patterns.get(key, 0) + patterns["*"]) for key, value in entries) if patterns else 0
 
 
 class RegexError(ValueError):
@@ -163,6 +173,18 @@ def shared_pattern(rule: Rule) -> str:
 def wildcard(rule: Rule) -> str:
     """The pattern of a wildcard rule: its value, or key and value where the key has a * of its own."""
     return f"{rule.key}_{rule.value}" if "*" in rule.key and rule.value else rule.value or rule.key
+
+
+def _patterns_by_key(rules: Sequence[Rule]) -> Counter[str]:
+    """How many patterns there are for values of each key; those of keys with a wildcard are under `*`."""
+    patterns: Counter[str] = Counter()
+    pending = [*rules]
+    while pending:
+        rule = pending.pop()
+        pending += rule.rules
+        if rule.kind in {Kind.REGEX, Kind.WILDCARD}:
+            patterns["*" if "*" in rule.key else rule.key] += 1
+    return patterns
 
 
 def _test(rule: Rule) -> Test:

@@ -24,17 +24,19 @@ def mend(
     names = (f"\0{number}" for number in count())
     for detail in details:
         location = [step for step in detail["loc"] if step != "[key]"]
-        missing = detail["type"] == "missing"
+        missing, unknown = detail["type"] == "missing", detail["type"] == "extra_forbidden"
         for whole in _WHOLE:
             if whole in location:
                 del location[location.index(whole) + 1 :]
-                missing = False
+                missing = unknown = False
         if not location:
             continue
         *steps, last = location
         parent = _walk(root, steps)
-        if isinstance(parent, Mapping) and detail["type"] == "extra_forbidden":
-            key = next(key for key in parent if key == last)
+        key = next((key for key in parent if key == last), None) if isinstance(parent, Mapping) else None
+        if isinstance(parent, Mapping) and unknown:
+            if key is None:
+                continue
             value, name = parent.pop(key), renamed.get(detail["loc"], "")
             if name and name not in parent and value is not None:
                 parent[Scalar(name, place=key.place)] = value

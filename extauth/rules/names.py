@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from extauth.rules.masking import Masking
-from extauth.rules.model import Kind, Rule
+from extauth.rules.model import Domain, Kind, Rule
 
 MAX_NAME_BYTES = 400
 
@@ -28,7 +28,8 @@ class RuleNamer:
     def __init__(self, domain: str, masking: Masking) -> None:
         self._domain = domain
         self._masking = masking
-        self._taken: set[str] = set()
+        self.taken: set[str] = set()
+        self.left_names_open = False  # some depend on requests' values
 
     def name(self, path: Sequence[Rule], outer: RuleName | None) -> RuleName | None:
         """The name of the last rule of `path`; `outer` is that of the one before it.
@@ -37,31 +38,35 @@ class RuleNamer:
         """
         rule = path[-1]
         if rule.detailed_metric or rule.value_to_metric or rule.kind is Kind.VALUES or (outer is None and path[:-1]):
+            self.left_names_open = True
             return None
         before = f"{outer.name}." if outer is not None else ""
         name = before + self._masking.shorten(_joined(rule.key, _value(rule, self._masking)), MAX_NAME_BYTES)
-        if name in self._taken:
+        if name in self.taken:
             name += f" ({PurePath(rule.file).name}:{rule.line})"
-        if name in self._taken:
+        if name in self.taken:
             name += f":{rule.column}"
-        self._taken.add(name)
+        self.taken.add(name)
         return RuleName(self._domain, name)
 
 
-def request_name(domain: str, path: Sequence[Rule], entries: Sequence[tuple[str, str]], masking: Masking) -> RuleName:
+def request_name(
+    domain: Domain, path: Sequence[Rule], entries: Sequence[tuple[str, str]], masking: Masking
+) -> RuleName:
     """The name of the last rule of `path` for a request whose entries hit these rules, where it depends on them."""
     detailed = path[-1].detailed_metric
     parts = []
     for rule, (key, value) in zip(path, entries, strict=True):
         if detailed or rule.value_to_metric:
-            shown: str | None = (rule.value or "") if rule.share_threshold else masking.show(value, secret=rule.secret)
+            secret = rule.secret or domain.secret.cover(key)
+            shown = _value(rule, masking) if rule.share_threshold else masking.show(value, secret=secret)
             parts.append(_joined(key, shown))
         elif rule.kind is Kind.VALUES:
             parts.append(_joined(rule.key, masking.show(value, secret=rule.secret)))
         else:
             parts.append(_joined(rule.key, _value(rule, masking)))
     in_file = not detailed and not any(rule.value_to_metric for rule in path)
-    return RuleName(domain, masking.shorten(".".join(parts), MAX_NAME_BYTES), in_file)
+    return RuleName(domain.name, masking.shorten(".".join(parts), MAX_NAME_BYTES), in_file)
 
 
 def override_name(domain: str, keys: Iterable[str], masking: Masking) -> RuleName:

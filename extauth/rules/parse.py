@@ -38,6 +38,7 @@ _UNIT_WORDS = (*(str(unit) for unit in Unit), "unknown")  # the last is Envoy's 
 MAX_RENAMED = 1000  # misspelt keys of a file that are looked beyond
 MAX_MENDINGS = 3  # a key that is mended may hold a misspelt one, and so on
 MAX_YEARS = 100
+TIER_NAME = r"[A-Za-z0-9_.-]{1,64}"
 MAX_PERIOD_US = MAX_YEARS * Unit.YEAR.seconds * 1_000_000  # microseconds since the epoch stay exact in a double
 
 Location = tuple[str | int, ...]
@@ -243,7 +244,7 @@ class _Parser:
         self._is_secret = lru_cache(maxsize=1000)(self._secret.cover)
         for name, tier in model.tiers.items():
             at: Location = ("tiers", name)
-            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+            if not re.fullmatch(TIER_NAME, name):
                 message = "this cannot name a tier, which stands in headers"
                 self._problem(at, message, "use up to 64 of A-Z a-z 0-9 _ . -", at_key=True)
             if tier.name:
@@ -387,7 +388,8 @@ class _Parser:
         return ()
 
     def _tiers_there_are(self) -> str:
-        return f"the tiers are {shown(', '.join(self._tiers))}" if self._tiers else "no tier is defined"
+        names = ", ".join(name for name in self._tiers if re.fullmatch(TIER_NAME, name))
+        return f"the tiers are {shown(names)}" if names else "no tier is defined"
 
     def _limit(self, model: RateLimitModel, at: Location, name: str) -> Limit:
         self.parsed.names.add(name)

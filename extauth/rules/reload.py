@@ -139,15 +139,22 @@ async def watch_rules(
         if now == seen:
             continue
         seen = now
-        try:
-            matcher = await asyncio.to_thread(lambda: Matcher(read_what_loads(path, current(), merge=merge), masking))
-        except ConfigError as error:
-            failed(error)
-        except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch
-            reason = f"cannot be read, by a fault of the reader: {type(error).__name__}: {error}"
-            failed(ConfigError([Problem(str(path), 0, 0, reason)]))
+        read = await asyncio.to_thread(_read_matcher, path, current(), masking, merge=merge)
+        if isinstance(read, ConfigError):
+            failed(read)
         else:
-            yield matcher
+            yield read
+
+
+def _read_matcher(path: Path, current: RuleSet, masking: Masking | None, *, merge: bool) -> Matcher | ConfigError:
+    """The rules, or why there are none: as a value, for a StopIteration of a thread never reaches its awaiter."""
+    try:
+        return Matcher(read_what_loads(path, current, merge=merge), masking)
+    except ConfigError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch
+        reason = f"cannot be read, by a fault of the reader: {type(error).__name__}"
+        return ConfigError([Problem(str(path), 0, 0, reason)])
 
 
 async def _wakes(path: Path) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from extauth.errors import InvalidRequestError
 from extauth.limiter.limiter import Decided, OnStoreFailure, given_without_store
 from extauth.limiter.plan import Plan, Planner
 
@@ -54,4 +55,8 @@ class DecisionLog:
             else:
                 outcome = {"allowed": taken.admitted, "denied": calls - taken.admitted}
             rules = list(dict.fromkeys(rule.name for rule in plan.shape.rules))
-            self._log({**self._planner.describe(message), "tier": plan.shape.tier, "rules": rules, **outcome})
+            try:
+                asked = self._planner.describe(message)
+            except InvalidRequestError as error:  # of a domain that no file defines, descriptors are not looked at
+                asked = {"invalid": str(error)}
+            self._log({**asked, "tier": plan.shape.tier, "rules": rules, **outcome})

@@ -22,7 +22,8 @@ class Cell:
 class CounterTable:
     """A counter in Prometheus' text format; its series are made by `cell`, and all are kept until they are stale.
 
-    Series go stale when the rules are reloaded, until they are counted in again. Of stale ones, MAX_STALE are kept.
+    Series go stale when the rules are reloaded, until they are counted in again. Of those that are stale at the next
+    reload, MAX_STALE are kept.
     """
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
@@ -42,10 +43,13 @@ class CounterTable:
         return cell
 
     def age(self) -> None:
-        """Other rules are in force: whoever holds a cell has to ask for it again."""
-        self._stale |= dict.fromkeys(self._cells)  # first those that are stale already
+        """Other rules are in force: whoever holds a cell has to ask for it again.
+
+        Forgotten is only what nobody asked for since the last time.
+        """
         for oldest in list(islice(self._stale, max(len(self._stale) - MAX_STALE, 0))):
             del self._stale[oldest], self._cells[oldest]
+        self._stale |= dict.fromkeys(self._cells)  # first those that are stale already
 
     def pieces(self) -> Iterator[str]:
         """The text, in pieces of at most PIECE_LINES lines."""

@@ -124,9 +124,21 @@ class Acceptor:
                 "ssl_handshake_timeout": self._bounds.stall_timeout_s,
                 "ssl_shutdown_timeout": CLOSE_DELAY_S,
             }
+        made: list[Connection] = []
+
+        def connect() -> Connection:
+            made.append(self._connect())
+            return made[-1]
+
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connect, sock, **options)
-        except (OSError, EOFError):  # TLS that fails, or takes too long, among others
+            await asyncio.get_running_loop().connect_accepted_socket(connect, sock, **options)
+        except BaseException as error:
+            # Where a handshake failed, nobody else takes these cycles apart.
+            error.with_traceback(None)
+            for connection in made:
+                connection.connection_lost(None)
+            if not isinstance(error, OSError | EOFError):  # TLS that fails, or takes too long, among others
+                raise
             sock.close()
 
     def _end_silent(self, sock: socket.socket) -> None:
@@ -139,6 +151,7 @@ class Acceptor:
         if now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now
+        excess -= sum(connection.leaving for connection in self._connections)
         unused: list[tuple[float, int, Callable[[], object]]] = []
         for sock, since in self._silent.items():
             unused.append((since, len(unused), partial(self._end_silent, sock)))
@@ -149,6 +162,6 @@ class Acceptor:
         for connection in self._connections:
             if (idle_since := connection.unused_since(now)) is not None:
                 unused.append((idle_since, len(unused), connection.end_unused))
-        for _, _, end in nsmallest(excess, unused):
+        for _, _, end in nsmallest(max(excess, 0), unused):
             self._tripped(Guard.IDLE)
             end()

@@ -54,7 +54,7 @@ class _Template:
     def size(self, shape: Shape) -> int:
         """About how many bytes it takes up, with the shape: nothing else may refer to that any more."""
         ends = len(self.before) + len(self.after) + len(self.tail)
-        return 800 + ends + 400 * len(shape.asks) + 300 * len(shape.counters_of)
+        return shape.bytes + 200 + ends + 150 * len(shape.asks) + 100 * len(shape.counters_of)
 
 
 def _is_simple(ask: Ask) -> bool:

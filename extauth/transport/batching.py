@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan
@@ -16,10 +17,12 @@ from extauth.transport.answers import Answers
 from extauth.transport.deadlines import Deadlines
 from extauth.transport.guards import Shed
 from extauth.transport.rls import ResponseHeaders, encode_response, too_large_response
-from extauth.transport.waiting import Caller, Calls, WaitingCalls
+from extauth.transport.waiting import Calls, WaitingCalls
+
+P = ParamSpec("P")
 
 SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for
-MAX_BATCH_US = 2500  # of the store's time, which serves one batch after the other, and at least as much of ours
+MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
 LOG_S = 1.0  # at most so often an error is logged
 
 Observe = Callable[[Decided, Sequence[tuple[float, int]]], None]
@@ -130,9 +133,9 @@ class Batcher:
             return
         for calls in batch:
             self.deadlines.discard(calls)
-            calls.caller.answer(calls, [answers[plan]() for plan in calls.plans])
+            self._try(calls.caller.answer, calls, [answers[plan]() for plan in calls.plans])
         for caller in {calls.caller for calls in batch}:
-            self._flush(caller)
+            self._try(caller.flush)
         now = time.perf_counter()
         self._observe(decided, [(now - calls.arrived, len(calls.plans)) for calls in batch])
 
@@ -143,13 +146,13 @@ class Batcher:
         message = None if policy is OnStoreFailure.ERROR else encode_response(Verdict(code, ()))
         for calls in batch:
             self.deadlines.discard(calls)
-            calls.caller.answer(calls, [message] * len(calls.plans))
-            self._flush(calls.caller)
+            self._try(calls.caller.answer, calls, [message] * len(calls.plans))
+            self._try(calls.caller.flush)
 
-    def _flush(self, caller: Caller) -> None:
+    def _try(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """An error with one caller is no reason to let the others wait."""
         try:
-            caller.flush()
+            call(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it is
             self._log(error)
 

@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._turn_bytes = max(bounds.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
         self._started = False  # the preface has come
         self._greeted = False
-        self._leaving = False  # it was told to go away
+        self.leaving = False  # it was told to go away
         self._announced = MAX_STREAM_ID  # the last stream, by GOAWAY
         self._is_http2 = True
         self._closing = False  # nothing more is read
@@ -216,10 +216,13 @@ class Connection(asyncio.Protocol):
             self._trip(Guard.SLOW_REQUEST, ErrorCode.ENHANCE_YOUR_CALM, "a header block is not finished in time")
         else:
             self._check_streams(now, since)
-            if not self._streams.used() and self._shrunk < self._control.now < now - SHRINK_S:
+            idle_s = 0 if self._streams.used() else now - self._control.now
+            if idle_s > SHRINK_S and self._shrunk < self._control.now:
                 self._shrunk = now
                 self._streams.shrink()
                 self._receiver.shrink()
+            if idle_s > 3 * self._service.bounds.stall_timeout_s:
+                self._streams.trim_refused()
 
     def _check_streams(self, now: float, since: float) -> None:
         for number, request in list(self._streams.open.items()):
@@ -237,7 +240,7 @@ class Connection(asyncio.Protocol):
 
         It is unused where its client has not begun for a second, and where no call has been open for IDLE_S.
         """
-        if self._closing or self._leaving or self._streams.used():
+        if self._closing or self.leaving or self._streams.used():
             return None
         if not self._started:
             return self._made if now - self._made >= HALF_SENT_S else None
@@ -253,9 +256,9 @@ class Connection(asyncio.Protocol):
 
     def go_away(self) -> None:
         """Close gracefully (RFC 9113 §6.8): announce it, learn by a PING that it was heard, and only then refuse."""
-        if self._closing or self._leaving:
+        if self._closing or self.leaving:
             return
-        self._leaving = True
+        self.leaving = True
         if not self._started:
             self._close()
             return

@@ -63,7 +63,7 @@ class Request:
         self.owner.give_up(self.number)
 
 
-KEPT_REFUSED = 64  # streams whose frames are ignored; those of others would be late by seconds
+KEPT_REFUSED = 64  # streams on which frames are ignored even after a long silence
 
 
 class Streams:
@@ -104,8 +104,12 @@ class Streams:
         self.waiting.clear()
         self.open.clear()
         self.deadlines.clear()
-        self.refused = dict.fromkeys(list(self.refused)[-KEPT_REFUSED:])
         self._sender.shrink()
+
+    def trim_refused(self) -> None:
+        """Forget streams that ended so long ago that nothing can still come on them."""
+        if len(self.refused) > KEPT_REFUSED:
+            self.refused = dict.fromkeys(list(self.refused)[-KEPT_REFUSED:])
 
     def begin(self, request: Request) -> None:
         """A request has begun, and is not whole yet."""

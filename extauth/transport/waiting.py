@@ -1,6 +1,6 @@
 """The calls that wait for a batch: each caller has a queue of its own, and callers take turns."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from itertools import chain
 from operator import attrgetter
 from typing import Protocol
@@ -9,8 +9,8 @@ from extauth.limiter.plan import Plan
 from extauth.transport.deadlines import Deadlines
 
 # What a caller may add to a batch before the others have their turn, where not all of what waits fits into one.
-TURN_US = 500
-TURN_CALLS = 100
+TURN_US = 1000
+TURN_CALLS = 200
 
 _cost_us = attrgetter("cost_us")
 
@@ -82,7 +82,9 @@ class WaitingCalls:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._all: list[Calls] = []  # in order of arrival, as long as all of it fits into one batch
-        self._queues: dict[Caller, deque[Calls]] = {}  # and else by caller; whose turn is next is first
+        self._queues: OrderedDict[Caller, deque[Calls]] = (
+            OrderedDict()
+        )  # and else by caller; whose turn is next is first
         self._size = 0
         self._deadlines = deadlines
 
@@ -148,7 +150,8 @@ class WaitingCalls:
             max_calls -= number
             max_us -= calls.cost_us()
             self._size -= number
-            del self._queues[caller]
             if queue:
-                self._queues[caller] = queue
+                self._queues.move_to_end(caller)
+            else:
+                del self._queues[caller]
         return batch

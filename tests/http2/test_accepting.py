@@ -74,6 +74,19 @@ async def test_the_connection_without_calls_for_longest_makes_room(
         assert not any(peer.goaways for peer in peers[1:])
 
 
+async def test_no_more_are_ended_than_there_is_need_for(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extauth.transport.http2.IDLE_S", 0)
+    monkeypatch.setattr("extauth.transport.accepting.LOOK_EVERY_S", 0)
+    async with serving(short_path, Bounds(max_connections=64)) as served:
+        idle = [await served.connect() for _ in range(54)]
+        for peer in idle:
+            peer.send(frame(PING, 0, 0, b"........"))
+            await peer.until(partial(len, peer.pings))
+        for _ in range(7):  # room is short from the 57th on, and those that are told to go take a while
+            await asked(served)
+        assert served.tripped == [Guard.IDLE] * (54 + 7 - 56)
+
+
 async def test_connections_that_have_not_begun_make_room(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.transport.http2.HALF_SENT_S", 0)
     monkeypatch.setattr("extauth.transport.accepting.LOOK_EVERY_S", 0)
@@ -150,7 +163,7 @@ async def test_tls_clients_that_say_nothing_are_ended_in_time(short_path: Path, 
 
 async def test_an_idle_connection_keeps_little_memory(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.transport.http2.SHRINK_S", 0)
-    peers_number, streams = 5, 1000
+    peers_number, streams = 8, 700
     async with serving(short_path, Bounds(stall_timeout_s=0.4)) as served:
         warm = await asked(served)
         gc.collect()

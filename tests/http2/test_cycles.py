@@ -5,11 +5,15 @@ import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from extauth.transport import frames
 from extauth.transport.frames import END_HEADERS, HEADERS, ErrorCode, frame
+from extauth.transport.http2 import Connection
+from extauth.transport.tls import Tls, TlsFiles
+from tests.contract.test_tls import Authority, write
 from tests.h2 import BLOCK, MESSAGE, START, call, serving
 
 
@@ -18,6 +22,30 @@ def _no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"])
+async def test_nothing_holds_a_connection_whose_tls_handshake_failed(
+    short_path: Path, tmp_path: Path, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, made = TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem"), []
+    write(files, Authority())
+
+    class Watched(Connection):
+        def __init__(self, *arguments: Any) -> None:  # noqa: ANN401
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("extauth.transport.server.Connection", Watched)
+    async with serving(short_path, tls=Tls(files)) as served:
+        for _ in range(5):
+            peer = await served.connect(start=False)
+            peer.send(sent)
+            await peer.close()
+        async with asyncio.timeout(10):
+            while served.server.count_connections() or any(connection() is not None for connection in made):
+                await asyncio.sleep(0.001)
 
 
 @pytest.mark.usefixtures("_no_collector")

@@ -850,3 +850,23 @@ async def test_a_turn_ends_by_what_its_calls_take_to_plan(short_path: Path) -> N
         planned_us = served.planner.work_us
         await hostile.answered(*streams)
         assert planned_us < served.planner.work_us
+
+
+async def test_late_data_of_calls_that_were_given_up_ends_no_connection(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are, and though nothing else came meanwhile."""
+    monkeypatch.setattr("extauth.transport.http2.SHRINK_S", 0)
+    async with serving(short_path, Bounds(stall_timeout_s=0.5)) as served:
+        peer = await served.connect()
+        streams = range(1, 401, 2)
+        body = prefixed(MESSAGE)
+        for stream in streams:
+            peer.send(frame(HEADERS, END_HEADERS, stream, BLOCK), frame(DATA, 0, stream, body[:-1]))
+        assert {answer.code for answer in await peer.answered(*streams)} == {2}
+        served.counters.open.clear()
+        peer.send(call(401), *(frame(DATA, END_STREAM, stream, body[-1:]) for stream in streams))
+        await served.asked()
+        served.counters.open.set()
+        assert (await peer.answered(401))[0].status == 0
+        assert not peer.goaways

@@ -64,6 +64,20 @@ def test_a_domain_in_two_files_keeps_what_it_had() -> None:
 TIERS = "tiers: {free: {unit: day, requests_per_unit: %d}}\n"
 
 
+def test_what_one_file_calls_secret_is_so_in_all_files_of_a_domain() -> None:
+    texts = {
+        "a.yaml": "domain: d\ndescriptors: [{key: tenant, value: t, descriptors: [{key: k}]}, {key: other}]",
+        "b.yaml": "domain: d\nsecret: [tenant, k]",
+    }
+    domain = load_rules(texts, merge=True).domains["d"]
+    assert [(rule.key, rule.secret) for rule in load_rules(texts, merge=True)] == [
+        ("tenant", True),
+        ("k", True),
+        ("other", False),
+    ]
+    assert domain.secret.keys == {"tenant", "k"}
+
+
 def test_files_of_one_domain_are_merged_where_that_is_set() -> None:
     texts = {"1.yaml": rules("d", "a", more=TIERS % 1), "2.yaml": rules("d", "b", more=TIERS % 1 + "labels: [path]\n")}
     domain = load_rules(texts, merge=True).domains["d"]

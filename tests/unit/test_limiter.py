@@ -278,6 +278,19 @@ def test_a_request_of_too_many_entries_is_too_large() -> None:
         plan(100, 61)
 
 
+def test_a_request_whose_values_take_long_to_match_is_too_large() -> None:
+    regexes = "".join(f"  - {{key: k, value_regex: '.*x{i}', rate_limit: {{unit: day}}}}\n" for i in range(100))
+    matcher = Matcher(load_rules({"f.yaml": f"domain: api\ndescriptors:\n{regexes}"}))
+    planner = Planner(matcher, split, decode, KeyNamer("t"))
+    assert planner.plan(request("k=" + "v" * 30_000)).names == ()
+    assert planner.work_us > 5000, "which counts in its connection's turn"
+    assert planner.plan(request(*(f"other={i}" + "v" * 30_000 for i in range(50)))).names == ()
+    before = planner.work_us
+    with pytest.raises(RequestTooLargeError):
+        planner.plan(request(*(f"k={i}" + "v" * 30_000 for i in range(50))))
+    assert planner.work_us - before < 20_000, "it is refused before all of it is matched"
+
+
 def test_a_descriptor_of_any_size_is_decoded_once() -> None:
     decoded: list[bytes] = []
 

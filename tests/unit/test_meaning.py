@@ -457,7 +457,14 @@ NAMES = [
     ("- {key: a, value_to_metric: true}", ["a=shown"], "a_shown"),
     ("- {key: a, detailed_metric: true}", ["a=shown"], "a_shown"),
     ("- {key: a, value: se*}", ["a=secret-value"], "a_se*"),
-    ("- {key: 'a*', value: x}", ["a-made-up=x"], "a*_x"),
+    ("- {key: 'a*', value: x}", ["a-made-up=x"], f"a*_{Masking().mask('x')}"),
+    ("- {key: 'header_*', value_to_metric: true}", ["header_auth=s"], f"header_auth_{Masking().mask('s')}"),
+    ("- {key: '*', detailed_metric: true}", ["password=s"], f"password_{Masking().mask('s')}"),
+    (
+        "- {key: token, value: s*, value_to_metric: true, share_threshold: true}",
+        ["token=secret"],
+        f"token_{Masking().mask('s*')}",
+    ),
     ("- {key: a, value: se*, value_to_metric: true}", ["a=secret"], "a_secret"),
     ("- {key: a, value: se*, value_to_metric: true, share_threshold: true}", ["a=secret"], "a_se*"),
     ("- {key: a, value: se*, detailed_metric: true, share_threshold: true}", ["a=secret"], "a_se*"),
@@ -512,6 +519,30 @@ def test_each_rule_has_a_name_of_its_own_in_the_metrics() -> None:
     ]
     assert len(set(names)) == len(entries), names
     assert names[:4] == ["path_/api/v1/login", "path_/api/v1/orders", "a_b_c", "a_b_c (f.yaml:6)"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "asked", "name"),
+    [
+        ("{key: q, values: [x], rate_limit: *l}, {key: q_x, rate_limit: *l}", ["q=x"], "q_x (request)"),
+        (
+            "{key: a, value_to_metric: true, rate_limit: *l}, "
+            "{key: a, value: b, descriptors: [{key: c, rate_limit: *l}]}",
+            ["a=b.c"],
+            "a_b.c (request)",
+        ),
+    ],
+)
+def test_a_request_does_not_count_as_a_rule_of_the_file(rules: str, asked: list[str], name: str) -> None:
+    service = Service("descriptors: [{key: z, rate_limit: &l {unit: day, requests_per_unit: 1}}, " + rules + "]")
+    message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*asked)]))
+    assert service.planner.plan(message).shape.rules[0].name == name
+
+
+def test_a_label_of_a_secret_key_is_masked() -> None:
+    service = Service("labels: [path]\nsecret: [path]\ndescriptors: []")
+    message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor("path=/users/jane")]))
+    assert service.planner.plan(message).shape.labels.path == Masking().mask("/users/jane")
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,25 @@ def test_series_of_rules_that_are_no_more_in_force_are_bounded() -> None:
             metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"{reload}-{i}"))]), [])
     calls = samples(metrics, "extauth_rule_calls_total")
     assert calls["d", "a"] == 50, "what goes on being used goes on being counted"
-    assert len(calls) <= 1000 + 101
+    assert len(calls) <= 1000 + 2 * 101
     assert all(calls["d", f"49-{i}"] == 1 for i in range(100))
+
+
+def test_a_reload_keeps_what_was_counted_for_what_the_files_name() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+
+    def ask() -> None:
+        for i in range(1500):
+            metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+
+    ask()
+    for i in range(1500):
+        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
+    for reload in range(2, 5):
+        metrics.rules_loaded(1500, "0", ok=True)
+        calls = samples(metrics, "extauth_rule_calls_total")
+        assert all(calls["d", f"named-{i}"] == reload - 1 for i in range(1500))
+        ask()
 
 
 def test_label_values_are_escaped() -> None:
