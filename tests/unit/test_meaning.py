@@ -526,15 +526,15 @@ def test_each_rule_has_a_name_of_its_own_in_the_metrics() -> None:
     [
         ("{key: q, values: [x], rate_limit: *l}, {key: q_x, rate_limit: *l}", ["q=x"], "q_x (request)"),
         (
-            "{key: a, value_to_metric: true, rate_limit: *l}, "
-            "{key: a, value: b, descriptors: [{key: c, rate_limit: *l}]}",
+            "{key: a, value_to_metric: true, rate_limit: *l}, {key: a, value: b, descriptors: [{key: c, tier: t}]}",
             ["a=b.c"],
             "a_b.c (request)",
         ),
     ],
 )
 def test_a_request_does_not_count_as_a_rule_of_the_file(rules: str, asked: list[str], name: str) -> None:
-    service = Service("descriptors: [{key: z, rate_limit: &l {unit: day, requests_per_unit: 1}}, " + rules + "]")
+    head = "tiers: {t: &l {unit: day, requests_per_unit: 1}}\ndescriptors: ["
+    service = Service(head + rules + "]")
     message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*asked)]))
     assert service.planner.plan(message).shape.rules[0].name == name
 
