@@ -272,7 +272,7 @@ class Planner:
             if len(message) <= MAX_KEY_BYTES:
                 names = plan.names
                 size = 300 + len(message) + 41 * len(names) + len(b"".join(names))
-                if plan.shape.told is not None:
+                if self._switches.metadata:
                     size += 2000 + 4 * len(message)
                 self._plans.remember(message, plan, size)
         return plan
@@ -371,12 +371,15 @@ class Planner:
             part = known.get(key)
         if part is None:
             descriptor = self._decode_descriptor(encoded)
-            scanned = self.matcher.scanned_bytes(domain, descriptor.entries)
-            self.work_us += PART_US + len(descriptor.entries) + scanned // SCANNED_BYTES_PER_US
+            self.work_us += PART_US + len(descriptor.entries)
+            if self.matcher.has_patterns:
+                self.work_us += self.matcher.scanned_bytes(domain, descriptor.entries) // SCANNED_BYTES_PER_US
             if self.work_us > self._most_work_us:
                 raise RequestTooLargeError("too many entries in a request")
             part = self._make_part(domain, descriptor)
-            known.remember(key, part, _part_bytes(key, part))
+            names = part.names
+            size = 400 + len(key) + 41 * len(names) + len(b"".join(names)) + part.facts.bytes
+            known.remember(key, part, size)
         return part
 
     def _make_part(self, domain: str, descriptor: Descriptor) -> Part:
@@ -402,8 +405,10 @@ class Planner:
         if match.name is None:
             facts = self._make_facts(domain, match, entries, hits, negative=negative)
         elif hits is None and not negative:
-            facts = self._facts.get(id(match)) or self._make_facts(domain, match, entries)
-            self._facts[id(match)] = facts
+            shared = self._facts.get(id(match))
+            if shared is None:
+                shared = self._facts[id(match)] = self._make_facts(domain, match, entries)
+            facts = shared
         else:
             key = (id(match), hits, negative)
             known = self._facts_with_hits.get(key)
@@ -480,9 +485,3 @@ def which(limits: Sequence[Limit]) -> list[str]:
 @lru_cache(maxsize=1024)
 def _override(override: Override, algorithm: Algorithm, count_denied: bool) -> Limit:
     return Limit(override.requests_per_unit, override.unit, algorithm, count_denied)
-
-
-def _part_bytes(encoded: bytes, part: Part) -> int:
-    """How much memory a remembered part takes up."""
-    names = part.names
-    return 400 + len(encoded) + 41 * len(names) + len(b"".join(names)) + part.facts.bytes

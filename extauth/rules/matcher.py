@@ -119,6 +119,7 @@ class Matcher:
         self._roots = {name: _Node(None, domain.rules, namers[name]) for name, domain in rules.domains.items()}
         self._taken = {name: namer.taken for name, namer in namers.items() if namer.left_names_open}
         self._patterns = {name: _patterns_by_key(domain.rules) for name, domain in rules.domains.items()}
+        self.has_patterns = any(self._patterns.values())
 
     def domain(self, name: str) -> Domain | None:
         """The domain's rules, or None where no file speaks of it."""

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import ParamSpec
 
 from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan
@@ -17,9 +16,7 @@ from extauth.transport.answers import Answers
 from extauth.transport.deadlines import Deadlines
 from extauth.transport.guards import Shed
 from extauth.transport.rls import ResponseHeaders, encode_response, too_large_response
-from extauth.transport.waiting import Calls, WaitingCalls
-
-P = ParamSpec("P")
+from extauth.transport.waiting import Caller, Calls, WaitingCalls
 
 SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for
 MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
@@ -70,9 +67,9 @@ class Batcher:
 
     def room(self) -> int:
         """How many more calls may wait."""
-        if len(self._waiting) >= self._max_waiting:
+        if self._waiting.size >= self._max_waiting:
             self._sweep()
-        return self._max_waiting - len(self._waiting)
+        return self._max_waiting - self._waiting.size
 
     def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> bytes | None:
         """The answer to a call that is not decided in time: by the failure policy; None: it must fail."""
@@ -99,7 +96,7 @@ class Batcher:
     def _start(self) -> None:
         self._scheduled = False
         now = time.perf_counter()
-        while self._waiting and len(self._tasks) < self._max_in_flight:
+        while self._waiting.size and len(self._tasks) < self._max_in_flight:
             batch: list[Calls] = []
             for calls in self._waiting.take(self._max_batch, MAX_BATCH_US):
                 if now >= calls.deadline:
@@ -117,7 +114,7 @@ class Batcher:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if self._waiting and not self._scheduled:
+        if self._waiting.size and not self._scheduled:
             self._start()
 
     async def _decide(self, batch: list[Calls]) -> None:
@@ -133,9 +130,12 @@ class Batcher:
             return
         for calls in batch:
             self.deadlines.discard(calls)
-            self._try(calls.caller.answer, calls, [answers[plan]() for plan in calls.plans])
+            try:
+                calls.caller.answer(calls, [answers[plan]() for plan in calls.plans])
+            except Exception as error:  # noqa: BLE001 - an error with one caller is no reason to let the others wait
+                self._log(error)
         for caller in {calls.caller for calls in batch}:
-            self._try(caller.flush)
+            self._flush(caller)
         now = time.perf_counter()
         self._observe(decided, [(now - calls.arrived, len(calls.plans)) for calls in batch])
 
@@ -146,13 +146,13 @@ class Batcher:
         message = None if policy is OnStoreFailure.ERROR else encode_response(Verdict(code, ()))
         for calls in batch:
             self.deadlines.discard(calls)
-            self._try(calls.caller.answer, calls, [message] * len(calls.plans))
-            self._try(calls.caller.flush)
+            calls.caller.answer(calls, [message] * len(calls.plans))
+            self._flush(calls.caller)
 
-    def _try(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _flush(self, caller: Caller) -> None:
         """An error with one caller is no reason to let the others wait."""
         try:
-            call(*args, **kwargs)
+            caller.flush()
         except Exception as error:  # noqa: BLE001 - whatever it is
             self._log(error)
 

@@ -78,22 +78,19 @@ class Caller(Protocol):
 
 
 class WaitingCalls:
-    """What waits for a batch. `len` is the number of calls; where Calls are split, `deadlines` get the new ones too."""
+    """What waits for a batch: `size` calls. Where Calls are split, `deadlines` get the new ones too."""
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._all: list[Calls] = []  # in order of arrival, as long as all of it fits into one batch
         self._queues: OrderedDict[Caller, deque[Calls]] = (
             OrderedDict()
         )  # and else by caller; whose turn is next is first
-        self._size = 0
+        self.size = 0
         self._deadlines = deadlines
-
-    def __len__(self) -> int:
-        return self._size
 
     def add(self, calls: Calls) -> None:
         """Let them wait behind what waits of the same caller."""
-        self._size += len(calls.plans)
+        self.size += len(calls.plans)
         if not self._queues:
             self._all.append(calls)
         else:
@@ -104,7 +101,7 @@ class WaitingCalls:
         for calls in [*self._all, *chain.from_iterable(self._queues.values())]:
             before = len(calls.plans)
             calls.caller.prune(calls)
-            self._size -= before - len(calls.plans)
+            self.size -= before - len(calls.plans)
 
     def take(self, max_calls: int, max_us: int) -> list[Calls]:
         """Take what is to be the next batch: at least one call, else as many as are within both bounds.
@@ -114,9 +111,9 @@ class WaitingCalls:
         """
         batch = self._all
         if batch:
-            if self._size <= max_calls and sum([calls.cost_us() for calls in batch]) <= max_us:
+            if self.size <= max_calls and sum([sum(map(_cost_us, calls.plans)) for calls in batch]) <= max_us:
                 self._all = []
-                self._size = 0
+                self.size = 0
                 return batch
             for calls in batch:
                 self._enqueue(calls)
@@ -149,7 +146,7 @@ class WaitingCalls:
             batch.append(calls)
             max_calls -= number
             max_us -= calls.cost_us()
-            self._size -= number
+            self.size -= number
             if queue:
                 self._queues.move_to_end(caller)
             else:
