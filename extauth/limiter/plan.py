@@ -34,8 +34,8 @@ MAX_WORK_US = 7500  # for one request, of descriptors that are new: 100 of 60 en
 MAX_PLANS_BYTES = 48 << 20
 MAX_PARTS_BYTES = 12 << 20  # of all domains together,
 MIN_PARTS_BYTES = 1 << 17  # but for each one this
-MAX_OUTLINES_BYTES = 8 << 20
-MAX_SHAPES_BYTES = 4 << 20
+MAX_OUTLINES_BYTES = 16 << 20
+MAX_SHAPES_BYTES = 10 << 20
 MAX_FACTS_BYTES = 4 << 20
 MAX_KEY_BYTES = 512  # larger messages are not remembered whole, and larger descriptors by their hash
 # A counter's part of a run of take.lua, rounded up; a sliding window's is that of a long log that is searched.
@@ -102,7 +102,7 @@ class Shape:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cost_us", sum(COSTS_US[ask.limit.algorithm] for ask in self.asks))
         names = sum(len(rule.name) + 150 for rule in self.rules if not rule.in_file)
-        object.__setattr__(self, "bytes", 600 + 250 * (len(self.counters_of) + len(self.asks)) + names)
+        object.__setattr__(self, "bytes", 400 + 80 * len(self.counters_of) + 160 * len(self.asks) + names)
 
     @property
     def blocks(self) -> bool:

@@ -32,7 +32,7 @@ from extauth.telemetry.tables import Cell, CounterTable
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
 MAX_MADE_UP_RULES = 1000
-MAX_SHAPES_BYTES = 8 << 20
+MAX_SHAPES_BYTES = 12 << 20
 OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)

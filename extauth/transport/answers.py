@@ -23,7 +23,7 @@ from extauth.transport.rls import (
     whole_seconds,
 )
 
-MAX_TEMPLATES_BYTES = 4 << 20
+MAX_TEMPLATES_BYTES = 12 << 20
 MAX_DENIALS_BYTES = 8 << 20
 
 _ADMITTED, _DENIED = number_field(1, Code.OK), number_field(1, Code.OVER_LIMIT)
@@ -54,7 +54,7 @@ class _Template:
     def size(self, shape: Shape) -> int:
         """About how many bytes it takes up, with the shape: nothing else may refer to that any more."""
         ends = len(self.before) + len(self.after) + len(self.tail)
-        return shape.bytes + 200 + ends + 150 * len(shape.asks) + 100 * len(shape.counters_of)
+        return shape.bytes + 200 + ends + 100 * len(shape.asks) + 60 * len(shape.counters_of)
 
 
 def _is_simple(ask: Ask) -> bool:
