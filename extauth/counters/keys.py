@@ -8,6 +8,8 @@ from hashlib import blake2b
 from typing import Final
 from zlib import crc32
 
+from extauth.rules.masking import hash_key
+
 TAGS: Final = (
     "la2",
     "dlj",
@@ -49,7 +51,7 @@ class KeyNamer:
 
     def __init__(self, prefix: str, secret: str = "") -> None:
         self._heads = [f"{prefix}:{{{tag}}}:".encode("utf-8", "surrogateescape") for tag in TAGS]
-        self._key = blake2b(secret.encode("utf-8", "surrogateescape"), digest_size=32).digest() if secret else b""
+        self._key = hash_key(secret)
 
     def __call__(
         self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None] = (), which: str = ""

@@ -31,11 +31,16 @@ class SecretKeys(NamedTuple):
 NAMED_SO: Final = SecretKeys()
 
 
+def hash_key(secret: str) -> bytes:
+    """What keys the hashes of values, for a secret of any length; nothing where there is none."""
+    return blake2b(_utf8(secret), digest_size=32).digest() if secret else b""
+
+
 class Masking:
     """Shows values. Fingerprints are keyed by `secret`: whoever does not know it cannot try out values."""
 
     def __init__(self, secret: str = "") -> None:
-        self._key = blake2b(_utf8(secret), digest_size=32).digest() if secret else b""
+        self._key = hash_key(secret)
 
     def show(self, value: str, *, secret: bool) -> str:
         """The value, masked if it is secret, else in clear and shortened if it is long."""
