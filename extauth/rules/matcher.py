@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import re2
 
 from extauth.rules.masking import Masking
-from extauth.rules.model import Domain, Kind, Rule, RuleSet
+from extauth.rules.model import Domain, Kind, Rule, RuleSet, walk
 from extauth.rules.names import RuleName, RuleNamer, request_name
 
 # What RE2 may need for a regex, and what values that are matched with it may make it keep. A larger one gets more.
@@ -179,10 +179,7 @@ def wildcard(rule: Rule) -> str:
 def _patterns_by_key(rules: Sequence[Rule]) -> Counter[str]:
     """How many patterns there are for values of each key; those of keys with a wildcard are under `*`."""
     patterns: Counter[str] = Counter()
-    pending = [*rules]
-    while pending:
-        rule = pending.pop()
-        pending += rule.rules
+    for rule in walk(rules):
         if rule.kind in {Kind.REGEX, Kind.WILDCARD}:
             patterns["*" if "*" in rule.key else rule.key] += 1
     return patterns

@@ -1,6 +1,6 @@
 """The rules as frozen values: what a config says, once it is known to be right."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from hashlib import sha256
@@ -201,6 +201,15 @@ class Domain:
         return len(entries) == 1 and entries[0][0] in self.labels
 
 
+def walk(rules: Iterable[Rule]) -> Iterator[Rule]:
+    """The rules and all that are under them, outer before inner."""
+    pending = list(rules)[::-1]
+    while pending:
+        rule = pending.pop()
+        yield rule
+        pending.extend(reversed(rule.rules))
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """All domains of a config, by name; `warnings` are what in its files looks like a mistake.
@@ -215,11 +224,7 @@ class RuleSet:
 
     def __iter__(self) -> Iterator[Rule]:
         """Every rule of every domain, outer before inner."""
-        pending = [rule for domain in reversed(list(self.domains.values())) for rule in reversed(domain.rules)]
-        while pending:
-            rule = pending.pop()
-            yield rule
-            pending.extend(reversed(rule.rules))
+        return walk(rule for domain in self.domains.values() for rule in domain.rules)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
