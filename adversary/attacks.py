@@ -165,11 +165,11 @@ async def slow_bodies(target: Target) -> None:
     async def hold() -> None:
         connection = await Connection.to(target.replica, target)
         for stream in range(1, 200, 2):
-            if not await connection.take_window(len(body), max(target.until - time.monotonic(), 0)):
+            if not await connection.take_window(len(body), target.left_s()):
                 break
             await connection.send(call(stream, body, block, end=False))
             target.sent += 1
-        await asyncio.sleep(max(target.until - time.monotonic(), 0))
+        await asyncio.sleep(target.left_s())
         await connection.close()
 
     results = await asyncio.gather(*(hold() for _ in range(100)), return_exceptions=True)
@@ -227,7 +227,7 @@ async def slow_headers(target: Target) -> None:
             if target.over():
                 break
             await asyncio.sleep(0.01)
-        await asyncio.sleep(max(target.until - time.monotonic(), 0))
+        await asyncio.sleep(target.left_s())
         await connection.close()
 
     results = await asyncio.gather(*(hold() for _ in range(100)), return_exceptions=True)

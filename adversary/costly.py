@@ -112,7 +112,7 @@ async def idle(target: Target) -> None:
             target.sent += 1
         except OSError:
             target.errors += 1
-    await asyncio.sleep(max(target.until - asyncio.get_running_loop().time(), 0))
+    await asyncio.sleep(target.left_s())
     for connection in held:
         await connection.close()
 

@@ -37,9 +37,13 @@ class Target:
     def __post_init__(self) -> None:
         self.until = time.monotonic() + self.seconds
 
+    def left_s(self) -> float:
+        """For how long it may go on."""
+        return max(self.until - time.monotonic(), 0)
+
     def over(self) -> bool:
         """Whether it is to stop."""
-        return time.monotonic() >= self.until
+        return not self.left_s()
 
 
 def descriptor(*entries: tuple[str, str], limit: int = 0) -> bytes:
@@ -179,7 +183,7 @@ async def repeat(
             connection = await Connection.to(port, target if judged else None)
             for stream in range(1, 2 * per_connection, 2):
                 if judged:
-                    await connection.fewer_open_than(OPEN_CALLS, stream // 2, target.until - time.monotonic())
+                    await connection.fewer_open_than(OPEN_CALLS, stream // 2, target.left_s())
                 await connection.send(make(stream))
                 target.sent += 1
                 if target.over():
