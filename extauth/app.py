@@ -82,8 +82,8 @@ class Service:
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
         switches = Switches(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
-        self._masking = Masking(settings.key_secret.get_secret_value())
-        matcher = Matcher(_first_rules(settings), self._masking)
+        masking = Masking(settings.key_secret.get_secret_value())
+        matcher = Matcher(_first_rules(settings), masking)
         debug = settings.log_level == "debug"
         kind = SampledPlanner if debug else Planner
         self.planner = kind(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
@@ -210,7 +210,7 @@ class Service:
             self._reload_failed,
             self._seen,
             merge=merge,
-            masking=self._masking,
+            masking=self.planner.matcher.masking,
         )
         async for matcher in watch:
             self._swap(matcher)
