@@ -107,9 +107,12 @@ class Acceptor:
             asyncio.get_running_loop().add_reader(sock.fileno(), self._heard, sock)
 
     def _heard(self, sock: socket.socket) -> None:
+        self._forget_silent(sock)
+        self._begin(sock)
+
+    def _forget_silent(self, sock: socket.socket) -> None:
         asyncio.get_running_loop().remove_reader(sock.fileno())
         del self._silent[sock]
-        self._begin(sock)
 
     def _begin(self, sock: socket.socket) -> None:
         task = asyncio.create_task(self._open(sock))
@@ -142,8 +145,7 @@ class Acceptor:
             sock.close()
 
     def _end_silent(self, sock: socket.socket) -> None:
-        asyncio.get_running_loop().remove_reader(sock.fileno())
-        self._silent.pop(sock, None)
+        self._forget_silent(sock)
         sock.close()
 
     def _make_room(self, now: float, excess: int) -> None:
