@@ -26,10 +26,10 @@ from extauth.rules.names import RuleName, override_name
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
-OWN_FACTS_BYTES = 450
+OWN_FACTS_BYTES = 450  # of Facts that are one descriptor's own, beside their texts
 PART_US = 15  # about what it takes to plan for a descriptor; for each of its entries it is 1 more
-SCANNED_BYTES_PER_US = 500  # of a value, with one pattern
 DRAW_US = 3  # and for each descriptor, where their combination is new
+SCANNED_BYTES_PER_US = 500  # of a value, that one pattern is tried on
 MAX_WORK_US = 7500  # for one request, of descriptors that are new: 100 of 60 entries each
 MAX_PLANS_BYTES = 48 << 20
 MAX_PARTS_BYTES = 12 << 20  # of all domains together,
