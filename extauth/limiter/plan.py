@@ -26,6 +26,7 @@ from extauth.rules.names import RuleName, override_name
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
+PLAN_BYTES = 300  # of a plan, beside its message, its counters' names and those of rules that are its own
 OWN_FACTS_BYTES = 450  # of Facts that are one descriptor's own, beside their texts
 PART_US = 15  # about what it takes to plan for a descriptor; for each of its entries it is 1 more
 DRAW_US = 3  # and for each descriptor, where their combination is new
@@ -79,30 +80,30 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """All that many plans have in common: what they ask, what the answers look like, what the metrics call them.
+    """All that the plans of many rules have in common: what they ask, and what the answers look like.
 
-    `counters_of` says, for each descriptor, which of the plan's counters are its own: none, or UNLIMITED_AT. `rules`
-    name the rule of each counter. `tier` is the first tier, in descriptor order, that nothing replaced. `domain` is
-    empty where no file defines it; `matched` says whether a rule or a limit of the request's own applied to any of the
-    descriptors. `cost_us` is about how long Redis takes to count one call, `bytes` how much memory it takes up.
-    Compared by identity.
+    `counters_of` says, for each descriptor, which of the plan's counters are its own: none, or UNLIMITED_AT. `tier` is
+    the first tier, in descriptor order, that nothing replaced. `domain` is empty where no file defines it; `matched`
+    says whether a rule or a limit of the request's own applied to any of the descriptors. An admitted call may be
+    over a limit only if it is `soft`. `cost_us` is about how long Redis takes to count one call, `bytes` how much
+    memory it takes up. Compared by identity.
     """
 
     asks: tuple[Ask, ...]
     counters_of: tuple[tuple[int, ...], ...]
     tier: str | None
     labels: Labels
-    rules: tuple[RuleName, ...] = ()
     domain: str = ""
     matched: bool = True
     told: Told | None = None
+    soft: bool = field(init=False)
     cost_us: int = field(init=False)
     bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "soft", any(ask.mode is not Mode.ENFORCED for ask in self.asks))
         object.__setattr__(self, "cost_us", sum(COSTS_US[ask.limit.algorithm] for ask in self.asks))
-        names = sum(len(rule.name) + 150 for rule in self.rules if not rule.in_file)
-        object.__setattr__(self, "bytes", 400 + 80 * len(self.counters_of) + 160 * len(self.asks) + names)
+        object.__setattr__(self, "bytes", 400 + 80 * len(self.counters_of) + 160 * len(self.asks))
 
     @property
     def blocks(self) -> bool:
@@ -111,14 +112,18 @@ class Shape:
 
 
 class Plan(Take):
-    """What a request counts, and the rest of its shape. There are very many: it holds what is its own, no more."""
+    """What a request counts, and the rest of its shape. There are very many: it holds what is its own, no more.
 
-    __slots__ = ("cost_us", "shape")
+    `rules` name the rule of each ask; one object for many plans.
+    """
 
-    def __init__(self, names: tuple[bytes, ...], shape: Shape) -> None:
+    __slots__ = ("cost_us", "rules", "shape")
+
+    def __init__(self, names: tuple[bytes, ...], shape: Shape, rules: tuple[RuleName, ...] = ()) -> None:
         self.names = names
         self.asks = shape.asks
         self.shape = shape
+        self.rules = rules
         self.cost_us = shape.cost_us
 
 
@@ -154,13 +159,15 @@ NO_PART = Part((), Facts())
 
 
 class Outline(NamedTuple):
-    """The plan of all requests whose parts have the same facts: its shape, and where its counters' names stand.
+    """The plan of all requests whose parts have the same facts: its shape, its rules, where its counters' names stand.
 
-    `places` are (part, name in it).
+    `places` are (part, name in it). `bytes` are what a plan takes up besides the text of its counters' names.
     """
 
     shape: Shape
+    rules: tuple[RuleName, ...]
     places: tuple[tuple[int, int], ...]
+    bytes: int
 
 
 class _Draft:
@@ -198,7 +205,7 @@ class _Draft:
         return tuple([name for name, limits in self.limits.items() for _ in limits])
 
     def finish(self) -> tuple[tuple[Ask, ...], tuple[tuple[int, ...], ...], tuple[RuleName, ...]]:
-        """The asks, by descriptor which of them are its own, and by ask the rule: as in a Shape."""
+        """The asks, by descriptor which of them are its own, and by ask the rule: as in a Plan."""
         asks: list[Ask] = []
         rules: list[RuleName] = []
         at: dict[tuple[bytes, Limit], int] = {}
@@ -268,17 +275,13 @@ class Planner:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
         plan = self._recall(message)
         if plan is None:
-            plan = self._make(self._split(message))
+            plan, own_bytes = self._make(self._split(message))
             if len(message) <= MAX_KEY_BYTES:
-                names = plan.names
-                size = 300 + len(message) + 41 * len(names) + len(b"".join(names))
-                if self._switches.metadata:
-                    size += 2000 + 4 * len(message)
-                self._plans.remember(message, plan, size)
+                self._plans.remember(message, plan, own_bytes + len(message))
         return plan
 
-    def _make(self, request: Request) -> Plan:
-        """Settle what replaces what.
+    def _make(self, request: Request) -> tuple[Plan, int]:
+        """Settle what replaces what; returns, too, how many bytes the plan takes up.
 
         A limit is dropped if any other that matched names it in `replaces`, even one that is itself dropped: `replaces`
         does not chain, as in envoyproxy/ratelimit. Nor is an unlimited one ever dropped.
@@ -299,12 +302,15 @@ class Planner:
         outline = self._outlines.get(key)
         if outline is None or self._switches.metadata:
             return self._draw(request, domain, parts, key)
-        names = tuple([parts[i].names[j] for i, j in outline.places])
+        shape, rules, places, size = outline
+        names = tuple([parts[i].names[j] for i, j in places])
         if len(names) > 1 and len(set(names)) < len(names):
             return self._draw(request, domain, parts, None)
-        return Plan(names, outline.shape)
+        return Plan(names, shape, rules), size + sum(map(len, names))
 
-    def _draw(self, request: Request, domain: str, parts: Sequence[Part], key: tuple[Hashable, ...] | None) -> Plan:
+    def _draw(
+        self, request: Request, domain: str, parts: Sequence[Part], key: tuple[Hashable, ...] | None
+    ) -> tuple[Plan, int]:
         """Work a plan out; `key` is what to remember its outline by, if no counter comes twice in it."""
         self.work_us += DRAW_US * len(parts)
         facts = [part.facts for part in parts]
@@ -322,22 +328,25 @@ class Planner:
             elif draft.add(part, mode, request.hits_addend if own.hits is None else own.hits):
                 tier = tier or own.tier
         asks, counters_of, rules = draft.finish()
-        labels = Labels(path, tier or "none")
-        matched = any(each.rule is not None for each in facts)
+        alike = (asks, counters_of, tier, Labels(path, tier or "none"), domain, any(each.rule for each in facts))
+        names = draft.names()
+        size = PLAN_BYTES + 41 * len(names) + sum(len(rule.name) + 150 for rule in rules if not rule.in_file)
         if self._switches.metadata:
-            told = self._told(request, facts, counters_of, tier)
-            return Plan(draft.names(), Shape(asks, counters_of, tier, labels, rules, domain, matched, told))
-        alike = (asks, counters_of, tier, labels, rules, domain, matched)
+            telling = Shape(*alike, self._told(request, facts, counters_of, tier))
+            told_bytes = 2000 + 4 * sum(map(len, request.descriptors))
+            return Plan(names, telling, rules), size + telling.bytes + told_bytes + sum(map(len, names))
         shape = self._shapes.get(alike)
+        made_bytes = 0
         if shape is None:
             shape = Shape(*alike)
-            self._shapes.remember(alike, shape, shape.bytes)
+            made_bytes = shape.bytes
+            self._shapes.remember(alike, shape, made_bytes)
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
-            outline = Outline(shape, tuple(places[name] for name in draft.costs))
-            size = shape.bytes + 20 * len(key) + 100 * len(outline.places) + sum(each.bytes for each in facts)
-            self._outlines.remember(key, outline, size)
-        return Plan(draft.names(), shape)
+            outline = Outline(shape, rules, tuple(places[name] for name in draft.costs), size)
+            outline_bytes = made_bytes + 200 + 20 * len(key) + 110 * len(rules) + sum(each.bytes for each in facts)
+            self._outlines.remember(key, outline, outline_bytes)
+        return Plan(names, shape, rules), size + made_bytes + sum(map(len, names))
 
     def _modes(self, parts: Sequence[Facts], replaced: frozenset[str]) -> Sequence[Mode]:
         """Each part's mode. A quota that always passes keeps the others from ever denying."""

@@ -22,7 +22,7 @@ from prometheus_client.utils import floatToGoString
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import room
-from extauth.limiter.counters import Mode, Taken
+from extauth.limiter.counters import Taken
 from extauth.limiter.limiter import Decided, OnStoreFailure, Settled, given_without_store
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, Shape
@@ -32,7 +32,8 @@ from extauth.telemetry.tables import Cell, CounterTable
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
 MAX_MADE_UP_RULES = 1000
-MAX_SHAPES_BYTES = 12 << 20
+MAX_SHAPES_BYTES = 8 << 20
+MAX_RULES_BYTES = 8 << 20
 OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -65,6 +66,7 @@ class Metrics:
             "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
         )
         self._by_shape: Memo[Shape, _Series] = Memo(MAX_SHAPES_BYTES)
+        self._by_rules: Memo[tuple[RuleName, ...], list[tuple[Cell, Cell]]] = Memo(MAX_RULES_BYTES)
         self._duration = _Histogram(
             "extauth_decision_duration_seconds",
             "Time from a call's arrival to its answer.",
@@ -152,16 +154,14 @@ class Metrics:
                 tally = tallies[shape] = [0, 0]
             tally[0] += allowed
             tally[1] += calls - allowed
-            if taken is not None and (allowed < calls or self._series(shape).soft):
-                self._count_over(shape, calls, taken)
+            if plan.rules:
+                self._count_by_rule(plan, calls, taken)
         for shape, (allowed, denied) in tallies.items():
             series = self._series(shape)
             series.allowed.value += allowed
             series.denied.value += denied
             if series.unmatched is not None:
                 series.unmatched.value += allowed + denied
-            for asked, _ in series.rules:
-                asked.value += allowed + denied
         for duration_s, calls in durations_s:
             self._duration.observe(duration_s, calls)
         if decided.store_error is not None:
@@ -203,6 +203,7 @@ class Metrics:
         self._paths.clear()
         self._made_up_rules.clear()
         self._by_shape.clear()
+        self._by_rules.clear()
         for table in self._tables:
             table.age()
 
@@ -221,20 +222,24 @@ class Metrics:
     def _tables(self) -> tuple[CounterTable, ...]:
         return self._requests, self._unmatched, self._rule_calls, self._rule_over
 
-    def _count_over(self, shape: Shape, calls: int, taken: Taken) -> None:
-        """Count, for each rule, the calls that its limits had no room for."""
-        series = self._series(shape)
-        if series.plain and taken.admitted < calls:
-            series.rules[0][1].value += calls - taken.admitted
+    def _count_by_rule(self, plan: Plan, calls: int, taken: Taken | None) -> None:
+        """Count, for each rule, the calls, and those that its limits had no room for."""
+        cells = self._cells(plan.rules)
+        for asked, _ in cells if len(cells) == 1 else dict.fromkeys(cells):
+            asked.value += calls
+        soft = plan.shape.soft
+        if taken is None or (taken.admitted == calls and not soft):
             return
-        most: dict[int, int] = {}
-        for i, (ask, level) in enumerate(zip(shape.asks, taken.levels, strict=True)):
+        if len(cells) == 1 and not soft:
+            cells[0][1].value += calls - taken.admitted
+            return
+        most: dict[Cell, int] = {}
+        for ask, level, (_, over) in zip(plan.asks, taken.levels, cells, strict=True):
             fitting = room(ask, level)
             if fitting < calls and (fitting <= taken.admitted or ask.limit.count_denied):
-                rule = series.rule_of[i]
-                most[rule] = max(most.get(rule, 0), calls - fitting)
-        for rule, number in most.items():
-            series.rules[rule][1].value += number
+                most[over] = max(most.get(over, 0), calls - fitting)
+        for over, number in most.items():
+            over.value += number
 
     def _series(self, shape: Shape) -> "_Series":
         series = self._by_shape.get(shape)
@@ -243,32 +248,31 @@ class Metrics:
             tier = shape.labels.tier
             allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
             unmatched = None if shape.matched else self._unmatched.cell(shape.domain or OTHER)
-            names = list(dict.fromkeys(shape.rules))
-            called = [(rule.domain, self._called(rule)) for rule in names]
-            rules = [(self._rule_calls.cell(*labels), self._rule_over.cell(*labels)) for labels in called]
-            soft = any(ask.mode is not Mode.ENFORCED for ask in shape.asks)
-            plain = len(shape.asks) == 1 and not soft
-            series = _Series(
-                allowed, denied, unmatched, rules, [names.index(name) for name in shape.rules], soft, plain
-            )
+            series = _Series(allowed, denied, unmatched)
             # With the shape, for nothing else may refer to it any more.
-            self._by_shape.remember(shape, series, shape.bytes + 400 + 100 * len(shape.asks))
+            self._by_shape.remember(shape, series, shape.bytes + 250)
         return series
+
+    def _cells(self, rules: tuple[RuleName, ...]) -> list[tuple[Cell, Cell]]:
+        """(asked, over limit) of each ask's rule."""
+        cells = self._by_rules.get(rules)
+        if cells is None:
+            called = [(rule.domain, self._called(rule)) for rule in rules]
+            cells = [(self._rule_calls.cell(*labels), self._rule_over.cell(*labels)) for labels in called]
+            made_up = sum(len(rule.name) + 150 for rule in rules if not rule.in_file)
+            self._by_rules.remember(rules, cells, 250 + 80 * len(rules) + made_up)
+        return cells
 
     def _called(self, rule: RuleName) -> str:
         return rule.name if rule.in_file else _first(self._made_up_rules, rule.name, MAX_MADE_UP_RULES)
 
 
 class _Series(NamedTuple):
-    """What the calls of a shape count in: by outcome, and (asked, over limit) by rule; the rule of each ask."""
+    """What the calls of a shape count in, by outcome."""
 
     allowed: Cell
     denied: Cell
     unmatched: Cell | None
-    rules: list[tuple[Cell, Cell]]
-    rule_of: list[int]
-    soft: bool  # an admitted call may be over a limit
-    plain: bool  # one limit, enforced: it is over it that denied calls are
 
 
 class _Histogram(Collector):

@@ -20,14 +20,8 @@ LIMIT = Limit(1000, Unit.HOUR)
 
 def plan_of(counters: int) -> Plan:
     names = tuple(b"c%d" % i for i in range(counters))
-    shape = Shape(
-        (Ask(LIMIT, 1),) * counters,
-        tuple((i,) for i in range(counters)),
-        None,
-        Labels(),
-        (RuleName("d", "r"),) * counters,
-    )
-    return Plan(names, shape)
+    shape = Shape((Ask(LIMIT, 1),) * counters, tuple((i,) for i in range(counters)), None, Labels())
+    return Plan(names, shape, (RuleName("d", "r"),) * counters)
 
 
 PLAN, WIDE, VAST = plan_of(1), plan_of(100), plan_of(2000)

@@ -40,7 +40,7 @@ def settled(
     denied: int = 0,
     rule: RuleName = RuleName("d", "k"),  # noqa: B008
 ) -> Settled:
-    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels, (rule,)))
+    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), (rule,))
     return Settled(plan, allowed + denied, Taken(allowed, (Level(9 - allowed, 0),)))
 
 
@@ -65,9 +65,9 @@ def test_requests_are_counted_by_status_path_and_tier() -> None:
 def test_calls_are_counted_by_rule() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     enforced, shadowed = Ask(Limit(2, Unit.DAY), 1), Ask(Limit(1, Unit.DAY), 1, Mode.SHADOW)
-    shape = Shape((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels(), (A, A, RuleName("d", "b")))
-    levels = (Level(0, 0),) * 3
-    metrics.batch_decided(Decided([Settled(Plan((b"1", b"2", b"3"), shape), 5, Taken(2, levels))]), [])
+    shape = Shape((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels())
+    plan = Plan((b"1", b"2", b"3"), shape, (A, A, RuleName("d", "b")))
+    metrics.batch_decided(Decided([Settled(plan, 5, Taken(2, (Level(0, 0),) * 3))]), [])
     metrics.batch_decided(Decided([settled(Labels(), 1, 3)]), [])
     assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
     assert samples(metrics, "extauth_rule_over_limit_total") == {("d", "a"): 4, ("d", "b"): 3, ("d", "k"): 3}
@@ -96,8 +96,8 @@ OVER = [
 @pytest.mark.parametrize(("asks", "over"), OVER)
 async def test_calls_over_a_limit_are_counted_denied_or_not(asks: list[Ask], over: list[int]) -> None:
     rules = tuple(RuleName("d", f"{i}") for i in range(len(asks)))
-    shape = Shape(tuple(asks), tuple((i,) for i in range(len(asks))), None, Labels(), rules)
-    plan = Plan(tuple(b"%d" % i for i in range(len(asks))), shape)
+    shape = Shape(tuple(asks), tuple((i,) for i in range(len(asks))), None, Labels())
+    plan = Plan(tuple(b"%d" % i for i in range(len(asks))), shape, rules)
     metrics = Metrics(OnStoreFailure.ALLOW)
     metrics.batch_decided(await Limiter(MemoryCounters(Clock())).decide({plan: 5}), [])
     counted = samples(metrics, "extauth_rule_over_limit_total")
@@ -160,7 +160,7 @@ def test_label_values_are_escaped() -> None:
 def test_calls_to_which_no_rule_applies_are_counted() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     for domain in ("d", ""):
-        shape = Shape((), ((),), None, Labels(), (), domain, matched=False)
+        shape = Shape((), ((),), None, Labels(), domain, matched=False)
         metrics.batch_decided(Decided([Settled(Plan((), shape), 3, Taken(3, ()))]), [])
     metrics.batch_decided(Decided([settled(Labels())]), [])
     assert samples(metrics, "extauth_unmatched_calls_total") == {("d",): 3, ("other",): 3}
@@ -170,9 +170,9 @@ def test_calls_to_which_no_rule_applies_are_counted() -> None:
 @pytest.mark.parametrize("mode", [Mode.ENFORCED, Mode.SHADOW])
 def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailure, mode: Mode) -> None:
     metrics = Metrics(policy)
-    shape = Shape((Ask(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels(), (A,))
+    shape = Shape((Ask(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
     limiter = Limiter(MemoryCounters(Clock()), policy)
-    failed = Settled(Plan((b"k",), shape), 3, None)
+    failed = Settled(Plan((b"k",), shape, (A,)), 3, None)
     metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
     verdict = limiter.verdict(failed, 0)
     got = "error" if verdict is None else "allow" if verdict.code is Code.OK else "deny"
