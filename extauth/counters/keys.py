@@ -1,7 +1,7 @@
 """Counter names: injective, length-prefixed, hash-tagged, and without a caller's values in clear."""
 
 import json
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -33,8 +33,10 @@ slots out evenly share the counters out evenly too."""
 
 
 MAX_ENTRIES = 8
-MAX_NAME_LENGTH = 512
+MAX_NAME_BYTES = 512
 MAX_KEPT = 64  # characters of a key that is remembered
+
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class KeyNamer:
@@ -44,7 +46,7 @@ class KeyNamer:
     who reads the store's keys but not the secret cannot try out values. Lengths (in bytes) before the domain and the
     entries' keys keep two descriptors from ever sharing a name. Where all values of a wildcard share a counter, the
     hash is that of the pattern, after a ~. More than MAX_ENTRIES entries, or what would be a name of more than
-    MAX_NAME_LENGTH, are hashed as a whole, `PREFIX:{TAG}:LEN:DOMAIN,#HASH`, to save memory in the store and here. TAG
+    MAX_NAME_BYTES, are hashed as a whole, `PREFIX:{TAG}:LEN:DOMAIN,#HASH`, to save memory in the store and here. TAG
     is one of TAGS, chosen by all that follows it but WHICH: the counters of one descriptor lie in one slot of a Redis
     Cluster.
     """
@@ -57,24 +59,24 @@ class KeyNamer:
         self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None] = (), which: str = ""
     ) -> bytes:
         """The name for `domain` and the (key, value) entries; `shared` is an entry's pattern, or None."""
-        descriptor = _sized(domain)
-        if len(entries) <= MAX_ENTRIES:
+        if len(entries) == 1 and len(entries[0][0]) < MAX_KEPT and (not shared or shared[0] is None):
+            descriptor = _usual_begin(domain, entries[0][0]) + self.fingerprint(entries[0][1])
+        elif len(entries) <= MAX_ENTRIES:
+            descriptor = _sized(domain)
             for i, (key, value) in enumerate(entries):
                 pattern = shared[i] if shared else None
-                sign, hashed = ("=", value) if pattern is None else ("~", pattern)
-                descriptor += (
-                    f",{_sized(key) if len(key) < MAX_KEPT else _measured(key)}{sign}{self.fingerprint(hashed)}"
-                )
-        if len(entries) > MAX_ENTRIES or len(descriptor) > MAX_NAME_LENGTH:
-            descriptor = f"{_sized(domain)},#{self.fingerprint(_joined(entries, shared))}"
-        encoded = descriptor.encode("utf-8", "surrogateescape")
-        name = self._heads[crc32(encoded) % len(TAGS)] + encoded
+                sign, hashed = (b"=", value) if pattern is None else (b"~", pattern)
+                sized = _sized(key) if len(key) < MAX_KEPT else _measured(key)
+                descriptor += b"," + sized + sign + self.fingerprint(hashed)
+        if len(entries) > MAX_ENTRIES or len(descriptor) > MAX_NAME_BYTES:
+            descriptor = _sized(domain) + b",#" + self.fingerprint(_joined(entries, shared))
+        name = self._heads[crc32(descriptor) % len(TAGS)] + descriptor
         return name + b":" + which.encode() if which else name
 
-    def fingerprint(self, value: str) -> str:
+    def fingerprint(self, value: str) -> bytes:
         """What stands for `value` in names: 22 characters of URL-safe base64."""
         digest = blake2b(value.encode("utf-8", "surrogateescape"), digest_size=16, key=self._key).digest()
-        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return b2a_base64(digest)[:22].translate(_URL_SAFE)
 
 
 def _joined(entries: Sequence[tuple[str, str]], shared: Sequence[str | None]) -> str:
@@ -86,8 +88,14 @@ def _joined(entries: Sequence[tuple[str, str]], shared: Sequence[str | None]) ->
     return f"0{text}" if text.count("\0") == 2 * len(entries) - 1 else json.dumps(entries)
 
 
-def _measured(text: str) -> str:
-    return f"{len(text.encode('utf-8', 'surrogateescape'))}:{text}"
+def _measured(text: str) -> bytes:
+    encoded = text.encode("utf-8", "surrogateescape")
+    return b"%d:%b" % (len(encoded), encoded)
 
 
 _sized = lru_cache(maxsize=4096)(_measured)
+
+
+@lru_cache(maxsize=4096)
+def _usual_begin(domain: str, key: str) -> bytes:
+    return _sized(domain) + b"," + _sized(key) + b"="
