@@ -27,6 +27,7 @@ from extauth.rules.names import RuleName, override_name
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
 PLAN_BYTES = 300  # of a plan, beside its message, its counters' names and those of rules that are its own
+PART_BYTES = 400  # of a part, beside its key and its counters' names
 OWN_FACTS_BYTES = 450  # of Facts that are one descriptor's own, beside their texts
 PART_US = 15  # about what it takes to plan for a descriptor; for each of its entries it is 1 more
 DRAW_US = 3  # and for each descriptor, where their combination is new
@@ -386,8 +387,10 @@ class Planner:
             if self.work_us > self._most_work_us:
                 raise RequestTooLargeError("too many entries in a request")
             part = self._make_part(domain, descriptor)
-            names = part.names
-            size = 400 + len(key) + 41 * len(names) + len(b"".join(names)) + part.facts.bytes
+            names, facts = part
+            size = PART_BYTES + len(key) + facts.bytes
+            if names:  # they differ in their ends only
+                size += (len(names[0]) + 60) * len(names)
             known.remember(key, part, size)
         return part
 

@@ -6,14 +6,17 @@ through, that caller would have no limit. Writing, because a general library cos
 """
 
 import json
+from collections.abc import Iterable
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Code, DescriptorStatus, Verdict
 from extauth.rules.model import Limit, Unit
 from extauth.transport.protobuf import bytes_field, fields, number_field, struct, text_field, text_of
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 TIER_HEADER = "x-ratelimit-tier"
@@ -23,6 +26,13 @@ MAX_ENTRIES = 100
 _UNITS = {unit.number: unit for unit in Unit}
 _DOMAIN, _DESCRIPTORS = b"\x0a\x12"  # tags: RateLimitRequest's fields 1 and 2
 _FIRST, _SECOND = b"\x0a\x12"  # those of an Entry too, and of a descriptor's entries
+
+
+class _New(Protocol):
+    def __call__(self, kind: type[T], values: Iterable[Any], /) -> T: ...
+
+
+_new: _New = tuple.__new__  # of a NamedTuple, whose own is written in Python
 
 
 def split_request(message: bytes) -> Request:
@@ -57,7 +67,7 @@ def split_request(message: bytes) -> Request:
                 descriptors.append(value)
     if len(descriptors) > MAX_DESCRIPTORS:
         raise RequestTooLargeError(f"more than {MAX_DESCRIPTORS} descriptors in a request")
-    return Request(domain.decode("utf-8", "surrogateescape"), descriptors, hits_addend or 1)
+    return _new(Request, (domain.decode("utf-8", "surrogateescape"), descriptors, hits_addend or 1))
 
 
 def decode_descriptor(message: bytes) -> Descriptor:
@@ -67,14 +77,9 @@ def decode_descriptor(message: bytes) -> Descriptor:
     if size > 3 and message[:3:2] == b"\x0a\x0a" and message[1] == size - 2 < 0x80:
         at = 4 + message[3]
         if at + 1 < size and message[at] == 0x12 and message[at + 1] == size - at - 2:
-            return Descriptor(
-                (
-                    Entry(
-                        message[4:at].decode("utf-8", "surrogateescape"),
-                        message[at + 2 :].decode("utf-8", "surrogateescape"),
-                    ),
-                )
-            )
+            key = message[4:at].decode("utf-8", "surrogateescape")
+            text = message[at + 2 :].decode("utf-8", "surrogateescape")
+            return _new(Descriptor, ((_new(Entry, (key, text)),), None, None, False))
     entries, at = _usual_entries(message)
     limit, hits, negative = None, None, False
     for number, value in fields(message[at:]):
@@ -120,8 +125,7 @@ def _usual_entries(message: bytes) -> tuple[list[Entry], int]:
         at = end
     if not message[:at].isascii():
         keys, values = list(map(_utf8_of, keys)), list(map(_utf8_of, values))
-    # A NamedTuple's own __new__ is written in Python.
-    return list(map(tuple.__new__, repeat(Entry), zip(keys, values, strict=True))), at
+    return list(map(_new, repeat(Entry), zip(keys, values, strict=True))), at
 
 
 def _utf8_of(latin: str) -> str:
