@@ -112,19 +112,37 @@ class Shape:
         return any(ask.mode is Mode.ENFORCED or ask.mode is Mode.QUOTA for ask in self.asks)
 
 
-class Plan(Take):
-    """What a request counts, and the rest of its shape. There are very many: it holds what is its own, no more.
+class Tally:
+    """The rules of all plans that ask the same of them: the name of each ask's.
 
-    `rules` name the rule of each ask; one object for many plans.
+    `series` is for whoever counts their calls: what to count in is looked up once, and kept here.
     """
 
-    __slots__ = ("cost_us", "rules", "shape")
+    __slots__ = ("rules", "series")
 
-    def __init__(self, names: tuple[bytes, ...], shape: Shape, rules: tuple[RuleName, ...] = ()) -> None:
+    def __init__(self, rules: tuple[RuleName, ...]) -> None:
+        self.rules = rules
+        self.series: Any = None
+
+    @property
+    def own_bytes(self) -> int:
+        """About how many bytes the names take up that no file has."""
+        return sum(len(rule.name) + 150 for rule in self.rules if not rule.in_file)
+
+
+NO_TALLY = Tally(())
+
+
+class Plan(Take):
+    """What a request counts, and the rest of its shape. There are very many: it holds what is its own, no more."""
+
+    __slots__ = ("cost_us", "shape", "tally")
+
+    def __init__(self, names: tuple[bytes, ...], shape: Shape, tally: Tally = NO_TALLY) -> None:
         self.names = names
         self.asks = shape.asks
         self.shape = shape
-        self.rules = rules
+        self.tally = tally
         self.cost_us = shape.cost_us
 
 
@@ -160,13 +178,13 @@ NO_PART = Part((), Facts())
 
 
 class Outline(NamedTuple):
-    """The plan of all requests whose parts have the same facts: its shape, its rules, where its counters' names stand.
+    """The plan of all requests whose parts have the same facts: its shape, its tally, where its counters' names stand.
 
     `places` are (part, name in it). `bytes` are what a plan takes up besides the text of its counters' names.
     """
 
     shape: Shape
-    rules: tuple[RuleName, ...]
+    tally: Tally
     places: tuple[tuple[int, int], ...]
     bytes: int
 
@@ -206,7 +224,7 @@ class _Draft:
         return tuple([name for name, limits in self.limits.items() for _ in limits])
 
     def finish(self) -> tuple[tuple[Ask, ...], tuple[tuple[int, ...], ...], tuple[RuleName, ...]]:
-        """The asks, by descriptor which of them are its own, and by ask the rule: as in a Plan."""
+        """The asks, by descriptor which of them are its own, and by ask the rule."""
         asks: list[Ask] = []
         rules: list[RuleName] = []
         at: dict[tuple[bytes, Limit], int] = {}
@@ -303,11 +321,11 @@ class Planner:
         outline = self._outlines.get(key)
         if outline is None or self._switches.metadata:
             return self._draw(request, domain, parts, key)
-        shape, rules, places, size = outline
+        shape, tally, places, size = outline
         names = tuple([parts[i].names[j] for i, j in places])
         if len(names) > 1 and len(set(names)) < len(names):
             return self._draw(request, domain, parts, None)
-        return Plan(names, shape, rules), size + sum(map(len, names))
+        return Plan(names, shape, tally), size + sum(map(len, names))
 
     def _draw(
         self, request: Request, domain: str, parts: Sequence[Part], key: tuple[Hashable, ...] | None
@@ -331,11 +349,12 @@ class Planner:
         asks, counters_of, rules = draft.finish()
         alike = (asks, counters_of, tier, Labels(path, tier or "none"), domain, any(each.rule for each in facts))
         names = draft.names()
-        size = PLAN_BYTES + 41 * len(names) + sum(len(rule.name) + 150 for rule in rules if not rule.in_file)
+        tally = Tally(rules) if rules else NO_TALLY
+        size = PLAN_BYTES + 41 * len(names) + tally.own_bytes
         if self._switches.metadata:
             telling = Shape(*alike, self._told(request, facts, counters_of, tier))
             told_bytes = 2000 + 4 * sum(map(len, request.descriptors))
-            return Plan(names, telling, rules), size + telling.bytes + told_bytes + sum(map(len, names))
+            return Plan(names, telling, tally), size + telling.bytes + told_bytes + sum(map(len, names))
         shape = self._shapes.get(alike)
         made_bytes = 0
         if shape is None:
@@ -344,10 +363,10 @@ class Planner:
             self._shapes.remember(alike, shape, made_bytes)
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
-            outline = Outline(shape, rules, tuple(places[name] for name in draft.costs), size)
-            outline_bytes = made_bytes + 200 + 20 * len(key) + 110 * len(rules) + sum(each.bytes for each in facts)
+            outline = Outline(shape, tally, tuple(places[name] for name in draft.costs), size)
+            outline_bytes = made_bytes + 400 + 20 * len(key) + 140 * len(rules) + sum(each.bytes for each in facts)
             self._outlines.remember(key, outline, outline_bytes)
-        return Plan(names, shape, rules), size + made_bytes + sum(map(len, names))
+        return Plan(names, shape, tally), size + made_bytes + sum(map(len, names))
 
     def _modes(self, parts: Sequence[Facts], replaced: frozenset[str]) -> Sequence[Mode]:
         """Each part's mode. A quota that always passes keeps the others from ever denying."""

@@ -54,7 +54,7 @@ class DecisionLog:
                 outcome = {"without_the_store": str(given_without_store(self._policy, plan))}
             else:
                 outcome = {"allowed": taken.admitted, "denied": calls - taken.admitted}
-            rules = list(dict.fromkeys(rule.name for rule in plan.rules))
+            rules = list(dict.fromkeys(rule.name for rule in plan.tally.rules))
             try:
                 asked = self._planner.describe(message)
             except InvalidRequestError as error:  # of a domain that no file defines, descriptors are not looked at

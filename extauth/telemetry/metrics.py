@@ -25,7 +25,7 @@ from extauth.limiter.algorithms import room
 from extauth.limiter.counters import Taken
 from extauth.limiter.limiter import Decided, OnStoreFailure, Settled, given_without_store
 from extauth.limiter.memo import Memo
-from extauth.limiter.plan import Plan, Shape
+from extauth.limiter.plan import Plan, Shape, Tally
 from extauth.rules.names import RuleName
 from extauth.telemetry.tables import Cell, CounterTable
 
@@ -33,7 +33,6 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
 MAX_MADE_UP_RULES = 1000
 MAX_SHAPES_BYTES = 8 << 20
-MAX_RULES_BYTES = 8 << 20
 OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -66,7 +65,6 @@ class Metrics:
             "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
         )
         self._by_shape: Memo[Shape, _Series] = Memo(MAX_SHAPES_BYTES)
-        self._by_rules: Memo[tuple[RuleName, ...], list[tuple[Cell, Cell]]] = Memo(MAX_RULES_BYTES)
         self._duration = _Histogram(
             "extauth_decision_duration_seconds",
             "Time from a call's arrival to its answer.",
@@ -154,8 +152,11 @@ class Metrics:
                 tally = tallies[shape] = [0, 0]
             tally[0] += allowed
             tally[1] += calls - allowed
-            if plan.rules:
-                self._count_by_rule(plan, calls, taken)
+            asked, over = plan.tally.series or self._rule_series(plan.tally)
+            for cell in asked:
+                cell.value += calls
+            if taken is not None and (allowed < calls or shape.soft):
+                _count_over(over, plan, calls, taken)
         for shape, (allowed, denied) in tallies.items():
             series = self._series(shape)
             series.allowed.value += allowed
@@ -203,7 +204,6 @@ class Metrics:
         self._paths.clear()
         self._made_up_rules.clear()
         self._by_shape.clear()
-        self._by_rules.clear()
         for table in self._tables:
             table.age()
 
@@ -222,25 +222,6 @@ class Metrics:
     def _tables(self) -> tuple[CounterTable, ...]:
         return self._requests, self._unmatched, self._rule_calls, self._rule_over
 
-    def _count_by_rule(self, plan: Plan, calls: int, taken: Taken | None) -> None:
-        """Count, for each rule, the calls, and those that its limits had no room for."""
-        cells = self._cells(plan.rules)
-        for asked, _ in cells if len(cells) == 1 else dict.fromkeys(cells):
-            asked.value += calls
-        soft = plan.shape.soft
-        if taken is None or (taken.admitted == calls and not soft):
-            return
-        if len(cells) == 1 and not soft:
-            cells[0][1].value += calls - taken.admitted
-            return
-        most: dict[Cell, int] = {}
-        for ask, level, (_, over) in zip(plan.asks, taken.levels, cells, strict=True):
-            fitting = room(ask, level)
-            if fitting < calls and (fitting <= taken.admitted or ask.limit.count_denied):
-                most[over] = max(most.get(over, 0), calls - fitting)
-        for over, number in most.items():
-            over.value += number
-
     def _series(self, shape: Shape) -> "_Series":
         series = self._by_shape.get(shape)
         if series is None:
@@ -253,15 +234,11 @@ class Metrics:
             self._by_shape.remember(shape, series, shape.bytes + 250)
         return series
 
-    def _cells(self, rules: tuple[RuleName, ...]) -> list[tuple[Cell, Cell]]:
-        """(asked, over limit) of each ask's rule."""
-        cells = self._by_rules.get(rules)
-        if cells is None:
-            called = [(rule.domain, self._called(rule)) for rule in rules]
-            cells = [(self._rule_calls.cell(*labels), self._rule_over.cell(*labels)) for labels in called]
-            made_up = sum(len(rule.name) + 150 for rule in rules if not rule.in_file)
-            self._by_rules.remember(rules, cells, 250 + 80 * len(rules) + made_up)
-        return cells
+    def _rule_series(self, tally: Tally) -> "_RuleSeries":
+        called = [(rule.domain, self._called(rule)) for rule in tally.rules]
+        asked = dict.fromkeys(self._rule_calls.cell(*labels) for labels in called)
+        tally.series = series = _RuleSeries(tuple(asked), tuple([self._rule_over.cell(*labels) for labels in called]))
+        return series
 
     def _called(self, rule: RuleName) -> str:
         return rule.name if rule.in_file else _first(self._made_up_rules, rule.name, MAX_MADE_UP_RULES)
@@ -273,6 +250,13 @@ class _Series(NamedTuple):
     allowed: Cell
     denied: Cell
     unmatched: Cell | None
+
+
+class _RuleSeries(NamedTuple):
+    """What the calls of a tally count in: each of its rules' calls, and by ask those over the rule's limits."""
+
+    asked: tuple[Cell, ...]
+    over: tuple[Cell, ...]
 
 
 class _Histogram(Collector):
@@ -293,6 +277,20 @@ class _Histogram(Collector):
     def collect(self) -> Iterator[Metric]:
         buckets = zip(map(floatToGoString, self._buckets), accumulate(self._counts), strict=True)
         yield HistogramMetricFamily(self._name, self._documentation, list(buckets), self._sum)
+
+
+def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: Taken) -> None:
+    """Count, for each rule, the calls that its limits had no room for."""
+    if len(over) == 1 and not plan.shape.soft:
+        over[0].value += calls - taken.admitted
+        return
+    most: dict[Cell, int] = {}
+    for ask, level, cell in zip(plan.asks, taken.levels, over, strict=True):
+        fitting = room(ask, level)
+        if fitting < calls and (fitting <= taken.admitted or ask.limit.count_denied):
+            most[cell] = max(most.get(cell, 0), calls - fitting)
+    for cell, number in most.items():
+        cell.value += number
 
 
 def _first(seen: set[str], value: str, most: int) -> str:

@@ -173,4 +173,4 @@ def test_a_planner_that_was_swapped_plans_as_a_new_one(
             continue
         plan, want = swapped.plan(message(descriptors)), planner(matchers[at]).plan(message(descriptors))
         assert (plan.names, plan.asks, plan.shape.counters_of) == (want.names, want.asks, want.shape.counters_of)
-        assert plan.rules == want.rules
+        assert plan.tally.rules == want.tally.rules

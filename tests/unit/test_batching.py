@@ -8,7 +8,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.limiter.counters import Ask, Group, Level, Taken
 from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
-from extauth.limiter.plan import Plan, Shape
+from extauth.limiter.plan import Plan, Shape, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, Unit
 from extauth.rules.names import RuleName
@@ -21,7 +21,7 @@ LIMIT = Limit(1000, Unit.HOUR)
 def plan_of(counters: int) -> Plan:
     names = tuple(b"c%d" % i for i in range(counters))
     shape = Shape((Ask(LIMIT, 1),) * counters, tuple((i,) for i in range(counters)), None, Labels())
-    return Plan(names, shape, (RuleName("d", "r"),) * counters)
+    return Plan(names, shape, Tally((RuleName("d", "r"),) * counters))
 
 
 PLAN, WIDE, VAST = plan_of(1), plan_of(100), plan_of(2000)

@@ -483,7 +483,7 @@ NAMES = [
 def test_the_metric_names_the_rule_and_values_where_it_was_asked_to(text: str, entries: list[str], name: str) -> None:
     service = Service("descriptors:\n" + text[:-1] + ", rate_limit: {unit: day, requests_per_unit: 1}}")
     message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*entries)]))
-    assert [rule.name for rule in service.planner.plan(message).rules] == [name]
+    assert [rule.name for rule in service.planner.plan(message).tally.rules] == [name]
 
 
 RULES_OF_ONE_NAME = """
@@ -514,7 +514,7 @@ def test_each_rule_has_a_name_of_its_own_in_the_metrics() -> None:
     ]
     entries = [[text] for text in requests] + [["k=m", "n=y"], ["k=1"]]
     names = [
-        service.planner.plan(bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*each)]))).rules[0].name
+        service.planner.plan(bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*each)]))).tally.rules[0].name
         for each in entries
     ]
     assert len(set(names)) == len(entries), names
@@ -536,7 +536,7 @@ def test_a_request_does_not_count_as_a_rule_of_the_file(rules: str, asked: list[
     head = "tiers: {t: &l {unit: day, requests_per_unit: 1}}\ndescriptors: ["
     service = Service(head + rules + "]")
     message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*asked)]))
-    assert service.planner.plan(message).rules[0].name == name
+    assert service.planner.plan(message).tally.rules[0].name == name
 
 
 def test_a_label_of_a_secret_key_is_masked() -> None:
@@ -554,7 +554,7 @@ def test_the_file_says_which_keys_are_secret(secret: str, name: str | None) -> N
     service = Service(secret + rules)
     message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor("token=v", "k=w")]))
     masks = Masking().mask
-    assert service.planner.plan(message).rules[0].name == (name or f"token_{masks('v')}.k_{masks('w')}")
+    assert service.planner.plan(message).tally.rules[0].name == (name or f"token_{masks('v')}.k_{masks('w')}")
 
 
 def test_a_secret_key_keys_the_fingerprints() -> None:

@@ -11,7 +11,7 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.limiter.counters import Ask, Level, Mode, Taken
 from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
-from extauth.limiter.plan import Plan, Shape
+from extauth.limiter.plan import Plan, Shape, Tally
 from extauth.limiter.verdict import Code, Labels
 from extauth.rules.load import load_rules
 from extauth.rules.masking import Masking
@@ -40,7 +40,7 @@ def settled(
     denied: int = 0,
     rule: RuleName = RuleName("d", "k"),  # noqa: B008
 ) -> Settled:
-    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), (rule,))
+    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), Tally((rule,)))
     return Settled(plan, allowed + denied, Taken(allowed, (Level(9 - allowed, 0),)))
 
 
@@ -66,7 +66,7 @@ def test_calls_are_counted_by_rule() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     enforced, shadowed = Ask(Limit(2, Unit.DAY), 1), Ask(Limit(1, Unit.DAY), 1, Mode.SHADOW)
     shape = Shape((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels())
-    plan = Plan((b"1", b"2", b"3"), shape, (A, A, RuleName("d", "b")))
+    plan = Plan((b"1", b"2", b"3"), shape, Tally((A, A, RuleName("d", "b"))))
     metrics.batch_decided(Decided([Settled(plan, 5, Taken(2, (Level(0, 0),) * 3))]), [])
     metrics.batch_decided(Decided([settled(Labels(), 1, 3)]), [])
     assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
@@ -97,7 +97,7 @@ OVER = [
 async def test_calls_over_a_limit_are_counted_denied_or_not(asks: list[Ask], over: list[int]) -> None:
     rules = tuple(RuleName("d", f"{i}") for i in range(len(asks)))
     shape = Shape(tuple(asks), tuple((i,) for i in range(len(asks))), None, Labels())
-    plan = Plan(tuple(b"%d" % i for i in range(len(asks))), shape, rules)
+    plan = Plan(tuple(b"%d" % i for i in range(len(asks))), shape, Tally(rules))
     metrics = Metrics(OnStoreFailure.ALLOW)
     metrics.batch_decided(await Limiter(MemoryCounters(Clock())).decide({plan: 5}), [])
     counted = samples(metrics, "extauth_rule_over_limit_total")
@@ -172,7 +172,7 @@ def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailur
     metrics = Metrics(policy)
     shape = Shape((Ask(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
     limiter = Limiter(MemoryCounters(Clock()), policy)
-    failed = Settled(Plan((b"k",), shape, (A,)), 3, None)
+    failed = Settled(Plan((b"k",), shape, Tally((A,))), 3, None)
     metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
     verdict = limiter.verdict(failed, 0)
     got = "error" if verdict is None else "allow" if verdict.code is Code.OK else "deny"
