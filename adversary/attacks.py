@@ -29,11 +29,11 @@ from adversary.wire import (
     message,
     repeat,
 )
-from extauth.transport import frames
-from extauth.transport.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, ErrorCode, frame
-from extauth.transport.grpc import literal, prefixed
-from extauth.transport.protobuf import bytes_field
-from tests.h2 import Peer
+from extauth.rls.protobuf import bytes_field
+from extauth.transport.h2 import frames
+from extauth.transport.h2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, ErrorCode, frame
+from extauth.transport.h2.grpc_framing import literal, prefixed
+from tests.support.h2_peer import Peer
 
 BURST = 480  # streams opened and reset on a fresh connection
 

@@ -5,7 +5,7 @@ import zlib
 from itertools import cycle
 
 from adversary.wire import Connection, Target, call, descriptor, head, message, repeat
-from extauth.transport.grpc import literal, prefixed
+from extauth.transport.h2.grpc_framing import literal, prefixed
 
 IDLE_CONNECTIONS = 1500  # more than extauth lets in, and fewer than a process may usually open
 ADMIN_CLIENTS = 48

@@ -19,7 +19,7 @@ from adversary.attacks import ATTACKS
 from adversary.report import Row, summary
 from adversary.wire import HOSTILE_KEY, OPEN_KEY
 from scripts.stack import Ports, Stack
-from tests.http2.real_clients import CLIENTS, Counts, run_client
+from tests.support.real_clients import CLIENTS, Counts, run_client
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 1.0  # of Envoy's filter: past it a request passes, on a machine that is shared with the attack

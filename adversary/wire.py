@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from extauth.transport import frames
-from extauth.transport.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, frame
-from extauth.transport.grpc import literal
-from extauth.transport.protobuf import bytes_field, number_field
-from extauth.transport.rls import SERVICE
+from extauth.rls.protobuf import bytes_field, number_field
+from extauth.rls.request import SERVICE
+from extauth.transport.h2 import frames
+from extauth.transport.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, frame
+from extauth.transport.h2.grpc_framing import literal
 
 HOSTILE_KEY = "hostile-tier-key"  # one request a day, which is used up before
 OPEN_KEY = "open-tier-key"  # an honest caller's, with room

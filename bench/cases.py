@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from jh2.hpack import Encoder
 
-from extauth.transport.protobuf import bytes_field
-from extauth.transport.rls import SERVICE
+from extauth.rls.protobuf import bytes_field
+from extauth.rls.request import SERVICE
 
 HEADERS = [
     (":method", "POST"),

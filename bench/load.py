@@ -14,7 +14,7 @@ from collections.abc import Callable
 import uvloop
 
 from bench.cases import CASES, Case, blocks, messages
-from extauth.transport.frames import (
+from extauth.transport.h2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -31,7 +31,7 @@ from extauth.transport.frames import (
     settings,
     window_update,
 )
-from extauth.transport.grpc import prefixed
+from extauth.transport.h2.grpc_framing import prefixed
 
 OVER_LIMIT = b"\x08\x02"
 

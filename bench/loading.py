@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from extauth.rules.load import load_rules
+from extauth.config.merge import load_rules
 from extauth.rules.matcher import Matcher
 
 SIZES = {10_000: 1.0, 100_000: 10.0}

@@ -6,29 +6,30 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
+from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
-from extauth.admin.view import view_rules
-from extauth.counters.denials import DenialCache
+from extauth.config.sources.files import read_what_loads, signature, watch_rules
+from extauth.counters.denial_cache import DenialCache
 from extauth.counters.health import StoreHealth
-from extauth.counters.keys import KeyNamer
-from extauth.counters.redis import RedisCounters
+from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
+from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Counters
 from extauth.limiter.limiter import Decided, Limiter
 from extauth.limiter.plan import Planner, Switches
+from extauth.rls.request import decode_descriptor, split_request
+from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
-from extauth.rules.reload import read_what_loads, signature, watch_rules
 from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
 from extauth.telemetry import events
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher
-from extauth.transport.guards import Bounds, Guard, Shed
-from extauth.transport.rls import ResponseHeaders, decode_descriptor, split_request
-from extauth.transport.server import H2Server
+from extauth.transport.engine import Bounds, Guard, Shed
+from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
 from extauth.tuning import fitting_connections, raise_descriptors, tune_python
 

@@ -1,7 +1,9 @@
 """Every error that this package raises."""
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 
 class ExtauthError(Exception):
@@ -73,3 +75,8 @@ class StoreError(ExtauthError):
 
 class ConformanceError(ExtauthError):
     """The conformance suite cannot run; the text says why."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of the names that was perhaps meant, or nothing; of very many, only the first are looked at."""
+    return next(iter(difflib.get_close_matches(name[:100], list(islice(names, 1000)), 1)), "")

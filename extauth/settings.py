@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from extauth.counters.url import fault
+from extauth.counters.redis.endpoint import fault
 from extauth.errors import SettingsError
 from extauth.limiter.limiter import OnStoreFailure
 

@@ -8,12 +8,12 @@ from random import Random
 import hpack
 from jh2.hpack import Encoder
 
-from extauth.transport.frames import ErrorCode, H2Error
-from extauth.transport.guards import MAX_BLOCK_BYTES
-from extauth.transport.head import read_head, read_oversized
-from extauth.transport.hpack import FIELD_BYTES, MAX_REMEMBERED, HeaderDecoder
+from extauth.transport.engine import MAX_BLOCK_BYTES
+from extauth.transport.h2.frames import ErrorCode, H2Error
+from extauth.transport.h2.hpack import FIELD_BYTES, MAX_REMEMBERED, HeaderDecoder
+from extauth.transport.h2.request_head import read_head, read_oversized
 from fuzz.target import Flip, Target, mutate_items
-from tests.h2 import BLOCK, PATH, block
+from tests.support.h2_peer import BLOCK, PATH, block
 
 MAX_LIST_BYTES = 600  # small, so that small inputs exceed it
 

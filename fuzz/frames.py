@@ -17,17 +17,23 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from extauth.counters.keys import KeyNamer
+from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
+from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, Taken
 from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
-from extauth.rules.load import load_rules
+from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
-from extauth.transport import batching, deadlines, frames, http2
+from extauth.transport import batching, deadlines
 from extauth.transport.batching import Batcher
-from extauth.transport.frames import (
+from extauth.transport.engine import Bounds
+from extauth.transport.h2 import connection as http2
+from extauth.transport.h2 import frames
+from extauth.transport.h2.connection import Connection
+from extauth.transport.h2.flow_control import Unfinished
+from extauth.transport.h2.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -39,17 +45,13 @@ from extauth.transport.frames import (
     ErrorCode,
     frame,
 )
-from extauth.transport.grpc import literal, prefixed
-from extauth.transport.guards import Bounds
+from extauth.transport.h2.grpc_framing import literal, prefixed
+from extauth.transport.h2.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
+from extauth.transport.h2.requests import Service
 from extauth.transport.health import SERVING, Health
-from extauth.transport.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
-from extauth.transport.http2 import Connection
-from extauth.transport.requests import Service
-from extauth.transport.rls import decode_descriptor, split_request
-from extauth.transport.unfinished import Unfinished
 from fuzz.target import Flip, Target, mutate_items
 from fuzz.wire import Loop, Time, Wire, check_written, split
-from tests.h2 import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
+from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
 
 # Small, so that small inputs reach them.
 BOUNDS = Bounds(

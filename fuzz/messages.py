@@ -12,22 +12,22 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wr
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
-from extauth.counters.keys import KeyNamer
+from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError
+from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.limiter import Decided, Limiter
 from extauth.limiter.plan import NO_SWITCHES, Planner, Shape, Switches
-from extauth.limiter.request import Descriptor, Entry, Override
-from extauth.rules.load import load_rules
+from extauth.limiter.templates import Answers
+from extauth.rls.protobuf import FIXED, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
+from extauth.rls.request import SERVICE, Descriptor, Entry, Override, decode_descriptor, split_request
+from extauth.rls.response import encode_response
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Unit
-from extauth.transport.answers import Answers
-from extauth.transport.grpc import GrpcError, Status
+from extauth.transport.h2.grpc_framing import GrpcError, Status
 from extauth.transport.health import SERVICES, SERVING, Health
-from extauth.transport.protobuf import FIXED, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
-from extauth.transport.rls import SERVICE, decode_descriptor, encode_response, split_request
 from fuzz.target import Flip, Target, mutate_items
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 RULES = """
 domain: d

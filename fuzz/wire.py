@@ -4,8 +4,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 
-from extauth.transport import frames
-from extauth.transport.frames import DATA, END_STREAM, HEAD, HEADERS, PREFACE, ErrorCode
+from extauth.transport.h2 import frames
+from extauth.transport.h2.frames import DATA, END_STREAM, HEAD, HEADERS, PREFACE, ErrorCode
 
 HIGH_WATER = 300  # bytes unread by the client that pause writing: few, so that small inputs reach it
 

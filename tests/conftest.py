@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores import SERVERS, Store
+from tests.support.stores import SERVERS, Store
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from extauth.commands.common import AsJson, Descriptors, DomainName, failing, pr
 from extauth.commands.request import encode_request, read_descriptor
 
 if TYPE_CHECKING:
-    from extauth.commands.asking import Answer, Status
+    from extauth.commands.client import Answer, Status
 
 EXAMPLE = """\b
 Example:
@@ -51,7 +51,7 @@ def check(
     Any server of envoy.service.ratelimit.v3.RateLimitService will do. Give the descriptors as Envoy would send them,
     one an argument; a status is told of each. With --repeat, each answer is a line, and a summary ends it.
     """
-    from extauth.commands.asking import TlsOptions, connected
+    from extauth.commands.client import TlsOptions, connected
 
     with failing(as_json=as_json):
         request = encode_request(domain, tuple(map(read_descriptor, descriptors)), 0 if hits == 1 else hits)

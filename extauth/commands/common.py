@@ -89,9 +89,9 @@ def settings_for(config: Path | None = None, *, merge: bool = False) -> Settings
 
 def read_matcher(settings: Settings) -> "Matcher":
     """The matcher of the rules that the settings name; raises ConfigError."""
+    from extauth.config.sources.files import read_rules
     from extauth.rules.masking import Masking
     from extauth.rules.matcher import Matcher
-    from extauth.rules.reload import read_rules
 
     rules = read_rules(settings.config, merge=settings.merge_domains)
     return Matcher(rules, Masking(settings.key_secret.get_secret_value()))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from extauth.admin.view import view_limit
+from extauth.admin.rules_json import view_limit
 from extauth.commands.common import (
     AsJson,
     Config,
@@ -15,10 +15,10 @@ from extauth.commands.common import (
     failing,
     tell,
 )
-from extauth.commands.planning import Asked, Planned, plan_request
-from extauth.commands.reasons import Step, describe, steps, why_unknown
+from extauth.commands.match_trace import Step, describe, steps, why_unknown
+from extauth.commands.preview import Asked, Planned, plan_request
 from extauth.commands.request import write_descriptor
-from extauth.commands.words import MODES, limit_in_words, many_keys, mode_in_short, place, shown
+from extauth.commands.text import MODES, limit_in_words, many_keys, mode_in_short, place, shown
 from extauth.rules.masking import Masking
 from extauth.rules.model import Limit, Rule
 

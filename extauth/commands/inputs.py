@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from extauth.config.merge import MAX_FILE_BYTES, load_what_loads
+from extauth.config.parse import is_manifest
+from extauth.config.sources.files import SUFFIXES, not_utf8, read_what_loads, too_large
+from extauth.config.yaml_document import DocumentError, Mapping, Place, Scalar, Sequence, read_documents
 from extauth.errors import ConfigError, Problem
-from extauth.rules.document import DocumentError, Mapping, Place, Scalar, Sequence, read_documents
-from extauth.rules.load import MAX_FILE_BYTES, load_what_loads
 from extauth.rules.model import RuleSet
-from extauth.rules.parse import is_manifest
-from extauth.rules.reload import SUFFIXES, not_utf8, read_what_loads, too_large
 
 STDIN = Path("-")
 

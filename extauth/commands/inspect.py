@@ -11,7 +11,7 @@ from extauth.commands.common import (
     failing,
     tell,
 )
-from extauth.commands.planning import plan_request
+from extauth.commands.preview import plan_request
 
 EXAMPLE = """\b
 Example, with the store of `./dev up local`:
@@ -35,7 +35,7 @@ def inspect(
     counters' names follow EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET, as in `extauth serve`. Where a rule takes many
     values, the descriptor's own decide which counter is looked at. Why a limit is missing, `extauth explain` tells.
     """
-    from extauth.commands.standing import in_store, look, standing_lines, view_standings
+    from extauth.commands.usage import in_store, look, standing_lines, view_standings
 
     with failing(as_json=as_json):
         planned = plan_request(config, domain, descriptors, merge=merge_domains)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from extauth.errors import CommandError
-from extauth.limiter.request import Descriptor, Entry
-from extauth.transport.protobuf import bytes_field, number_field
+from extauth.rls.protobuf import bytes_field, number_field
+from extauth.rls.request import Descriptor, Entry
 
 
 def read_descriptor(argument: str) -> Descriptor:

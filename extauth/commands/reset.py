@@ -15,7 +15,7 @@ from extauth.commands.common import (
     print_lines,
     tell,
 )
-from extauth.commands.planning import plan_request
+from extauth.commands.preview import plan_request
 from extauth.errors import CommandError
 
 EXAMPLE = """\b
@@ -42,7 +42,7 @@ def reset(
     They are shown as by `extauth inspect`; then it asks, deletes, and shows them again. Exactly the counters
     shown are deleted. A replica may repeat a denial that it knows for EXTAUTH_DENIAL_CACHE seconds more.
     """
-    from extauth.commands.standing import in_store, look, standing_lines, view_standings
+    from extauth.commands.usage import in_store, look, standing_lines, view_standings
 
     with failing(as_json=as_json):
         planned = plan_request(config, domain, descriptors, merge=merge_domains)

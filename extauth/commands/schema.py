@@ -33,7 +33,7 @@ def file_schema() -> dict[str, Any]:
 
     It is a little stricter: flags are `true` or `false`, and keys that envoyproxy/ratelimit ignores are refused.
     """
-    from extauth.rules.grammar import DescriptorModel, FileModel, Model, RangeModel, RateLimitModel, ReplacesModel
+    from extauth.config.schema import DescriptorModel, FileModel, Model, RangeModel, RateLimitModel, ReplacesModel
 
     generated = FileModel.model_json_schema()
     inner: tuple[type[Model], ...] = (DescriptorModel, RateLimitModel, ReplacesModel, RangeModel)

@@ -21,8 +21,8 @@ from extauth.errors import CommandError, Problem
 from extauth.rules.model import RuleSet
 
 if TYPE_CHECKING:
-    from extauth.commands.expansion import Expansion
     from extauth.commands.inputs import Given
+    from extauth.config.reference_yaml import Expansion
 
 MAX_UNREAD = 20  # told of by name
 
@@ -115,7 +115,7 @@ def _read(paths: Sequence[Path], *, merge: bool) -> "list[Given]":
 
 
 def _expand(rules: Sequence[RuleSet]) -> "list[Expansion]":
-    from extauth.commands.expansion import expand
+    from extauth.config.reference_yaml import expand
 
     return [expand(each) for each in rules]
 

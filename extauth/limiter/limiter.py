@@ -9,16 +9,8 @@ from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome, outcome
 from extauth.limiter.counters import Counters, Group, Taken
 from extauth.limiter.plan import UNLIMITED_AT, Plan
-from extauth.limiter.verdict import (
-    NO_LIMIT,
-    UNLIMITED,
-    Code,
-    DescriptorStatus,
-    Verdict,
-    held_back_by,
-    tells,
-    tightest,
-)
+from extauth.limiter.verdict import held_back_by, tells, tightest
+from extauth.rls.response import NO_LIMIT, UNLIMITED, Code, DescriptorStatus, Verdict
 
 
 class OnStoreFailure(StrEnum):

@@ -17,12 +17,12 @@ from typing import Any, Final, NamedTuple
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.counters import Ask, Mode, Take
 from extauth.limiter.memo import Memo
-from extauth.limiter.request import Descriptor, Entry, Override, Request
 from extauth.limiter.verdict import Labels
+from extauth.rls.request import Descriptor, Entry, Override, Request
 from extauth.rules.masking import NAMED_SO
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import Algorithm, Limit
-from extauth.rules.names import RuleName, override_name
+from extauth.rules.rule_names import RuleName, override_name
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1

@@ -1,39 +1,11 @@
-"""What goes back for one call."""
+"""What a denied or admitted call is told of several limits."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from extauth.limiter.algorithms import Outcome
 from extauth.limiter.counters import Ask, Mode
-from extauth.rules.model import Limit
-
-NO_LIMIT_REMAINING = 2**32 - 1
-
-
-class Code(IntEnum):
-    """`RateLimitResponse.Code`."""
-
-    OK = 1
-    OVER_LIMIT = 2
-
-
-class DescriptorStatus(NamedTuple):
-    """`RateLimitResponse.DescriptorStatus`: one a descriptor of the request, in its order.
-
-    `limit` is None where no limit applied: Envoy then passes the status over. `reset_us` is the time until the limit
-    is whole again.
-    """
-
-    code: Code
-    limit: Limit | None = None
-    remaining: int = 0
-    reset_us: int = 0
-
-
-NO_LIMIT = DescriptorStatus(Code.OK)
-UNLIMITED = DescriptorStatus(Code.OK, remaining=NO_LIMIT_REMAINING)
+from extauth.rls.response import Code, HeldBack
 
 
 class Labels(NamedTuple):
@@ -41,33 +13,6 @@ class Labels(NamedTuple):
 
     path: str = "none"
     tier: str = "none"
-
-
-class HeldBack(NamedTuple):
-    """Why a call is denied: the limit that makes the caller wait longest.
-
-    `retry_after_us` is the wait until this call would fit (None: it never would), `reset_us` the time until the limit
-    is whole again.
-    """
-
-    limit: Limit
-    retry_after_us: int | None
-    reset_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer to a call.
-
-    `tier` applied (None: no tier did). `held_back` is set on OVER_LIMIT, except where the store failed and all
-    calls are denied. `metadata` is for the answer's `dynamic_metadata`, where that was asked for.
-    """
-
-    code: Code
-    statuses: tuple[DescriptorStatus, ...]
-    tier: str | None = None
-    held_back: HeldBack | None = None
-    metadata: Mapping[str, Any] | None = None
 
 
 def tells(ask: Ask, outcome: Outcome) -> Code:

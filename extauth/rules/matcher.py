@@ -16,7 +16,7 @@ import re2
 
 from extauth.rules.masking import Masking
 from extauth.rules.model import Domain, Kind, Rule, RuleSet, walk
-from extauth.rules.names import RuleName, RuleNamer, request_name
+from extauth.rules.rule_names import RuleName, RuleNamer, request_name
 
 # What RE2 may need for a regex, and what values that are matched with it may make it keep. A larger one gets more.
 _USUAL_REGEX_BYTES = 1 << 20

@@ -26,7 +26,7 @@ from extauth.limiter.counters import Taken
 from extauth.limiter.limiter import Decided, OnStoreFailure, Settled, given_without_store
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, Shape, Tally
-from extauth.rules.names import RuleName
+from extauth.rules.rule_names import RuleName
 from extauth.telemetry.tables import Cell, CounterTable
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 
 from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
 from extauth.limiter.plan import Plan
-from extauth.limiter.verdict import Code, Verdict
-from extauth.transport.answers import Answers
+from extauth.limiter.templates import Answers
+from extauth.rls.response import Code, ResponseHeaders, Verdict, encode_response, too_large_response
 from extauth.transport.deadlines import Deadlines
-from extauth.transport.guards import Shed
-from extauth.transport.rls import ResponseHeaders, encode_response, too_large_response
+from extauth.transport.engine import Shed
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
 
 SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for

@@ -10,12 +10,12 @@ from grpc_health.v1.health import aio as health
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsError
 from extauth.limiter.plan import Planner
+from extauth.rls.request import SERVICE
 from extauth.transport.batching import Batcher
-from extauth.transport.guards import MAX_BLOCK_BYTES, Bounds, Guard, Shed, Tripped
-from extauth.transport.head import patience_s
+from extauth.transport.engine import MAX_BLOCK_BYTES, Bounds, Guard, Shed, Tripped
+from extauth.transport.h2.hpack import FIELD_BYTES
+from extauth.transport.h2.request_head import patience_s
 from extauth.transport.health import SERVICES
-from extauth.transport.hpack import FIELD_BYTES
-from extauth.transport.rls import SERVICE
 from extauth.transport.tls import Tls
 from extauth.transport.waiting import Calls
 

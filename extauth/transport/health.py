@@ -1,8 +1,8 @@
 """grpc.health.v1, without generated code: `HealthCheckRequest{1: service}` → `HealthCheckResponse{1: status}`."""
 
-from extauth.transport.grpc import GrpcError, Status
-from extauth.transport.protobuf import fields, number_field, text_of
-from extauth.transport.rls import SERVICE
+from extauth.rls.protobuf import fields, number_field, text_of
+from extauth.rls.request import SERVICE
+from extauth.transport.h2.grpc_framing import GrpcError, Status
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 SERVICES = ("", SERVICE, "ratelimit")

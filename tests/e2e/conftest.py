@@ -10,7 +10,7 @@ import pytest
 
 from scripts.stack import Ports, Stack, StackError, programs
 from tests.e2e.edge import CONFIG, Edge
-from tests.engine import ENGINE
+from tests.support.engine import ENGINE
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,8 +15,8 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescr
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
 
 from scripts.stack import Ports, programs
-from tests.engine import ENGINE
-from tests.stores import Store
+from tests.support.engine import ENGINE
+from tests.support.stores import Store
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "usage"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extauth.transport.frames import (
+from extauth.transport.h2.frames import (
     ACK,
     END_HEADERS,
     HEADERS,
@@ -22,9 +22,9 @@ from extauth.transport.frames import (
     rst_stream,
     settings,
 )
-from tests.h2 import BLOCK, START, call
 from tests.integration.test_serve import Served
-from tests.stores import Store
+from tests.support.h2_peer import BLOCK, START, call
+from tests.support.stores import Store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -16,8 +16,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.rules.masking import Masking
-from tests.engine import ENGINE
-from tests.stores import Store
+from tests.support.engine import ENGINE
+from tests.support.stores import Store
 
 KEY = "a-key-nobody-may-see"
 CONFIG = f"""

@@ -20,11 +20,11 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescr
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
 from redis.asyncio import Redis
 
-from extauth.transport.rls import SERVICE
-from tests.engine import ENGINE
+from extauth.rls.request import SERVICE
 from tests.integration.test_serve import free_port
-from tests.proxy import Proxy
-from tests.stores import SERVERS, Sentinel, Store
+from tests.support.engine import ENGINE
+from tests.support.proxy import Proxy
+from tests.support.stores import SERVERS, Sentinel, Store
 
 OK, OVER_LIMIT = 1, 2
 Command = tuple[str, ...]

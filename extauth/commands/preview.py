@@ -1,0 +1,83 @@
+"""What the request of a command line counts, as the service's own matcher and planner have it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from extauth.commands.common import read_matcher, settings_for
+from extauth.commands.request import encode_request, read_descriptor
+from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.counters import Ask
+from extauth.limiter.plan import UNLIMITED_AT, Plan, Planner, Switches
+from extauth.rls.request import Descriptor, decode_descriptor, split_request
+from extauth.rules.matcher import Match, Matcher
+from extauth.rules.model import Limit
+from extauth.settings import Settings
+
+
+class Asked(NamedTuple):
+    """One limit of a descriptor: its counter's name and what is asked of it, or the `replacers` that keep it out.
+
+    A replacer is (the number of its descriptor from 1, its limit).
+    """
+
+    limit: Limit
+    name: bytes | None
+    ask: Ask | None
+    replacers: tuple[tuple[int, Limit], ...] = ()
+
+
+class Planned(NamedTuple):
+    """A request and its plan; `matches` and `asked` have an item a descriptor."""
+
+    settings: Settings
+    matcher: Matcher
+    domain: str
+    descriptors: tuple[Descriptor, ...]
+    plan: Plan
+    matches: tuple[Match | None, ...]
+    asked: tuple[tuple[Asked, ...], ...]
+
+
+def plan_request(config: Path | None, domain: str, arguments: Sequence[str], *, merge: bool) -> Planned:
+    """Plan the request; raises SettingsError, ConfigError, CommandError or InvalidRequestError."""
+    descriptors = tuple(map(read_descriptor, arguments))
+    settings = settings_for(config, merge=merge)
+    matcher = read_matcher(settings)
+    planner = Planner(
+        matcher,
+        split_request,
+        decode_descriptor,
+        KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value()),
+        switches=Switches(settings.shadow_mode, settings.quota_mode),
+    )
+    plan = planner.plan(encode_request(domain, descriptors))
+    rules = matcher.domain(domain)
+    matches = tuple(
+        None if rules is None or rules.is_label(descriptor.entries) else matcher.match(domain, descriptor.entries)
+        for descriptor in descriptors
+    )
+    return Planned(settings, matcher, domain, descriptors, plan, matches, _asked(plan, matches))
+
+
+def _asked(plan: Plan, matches: Sequence[Match | None]) -> tuple[tuple[Asked, ...], ...]:
+    """By descriptor, what the plan asks for each limit that matched."""
+    limits = [() if match is None else match.rule.limits for match in matches]
+    asked = []
+    for own, indices in zip(limits, plan.shape.counters_of, strict=True):
+        counted = iter(() if indices is UNLIMITED_AT else indices)
+        these = []
+        for limit in own:
+            replacers = tuple(
+                (number, other)
+                for number, others in enumerate(limits, 1)
+                for other in others
+                if limit.name and not limit.unlimited and limit.name in other.replaces
+            )
+            if replacers or limit.unlimited:
+                these.append(Asked(limit, None, None, replacers))
+            else:
+                index = next(counted)
+                these.append(Asked(limit, plan.names[index], plan.asks[index]))
+        asked.append(tuple(these))
+    return tuple(asked)

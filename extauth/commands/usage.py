@@ -1,0 +1,98 @@
+"""How a request's counters stand in the store, asked without taking anything."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from extauth.admin.rules_json import view_limit
+from extauth.commands.preview import Planned
+from extauth.commands.text import limit_in_words, mode_in_short, seconds, shown
+from extauth.limiter.algorithms import outcome
+from extauth.limiter.counters import Ask, Group, Level, Mode, Take
+from extauth.limiter.plan import Plan
+from extauth.rules.model import Algorithm, Limit
+
+if TYPE_CHECKING:
+    from extauth.counters.redis.counters import RedisCounters
+
+TIMEOUT_S = 5.0  # people wait longer than calls may
+
+_T = TypeVar("_T")
+
+
+class Standing(NamedTuple):
+    """One counter: `used` hits of its limit's capacity, more where it ran into debt, and `remaining` ones.
+
+    `reset_us` is the time until the limit is whole again.
+    """
+
+    name: bytes
+    ask: Ask
+    used: int
+    remaining: int
+    reset_us: int
+
+
+def in_store(planned: Planned, work: "Callable[[RedisCounters], Coroutine[Any, Any, _T]]") -> _T:
+    """Do the work on the store of EXTAUTH_REDIS_URL; raises SettingsError or StoreError."""
+    from extauth.counters.redis.counters import RedisCounters
+
+    async def run() -> _T:
+        settings = planned.settings
+        counters = RedisCounters(settings.redis_url.get_secret_value(), max(settings.redis_timeout, TIMEOUT_S))
+        try:
+            return await work(counters)
+        finally:
+            await counters.aclose()
+
+    return asyncio.run(run())
+
+
+async def look(counters: "RedisCounters", plan: Plan) -> list[Standing]:
+    """Ask the plan's counters for no hit at all; raises StoreError.
+
+    A counter in other terms than its limit is put into the limit's terms, as any call would; that takes nothing.
+    """
+    if not plan.names:
+        return []
+    peek = Take(plan.names, tuple(Ask(ask.limit, 0, Mode.SHADOW) for ask in plan.asks))
+    (taken,) = await counters.take([Group(peek, 1)])
+    standings = []
+    for name, ask, level in zip(plan.names, plan.asks, taken.levels, strict=True):
+        told = outcome(Ask(ask.limit, 0), level, 0, 1)
+        standings.append(Standing(name, ask, _used(ask.limit, level), told.remaining, told.reset_us))
+    return standings
+
+
+def _used(limit: Limit, level: Level) -> int:
+    if limit.algorithm is not Algorithm.GCRA:
+        return level.whole
+    interval, ticks_per_us = limit.emission_interval
+    return -(-(level.whole * ticks_per_us + level.rest) // interval)
+
+
+def standing_lines(standings: Sequence[Standing]) -> list[str]:
+    """Two lines a counter."""
+    lines = []
+    for name, ask, used, remaining, reset_us in standings:
+        called = f"{ask.limit.name}: " if ask.limit.name else ""
+        mode = f" ({mode_in_short(ask.mode)})" if ask.mode else ""
+        whole = f"whole again in {seconds(reset_us)}" if used else "nothing is used"
+        lines.append(f"{called}{limit_in_words(ask.limit)}{mode}")
+        lines.append(f"  {used} used, {remaining} left, {whole}; {shown(name)}")
+    return lines
+
+
+def view_standings(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+    """As JSON's data; `reset_s` is rounded up."""
+    return [
+        {
+            "name": shown(name),
+            "limit": view_limit(ask.limit),
+            "mode": ask.mode.name.lower(),
+            "used": used,
+            "remaining": remaining,
+            "reset_s": -(-reset_us // 1_000_000) if used else 0,
+        }
+        for name, ask, used, remaining, reset_us in standings
+    ]

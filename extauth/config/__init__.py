@@ -1,0 +1,1 @@
+"""From a config source to rules."""

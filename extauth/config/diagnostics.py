@@ -1,0 +1,70 @@
+"""What messages about a config file show of its text, and what they suggest in its place.
+
+An API key may stand anywhere in a file by mistake: as a tier, as a key, in a number's place. So a message shows a text
+only if it is a word that is public anyway, or a misspelt one.
+"""
+
+import re
+from collections.abc import Iterable
+from itertools import islice
+
+from extauth.errors import nearest
+from extauth.rules.model import Unit
+
+MAX_LETTERS_OFF = 2  # from a public word: what is further from all of them may be a secret
+_MAX_SHOWN = 60
+
+_UNITS = {
+    **{str(unit)[:length]: unit for unit in (Unit.SECOND, Unit.MINUTE) for length in (1, 3)},
+    "h": Unit.HOUR,
+    "hr": Unit.HOUR,
+    "d": Unit.DAY,
+    "w": Unit.WEEK,
+    "mo": Unit.MONTH,
+    "y": Unit.YEAR,
+    **{str(unit): unit for unit in Unit},
+}
+_RATE = re.compile(
+    r"([0-9]{1,10})(?: *(?:r|req|reqs|requests?))?(?: *(?:/|per|an?|every) *([0-9]{0,5}) *([a-z]{1,7}?)s?)?",
+    re.IGNORECASE,
+)
+
+
+def shown(text: str) -> str:
+    """As much of a text as a message has room for."""
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
+
+
+def quoted(text: str, words: Iterable[str]) -> str:
+    """` 'text'`, to be put after what the text is, if it is one of the public `words` or nearly so.
+
+    Else ` 'fr***'`, the first two characters of at least eight, or nothing at all.
+    """
+    words = list(islice(words, 1000))
+    near = nearest(text, words)
+    if text in words or (near and _letters_off(text, near) <= MAX_LETTERS_OFF):
+        return f" {shown(text)!r}"
+    return f" {text[:2] + '***'!r}" if len(text) >= 8 else ""
+
+
+def limit_for(value: object) -> str:
+    """A limit as it is to be written, for what stands in its place: `10` or `10/minute`; `…` is what it lacks."""
+    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    number, several, word = match.groups() if match else ("", "", "")
+    unit = _UNITS.get((word or "").lower())
+    if word and unit is None:
+        number = several = ""
+    multiplier = f", unit_multiplier: {int(several)}" if several and int(several) > 1 else ""
+    return f"{{unit: {unit or '…'}{multiplier}, requests_per_unit: {int(number) if number else '…'}}}"
+
+
+def _letters_off(text: str, word: str) -> int:
+    """How many letters to add, remove or replace; at least their difference in length."""
+    if abs(len(text) - len(word)) > MAX_LETTERS_OFF:
+        return abs(len(text) - len(word))
+    row = list(range(len(word) + 1))
+    for i, letter in enumerate(text, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(word, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (letter != other))
+    return row[-1]

@@ -1,0 +1,133 @@
+"""From the texts of config files to a RuleSet, or to every problem in them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import reduce
+
+from extauth.config.diagnostics import quoted, shown
+from extauth.config.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
+from extauth.errors import ConfigError, Problem, nearest
+from extauth.rules.masking import SecretKeys
+from extauth.rules.model import Domain, Rule, RuleSet, Tier
+
+MAX_FILE_BYTES = 32 * 1024 * 1024
+
+
+def load_rules(texts: Mapping[str, str], *, merge: bool = False) -> RuleSet:
+    """Read config files, given as name → text; raises ConfigError with all problems of all files.
+
+    With `merge`, several files may speak of one domain.
+    """
+    rules = load_what_loads(texts, RuleSet(), merge=merge)
+    if rules.problems:
+        raise ConfigError(rules.problems)
+    return rules
+
+
+def load_what_loads(
+    texts: Mapping[str, str], old: RuleSet, unread: Iterable[Problem] = (), *, merge: bool = False
+) -> RuleSet:
+    """As `load_rules`, but each domain by itself: one with a problem keeps the rules that `old` has for it.
+
+    `unread` are problems of files that could not even be read.
+    """
+    files = [parse_file(file, text) for file, text in sorted(texts.items())]
+    problems = list(unread)
+    broken_files = {problem.file for problem in problems}
+    broken: set[str] = set()
+    by_domain: dict[str, list[ParsedFile]] = {}
+    for parsed in files:
+        if parsed.name is not None:
+            by_domain.setdefault(parsed.name, []).append(parsed)
+        if parsed.problems:
+            problems += parsed.problems
+            broken_files.add(parsed.file)
+            if parsed.name is not None:
+                broken.add(parsed.name)
+    broken |= {name for name, domain in old.domains.items() if not broken_files.isdisjoint(domain.files)}
+    domains: dict[str, Domain] = {}
+    warnings = [warning for parsed in files for warning in parsed.warnings]
+    for name, group in by_domain.items():
+        clashes = _clashes(group, merge=merge)
+        problems += clashes
+        if clashes:
+            broken.add(name)
+        elif name not in broken:
+            domains[name] = _merged([parsed.domain for parsed in group if parsed.domain is not None])
+            warnings += _replaced_nothing(group)
+    kept = {name: domain for name, domain in old.domains.items() if name not in domains and name in broken}
+    return RuleSet({**domains, **kept}, tuple(warnings), ConfigError(problems).problems, frozenset(kept))
+
+
+def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Problem]:
+    """What keeps the files of one domain from being one."""
+    first, *others = files
+    if others and not merge:
+        message = f"domain {shown(first.name or '')!r} already stands in {first.file}"
+        fix = "merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
+        return [Problem(other.file, *other.domain_place, message, fix) for other in others]
+    problems = []
+    labels = {label for parsed in files if parsed.domain for label in parsed.domain.labels}
+    tiers: dict[str, tuple[Tier, str]] = {}
+    where: dict[tuple[object, ...], str] = {}
+    for parsed in files:
+        domain = parsed.domain
+        if domain is None:
+            continue
+        problems += [
+            Problem(
+                parsed.file,
+                *parsed.domain_place,
+                f"the tier {tier.name!r} is another one than in {tiers[tier.name][1]}",
+                "make the two alike, or rename one",
+            )
+            for tier in domain.tiers
+            if tiers.setdefault(tier.name, (tier, parsed.file))[0] != tier
+        ]
+        for rule in domain.rules:
+            if rule.key in labels:
+                message = f"{shown(rule.key)!r} is one of `labels`, so no rule of its own can apply"
+                problems.append(Problem(rule.file, rule.line, rule.column, message, "remove the rule, or the label"))
+            for identity in identities(rule):
+                file = where.setdefault(identity, parsed.file)
+                if file != parsed.file:
+                    message = f"a descriptor like this already stands in {file}"
+                    problems.append(Problem(rule.file, rule.line, rule.column, message, "keep one of the two"))
+    return problems
+
+
+def _merged(domains: list[Domain]) -> Domain:
+    first, *others = domains
+    if not others:
+        return first
+    tiers = {tier.name: tier for domain in domains for tier in domain.tiers}
+    secret = reduce(SecretKeys.merged, (domain.secret for domain in domains))
+    return replace(
+        first,
+        rules=tuple(_masked(rule, secret) for domain in domains for rule in domain.rules),
+        tiers=tuple(tiers.values()),
+        labels=tuple(dict.fromkeys(label for domain in domains for label in domain.labels)),
+        files=tuple(file for domain in domains for file in domain.files),
+        secret=secret,
+        digest=" ".join(domain.digest for domain in domains),
+    )
+
+
+def _masked(rule: Rule, secret: SecretKeys) -> Rule:
+    """The rule, secret where any of the domain's files says so."""
+    inner = tuple(_masked(each, secret) for each in rule.rules)
+    return replace(rule, rules=inner, secret=secret.cover(rule.key))
+
+
+def _replaced_nothing(files: list[ParsedFile]) -> list[Problem]:
+    names = {name for parsed in files for name in parsed.names if name}
+    warnings: list[Problem] = []
+    for parsed in files:
+        for place, name in parsed.replaced:
+            if name not in names:
+                known = names if len(warnings) < MAX_PROBLEMS else ()
+                near = nearest(name, known)
+                fix = f"did you mean {near!r}?" if near else "remove it, or name a limit so"
+                message = f"no limit is named{quoted(name, known) or ' so'}, so nothing is replaced"
+                warnings.append(Problem(parsed.file, *place, message, fix))
+    return bounded(files[0].file, warnings, "warnings")

@@ -1,0 +1,1 @@
+"""Where config comes from."""

@@ -1,0 +1,217 @@
+"""Reads the config's files and watches them: a whole new set of rules, or the reason why the old one stays."""
+
+import asyncio
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import watchfiles
+
+from extauth.config.merge import MAX_FILE_BYTES, load_what_loads
+from extauth.config.yaml_document import place_of_byte
+from extauth.errors import ConfigError, Problem
+from extauth.rules.masking import Masking
+from extauth.rules.matcher import Matcher
+from extauth.rules.model import RuleSet
+
+SUFFIXES = (".yaml", ".yml")
+POLL_MS = 500  # how often to look where the system reports no change, as on network file systems
+SETTLE_S = 0.05  # files that changed this recently may be half written
+
+Signature = tuple[tuple[str, int, int, int, int], ...]
+
+
+def read_rules(path: Path, *, merge: bool = False) -> RuleSet:
+    """Read a file, or all `*.yaml` and `*.yml` files of a folder but hidden ones; raises ConfigError.
+
+    Whatever in the folder has such a name must be a file that can be read.
+    """
+    rules = read_what_loads(path, RuleSet(), merge=merge)
+    if rules.problems:
+        raise ConfigError(rules.problems)
+    return rules
+
+
+def read_what_loads(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet:
+    """As `read_rules`, but each domain by itself: one with a problem keeps the rules that `old` has for it.
+
+    Raises ConfigError where there are no files at all.
+    """
+    problems: list[Problem] = []
+    texts: dict[str, str] = {}
+    try:
+        paths = _files(path)
+    except OSError as error:
+        raise ConfigError([Problem(str(path), 0, 0, f"cannot be read: {error.strerror}")]) from error
+    if not paths:
+        raise ConfigError([_nothing_at(path)])
+    for file in paths:
+        try:
+            texts[str(file)] = _read(file)
+        except FileNotFoundError:
+            if file.is_symlink():
+                message = f"cannot be read: it is a symlink to {str(file.readlink())!r}, which does not exist"
+                problems.append(Problem(str(file), 0, 0, message, "make what it points to, or remove it"))
+        except UnicodeDecodeError as error:
+            problems.append(not_utf8(str(file), error))
+        except ConfigError as error:
+            problems += error.problems
+        except OSError as error:
+            problems.append(Problem(str(file), 0, 0, f"cannot be read: {error.strerror}"))
+    rules = load_what_loads(texts, old, problems, merge=merge)
+    return replace(rules, warnings=(*rules.warnings, *_unread(path, paths)))
+
+
+def _read(file: Path) -> str:
+    """The file's text; raises ConfigError where it is none that could be read, OSError or UnicodeDecodeError."""
+    status = file.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ConfigError([Problem(str(file), 0, 0, "cannot be read: it is a folder", "rename it, or move it away")])
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
+        raise ConfigError([Problem(str(file), 0, 0, "cannot be read: it is no regular file", "move it away")])
+    if status.st_size > MAX_FILE_BYTES:
+        raise ConfigError([too_large(str(file))])
+    return file.read_text(encoding="utf-8")
+
+
+def not_utf8(file: str, error: UnicodeDecodeError) -> Problem:
+    """Why the file is no text."""
+    place = place_of_byte(error.object, error.start)
+    return Problem(file, *place, f"not UTF-8: {error.reason}", "save the file as UTF-8")
+
+
+def too_large(file: str) -> Problem:
+    """Why the file is not read."""
+    return Problem(file, 0, 0, f"the file is larger than {MAX_FILE_BYTES} bytes", "split it by domain")
+
+
+def _nothing_at(path: Path) -> Problem:
+    """Why there is nothing to read; YAML in sub-folders is named."""
+    if not path.is_dir():
+        what = "no regular file" if path.exists() else "no such file"
+        return Problem(str(path), 0, 0, what, "set EXTAUTH_CONFIG to a folder or a file")
+    folders = [entry.name for entry in sorted(path.iterdir()) if entry.name[0] != "." and _holds_yaml(entry)]
+    if not folders:
+        return Problem(str(path), 0, 0, "no *.yaml file here", "put one there, or set EXTAUTH_CONFIG")
+    names = ", ".join(map(repr, folders[:5])) + ("" if len(folders) <= 5 else f" and {len(folders) - 5} more")
+    message = f"no *.yaml file here, only in sub-folders, which are not read: {names}"
+    return Problem(str(path), 0, 0, message, "move the files up, or set EXTAUTH_CONFIG to one of these folders")
+
+
+def _holds_yaml(entry: Path) -> bool:
+    return entry.is_dir() and any(next(entry.rglob(f"*{suffix}"), None) for suffix in SUFFIXES)
+
+
+def _unread(path: Path, read: Sequence[Path]) -> list[Problem]:
+    """What looks as if it should be read, and is not."""
+    known, warnings = set(read), []
+    for entry in sorted(path.iterdir()) if path.is_dir() else ():
+        if entry.name.startswith(".") or entry in known:
+            continue
+        if _holds_yaml(entry):
+            warnings.append(Problem(str(entry), 0, 0, "files in sub-folders are not read", "move them up"))
+        elif entry.is_file() and entry.suffix.lower() in {"", *SUFFIXES}:
+            warnings.append(Problem(str(entry), 0, 0, "only *.yaml and *.yml are read", "rename it"))
+    return warnings
+
+
+async def watch_rules(
+    path: Path,
+    current: Callable[[], RuleSet],
+    failed: Callable[[ConfigError], None],
+    seen: Signature | None = None,
+    *,
+    merge: bool = False,
+    masking: Masking | None = None,
+) -> AsyncIterator[Matcher]:
+    """Yield the new rules each time the files at `path` change; tell `failed` where there are none left.
+
+    A domain that has problems keeps what it has in the `current` rules.
+
+    Sees edits in place, renames over a file, and symlinks that are pointed elsewhere (as Kubernetes updates a
+    ConfigMap): the system's change events only make it quicker, every POLL_MS it looks for itself. `seen` is the
+    `signature` from before the rules in force were read: what has changed since then counts.
+    """
+    seen = signature(path) if seen is None else seen
+    async for _ in _wakes(path):
+        now = await _settled(path)
+        if now == seen:
+            continue
+        seen = now
+        read = await asyncio.to_thread(_read_matcher, path, current(), masking, merge=merge)
+        if isinstance(read, ConfigError):
+            failed(read)
+        else:
+            yield read
+
+
+def _read_matcher(path: Path, current: RuleSet, masking: Masking | None, *, merge: bool) -> Matcher | ConfigError:
+    """The rules, or why there are none: as a value, for a StopIteration of a thread never reaches its awaiter."""
+    try:
+        return Matcher(read_what_loads(path, current, merge=merge), masking)
+    except ConfigError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch
+        reason = f"cannot be read, by a fault of the reader: {type(error).__name__}"
+        return ConfigError([Problem(str(path), 0, 0, reason)])
+
+
+async def _wakes(path: Path) -> AsyncIterator[None]:
+    while True:
+        try:
+            folder = path if await asyncio.to_thread(path.is_dir) else path.parent
+            async for _ in watchfiles.awatch(
+                folder,
+                watch_filter=None,
+                step=20,
+                debounce=100,
+                rust_timeout=POLL_MS,
+                yield_on_timeout=True,
+                recursive=False,
+            ):
+                yield
+        except OSError:  # no such folder at the moment, or no inotify watch left: looking will do
+            await asyncio.sleep(POLL_MS / 1000)
+            yield
+
+
+async def _settled(path: Path) -> Signature:
+    """The files' signature once it has held still for SETTLE_S."""
+    before = signature(path)
+    while True:
+        await asyncio.sleep(SETTLE_S)
+        after = signature(path)
+        if after == before:
+            return after
+        before = after
+
+
+def _files(path: Path) -> list[Path]:
+    """What is to be read, by its name alone: if it cannot be, its domain must not count as removed."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.name[0] != ".")
+    return [path] if path.is_file() else []
+
+
+def signature(path: Path) -> Signature:
+    """What changes when a file does: its name, its inode, its size, and its times in nanoseconds.
+
+    Of what cannot be looked at, such as a symlink to nothing, the number of the error and the link's own inode.
+    """
+    try:
+        return tuple(map(_signature, _files(path)))
+    except OSError:  # the folder went away meanwhile
+        return ()
+
+
+def _signature(file: Path) -> tuple[str, int, int, int, int]:
+    try:
+        status = file.stat()
+    except OSError as error:
+        try:
+            link = file.lstat().st_ino
+        except OSError:
+            link = 0
+        return file.name, link, -(error.errno or 1), 0, 0
+    return file.name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,185 @@
+"""Counters in Redis or Valkey: one script call a batch."""
+
+import struct
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from itertools import islice
+
+from extauth.counters.redis.connection import NOT_LET_IN, Pipe, ReplyError
+from extauth.errors import StoreError
+from extauth.limiter.counters import Ask, Group, Level, Take, Taken
+from extauth.rules.model import Algorithm, Limit, Unit
+
+_LIMIT = struct.Struct("<Bddd")
+_CALLS = struct.Struct("<I")
+_ASK = struct.Struct("<IBd")
+_NUMBERS = {Algorithm.GCRA: 2, Algorithm.FIXED_WINDOW: 2, Algorithm.SLIDING_WINDOW: 3}  # in a reply, a counter
+_COUNT_DENIED = 4
+
+
+RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
+_CLUSTER = "is a node of a Redis Cluster, which extauth cannot use"
+# What is wrong, after `Redis at HOST:PORT`, by the code of the reply.
+_REFUSALS = {
+    "READONLY": "is a read-only replica: counting needs the master",
+    "MASTERDOWN": "is a replica that has lost its master",
+    "LOADING": "is still loading its data",
+    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write, and refuses writes",
+    "NOAUTH": NOT_LET_IN,
+    "WRONGPASS": NOT_LET_IN,
+    "NOPERM": "denies the user of EXTAUTH_REDIS_URL a right that counting needs",
+    "OOM": "is full: it is at its maxmemory, and its maxmemory-policy evicts nothing",
+    "MISCONF": "cannot save its data on disk, and refuses writes",
+    "BUSY": "is busy with somebody's script",
+    "CLUSTERDOWN": _CLUSTER,
+    "CROSSSLOT": _CLUSTER,
+    "MOVED": _CLUSTER,
+    "ASK": _CLUSTER,
+    "TRYAGAIN": _CLUSTER,
+}
+
+
+class RedisCounters:
+    """`limiter.counters.Counters` in Redis.
+
+    A command that takes longer than `timeout_s`, or a connection that does, is a StoreError. The clock is Redis's own;
+    `clock` (→ microseconds since the epoch) replaces it where time must be controlled. `prefix` begins the names of the
+    keys that a probe writes.
+    """
+
+    def __init__(
+        self, url: str, timeout_s: float, clock: Callable[[], int] | None = None, *, prefix: str = "extauth"
+    ) -> None:
+        self._pipe = Pipe(url, timeout_s)
+        self._clock = clock
+        self._asked = 0
+        self._prefix = prefix
+        script = files("extauth.counters.redis").joinpath("lua/take.lua").read_bytes()
+        self._evalsha = _bulk(b"EVALSHA") + _bulk(sha1(script, usedforsecurity=False).hexdigest().encode())
+        self._eval = _bulk(b"EVAL") + _bulk(script)
+        # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
+        names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
+        self._probe = Group(Take(names, (Ask(Limit(2**32 - 1, Unit.SECOND), 1),) * 2), 1)
+
+    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+        """One run of take.lua; all groups see one instant."""
+        try:
+            return await self._take(groups)
+        except ReplyError as error:
+            raise self._refused(error) from error
+
+    async def probe(self) -> None:
+        """Count, on two keys of its own, as a batch would; raises StoreError, which names what is wrong.
+
+        A PING is answered by many a server that cannot count: a replica, a Sentinel, a full one.
+        """
+        try:
+            await self._take([self._probe])
+        except ReplyError as error:
+            if "unknown command" in str(error) and await self._is_sentinel():
+                message = f"Redis at {self._pipe.where} is a Sentinel: EXTAUTH_REDIS_URL must be the master's"
+                raise StoreError("reply", message) from error
+            raise self._refused(error) from error
+
+    async def _take(self, groups: Sequence[Group]) -> list[Taken]:
+        self._asked = (self._asked + 1) % 2**31
+        number = self._asked
+        head, body, size, pairs = self._pack(groups, number)
+        try:
+            reply = await self._pipe.call(head + self._evalsha + body)
+        except ReplyError as error:
+            if error.code != "NOSCRIPT":
+                raise
+            # Flushed, or another server: this loads it too.
+            reply = await self._pipe.call(head + self._eval + body)
+        try:
+            if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
+                raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
+            return _read(reply, groups, pairs=pairs)
+        except (TypeError, ValueError, IndexError):
+            # A reply that is none of this script's may be another command's: so may be all that follow.
+            self._pipe.drop("a reply that makes no sense")
+            raise StoreError("reply", "Redis replied what the script never says") from None
+
+    async def _is_sentinel(self) -> bool:
+        try:
+            role = await self._pipe.call(b"*1\r\n" + _bulk(b"ROLE"))
+        except ReplyError:
+            return False
+        return isinstance(role, list) and role[:1] == [b"sentinel"]
+
+    def _refused(self, error: ReplyError) -> StoreError:
+        reply = str(error).partition("\n")[0][:200]
+        what = _REFUSALS.get(error.code, "refused")
+        if error.code == "NOPERM":
+            what += f" ({RIGHTS} ~{self._prefix}:*)"
+        return StoreError("reply", f"Redis at {self._pipe.where} {what}: {reply}")
+
+    async def forget(self, names: Sequence[bytes]) -> int:
+        """Delete the counters by these names; returns how many there were."""
+        try:
+            return int(await self._pipe.call(b"*%d\r\n" % (1 + len(names)) + b"".join(map(_bulk, (b"DEL", *names)))))
+        except ReplyError as error:
+            raise self._refused(error) from error
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._pipe.aclose()
+
+    def _pack(self, groups: Sequence[Group], number: int) -> tuple[bytes, bytes, int, bool]:
+        """The command: its array header, and what follows EVALSHA and the script (see lua/take.lua for the arguments).
+
+        And of the reply: how many numbers it has, and whether that is two a counter.
+        """
+        keys: list[bytes] = []
+        limits: dict[Limit, int] = {}
+        asked: dict[int, tuple[bytes, int]] = {}  # by identity: many takes ask the same
+        packed: list[bytes] = []
+        size = 1
+        for take, calls in groups:
+            keys += take.names
+            known = asked.get(id(take.asks))
+            if known is None:
+                asks = _CALLS.pack(len(take.asks)) + b"".join(
+                    _ASK.pack(limits.setdefault(limit, len(limits)), mode, cost) for limit, cost, mode in take.asks
+                )
+                known = asks, 1 + sum(_NUMBERS[ask.limit.algorithm] for ask in take.asks)
+                asked[id(take.asks)] = known
+            packed += (_CALLS.pack(calls), known[0])
+            size += known[1]
+        now = b"" if self._clock is None else b"%d" % self._clock()
+        arguments = (now, b"".join(map(_pack_limit, limits)), b"".join(packed), b"%d" % number)
+        body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys), *map(_bulk, arguments)))
+        return b"*%d\r\n" % (7 + len(keys)), body, size, size == 1 + len(groups) + 2 * len(keys)
+
+
+def _read(reply: Sequence[int], groups: Sequence[Group], *, pairs: bool) -> list[Taken]:
+    """A reply of the right size; raises ValueError where it admits what was not asked for."""
+    numbers = iter(reply)
+    next(numbers)
+    takens = []
+    for take, calls in groups:
+        if pairs:
+            admitted, *flat = islice(numbers, 1 + 2 * len(take.names))
+            levels = tuple(map(Level, flat[::2], flat[1::2]))
+        else:
+            admitted = next(numbers)
+            levels = tuple(Level(*islice(numbers, _NUMBERS[ask.limit.algorithm])) for ask in take.asks)
+        if not 0 <= admitted <= calls:
+            raise ValueError
+        takens.append(Taken(admitted, levels))
+    return takens
+
+
+def _pack_limit(limit: Limit) -> bytes:
+    denied = _COUNT_DENIED if limit.count_denied else 0
+    if limit.algorithm is Algorithm.GCRA:
+        return _LIMIT.pack(1 + denied, *limit.emission_interval, limit.capacity)
+    if limit.algorithm is Algorithm.SLIDING_WINDOW:
+        return _LIMIT.pack(3 + denied, limit.period_us, limit.requests_per_unit, limit.quantum_us)
+    return _LIMIT.pack(2 + denied, limit.period_us, limit.requests_per_unit, 0)
+
+
+def _bulk(value: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(value), value)

@@ -1,0 +1,1 @@
+"""The messages of envoy.service.ratelimit.v3."""

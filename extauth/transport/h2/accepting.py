@@ -1,0 +1,169 @@
+"""Accepts connections while there is room, and makes room by ending those that nobody uses.
+
+What is accepted counts from the first moment on. A TLS handshake begins once the client has sent something: until then
+a connection costs its socket and hardly any memory.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from functools import partial
+from heapq import nsmallest
+from time import perf_counter
+from typing import Any
+
+from extauth.transport.engine import Bounds, Guard, Tripped
+from extauth.transport.h2.connection import CLOSE_DELAY_S, HALF_SENT_S, Connection
+from extauth.transport.tls import Tls
+
+LOOK_EVERY_S = 0.05  # at most so often, what is open is searched for what nobody uses
+RETRY_S = 0.1  # after accepting has failed
+# Of one connection attempt, not of the listener: accept(2).
+_OF_THE_CLIENT = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH))
+
+
+class Acceptor:
+    """Accepts on `listeners`, and makes a protocol of each connection; `connections` are those that are open.
+
+    From 7/8 of `bounds.max_connections` on, each new one makes the one end that has been unused for longest, if there
+    is any. At the bound, new ones are turned away.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        connections: set[Connection],
+        bounds: Bounds,
+        tripped: Tripped,
+        tls: Tls | None,
+    ) -> None:
+        self._connect = connect
+        self._connections = connections
+        self._bounds = bounds
+        self._tripped = tripped
+        self._tls = tls
+        self._silent: dict[socket.socket, float] = {}  # of TLS, with nothing received, since when
+        self._starting: dict[asyncio.Task[None], float] = {}  # since when
+        self._listeners: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._looked = 0.0
+
+    def __len__(self) -> int:
+        """How many connections there are, handshakes included."""
+        return len(self._connections) + len(self._silent) + len(self._starting)
+
+    def start(self, listeners: list[socket.socket]) -> None:
+        """Accept from now on; the listeners are closed by `close`."""
+        self._listeners = listeners
+        self._accepting = [asyncio.create_task(self._accept_on(listener)) for listener in listeners]
+
+    async def close(self) -> None:
+        """Accept nothing more, and end what has not become a connection yet."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
+        for sock in list(self._silent):
+            self._end_silent(sock)
+        if self._tls is not None:
+            for task in self._starting:
+                task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+
+    def check(self, now: float) -> None:
+        """End those that are silent for too long; called every second or so."""
+        for sock, since in list(self._silent.items()):
+            if now - since < self._bounds.stall_timeout_s:
+                break  # the others came later
+            self._tripped(Guard.SLOW_START)
+            self._end_silent(sock)
+
+    async def _accept_on(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno not in _OF_THE_CLIENT:  # no descriptor or memory is left
+                    self._make_room(perf_counter(), 1)
+                    await asyncio.sleep(RETRY_S)
+                continue
+            self._accepted(sock)
+
+    def _accepted(self, sock: socket.socket) -> None:
+        now = perf_counter()
+        most = self._bounds.max_connections
+        if (excess := len(self) + 1 - (most - most // 8)) > 0:
+            self._make_room(now, excess)
+        if self._tls is None:
+            self._begin(sock)  # if there is no room, the connection says so itself
+        elif len(self) >= most:
+            self._tripped(Guard.CONNECTIONS)
+            sock.close()
+        else:
+            self._silent[sock] = now
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._heard, sock)
+
+    def _heard(self, sock: socket.socket) -> None:
+        self._forget_silent(sock)
+        self._begin(sock)
+
+    def _forget_silent(self, sock: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+        del self._silent[sock]
+
+    def _begin(self, sock: socket.socket) -> None:
+        task = asyncio.create_task(self._open(sock))
+        self._starting[task] = perf_counter()
+        task.add_done_callback(lambda done: self._starting.pop(done, None))
+
+    async def _open(self, sock: socket.socket) -> None:
+        options: dict[str, Any] = {}
+        if self._tls is not None:
+            options = {
+                "ssl": self._tls.context,
+                "ssl_handshake_timeout": self._bounds.stall_timeout_s,
+                "ssl_shutdown_timeout": CLOSE_DELAY_S,
+            }
+        made: list[Connection] = []
+
+        def connect() -> Connection:
+            made.append(self._connect())
+            return made[-1]
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(connect, sock, **options)
+        except BaseException as error:
+            # Where a handshake failed, nobody else takes these cycles apart.
+            error.with_traceback(None)
+            for connection in made:
+                connection.connection_lost(None)
+            if not isinstance(error, OSError | EOFError):  # TLS that fails, or takes too long, among others
+                raise
+            sock.close()
+
+    def _end_silent(self, sock: socket.socket) -> None:
+        self._forget_silent(sock)
+        sock.close()
+
+    def _make_room(self, now: float, excess: int) -> None:
+        """End as many as are too many of those that nobody uses, the one that has been unused for longest first."""
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        excess -= sum(connection.leaving for connection in self._connections)
+        unused: list[tuple[float, int, Callable[[], object]]] = []
+        for sock, since in self._silent.items():
+            unused.append((since, len(unused), partial(self._end_silent, sock)))
+        if self._tls is not None:
+            for task, since in self._starting.items():
+                unused.append((since, len(unused), task.cancel))
+        unused = [each for each in unused if now - each[0] >= HALF_SENT_S]
+        for connection in self._connections:
+            if (idle_since := connection.unused_since(now)) is not None:
+                unused.append((idle_since, len(unused), connection.end_unused))
+        for _, _, end in nsmallest(max(excess, 0), unused):
+            self._tripped(Guard.IDLE)
+            end()

@@ -1,0 +1,290 @@
+"""The receiving half of a connection: frames to calls (RFC 9113 §6 and §8, and gRPC over HTTP/2).
+
+Frames are handled in the order in which they came, and every header block is decoded whatever becomes of its stream,
+for the decoder's table is state. A call of the usual form, its head in one frame and its message in the next, takes a
+short cut through `read`; all else goes through `_frame`, which knows the whole protocol.
+"""
+
+from collections.abc import Callable
+
+from extauth.errors import InvalidRequestError
+from extauth.transport.engine import MAX_BLOCK_BYTES, Guard
+from extauth.transport.h2 import frames
+from extauth.transport.h2.control_frames import Control
+from extauth.transport.h2.frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEAD,
+    HEADERS,
+    MAX_STREAM_ID,
+    MIN_MAX_FRAME_SIZE,
+    PRIORITIZED,
+    ErrorCode,
+    H2Error,
+    unpadded,
+)
+from extauth.transport.h2.grpc_framing import ENCODINGS, Status, refusal_block
+from extauth.transport.h2.hpack import HeaderDecoder
+from extauth.transport.h2.request_head import Head, Method
+from extauth.transport.h2.requests import Requests, Service
+from extauth.transport.h2.sender import Sender
+from extauth.transport.h2.streams import Request, Streams
+from extauth.transport.waiting import Calls
+
+MADE_OF_BYTES = 4  # in a turn, headers and messages may come to so many times its bytes once they are decoded
+MAX_TURN_WORK_US = 2000  # of planning in a turn; its last call may take as long again, and more
+MAX_ECHO = 100  # characters of the client's that an answer repeats: each may become six bytes
+
+
+class HeaderBlock:
+    """A header block that goes on in CONTINUATION frames."""
+
+    __slots__ = ("arrived", "end_stream", "fragments", "frames", "itself", "stream")
+
+    def __init__(self, stream: int, arrived: float, *, end_stream: bool, itself: bool) -> None:
+        self.stream = stream
+        self.fragments = bytearray()
+        self.arrived = arrived
+        self.end_stream = end_stream
+        self.itself = itself
+        self.frames = 0
+
+
+class Receiver:
+    """Reads what follows a connection's preface; `end` closes the connection, and `flush` writes what has gathered."""
+
+    def __init__(
+        self,
+        service: Service,
+        streams: Streams,
+        sender: Sender,
+        control: Control,
+        *,
+        end: Callable[[H2Error], None],
+        flush: Callable[[], None],
+    ) -> None:
+        self.draining = False  # no new streams
+        self.block: HeaderBlock | None = None
+        self.requests = Requests(service, streams, sender, control, flush=flush, no_room=self._no_room)
+        self._end = end
+        self._service = service
+        self._bounds = service.bounds
+        self._most_made = MADE_OF_BYTES * service.bounds.max_turn_bytes
+        self._plan = service.planner.plan
+        self._streams = streams
+        self._sender = sender
+        self._control = control
+        self._decoder = HeaderDecoder(service.bounds.max_header_bytes, lambda: service.tripped(Guard.HEADERS))
+        self._handlers = {
+            **control.handlers,
+            frames.DATA: self.requests.on_data,
+            frames.HEADERS: self._on_headers,
+            frames.CONTINUATION: self._on_continuation,
+        }
+
+    def shrink(self) -> None:
+        """Give back memory: no call is open."""
+        self._decoder.known.clear()
+
+    def close(self) -> None:
+        """No more frames come: let go of what refers back to this."""
+        self.end_block()
+        self._end = lambda _error: None
+        self._handlers.clear()
+        self.requests.close()
+
+    def read(self, data: bytes, calls: Calls) -> int:  # noqa: PLR0912, PLR0915 - the hot loop, in one piece
+        """Handle whole frames, as many as a turn has; returns how many bytes they were. Raises H2Error."""
+        at, size = 0, len(data)
+        self.requests.calls = calls
+        self._control.now = calls.arrived
+        now, plans, tags = calls.arrived, calls.plans, calls.tags
+        streams = self._streams
+        waiting, opened, blocked = streams.waiting, streams.open, self._sender.blocked
+        known, plan = self._decoder.known, self._plan
+        room, max_streams, max_message = self._service.batcher.room(), streams.most, self._bounds.max_message_bytes
+        unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
+        decoder.decoded = requests.inflated = 0
+        planner = self._service.planner
+        last_work_us = planner.work_us + MAX_TURN_WORK_US
+        for _ in range(self._bounds.max_turn_frames):
+            if size - at < 9 or planner.work_us > last_work_us:
+                break
+            high, low, kind, flags, stream = unpack(data, at)
+            length = high << 8 | low
+            if length > MIN_MAX_FRAME_SIZE:
+                raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "a frame larger than 16,384 bytes")
+            end = at + 9 + length
+            if end > size:
+                break
+            if kind == HEADERS and flags == END_HEADERS and self.block is None:
+                block = data[at + 9 : end]
+                head = known.get(block)
+                if head is None:
+                    if decoder.decoded + requests.inflated > most:
+                        break
+                    head = decoder.decode(block)
+                if (
+                    head.plain
+                    and size - end >= 14
+                    and streams.last < stream <= MAX_STREAM_ID
+                    and stream & 1
+                    and not self.draining
+                    and len(waiting) + len(opened) + len(blocked) < max_streams
+                ):
+                    high, low, kind, flags, same = unpack(data, end)
+                    length = high << 8 | low
+                    finish = end + 9 + length
+                    if (
+                        kind == DATA
+                        and flags == END_STREAM
+                        and same == stream
+                        and finish <= size
+                        and length <= MIN_MAX_FRAME_SIZE
+                        and int.from_bytes(data[end + 9 : end + 14], "big") == length - 5 <= max_message
+                        and len(plans) < room
+                        and head.content_length in (None, length)
+                    ):
+                        streams.last = stream
+                        streams.owed += length
+                        at = finish
+                        try:
+                            plans.append(plan(data[end + 14 : finish]))
+                        except InvalidRequestError as error:
+                            self.requests.refuse_invalid(stream, error)
+                            continue
+                        tags.append(stream)
+                        waiting[stream] = head
+                        if head.patience_s is not None and now + head.patience_s < calls.deadline:
+                            calls.deadline = now + head.patience_s
+                        continue
+                self._frame(HEADERS, END_HEADERS, stream & MAX_STREAM_ID, b"", head)
+            elif decoder.decoded + requests.inflated > most:
+                break
+            else:
+                self._frame(kind, flags, stream & MAX_STREAM_ID, data[at + 9 : end])
+            at = end
+        return at
+
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes, head: Head | None = None) -> None:
+        """Handle a frame; `head` is what a whole header block says, where it is decoded already."""
+        if self.block is not None and (kind != CONTINUATION or stream != self.block.stream):
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, "a header block must go on without other frames in between")
+        try:
+            if head is not None:
+                self._on_head(stream, head, end_stream=False, itself=False)
+            elif kind in self._handlers:
+                self._handlers[kind](flags, stream, payload)
+            else:  # RFC 9113 §5.5: of a type that is not known
+                self._control.spend(honest=False)
+        except H2Error as error:
+            if not error.stream & 1 or error.stream > self._streams.last:  # RFC 9113 §6.4: an idle one cannot be reset
+                raise
+            self._control.spend_reset()
+            self._streams.reset(error.stream, error.code)
+
+    def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
+        fragment = unpadded(flags, payload)
+        itself = False
+        if flags & PRIORITIZED:
+            if len(fragment) < 5:
+                raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+            itself = int.from_bytes(fragment[:4], "big") & MAX_STREAM_ID == stream
+            fragment = fragment[5:]
+        end_stream = bool(flags & END_STREAM)
+        if flags & END_HEADERS:
+            self._on_head(stream, self._decoder.decode(fragment), end_stream=end_stream, itself=itself)
+        else:
+            self.block = HeaderBlock(stream, self.requests.calls.arrived, end_stream=end_stream, itself=itself)
+            self._add_to_block(self.block, fragment)
+
+    def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
+        block = self.block
+        if block is None:
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without a header block before it")
+        block.frames += 1
+        self._add_to_block(block, payload)
+        if flags & END_HEADERS:
+            self.end_block()
+            head = self._decoder.decode(bytes(block.fragments))
+            self._on_head(stream, head, end_stream=block.end_stream, itself=block.itself)
+
+    def _add_to_block(self, block: HeaderBlock, fragment: bytes) -> None:
+        if len(block.fragments) + len(fragment) > MAX_BLOCK_BYTES or block.frames > self._bounds.max_continuations:
+            self._service.tripped(Guard.HEADERS)
+            raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "a header block too large, or in too many frames")
+        block.fragments += fragment
+        self._service.unfinished.charge(self.requests, None, len(fragment))
+        if self.block is None:
+            raise _no_room()
+
+    def end_block(self) -> None:
+        """The header block is whole, or will never be."""
+        block, self.block = self.block, None
+        if block is not None:
+            self._service.unfinished.release(self.requests, None, len(block.fragments))
+
+    def _no_room(self) -> None:
+        """There is no memory for this header block, and without it the connection cannot go on."""
+        self.end_block()
+        self._service.tripped(Guard.HEADERS)
+        if not self.requests.reading:
+            self._end(_no_room())
+
+    def _on_head(self, number: int, head: Head, *, end_stream: bool, itself: bool) -> None:
+        """A request's head, or its trailers."""
+        streams = self._streams
+        request = streams.open.get(number)
+        if request is not None:
+            if not end_stream or not head.is_trailers or head.malformed:
+                raise H2Error(ErrorCode.PROTOCOL_ERROR, "trailers that are none", number)
+            self.requests.complete(number, request)
+            return
+        if not number & 1:
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that no client may open")
+        if number <= streams.last:
+            if number != streams.last and number not in streams and number not in streams.refused:
+                raise H2Error(ErrorCode.PROTOCOL_ERROR, "stream numbers must grow")
+            streams.late(number)
+            self._control.spend()
+            return
+        streams.last = number
+        if self.draining:
+            streams.reset(number, ErrorCode.REFUSED_STREAM)
+            return
+        if itself:
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, "a stream cannot depend on itself", number)
+        if head.malformed or head.is_trailers:
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, head.malformed or "a request without its pseudo-headers", number)
+        full = len(streams) >= streams.most
+        if full and (not head.limits or len(streams.open) >= streams.most):
+            # Only a client that ignores SETTINGS_MAX_CONCURRENT_STREAMS comes here.
+            self.requests.refuse_stream(number, head, end_stream=end_stream)
+            return
+        refusal = _unserved(head)
+        request = Request(number, head, self.requests.calls.arrived, self.requests, shed=full)
+        streams.begin(request)
+        if refusal is not None:
+            self._control.spend()
+            streams.finish(number, whole=end_stream)
+            self._sender.respond(number, refusal, cut=not end_stream)
+        elif end_stream:
+            self.requests.complete(number, request)
+
+
+def _unserved(head: Head) -> bytes | None:
+    """The header block of the answer to a call that need not be whole to be refused."""
+    if head.refusal is not None:  # plain HTTP clients want to be heard out
+        return None
+    if head.method is Method.UNKNOWN:
+        return refusal_block(Status.UNIMPLEMENTED, f"no such method: {head.path[:MAX_ECHO]}")
+    if head.encoding not in ENCODINGS:
+        accepted = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
+        return refusal_block(Status.UNIMPLEMENTED, f"grpc-encoding {head.encoding[:MAX_ECHO]} is not served", accepted)
+    return None
+
+
+def _no_room() -> H2Error:
+    return H2Error(ErrorCode.ENHANCE_YOUR_CALM, "no memory for more of a header block")

@@ -1,0 +1,165 @@
+"""What a header block says to a gRPC server: RFC 9113 §8.2 and §8.3, and gRPC over HTTP/2."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from extauth.rls.request import SERVICE
+from extauth.transport.h2.grpc_framing import ENCODINGS
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
+MIN_WAY_S = 0.005
+
+Fields = list[tuple[bytes, bytes, bool]]
+
+_GRPC = b"application/grpc"
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_TIMEOUT_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
+_CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+
+
+class Method(Enum):
+    """What is asked for."""
+
+    SHOULD_RATE_LIMIT = f"/{SERVICE}/ShouldRateLimit"
+    HEALTH_CHECK = f"/{HEALTH_SERVICE}/Check"
+    HEALTH_WATCH = f"/{HEALTH_SERVICE}/Watch"
+    UNKNOWN = "unknown"
+
+
+_METHODS = {method.value.encode(): method for method in Method if method is not Method.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request's head, or trailers.
+
+    `malformed` says what is wrong with it as HTTP, `refusal` why it is no gRPC call as (HTTP status, text).
+    `patience_s` is the time from its arrival in which the call must be answered, None without a grpc-timeout;
+    `encoding` what grpc-encoding says. `oversized`: its list is larger than what is accepted. `plain`: a
+    ShouldRateLimit call as it should be.
+    """
+
+    malformed: str = ""
+    is_trailers: bool = False
+    refusal: tuple[int, str] | None = None
+    method: Method = Method.UNKNOWN
+    path: str = ""
+    patience_s: float | None = None
+    encoding: str = "identity"
+    content_length: int | None = None
+    oversized: bool = False
+    plain: bool = False
+
+    @property
+    def limits(self) -> bool:
+        """Whether it asks for a decision, so that a refusal would let a request pass."""
+        return self.method is Method.SHOULD_RATE_LIMIT and self.refusal is None and not self.malformed
+
+
+class _MalformedError(Exception):
+    """It is no HTTP/2 request."""
+
+
+class _RefusedError(Exception):
+    """It is no gRPC call: (HTTP status, text)."""
+
+
+def read_head(fields: Fields) -> Head:
+    """Read a decoded header block; never raises."""
+    try:
+        pseudo, regular = _split(fields)
+        content_length = _content_length(regular)
+        if not pseudo:
+            return Head(is_trailers=True, content_length=content_length)
+        try:
+            return _read_call(pseudo, regular, content_length)
+        except _RefusedError as refused:
+            status, text = refused.args
+            return Head(refusal=(status, text), content_length=content_length)
+    except _MalformedError as malformed:
+        return Head(malformed=str(malformed))
+
+
+def read_oversized(fields: Fields) -> Head:
+    """Read the pseudo-headers, which come first, of a list that is larger than what is accepted; never raises."""
+    path = b""
+    for name, value, _ in fields:
+        if name[:1] != b":":
+            break
+        if name == b":path":
+            path = value
+    if not path:
+        return Head(is_trailers=True, oversized=True)
+    return Head(method=_METHODS.get(path, Method.UNKNOWN), path=path.decode("latin-1"), oversized=True)
+
+
+def patience_s(timeout_s: float) -> float:
+    """The part of a call's timeout after which it is answered, whatever the store does.
+
+    What is left is for the way there and back: 5 ms or a quarter of the timeout, at most 40 % of it.
+    """
+    return 0.6 * timeout_s if timeout_s < MIN_WAY_S / 0.4 else timeout_s - max(MIN_WAY_S, timeout_s / 4)
+
+
+def _split(fields: Fields) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """The pseudo-headers, and the others (RFC 9113 §8.2 and §8.3)."""
+    # RFC 9113 §8.2.1 forbids white space at the ends as well. Envoy takes it from its clients and passes it on, in a
+    # `tracestate` for example, so refusing it would let such clients pass.
+    values = b"".join([value for _, value, _ in fields])
+    if b"\n" in values or b"\r" in values or b"\x00" in values:
+        raise _MalformedError("header value not allowed")
+    pseudo: dict[bytes, bytes] = {}
+    regular: dict[bytes, bytes] = {}
+    for name, value, _ in fields:
+        if name[:1] == b":":
+            if regular or name in pseudo or name not in _PSEUDO:
+                raise _MalformedError("pseudo-header unknown, repeated or out of place")
+            pseudo[name] = value
+        elif not _NAME.fullmatch(name) or name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+            raise _MalformedError("header not allowed in HTTP/2")
+        elif name == b"content-length" and regular.get(name, value) != value:
+            raise _MalformedError("two values of content-length")
+        else:
+            regular[name] = value
+    return pseudo, regular
+
+
+def _content_length(regular: dict[bytes, bytes]) -> int | None:
+    value = regular.get(b"content-length")
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise _MalformedError("content-length is no number")
+    return int(value)
+
+
+def _read_call(pseudo: dict[bytes, bytes], regular: dict[bytes, bytes], content_length: int | None) -> Head:
+    if pseudo.get(b":method") == b"CONNECT":
+        raise _RefusedError(405, "this is a gRPC server; CONNECT is not served")
+    if not (pseudo.get(b":method") and pseudo.get(b":scheme") and pseudo.get(b":path")):
+        raise _MalformedError(":method, :scheme or :path is missing")
+    content_type = regular.get(b"content-type", b"").lower()
+    if content_type != _GRPC and not content_type.startswith((_GRPC + b"+", _GRPC + b";")):
+        raise _RefusedError(415, "this is a gRPC server; content-type must be application/grpc")
+    if pseudo[b":method"] != b"POST":
+        raise _RefusedError(405, "gRPC calls are POST requests")
+    patience = None
+    if (timeout := regular.get(b"grpc-timeout")) is not None:
+        match = _TIMEOUT.fullmatch(timeout)
+        if match is None:
+            raise _RefusedError(400, "grpc-timeout is malformed")
+        patience = patience_s(int(match[1]) * _TIMEOUT_UNITS_S[match[2]])
+    path = pseudo[b":path"]
+    method = _METHODS.get(path, Method.UNKNOWN)
+    encoding = regular.get(b"grpc-encoding", b"identity").decode("latin-1")
+    return Head(
+        method=method,
+        path=path.decode("latin-1"),
+        patience_s=patience,
+        encoding=encoding,
+        content_length=content_length,
+        plain=method is Method.SHOULD_RATE_LIMIT and encoding in ENCODINGS,
+    )

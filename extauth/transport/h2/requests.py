@@ -1,0 +1,255 @@
+"""Requests from their first DATA to their answer or to the batcher: bodies, messages, and what cannot be evaluated.
+
+A call that a client of Envoy can shape always gets an answer, for Envoy lets a request through whose call fails:
+OVER_LIMIT where the call is too large or never whole, the failure policy where too many wait.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from extauth.errors import InvalidRequestError, RequestTooLargeError
+from extauth.limiter.plan import Plan, Planner
+from extauth.transport.batching import Batcher
+from extauth.transport.engine import Bounds, Guard, Shed, Tripped
+from extauth.transport.h2 import frames
+from extauth.transport.h2.control_frames import Control
+from extauth.transport.h2.flow_control import Message, Unfinished
+from extauth.transport.h2.frames import DEFAULT_WINDOW, END_STREAM, ErrorCode, H2Error, unpadded
+from extauth.transport.h2.grpc_framing import GrpcError, Status, plain_block, refusal_block, unframe
+from extauth.transport.h2.request_head import Head, Method
+from extauth.transport.h2.sender import Sender
+from extauth.transport.h2.streams import MIN_PROGRESS, Request, Streams
+from extauth.transport.health import Health
+from extauth.transport.waiting import Calls
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the connections of a server share; no more are wanted once it is `stopping`."""
+
+    planner: Planner
+    batcher: Batcher
+    health: Health
+    bounds: Bounds
+    tripped: Tripped
+    unfinished: Unfinished
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Requests:
+    """The requests of one connection; `flush` writes what has gathered, `no_room` gives up a header block."""
+
+    def __init__(
+        self,
+        service: Service,
+        streams: Streams,
+        sender: Sender,
+        control: Control,
+        *,
+        flush: Callable[[], None],
+        no_room: Callable[[], None],
+    ) -> None:
+        self.reading = False  # then whoever reads writes what has gathered, afterwards
+        self.inflated = 0  # bytes of messages that came compressed
+        self.calls: Calls  # where those go that are whole
+        self._service = service
+        self._bounds = service.bounds
+        self._streams = streams
+        self._sender = sender
+        self._control = control
+        self._flush = flush
+        self._no_room = no_room
+
+    def close(self) -> None:
+        """No more frames come: let go of what refers back to this."""
+        self._flush = self._no_room = lambda: None
+        vars(self).pop("calls", None)
+
+    def refuse_stream(self, number: int, head: Head, *, end_stream: bool) -> None:
+        """Answer a call for which no stream is left; raises H2Error for what is none."""
+        if not head.limits:
+            raise H2Error(ErrorCode.REFUSED_STREAM, "too many streams", number)
+        if not end_stream:
+            self._streams.ignore(number)
+        self._service.tripped(Guard.MESSAGE)
+        self._deny(number, cut=not end_stream)
+
+    def _deny(self, number: int, *, cut: bool = False) -> None:
+        """Answer a call that cannot be evaluated."""
+        self._control.answered = self._control.now
+        self._sender.answer(number, self._service.batcher.too_large, cut=cut)
+
+    def on_data(self, flags: int, number: int, payload: bytes) -> None:
+        """Handle a DATA frame; raises H2Error."""
+        streams = self._streams
+        size = len(payload)
+        content = unpadded(flags, payload)
+        streams.owed += size
+        request = streams.open.get(number)
+        if request is None:
+            if number > streams.last or not number & 1:
+                raise H2Error(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that is not open")
+            streams.late(number)
+            self._control.spend()
+            return
+        end_stream = bool(flags & END_STREAM)
+        if not content and not end_stream:
+            self._control.spend()
+        self._add(request, size, content, end_stream=end_stream)
+
+    def _add(self, request: Request, size: int, content: bytes, *, end_stream: bool) -> None:
+        """Add to a body what a frame of that size holds."""
+        number = request.number
+        if size > request.window:
+            raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows", number)
+        request.window -= size
+        before = request.received
+        request.received += len(content)
+        if request.received - request.progress >= MIN_PROGRESS:
+            request.progress, request.progressed = request.received, self.calls.arrived
+        kept = 0
+        if request.head.refusal is None and not request.head.oversized:
+            request.body += content
+            kept = len(content)
+        elif request.received > self._bounds.max_message_bytes:
+            self._give_up(request, whole=end_stream)
+            return
+        if kept < size and not end_stream:
+            request.window += size - kept
+            self._sender.out.append(frames.window_update(number, size - kept))
+        known = len(request.body) >= 5
+        length = int.from_bytes(request.body[1:5], "big") if known else 0
+        if known and length > self._bounds.max_message_bytes:
+            self._give_up(request, whole=end_stream)
+        elif known and len(request.body) > length + 5:
+            self._streams.finish(number, whole=end_stream)
+            self._refuse(number, Status.INTERNAL, "a unary call needs one whole message", cut=not end_stream)
+        elif end_stream:
+            self.complete(number, request)
+        elif kept:
+            self._hold(request, min(request.received, DEFAULT_WINDOW) - min(before, DEFAULT_WINDOW))
+            missing = length + 5 - request.received - request.window
+            if missing > 0 and not request.wanted and number in self._streams.open:
+                self._service.unfinished.ask(request, missing)
+
+    def _hold(self, request: Request, size: int) -> None:
+        """Reserve memory for what has come of an incomplete message, which may end this message or another one."""
+        if size:
+            self._service.unfinished.charge(self, request, size)
+
+    def grant(self, number: int, window: int) -> None:
+        """Let the client send so many bytes more on the stream."""
+        request = self._streams.open[number]
+        request.window += window
+        request.progressed = perf_counter()  # until now it waited for us
+        self._sender.out.append(frames.window_update(number, window))
+        if not self.reading:
+            self._flush()
+
+    def drop_newest(self, spare: Message | None) -> None:
+        """End the request that began last of those that hold memory: there is no more for what is unfinished."""
+        held = (request for request in reversed(self._streams.open.values()) if request.charged)
+        newest = next((request for request in held if request is not spare), None)
+        if newest is not None:
+            self._give_up(newest)
+            if not self.reading:
+                self._flush()
+            return
+        self._no_room()
+
+    def give_up(self, number: int) -> None:
+        """End an incomplete request: it takes too long."""
+        self._give_up(self._streams.open[number], Guard.SLOW_REQUEST)
+        self._flush()
+
+    def _give_up(self, request: Request, guard: Guard = Guard.MESSAGE, *, whole: bool = False) -> None:
+        """Answer a request that cannot be evaluated: OVER_LIMIT, where a refusal would let the caller pass."""
+        number, head = request.number, request.head
+        self._service.tripped(guard)
+        if head.limits:
+            self._streams.finish(number, whole=whole)
+            self._deny(number, cut=not whole)
+        else:
+            self._streams.reset(number, ErrorCode.CANCEL)
+
+    def watch(self) -> None:
+        """Let those who watch the health know of a change."""
+        for number, known in self._streams.watching.items():
+            if known:
+                self._sender.go_on(number, self._service.health.current())
+
+    def unwatch(self) -> None:
+        """End the streams of those who watch the health."""
+        for number in list(self._streams.watching):
+            del self._streams.watching[number]
+            self._sender.finish(number, refusal_block(Status.UNAVAILABLE, "shutting down"))
+
+    def complete(self, number: int, request: Request) -> None:
+        """The request is whole."""
+        streams = self._streams
+        streams.finish(number, whole=True)
+        head = request.head
+        if head.content_length not in (None, request.received):
+            raise H2Error(ErrorCode.PROTOCOL_ERROR, "content-length is not the body's length", number)
+        if head.refusal is not None:
+            status, text = head.refusal
+            body = f"{text}\n".encode()
+            self._sender.respond(number, plain_block(status, body), body, cut=False)
+            return
+        if head.oversized and head.limits:
+            self._deny(number)
+            return
+        try:
+            message = unframe(bytes(request.body), head.encoding, self._bounds.max_message_bytes)
+            self.inflated += max(len(message) - len(request.body), 0)
+            if head.method is Method.SHOULD_RATE_LIMIT:
+                self._submit(request, self._service.planner.plan(message))
+            else:
+                self._answer_health(number, head.method, message)
+        except InvalidRequestError as error:
+            self.refuse_invalid(number, error)
+        except GrpcError as error:
+            self._refuse(number, error.status, str(error))
+
+    def _answer_health(self, number: int, method: Method, message: bytes) -> None:
+        health = self._service.health
+        if method is Method.HEALTH_WATCH and self._service.stopping.is_set():
+            self._refuse(number, Status.UNAVAILABLE, "shutting down")
+        elif method is Method.HEALTH_CHECK:
+            self._sender.answer(number, health.check(message))
+        else:
+            self._streams.watching[number] = health.knows(message)
+            self._sender.begin(number, health.watched(message))
+
+    def _submit(self, request: Request, plan: Plan) -> None:
+        """Hand a call to the batcher, or answer it by the failure policy where there are too many."""
+        batcher, calls, number = self._service.batcher, self.calls, request.number
+        if request.shed or batcher.room() <= len(calls.plans):
+            self._control.answered = self._control.now
+            shed = batcher.shed(plan, Shed.STREAMS if request.shed else Shed.WAITING_CALLS)
+            if shed is None:
+                self._refuse(number, Status.UNAVAILABLE, "too many calls wait")
+            else:
+                self._sender.answer(number, shed)
+            return
+        calls.plans.append(plan)
+        calls.tags.append(number)
+        self._streams.waiting[number] = request.head
+        if request.head.patience_s is not None:
+            self._streams.deadlines[number] = request.deadline
+            calls.deadline = min(calls.deadline, request.deadline)
+
+    def refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
+        """Answer a call that makes no sense, or is too large to be evaluated."""
+        if isinstance(error, RequestTooLargeError):
+            self._service.tripped(Guard.MESSAGE)
+            self._deny(number)
+            return
+        self._control.answered = self._control.now
+        self._service.tripped(Guard.INVALID_CALL)
+        self._refuse(number, Status.INVALID_ARGUMENT, str(error))
+
+    def _refuse(self, number: int, status: Status, text: str, *, cut: bool = False) -> None:
+        self._sender.respond(number, refusal_block(status, text), cut=cut)

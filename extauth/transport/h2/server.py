@@ -1,0 +1,116 @@
+"""The h2 engine: listens, and looks after its connections."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+
+from extauth.address import listen_on
+from extauth.errors import SettingsError
+from extauth.limiter.plan import Planner
+from extauth.transport.batching import Batcher
+from extauth.transport.deadlines import after_io
+from extauth.transport.engine import Bounds, Tripped
+from extauth.transport.h2.accepting import Acceptor
+from extauth.transport.h2.connection import Connection
+from extauth.transport.h2.flow_control import Unfinished
+from extauth.transport.h2.requests import Service
+from extauth.transport.health import NOT_SERVING, SERVING, Health
+from extauth.transport.tls import Tls
+
+CHECK_S = 1.0
+BACKLOG = 1024
+
+
+class H2Server:
+    """Serves on `listen`, HOST:PORT or unix:PATH; with `tls`, only over TLS."""
+
+    def __init__(
+        self,
+        listen: str,
+        planner: Planner,
+        batcher: Batcher,
+        *,
+        tls: Tls | None = None,
+        bounds: Bounds | None = None,
+        tripped: Tripped = lambda _guard: None,
+    ) -> None:
+        self._listen = listen
+        self._connections: set[Connection] = set()
+        bounds = bounds or Bounds()
+        self._service = Service(planner, batcher, Health(), bounds, tripped, Unfinished(bounds.max_unfinished_bytes))
+        self._acceptor = Acceptor(self._connect, self._connections, bounds, tripped, tls)
+        self._checks: asyncio.Task[None] | None = None
+
+    def count_connections(self) -> int:
+        """How many connections are open, TLS handshakes included."""
+        return len(self._acceptor)
+
+    def _connect(self) -> Connection:
+        return Connection(self._service, self._connections)
+
+    async def start(self) -> None:
+        """Listen and be SERVING; raises SettingsError where the address cannot be had."""
+        try:
+            _clear_socket(self._listen)
+            listeners = listen_on(self._listen, BACKLOG)
+        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
+            reason = getattr(error, "strerror", None) or error
+            message = f"EXTAUTH_GRPC_LISTEN={self._listen}: cannot listen there: {reason}"
+            raise SettingsError(message) from error
+        self._acceptor.start(listeners)
+        self._checks = asyncio.create_task(self._check())
+        self._service.health.status = SERVING
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING to health checks; calls are still answered."""
+        self._service.health.status = NOT_SERVING
+        for connection in list(self._connections):
+            connection.health_changed()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, and answer those in flight within `grace_s`."""
+        if self._checks is None:
+            return
+        self._service.stopping.set()
+        await self._acceptor.close()
+        _clear_socket(self._listen)
+        connections = self._connections
+        for connection in list(connections):
+            connection.go_away()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while connections:  # noqa: ASYNC110 - polling once, at the end, spares each connection an event
+                    await asyncio.sleep(0.01)
+        for connection in list(connections):
+            connection.abort()
+        self._checks.cancel()
+        await asyncio.gather(self._checks, return_exceptions=True)
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(min(CHECK_S, self._service.bounds.stall_timeout_s / 4))
+            after_io(self._check_all)
+
+    def _check_all(self) -> None:
+        now = perf_counter()
+        self._acceptor.check(now)
+        for connection in list(self._connections):
+            connection.check(now)
+
+
+def _clear_socket(listen: str) -> None:
+    """Remove a Unix socket on which nobody listens any more; raises OSError where somebody does."""
+    kind, _, path = listen.partition(":")
+    if kind != "unix":
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+        except OSError:
+            return
+        else:
+            raise OSError(None, "another server listens there")

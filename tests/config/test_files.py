@@ -1,0 +1,303 @@
+"""Watching the config's files."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from extauth.config.sources.files import read_rules, signature, watch_rules
+from extauth.errors import ConfigError
+from extauth.rules.model import RuleSet
+
+OLD = "domain: old"
+NEW = "domain: new"
+BROKEN = "domain: ["
+
+
+class Watched:
+    """Collects what a watch tells."""
+
+    def __init__(self, path: Path) -> None:
+        self.rules: asyncio.Queue[RuleSet] = asyncio.Queue()
+        self.errors: asyncio.Queue[ConfigError] = asyncio.Queue()
+        self.current = RuleSet()
+        self._task = asyncio.create_task(self._run(path))
+
+    async def _run(self, path: Path) -> None:
+        async for matcher in watch_rules(path, lambda: self.current, self.errors.put_nowait):
+            self.current = matcher.rules
+            self.rules.put_nowait(matcher.rules)
+
+    async def next(self) -> RuleSet:
+        """The next rules; they are live within a second."""
+        return await asyncio.wait_for(self.rules.get(), 5)
+
+    async def domains(self) -> list[str]:
+        return list((await self.next()).domains)
+
+    async def error(self) -> str:
+        return str(await asyncio.wait_for(self.errors.get(), 5))
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@pytest.fixture
+async def watch() -> AsyncIterator[Callable[[Path], Watched]]:
+    watches: list[Watched] = []
+
+    def start(path: Path) -> Watched:
+        watches.append(Watched(path))
+        return watches[-1]
+
+    yield start
+    for watched in watches:
+        await watched.stop()
+
+
+def in_place(folder: Path, text: str) -> None:
+    (folder / "f.yaml").write_text(text)
+
+
+def by_rename(folder: Path, text: str) -> None:
+    (folder / ".f.yaml.swp").write_text(text)
+    (folder / ".f.yaml.swp").rename(folder / "f.yaml")
+
+
+def by_symlink(folder: Path, text: str) -> None:
+    """As Kubernetes does: f.yaml → ..data/f.yaml, ..data → a folder a version, swapped by a rename."""
+    version = folder / f"..{len(list(folder.iterdir()))}"
+    version.mkdir()
+    (version / "f.yaml").write_text(text)
+    (folder / "..tmp").symlink_to(version.name)
+    (folder / "..tmp").rename(folder / "..data")
+    if not (folder / "f.yaml").is_symlink():
+        (folder / "f.yaml").symlink_to("..data/f.yaml")
+
+
+Write = Callable[[Path, str], None]
+WRITES = pytest.mark.parametrize("write", [in_place, by_rename, by_symlink])
+
+
+@WRITES
+async def test_an_edit_is_seen(tmp_path: Path, watch: Callable[[Path], Watched], write: Write) -> None:
+    write(tmp_path, OLD)
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    write(tmp_path, NEW)
+    assert await watched.domains() == ["new"]
+    write(tmp_path, BROKEN)
+    rules = await watched.next()
+    assert "f.yaml:2:1: not YAML" in str(rules.problems[0])
+    assert (list(rules.domains), rules.kept) == (["new"], frozenset({"new"}))
+    write(tmp_path, OLD)
+    assert await watched.domains() == ["old"]
+    assert watched.errors.empty()
+
+
+async def test_an_edit_between_the_first_reading_and_the_watch_is_seen(tmp_path: Path) -> None:
+    in_place(tmp_path, OLD)
+    before = signature(tmp_path)
+    in_place(tmp_path, NEW)
+    async with asyncio.timeout(5):
+        async for matcher in watch_rules(tmp_path, RuleSet, lambda _error: None, before):
+            assert list(matcher.rules.domains) == ["new"]
+            break
+
+
+async def test_one_file_may_be_watched(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    in_place(tmp_path, OLD)
+    (tmp_path / "other.yaml").write_text(BROKEN)
+    watched = watch(tmp_path / "f.yaml")
+    await asyncio.sleep(0)
+    by_rename(tmp_path, NEW)
+    assert await watched.domains() == ["new"]
+
+
+async def test_a_folder_behind_a_symlink_may_be_swapped(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    for name, text in (("a", OLD), ("b", NEW)):
+        (tmp_path / name).mkdir()
+        in_place(tmp_path / name, text)
+    (tmp_path / "live").symlink_to("a")
+    watched = watch(tmp_path / "live")
+    await asyncio.sleep(0)
+    (tmp_path / "next").symlink_to("b")
+    (tmp_path / "next").rename(tmp_path / "live")
+    assert await watched.domains() == ["new"]
+
+
+async def test_a_folder_that_goes_and_comes_back(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    in_place(folder, OLD)
+    watched = watch(folder)
+    await asyncio.sleep(0)
+    folder.rename(tmp_path / "away")
+    assert "no such file" in await watched.error()
+    folder.mkdir()
+    by_rename(folder, NEW)
+    while (domains := await watched.domains()) != ["new"]:
+        assert domains == []
+
+
+async def test_a_touched_or_hidden_file_changes_no_rules(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    in_place(tmp_path, OLD)
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    (tmp_path / ".hidden.yaml").write_text(BROKEN)
+    (tmp_path / "notes.txt").write_text(BROKEN)
+    in_place(tmp_path, NEW)
+    assert await watched.domains() == ["new"]
+    assert watched.errors.empty()
+
+
+def dangling(file: Path) -> None:
+    file.symlink_to("gone.yaml")
+
+
+def looping(file: Path) -> None:
+    file.symlink_to(file.name)
+
+
+def through_a_file(file: Path) -> None:
+    (file.parent / "plain").write_text("")
+    file.symlink_to("plain/api.yaml")
+
+
+def unreadable(file: Path) -> None:
+    """For root too, who reads what has no permissions."""
+    file.symlink_to("/proc/self/mem")
+
+
+def a_folder(file: Path) -> None:
+    file.mkdir()
+
+
+def a_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+UNREADABLE = {
+    dangling: "it is a symlink to 'gone.yaml', which does not exist; make what it points to, or remove it",
+    looping: "Too many levels of symbolic links",
+    through_a_file: "Not a directory",
+    unreadable: "Input/output error",
+    a_folder: "it is a folder; rename it, or move it away",
+    a_pipe: "it is no regular file; move it away",
+}
+CANNOT_BE_READ = pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(make, reason, marks=pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"))
+        if make is unreadable
+        else (make, reason)
+        for make, reason in UNREADABLE.items()
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+
+
+def remove(file: Path) -> None:
+    if file.is_dir():
+        file.rmdir()
+    else:
+        file.unlink()
+
+
+@CANNOT_BE_READ
+async def test_a_file_that_cannot_be_read_any_more_keeps_its_domain_until_it_is_mended(
+    tmp_path: Path, watch: Callable[[Path], Watched], make: Callable[[Path], None], reason: str
+) -> None:
+    api, other = tmp_path / "api.yaml", tmp_path / "other.yaml"
+    for file, text in ((api, "domain: api"), (other, OLD)):
+        file.write_text(text)
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    other.write_text("domain: old\nlabels: [path]")
+    assert await watched.domains() == ["api", "old"]
+    api.unlink()
+    make(api)
+    rules = await watched.next()
+    assert (set(rules.domains), rules.kept) == ({"api", "old"}, frozenset({"api"}))
+    assert list(map(str, rules.problems)) == [f"{api}: cannot be read: {reason}"]
+    other.write_text(NEW)
+    assert set(await watched.domains()) == {"api", "new"}, "other files are read all the same"
+    remove(api)
+    api.write_text("domain: api\nlabels: [path]")
+    rules = await watched.next()
+    assert (set(rules.domains), rules.problems) == ({"api", "new"}, ())
+    assert rules.domains["api"].labels == ("path",)
+
+
+@CANNOT_BE_READ
+def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    in_place(tmp_path, OLD)
+    make(tmp_path / "api.yml")
+    with pytest.raises(ConfigError) as raised:
+        read_rules(tmp_path)
+    assert str(raised.value) == f"{tmp_path}/api.yml: cannot be read: {reason}"
+
+
+async def test_a_symlink_to_nothing_is_read_once_there_is_something(
+    tmp_path: Path, watch: Callable[[Path], Watched]
+) -> None:
+    folder, elsewhere = tmp_path / "config", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    in_place(folder, OLD)
+    (folder / "link.yaml").symlink_to(elsewhere / "target.yaml")
+    watched = watch(folder)
+    await asyncio.sleep(0)
+    by_rename(folder, "domain: old\nlabels: [path]")
+    assert [problem.file for problem in (await watched.next()).problems] == [str(folder / "link.yaml")]
+    (elsewhere / "target.yaml").write_text(NEW)
+    rules = await watched.next()
+    assert (set(rules.domains), rules.problems) == ({"new", "old"}, ())
+
+
+async def test_a_key_that_a_config_map_no_longer_has_goes(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
+    """Kubernetes swaps the folder that the symlinks point through, and then removes those that point to nothing."""
+    by_symlink(tmp_path, OLD)
+    (tmp_path / "..data" / "other.yaml").write_text(NEW)
+    (tmp_path / "other.yaml").symlink_to("..data/other.yaml")
+    watched = watch(tmp_path)
+    await asyncio.sleep(0)
+    by_symlink(tmp_path, "domain: old\nlabels: [path]")
+    rules = await watched.next()
+    assert set(rules.domains) <= {"old", "new"}
+    (tmp_path / "other.yaml").unlink()
+    while (rules := await watched.next()).problems:
+        assert rules.domains["old"].labels == ("path",)
+    assert list(rules.domains) == ["old"]
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere: no such file; set EXTAUTH_CONFIG to a folder or a file"):
+        read_rules(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"no \*.yaml file here; put one there, or set EXTAUTH_CONFIG"):
+        read_rules(tmp_path)
+    (tmp_path / "a.yaml").write_bytes(b"domain: \xff")
+    (tmp_path / "b.yaml").write_text(BROKEN)
+    with pytest.raises(ConfigError) as raised:
+        read_rules(tmp_path)
+    first, second = str(raised.value).splitlines()
+    assert first == f"{tmp_path}/a.yaml:1:9: not UTF-8: invalid start byte; save the file as UTF-8"
+    assert second.startswith(f"{tmp_path}/b.yaml:2:1: not YAML")
+
+
+def test_what_looks_as_if_it_should_be_read_is_a_warning(tmp_path: Path) -> None:
+    in_place(tmp_path, OLD)
+    (tmp_path / "team").mkdir()
+    (tmp_path / "team" / "b.yaml").write_text(NEW)
+    (tmp_path / "empty").mkdir()
+    for name in ("plain", "UPPER.YAML", "notes.txt", ".hidden"):
+        (tmp_path / name).write_text(NEW)
+    assert list(map(str, read_rules(tmp_path).warnings)) == [
+        f"{tmp_path}/UPPER.YAML: only *.yaml and *.yml are read; rename it",
+        f"{tmp_path}/plain: only *.yaml and *.yml are read; rename it",
+        f"{tmp_path}/team: files in sub-folders are not read; move them up",
+    ]

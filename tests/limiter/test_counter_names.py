@@ -1,0 +1,86 @@
+"""Counters' names in the store."""
+
+import re
+from collections import Counter
+
+import pytest
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from extauth.limiter.counter_names import TAGS, KeyNamer
+
+
+def test_a_name_shows_prefix_domain_and_keys_but_no_value() -> None:
+    name = KeyNamer("extauth")("api", [("api_key", "free-tier-key"), ("path", "")])
+    assert re.fullmatch(rb"extauth:\{\w{3}\}:3:api,7:api_key=[\w-]{22},4:path=[\w-]{22}", name)
+    assert b"free" not in name
+
+
+def test_tags_share_the_slots_of_a_cluster_out_evenly() -> None:
+    step = REDIS_CLUSTER_HASH_SLOTS // 16
+    assert [key_slot(tag.encode()) for tag in TAGS] == list(range(0, REDIS_CLUSTER_HASH_SLOTS, step))
+
+
+@pytest.mark.parametrize("secret", ["", "s"])
+def test_counters_lie_evenly_on_the_tags(secret: str) -> None:
+    namer = KeyNamer("x", secret)
+    slots = Counter(key_slot(namer("api", [("api_key", str(caller))])) for caller in range(16_000))
+    assert len(slots) == 16
+    assert all(850 < callers < 1150 for callers in slots.values()), "four standard deviations from 1000, and more"
+
+
+def test_all_counters_of_a_descriptor_lie_in_one_slot() -> None:
+    namer = KeyNamer("x")
+    for value in map(str, range(50)):
+        counters = {namer("d", [("a", value)], (), which) for which in ("", "60", "3600", "override-60")}
+        assert len(counters) == 4
+        assert len(set(map(key_slot, counters))) == 1
+
+
+def test_a_secret_keys_the_hash() -> None:
+    plain, keyed, other = (KeyNamer("x", secret).fingerprint("free-tier-key") for secret in ("", "s", "t"))
+    assert len({plain, keyed, other}) == 3
+    assert {len(plain), len(keyed)} == {22}
+    assert KeyNamer("y", "s").fingerprint("free-tier-key") == keyed, "the same in every replica"
+    assert KeyNamer("y", "s" * 1000).fingerprint("v"), "of any length"
+
+
+def test_names_are_bounded() -> None:
+    namer = KeyNamer("x")
+    for entries in ([("k" * 62_000, "v")], [("k", "v")] * 100, [("k" * 500, "v" * 500)] * 100):
+        assert len(namer("d", entries)) < 600
+        assert namer("d", entries) == namer("d", tuple(entries), [None] * len(entries))
+
+
+def test_names_with_shared_patterns_never_meet_others() -> None:
+    namer = KeyNamer("x")
+    for entries in (1, 9):
+        own, shared, other = [("a", "b*")] * entries, ["b*"] * entries, ["c*"] * entries
+        names = {namer("d", own), namer("d", own, shared), namer("d", own, other), namer("d", own, [None] * entries)}
+        assert len(names) == 3
+        assert namer("d", own, shared) == namer("d", [("a", "bx")] * entries, shared)
+
+
+def test_names_never_meet() -> None:
+    namer = KeyNamer("x")
+    descriptors = [
+        ("d", [("a", "b"), ("c", "d")]),
+        ("d", [("a", "b,1:c=d")]),
+        ("d", [("a_b", "")]),
+        ("d", [("a", "_b")]),
+        ("d", [("a", "b")]),
+        ("d,1:a", [("b", "")]),
+        ("d", [("a", "")]),
+        ("d", []),
+        ("", [("d", "")]),
+        ("d", [("a", "\udcff")]),
+        ("d:60", []),
+        ("d:60", [("a", "b")]),
+        ("d", [("a:60", "b")]),
+        *[("d", [("a", "b")] * entries) for entries in (8, 9, 10)],
+        ("d", [("a", "b")] * 8 + [("a\0b", "")]),
+        ("d", [("a", "b")] * 8 + [("a", "b\0")]),
+        ("d", [("a", "b")] * 8 + [("a", "\udcff")]),
+        *[("d", [("a" * length, value)]) for length in (63, 64, 65, 470, 490, 62_000) for value in ("", "b")],
+    ]
+    names = {namer(domain, entries, (), which) for domain, entries in descriptors for which in ("", "60", "60.2")}
+    assert len(names) == 3 * len(descriptors)

@@ -1,0 +1,318 @@
+"""From calls to verdicts, on counters in memory."""
+
+import gc
+import json
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from extauth.config.merge import load_rules
+from extauth.counters.memory import MemoryCounters
+from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
+from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.counters import Group, Taken
+from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
+from extauth.limiter.plan import Plan, Planner
+from extauth.rls.request import Descriptor, Entry, Request
+from extauth.rls.response import Code, DescriptorStatus, Verdict
+from extauth.rules.matcher import Matcher
+from tests.support.clock import MINUTE, SECOND, Clock
+
+CONFIG = """
+domain: api
+algorithm: gcra
+labels: [path]
+tiers:
+  anonymous: {unit: minute, requests_per_unit: 2}
+  free: {unit: minute, requests_per_unit: 10, replaces: [{name: anonymous}]}
+  premium: {unit: minute, requests_per_unit: 20, replaces: [{name: anonymous}, {name: burst}]}
+descriptors:
+  - {key: api_key, value: free, tier: free}
+  - {key: api_key, value: premium, tier: premium}
+  - {key: address, tier: anonymous}
+  - {key: global, rate_limit: {unit: hour, requests_per_unit: 5, algorithm: fixed_window}}
+  - {key: burst, rate_limit: {unit: second, requests_per_unit: 3, name: burst, replaces: [{name: free}]}}
+  - {key: closed, rate_limit: {unit: day, requests_per_unit: 0}}
+"""
+
+
+def request(*descriptors: str, hits: int = 1, domain: str = "api") -> bytes:
+    """A call's message, in this test's own writing: `key=value` a descriptor."""
+    return json.dumps([domain, descriptors, hits]).encode()
+
+
+def split(message: bytes) -> Request:
+    domain, descriptors, hits = json.loads(message)
+    return Request(domain, [text.encode("utf-8", "surrogateescape") for text in descriptors], hits)
+
+
+def decode(descriptor: bytes) -> Descriptor:
+    return Descriptor((Entry(*descriptor.decode("utf-8", "surrogateescape").split("=")),))
+
+
+class Service:
+    """Planner, limiter and counters, as the app puts them together."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.counters = MemoryCounters(self.clock)
+        self.limiter = Limiter(self.counters)
+        self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, decode, KeyNamer("t"))
+
+    async def decide(self, *messages: bytes) -> tuple[Decided, list[Verdict | None]]:
+        """What was decided, and the verdicts in order of arrival."""
+        plans = [self.planner.plan(message) for message in messages]
+        decided = await self.limiter.decide(Counter(plans))
+        settled = {settled.plan: settled for settled in decided.settled}
+        earlier = (plans[:i].count(plan) for i, plan in enumerate(plans))
+        return decided, [self.limiter.verdict(settled[plan], call) for plan, call in zip(plans, earlier, strict=True)]
+
+    async def batch(self, *messages: bytes) -> list[Verdict | None]:
+        return (await self.decide(*messages))[1]
+
+    async def one(self, *descriptors: str, hits: int = 1) -> Verdict:
+        (verdict,) = await self.batch(request(*descriptors, hits=hits))
+        assert verdict is not None
+        return verdict
+
+    async def codes(self, *descriptors: str, calls: int) -> list[int]:
+        return [(await self.one(*descriptors)).code for _ in range(calls)]
+
+
+def held_back(verdict: Verdict) -> tuple[str, int | None, int]:
+    """The limit that a denial waits for, the wait, and when that limit is whole again."""
+    assert verdict.held_back is not None
+    return str(verdict.held_back.limit), *verdict.held_back[1:]
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+async def test_tiers(service: Service) -> None:
+    assert await service.codes("address=1.2.3.4/32", "path=/", calls=3) == [1, 1, 2]
+    assert await service.codes("api_key=free", "address=1.2.3.4/32", "path=/", calls=11) == [1] * 10 + [2]
+    assert await service.codes("api_key=premium", "address=1.2.3.4/32", "path=/", calls=21) == [1] * 20 + [2]
+    assert await service.codes("api_key=invented", "address=1.2.3.4/32", "path=/", calls=1) == [2]
+    assert await service.codes("api_key=invented", "address=5.6.7.8/32", "path=/", calls=3) == [1, 1, 2]
+
+
+async def test_statuses_stand_in_the_descriptors_order(service: Service) -> None:
+    verdict = await service.one("address=a", "api_key=free", "path=/", "global=1", "unheard=of")
+    match = service.planner.matcher.match
+    free, hourly = (match("api", [e]).rule.limits[0] for e in (("api_key", "free"), ("global", "1")))  # type: ignore[union-attr]
+    assert verdict.statuses == (
+        DescriptorStatus(Code.OK),  # replaced
+        DescriptorStatus(Code.OK, free, 9, 6 * SECOND),
+        DescriptorStatus(Code.OK),
+        DescriptorStatus(Code.OK, hourly, 4, 60 * MINUTE),
+        DescriptorStatus(Code.OK),
+    )
+    assert verdict.tier == "free"
+
+
+async def test_a_denial_says_what_is_exceeded_and_for_how_long(service: Service) -> None:
+    await service.codes("api_key=free", "global=1", calls=5)
+    verdict = await service.one("api_key=free", "global=1")
+    assert (verdict.code, verdict.tier) == (Code.OVER_LIMIT, "free")
+    assert held_back(verdict) == ("5 per hour", 60 * MINUTE, 60 * MINUTE)
+    assert [(s.code, s.remaining, s.reset_us) for s in verdict.statuses] == [
+        (Code.OK, 5, 30 * SECOND),
+        (Code.OVER_LIMIT, 0, 60 * MINUTE),
+    ]
+
+
+async def test_a_denial_waits_for_this_cost(service: Service) -> None:
+    await service.one("api_key=free", hits=8)
+    verdict = await service.one("api_key=free", hits=5)
+    assert held_back(verdict) == ("10 per minute", 18 * SECOND, 48 * SECOND)
+    assert [(s.remaining, s.reset_us) for s in verdict.statuses] == [(0, 48 * SECOND)]
+    service.clock.sleep(18 * SECOND)
+    assert (await service.one("api_key=free", hits=5)).code is Code.OK
+
+
+@pytest.mark.parametrize(("descriptor", "hits"), [("api_key=free", 11), ("global=1", 6), ("closed=1", 1)])
+async def test_what_never_fits_is_not_told_to_come_again(service: Service, descriptor: str, hits: int) -> None:
+    verdict = await service.one(descriptor, hits=hits)
+    assert (verdict.code, held_back(verdict)[1]) == (Code.OVER_LIMIT, None)
+
+
+async def test_the_longest_wait_is_reported(service: Service) -> None:
+    await service.codes("burst=1", calls=3)
+    await service.codes("global=1", calls=5)
+    assert held_back(await service.one("burst=1", "global=1"))[0] == "5 per hour"
+    assert held_back(await service.one("burst=1", "closed=1", "global=1"))[0] == "0 per day"
+
+
+async def test_replaces_does_not_chain(service: Service) -> None:
+    """Premium replaces burst, which replaces free: both are dropped, and so is anonymous."""
+    verdict = await service.one("address=a", "api_key=free", "burst=1", "api_key=premium")
+    assert [s.limit and s.limit.name for s in verdict.statuses] == [None, None, None, "premium"]
+    assert verdict.tier == "premium"
+
+
+async def test_the_first_tier_that_nothing_replaced_is_named(service: Service) -> None:
+    assert (await service.one("api_key=premium", "api_key=free")).tier == "premium"
+    assert (await service.one("global=1")).tier is None
+
+
+async def test_the_same_counter_twice_counts_twice(service: Service) -> None:
+    verdict = await service.one("api_key=free", "api_key=free")
+    assert [s.remaining for s in verdict.statuses] == [8, 8]
+
+
+async def test_a_batch_answers_equal_calls_in_order_of_arrival(service: Service) -> None:
+    anonymous, free = request("address=a", "path=/a"), request("api_key=free")
+    verdicts = [v for v in await service.batch(anonymous, free, anonymous, anonymous, free) if v]
+    assert [v.code for v in verdicts] == [1, 1, 1, 2, 1]
+    assert [v.statuses[0].remaining for v in verdicts] == [1, 9, 0, 0, 8]
+
+
+async def test_calls_without_limits_ask_no_store() -> None:
+    service = Service()
+    service.limiter = Limiter(Broken(), OnStoreFailure.ERROR)
+    calls = request("path=/"), request("a=b", domain="unknown"), request("path=/\udcff")
+    decided, verdicts = await service.decide(*calls)
+    assert [v and v.code for v in verdicts] == [1, 1, 1]
+    assert decided.store_error is None
+    assert [settled.plan.shape.labels.path for settled in decided.settled] == ["/", "none", "/\\udcff"]
+
+
+class Broken:
+    """A store that never answers."""
+
+    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+        raise StoreError("timeout", "no answer")
+
+    async def probe(self) -> None:
+        raise StoreError("timeout", "no answer")
+
+
+@pytest.mark.parametrize(
+    ("on_store_failure", "code"),
+    [(OnStoreFailure.ALLOW, Code.OK), (OnStoreFailure.DENY, Code.OVER_LIMIT), (OnStoreFailure.ERROR, None)],
+)
+async def test_a_store_that_fails(service: Service, on_store_failure: OnStoreFailure, code: Code | None) -> None:
+    service.limiter = Limiter(Broken(), on_store_failure)
+    call = request("api_key=free", "address=a", "path=/")
+    decided, verdicts = await service.decide(call, request("path=/"), call)
+    assert [v and v.code for v in verdicts] == [code, Code.OK, code]
+    assert [(settled.calls, settled.taken is None) for settled in decided.settled] == [(2, True), (1, False)]
+    assert decided.store_error is not None
+    if verdict := verdicts[0]:
+        assert verdict.statuses == (
+            DescriptorStatus(verdict.code),
+            DescriptorStatus(Code.OK),
+            DescriptorStatus(Code.OK),
+        )
+
+
+async def test_a_batch_that_failed_goes_without_the_cycle_collector(service: Service) -> None:
+    service.limiter = Limiter(Broken())
+    gc.disable()
+    try:
+        decided, _ = await service.decide(request("api_key=free"))
+        assert decided.store_error is not None
+        error = weakref.ref(decided.store_error)
+        del decided
+        assert error() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (request("a=b", domain=""), "the domain must not be empty"),
+        (request(), "at least one descriptor is needed"),
+    ],
+)
+def test_invalid_requests(service: Service, message: bytes, text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=text):
+        service.planner.plan(message)
+
+
+def test_equal_messages_have_one_plan_until_the_rules_change(service: Service) -> None:
+    planner, message = service.planner, request("api_key=free")
+    plan = planner.plan(message)
+    assert planner.plan(bytes(bytearray(message))) is plan
+    planner.swap(Matcher(load_rules({"f.yaml": "domain: api"})))
+    assert planner.plan(message).names == ()
+
+
+def test_the_memo_is_bounded() -> None:
+    splits: list[bytes] = []
+    decoded: list[bytes] = []
+
+    def counted_split(message: bytes) -> Request:
+        splits.append(message)
+        return split(message)
+
+    def counted_decode(descriptor: bytes) -> Descriptor:
+        decoded.append(descriptor)
+        return decode(descriptor)
+
+    rules = Matcher(load_rules({"f.yaml": CONFIG}))
+    planner = Planner(rules, counted_split, counted_decode, KeyNamer("t"), plans_bytes=64 * 600)
+    messages = [request(f"address={i}", "api_key=free") for i in range(300)]
+    plans: list[Plan] = [planner.plan(message) for message in messages]
+    assert planner.plan(messages[-1]) is plans[-1]
+    assert planner.plan(messages[0]) is not plans[0]
+    assert len(splits) == 301
+    assert len(decoded) == 301, "each descriptor is decoded once, whatever messages it stands in"
+
+
+def test_a_request_of_too_many_entries_is_too_large() -> None:
+    def plan(descriptors: int, entries: int) -> Plan:
+        def decode_many(descriptor: bytes) -> Descriptor:
+            return Descriptor((Entry("address", descriptor.decode()),) * entries)
+
+        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, decode_many, KeyNamer("t"))
+        return planner.plan(request(*map(str, range(descriptors))))
+
+    assert plan(100, 60).names == ()
+    with pytest.raises(RequestTooLargeError, match="too many entries"):
+        plan(100, 61)
+
+
+def test_a_request_whose_values_take_long_to_match_is_too_large() -> None:
+    regexes = "".join(f"  - {{key: k, value_regex: '.*x{i}', rate_limit: {{unit: day}}}}\n" for i in range(100))
+    matcher = Matcher(load_rules({"f.yaml": f"domain: api\ndescriptors:\n{regexes}"}))
+    planner = Planner(matcher, split, decode, KeyNamer("t"))
+    assert planner.plan(request("k=" + "v" * 30_000)).names == ()
+    assert planner.work_us > 5000, "which counts in its connection's turn"
+    assert planner.plan(request(*(f"other={i}" + "v" * 30_000 for i in range(50)))).names == ()
+    before = planner.work_us
+    with pytest.raises(RequestTooLargeError):
+        planner.plan(request(*(f"k={i}" + "v" * 30_000 for i in range(50))))
+    assert planner.work_us - before < 20_000, "it is refused before all of it is matched"
+
+
+def test_a_descriptor_of_any_size_is_decoded_once() -> None:
+    decoded: list[bytes] = []
+
+    def counted_decode(descriptor: bytes) -> Descriptor:
+        decoded.append(descriptor)
+        return decode(descriptor)
+
+    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, counted_decode, KeyNamer("t"))
+    large = [request("address=" + "a" * 30_000 + end) for end in "bc"]
+    names = [planner.plan(message).names for message in large + large]
+    assert names[:2] == names[2:]
+    assert names[0] != names[1]
+    assert len(decoded) == 2
+
+
+async def test_memory_counters_are_bounded() -> None:
+    service = Service()
+    service.limiter = Limiter(counters := MemoryCounters(service.clock, max_counters=10))
+    for i in range(30):
+        await service.one(f"address={i}")
+    assert len(counters) == 10
+    assert (await service.one("address=29")).statuses[0].remaining == 0
+    service.clock.sleep(MINUTE)
+    await service.one("address=new")
+    assert len(counters) == 1

@@ -1,0 +1,115 @@
+"""The templates beside the plain encoder, and that beside envoy-data-plane."""
+
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extauth.counters.memory import MemoryCounters
+from extauth.limiter.algorithms import room
+from extauth.limiter.counters import Ask, Level, Mode, Taken
+from extauth.limiter.limiter import Limiter, OnStoreFailure, Settled
+from extauth.limiter.plan import UNLIMITED_AT, Plan, Shape
+from extauth.limiter.templates import Answers
+from extauth.limiter.verdict import Labels
+from extauth.rls.response import Code, DescriptorStatus, HeldBack, Verdict, encode_response, whole_seconds
+from extauth.rules.model import Algorithm, Limit, Unit
+from tests.support.clock import Clock
+
+text = st.text(max_size=10)
+requests = st.sampled_from([0, 1, 2, 7, 10, 1000, 2**32 - 1])
+limits = st.builds(
+    Limit,
+    requests,
+    st.sampled_from(Unit),
+    st.sampled_from(Algorithm),
+    st.booleans(),
+    st.sampled_from(["", "é", "gold"]),
+)
+costs = st.sampled_from([1, 2, 11, 2**32 - 1, 0, -1])
+modes = st.sampled_from([Mode.ENFORCED, Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.FREE])
+wholes = st.integers(0, 12) | st.integers(0, 100_000_000) | st.integers(0, 2**40)
+
+
+@st.composite
+def settled(draw: st.DrawFn) -> Settled:
+    """Counters at levels that a store may tell, in descriptors of which some have no limit and some share a counter."""
+    asks: list[Ask] = []
+    levels = []
+    calls = draw(st.integers(1, 5))
+    for _ in range(draw(st.integers(0, 3))):
+        limit = draw(limits)
+        follows = asks and asks[-1].mode in {Mode.QUOTA, Mode.QUOTA_TOO}
+        asks.append(Ask(limit, draw(costs), Mode.QUOTA_TOO if follows and draw(st.booleans()) else draw(modes)))
+        ticks = limit.emission_interval[1] if limit.algorithm is Algorithm.GCRA else 60_000_000
+        levels.append(Level(draw(wholes), draw(st.integers(0, ticks - 1))))
+    own = list(range(len(asks)))
+    more = draw(st.lists(st.sampled_from([None, *own]), max_size=3))
+    counters_of: list[tuple[int, ...]] = [() if i is None else (i,) for i in draw(st.permutations([*own, *more]))]
+    if len(own) > 1 and draw(st.booleans()):
+        counters_of.append(tuple(own))
+    if draw(st.booleans()):
+        counters_of.append(UNLIMITED_AT)
+    shape = Shape(tuple(asks), tuple(counters_of), draw(st.sampled_from([None, "free", "é"])), Labels())
+    plan = Plan(tuple(b"%d" % i for i in own), shape)
+    if not asks:
+        return Settled(plan, calls, Taken(calls, ()))
+    if draw(st.integers(0, 9)) == 0:
+        return Settled(plan, calls, None)
+    return Settled(plan, calls, Taken(_admitted(asks, levels, calls), tuple(levels)))
+
+
+def _admitted(asks: list[Ask], levels: list[Level], calls: int) -> int:
+    """How many of the calls are admitted."""
+    fits = [(ask.mode, room(ask, level)) for ask, level in zip(asks, levels, strict=True)]
+    quotas: list[int] = []
+    for mode, fit in fits:
+        if mode is Mode.QUOTA:
+            quotas.append(fit)
+        elif mode is Mode.QUOTA_TOO:
+            quotas[-1] = min(quotas[-1], fit)
+    return min([calls, *(fit for mode, fit in fits if mode is Mode.ENFORCED), *([max(quotas)] if quotas else [])])
+
+
+@settings(max_examples=400, deadline=None)
+@given(settled(), st.sampled_from(OnStoreFailure))
+def test_templates_write_what_the_plain_encoder_writes(settled: Settled, on_store_failure: OnStoreFailure) -> None:
+    limiter = Limiter(MemoryCounters(Clock()), on_store_failure)
+    verdicts = [limiter.verdict(settled, call) for call in range(settled.calls)]
+    want = [None if verdict is None else encode_response(verdict) for verdict in verdicts]
+    answers = Answers(limiter)
+    assert answers.encode(settled) == want
+    assert answers.encode(settled) == want, "and again, from memory"
+
+
+durations = st.integers(0, 2**52)
+statuses = st.builds(
+    DescriptorStatus, st.sampled_from(Code), st.none() | limits, st.integers(0, 2**32 - 1), durations
+) | st.sampled_from(Code).map(DescriptorStatus)
+verdicts = st.builds(
+    Verdict,
+    st.sampled_from(Code),
+    st.lists(statuses, max_size=4).map(tuple),
+    st.none() | text,
+    st.none() | st.builds(HeldBack, limits, st.none() | durations, durations),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(verdicts)
+def test_envoy_data_plane_reads_what_was_meant(verdict: Verdict) -> None:
+    response = RateLimitResponse.parse(encode_response(verdict))
+    assert int(response.overall_code) == verdict.code
+    for told, status in zip(response.statuses, verdict.statuses, strict=True):
+        assert int(told.code) == status.code
+        assert (told.current_limit is None) == (status.limit is None)
+        if status.limit is not None and told.current_limit is not None and told.duration_until_reset is not None:
+            limit = told.current_limit
+            assert (limit.name, limit.requests_per_unit) == (status.limit.name, status.limit.requests_per_unit)
+            assert int(limit.unit) == status.limit.unit.number
+            assert told.limit_remaining == status.remaining
+            assert told.duration_until_reset.total_seconds() == whole_seconds(status.reset_us)
+    tier = [(header.key, header.value) for header in response.request_headers_to_add]
+    assert tier == (
+        [("x-ratelimit-tier", verdict.tier)] if verdict.code is Code.OK and verdict.tier is not None else []
+    )
+    assert (response.raw_body == b"") == (verdict.code is Code.OK)

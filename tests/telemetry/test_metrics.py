@@ -1,0 +1,277 @@
+"""Metrics, and what the admin pages show of the rules."""
+
+import json
+from time import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from extauth.admin.rules_json import view_rules
+from extauth.config.merge import load_rules
+from extauth.counters.memory import MemoryCounters
+from extauth.errors import StoreError
+from extauth.limiter.counters import Ask, Level, Mode, Taken
+from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
+from extauth.limiter.plan import Plan, Shape, Tally
+from extauth.limiter.verdict import Labels
+from extauth.rls.response import Code
+from extauth.rules.masking import Masking
+from extauth.rules.model import Limit, Unit
+from extauth.rules.rule_names import RuleName
+from extauth.telemetry.metrics import Metrics
+from tests.support.clock import Clock
+
+
+def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    """A metric's samples by their label values."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(b"".join(metrics.render()).decode())
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+A = RuleName("d", "a")
+
+
+def settled(
+    labels: Labels,
+    allowed: int = 1,
+    denied: int = 0,
+    rule: RuleName = RuleName("d", "k"),  # noqa: B008
+) -> Settled:
+    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), Tally((rule,)))
+    return Settled(plan, allowed + denied, Taken(allowed, (Level(9 - allowed, 0),)))
+
+
+def test_requests_are_counted_by_status_path_and_tier() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.batch_decided(
+        Decided([settled(Labels("/", "free"), 3, 2), settled(Labels(), 1, 0)]), [(0.002, 5), (0.2, 1)]
+    )
+    metrics.batch_decided(Decided([settled(Labels("/", "free"), 1, 0)]), [])
+    assert samples(metrics, "http_requests_total") == {
+        ("/", "allowed", "free"): 4,
+        ("/", "denied", "free"): 2,
+        ("none", "allowed", "none"): 1,
+        ("none", "denied", "none"): 0,
+    }
+    assert samples(metrics, "extauth_decision_duration_seconds_count") == {(): 6}
+    buckets = samples(metrics, "extauth_decision_duration_seconds_bucket")
+    assert (buckets["0.001",], buckets["0.0025",], buckets["0.25",], buckets["+Inf",]) == (0, 5, 6, 6)
+    assert samples(metrics, "extauth_decision_duration_seconds_sum")[()] == pytest.approx(0.21)
+
+
+def test_calls_are_counted_by_rule() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    enforced, shadowed = Ask(Limit(2, Unit.DAY), 1), Ask(Limit(1, Unit.DAY), 1, Mode.SHADOW)
+    shape = Shape((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels())
+    plan = Plan((b"1", b"2", b"3"), shape, Tally((A, A, RuleName("d", "b"))))
+    metrics.batch_decided(Decided([Settled(plan, 5, Taken(2, (Level(0, 0),) * 3))]), [])
+    metrics.batch_decided(Decided([settled(Labels(), 1, 3)]), [])
+    assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
+    assert samples(metrics, "extauth_rule_over_limit_total") == {("d", "a"): 4, ("d", "b"): 3, ("d", "k"): 3}
+
+
+def day(requests: int, mode: Mode, *, count_denied: bool = False) -> Ask:
+    return Ask(Limit(requests, Unit.DAY, count_denied=count_denied), 1, mode)
+
+
+OVER = [
+    ([day(1, Mode.SHADOW)], [4]),
+    ([day(1, Mode.FREE)], [4]),
+    ([day(1, Mode.SHADOW, count_denied=True)], [4]),
+    ([day(9, Mode.SHADOW)], [0]),
+    ([day(2, Mode.SHADOW), day(9, Mode.SHADOW)], [3, 0]),
+    ([day(1, Mode.QUOTA), day(3, Mode.QUOTA)], [4, 2]),
+    ([day(1, Mode.QUOTA), day(9, Mode.QUOTA)], [4, 0]),
+    ([day(2, Mode.ENFORCED)], [3]),
+    ([day(2, Mode.ENFORCED), day(1, Mode.SHADOW)], [3, 4]),
+    # A call that is denied before takes nothing of a shadowed limit, which so has room for it.
+    ([day(2, Mode.ENFORCED), day(3, Mode.SHADOW)], [3, 0]),
+    ([day(2, Mode.ENFORCED), day(3, Mode.SHADOW, count_denied=True)], [3, 2]),
+]
+
+
+@pytest.mark.parametrize(("asks", "over"), OVER)
+async def test_calls_over_a_limit_are_counted_denied_or_not(asks: list[Ask], over: list[int]) -> None:
+    rules = tuple(RuleName("d", f"{i}") for i in range(len(asks)))
+    shape = Shape(tuple(asks), tuple((i,) for i in range(len(asks))), None, Labels())
+    plan = Plan(tuple(b"%d" % i for i in range(len(asks))), shape, Tally(rules))
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.batch_decided(await Limiter(MemoryCounters(Clock())).decide({plan: 5}), [])
+    counted = samples(metrics, "extauth_rule_over_limit_total")
+    assert [counted["d", rule.name] for rule in rules] == over
+
+
+def test_what_requests_bring_is_capped_and_what_the_files_name_is_not() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    for i in range(150):
+        metrics.batch_decided(Decided([settled(Labels(f"/{i}", "t")), settled(Labels("/0", f"t{i}"))]), [])
+    counted = samples(metrics, "http_requests_total")
+    assert counted["other", "allowed", "t"] == 50
+    assert len(counted) == 2 * (101 + 150)
+    for i in range(1500):
+        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
+        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+    calls = samples(metrics, "extauth_rule_calls_total")
+    assert calls["d", "other"] == 500
+    assert sum(1 for _, rule in calls if rule.startswith("named")) == 1500
+    assert sum(1 for _, rule in calls if rule.startswith("made-up")) == 1000
+
+
+def test_series_of_rules_that_are_no_more_in_force_are_bounded() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    for reload in range(50):
+        metrics.rules_loaded(100, "0", ok=True)
+        metrics.batch_decided(Decided([settled(Labels(), rule=A)]), [])
+        for i in range(100):
+            metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"{reload}-{i}"))]), [])
+    calls = samples(metrics, "extauth_rule_calls_total")
+    assert calls["d", "a"] == 50, "what goes on being used goes on being counted"
+    assert len(calls) <= 1000 + 2 * 101
+    assert all(calls["d", f"49-{i}"] == 1 for i in range(100))
+
+
+def test_a_reload_keeps_what_was_counted_for_what_the_files_name() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+
+    def ask() -> None:
+        for i in range(1500):
+            metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+
+    ask()
+    for i in range(1500):
+        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
+    for reload in range(2, 5):
+        metrics.rules_loaded(1500, "0", ok=True)
+        calls = samples(metrics, "extauth_rule_calls_total")
+        assert all(calls["d", f"named-{i}"] == reload - 1 for i in range(1500))
+        ask()
+
+
+def test_label_values_are_escaped() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    hostile = 'a"b\\c\nd{}'
+    metrics.batch_decided(Decided([settled(Labels(hostile), rule=RuleName(hostile, hostile))]), [])
+    assert samples(metrics, "extauth_rule_calls_total") == {(hostile, hostile): 1}
+
+
+def test_calls_to_which_no_rule_applies_are_counted() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    for domain in ("d", ""):
+        shape = Shape((), ((),), None, Labels(), domain, matched=False)
+        metrics.batch_decided(Decided([Settled(Plan((), shape), 3, Taken(3, ()))]), [])
+    metrics.batch_decided(Decided([settled(Labels())]), [])
+    assert samples(metrics, "extauth_unmatched_calls_total") == {("d",): 3, ("other",): 3}
+
+
+@pytest.mark.parametrize("policy", list(OnStoreFailure))
+@pytest.mark.parametrize("mode", [Mode.ENFORCED, Mode.SHADOW])
+def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailure, mode: Mode) -> None:
+    metrics = Metrics(policy)
+    shape = Shape((Ask(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
+    limiter = Limiter(MemoryCounters(Clock()), policy)
+    failed = Settled(Plan((b"k",), shape, Tally((A,))), 3, None)
+    metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
+    verdict = limiter.verdict(failed, 0)
+    got = "error" if verdict is None else "allow" if verdict.code is Code.OK else "deny"
+    assert samples(metrics, "extauth_store_failure_decisions_total")[got,] == 3
+    assert sum(samples(metrics, "extauth_store_failure_decisions_total").values()) == 3
+
+
+def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
+    metrics = Metrics(OnStoreFailure.DENY)
+    failed = Settled(settled(Labels(), 0, 0).plan, 5, None)
+    metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
+    metrics.store_changed(up=False)
+    assert samples(metrics, "extauth_store_errors_total") == {
+        ("timeout",): 1,
+        ("connection",): 0,
+        ("reply",): 0,
+        ("internal",): 0,
+    }
+    assert samples(metrics, "extauth_store_failure_decisions_total") == {("allow",): 0, ("deny",): 5, ("error",): 0}
+    assert samples(metrics, "extauth_store_up") == {(): 0}
+    assert samples(metrics, "http_requests_total") == {("none", "allowed", "none"): 0, ("none", "denied", "none"): 5}
+
+
+def test_guards_are_counted_from_0() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW, guards=["streams", "resets"])
+    metrics.guard_tripped("resets")
+    assert samples(metrics, "extauth_guard_trips_total") == {("streams",): 0, ("resets",): 1}
+
+
+def test_denials_from_memory_are_counted() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.denied_from_memory(3)
+    assert samples(metrics, "extauth_denial_cache_hits_total") == {(): 3}
+
+
+def test_reloads_and_rules() -> None:
+    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics.rules_loaded(7, "abc", ok=True)
+    metrics.reloaded(ok=True)
+    assert samples(metrics, "extauth_config_last_reload_successful") == {(): 1}
+    assert samples(metrics, "extauth_config_last_reload_success_timestamp_seconds")[()] == pytest.approx(time(), abs=60)
+    metrics.reloaded(ok=False)
+    assert samples(metrics, "extauth_config_last_reload_successful") == {(): 0}
+    assert samples(metrics, "extauth_config_info") == {("abc",): 1}
+    metrics.rules_loaded(8, "def", ok=False)
+    assert samples(metrics, "extauth_config_last_reload_successful") == {(): 0}
+    assert samples(metrics, "extauth_config_info") == {("def",): 1}
+    assert samples(metrics, "extauth_rules") == {(): 8}
+    assert samples(metrics, "extauth_config_reloads_total") == {("ok",): 1, ("error",): 1}
+
+
+def test_the_same_rules_have_the_same_hash() -> None:
+    text, other = "domain: d\ndescriptors: [{key: a}]", "domain: d\ndescriptors: [{key: b}]"
+    assert load_rules({"x/f.yaml": text}).digest == load_rules({"y/g.yaml": text}).digest
+    assert load_rules({"f.yaml": text}).digest != load_rules({"f.yaml": other}).digest
+
+
+def test_the_view_of_the_rules_masks_secret_values() -> None:
+    text = """
+domain: d
+tiers: {free: {unit: day, requests_per_unit: 1}}
+descriptors:
+  - {key: api_key, value: secret-api-key, tier: free, descriptors: [{key: short, value: seven77}]}
+"""
+    masking = Masking("s")
+    limit = {"unit": "day", "requests_per_unit": 1, "algorithm": "fixed_window", "count_denied": True, "name": "free"}
+    assert json.loads("".join(view_rules(load_rules({"f.yaml": text}), masking))) == {
+        "domains": [
+            {
+                "domain": "d",
+                "files": ["f.yaml"],
+                "labels": [],
+                "tiers": {"free": limit},
+                "descriptors": [
+                    {
+                        "key": "api_key",
+                        "value": masking.mask("secret-api-key"),
+                        "tier": "free",
+                        "rate_limit": limit,
+                        "descriptors": [{"key": "short", "value": "seven77", "line": 5}],
+                        "line": 5,
+                    }
+                ],
+            }
+        ],
+        "problems": [],
+        "warnings": [],
+    }
+
+
+def test_the_view_of_the_rules_comes_in_small_pieces() -> None:
+    tiers = ", ".join(f"tier{i}: {{unit: day, requests_per_unit: 1}}" for i in range(500))
+    values = [f"value{i}" for i in range(500)]
+    keys = "".join(f"  - {{key: key{i}, value: a}}\n" for i in range(500))
+    text = f"domain: d\ntiers: {{{tiers}}}\ndescriptors:\n  - {{key: a, values: [{', '.join(values)}]}}\n{keys}"
+    pieces = list(view_rules(load_rules({"f.yaml": text}), Masking("s")))
+    assert max(map(len, pieces)) < 300
+    (domain,) = json.loads("".join(pieces))["domains"]
+    assert domain["descriptors"][0] == {"line": 4, "key": "a", "values": values}
+    assert len(domain["descriptors"]) == 501
+    assert len(domain["tiers"]) == 500

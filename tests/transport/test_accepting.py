@@ -1,0 +1,259 @@
+"""Whom the gRPC port lets in, and who has to go where room is short."""
+
+import asyncio
+import gc
+import json
+import os
+import resource
+import signal
+import ssl
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import grpc
+import grpc.aio
+import pytest
+
+from extauth.rls.request import SERVICE
+from extauth.transport.engine import Bounds, Guard
+from extauth.transport.h2.frames import PING, ErrorCode, frame
+from extauth.transport.tls import Tls, TlsFiles
+from tests.integration.test_serve import free_port
+from tests.support.h2_peer import BLOCK, MESSAGE, START, Peer, Serving, call, serving
+from tests.support.stores import Store
+from tests.transport.test_tls import Authority, write
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+async def asked(served: Serving) -> Peer:
+    """A new connection, of which one call was answered."""
+    peer = await served.connect()
+    peer.send(call(1))
+    assert (await peer.answered(1))[0].status == 0
+    return peer
+
+
+async def test_the_connection_without_calls_for_longest_makes_room(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extauth.transport.h2.connection.IDLE_S", 0)
+    monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
+    async with serving(short_path, Bounds(max_connections=8)) as served:
+        busy = await served.connect()
+        served.counters.open.clear()
+        busy.send(call(1))
+        await served.asked()
+        peers = [await served.connect() for _ in range(6)]
+        for peer in peers:
+            peer.send(frame(PING, 0, 0, b"........"))
+            await peer.until(partial(len, peer.pings))
+        assert served.tripped == []
+        newest = await served.connect()
+        await peers[0].until(lambda: peers[0].goaways)
+        # Calls on their way are answered yet: it is refused only what comes after the client has heard.
+        assert peers[0].goaways[0][:2] == (2**31 - 1, ErrorCode.NO_ERROR)
+        served.counters.open.set()
+        peers[0].send(call(1))
+        assert (await peers[0].answered(1))[0].status == 0
+        peers[0].send(frame(PING, 1, 0, peers[0].pings[-1][1]))
+        assert (await peers[0].ended())[0] == ErrorCode.NO_ERROR
+        assert (await busy.answered(1))[0].status == 0
+        newest.send(call(1))
+        assert (await newest.answered(1))[0].status == 0
+        assert served.tripped == [Guard.IDLE]
+        assert not any(peer.goaways for peer in peers[1:])
+
+
+async def test_no_more_are_ended_than_there_is_need_for(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extauth.transport.h2.connection.IDLE_S", 0)
+    monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
+    async with serving(short_path, Bounds(max_connections=64)) as served:
+        idle = [await served.connect() for _ in range(54)]
+        for peer in idle:
+            peer.send(frame(PING, 0, 0, b"........"))
+            await peer.until(partial(len, peer.pings))
+        for _ in range(7):  # room is short from the 57th on, and those that are told to go take a while
+            await asked(served)
+        assert served.tripped == [Guard.IDLE] * (54 + 7 - 56)
+
+
+async def test_connections_that_have_not_begun_make_room(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extauth.transport.h2.connection.HALF_SENT_S", 0)
+    monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
+    async with serving(short_path, Bounds(max_connections=8)) as served:
+        honest = await asked(served)
+        silent = [await served.connect(start=False) for _ in range(3)]
+        half = [await served.connect(start=False) for _ in range(20)]
+        for peer in half:
+            peer.send(START[:20])
+        await served.works()
+        assert set(served.tripped) == {Guard.IDLE}
+        honest.send(call(3))
+        assert (await honest.answered(3))[0].status == 0
+        assert (await silent[0].reader.read()) == b""
+
+
+async def test_connections_in_use_are_not_ended(short_path: Path) -> None:
+    async with serving(short_path, Bounds(max_connections=8)) as served:
+        peers = [await asked(served) for _ in range(8)]
+        turned_away = await served.connect()
+        assert await turned_away.ended() == (ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
+        for peer in peers:
+            peer.send(call(3))
+            assert (await peer.answered(3))[0].status == 0
+        assert served.tripped == [Guard.CONNECTIONS]
+
+
+async def test_tls_handshakes_count_from_the_first(
+    short_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, files = Authority(), TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
+    write(files, authority)
+    async with serving(short_path, Bounds(max_connections=16), tls=Tls(files)) as served:
+        context = ssl.create_default_context(cadata=authority.pem.decode())
+        context.set_alpn_protocols(["h2"])
+
+        async def connect() -> Peer:
+            streams = await asyncio.open_unix_connection(served.path, ssl=context, server_hostname="localhost")
+            peer = Peer(*streams)
+            peer.send(START, call(1))
+            assert (await peer.answered(1))[0].status == 0
+            return peer
+
+        honest = await connect()
+        silent = [await served.connect(start=False) for _ in range(30)]
+        half = [await served.connect(start=False) for _ in range(30)]
+        for peer in half:
+            peer.send(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
+        await until(lambda: served.tripped.count(Guard.CONNECTIONS) == 60 - 15)
+        assert served.server.count_connections() == 16
+        honest.send(call(3))
+        assert (await honest.answered(3))[0].status == 0
+
+        monkeypatch.setattr("extauth.transport.h2.accepting.HALF_SENT_S", 0)
+        monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
+        another = await connect()
+        assert Guard.IDLE in served.tripped
+        for peer in (honest, another, *silent, *half):
+            await peer.close()
+        await until(lambda: not served.server.count_connections())
+
+
+async def test_tls_clients_that_say_nothing_are_ended_in_time(short_path: Path, tmp_path: Path) -> None:
+    authority, files = Authority(), TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
+    write(files, authority)
+    async with serving(short_path, Bounds(stall_timeout_s=0.3), tls=Tls(files)) as served:
+        silent, half = await served.connect(start=False), await served.connect(start=False)
+        half.send(b"\x16\x03\x01\x02\x00\x01")
+        for peer in (silent, half):
+            assert await asyncio.wait_for(peer.reader.read(), 20) == b""
+        await until(lambda: not served.server.count_connections())
+        assert served.tripped == [Guard.SLOW_START]
+
+
+async def test_an_idle_connection_keeps_little_memory(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extauth.transport.h2.connection.SHRINK_S", 0)
+    peers_number, streams = 8, 700
+    async with serving(short_path, Bounds(stall_timeout_s=0.4)) as served:
+        warm = await asked(served)
+        gc.collect()
+        tracemalloc.start()
+        peers = [await served.connect() for _ in range(peers_number)]
+        for peer in peers:
+            numbers = range(1, 2 * streams, 2)
+            served.counters.open.clear()
+            peer.send(*(call(n, MESSAGE, BLOCK + b"\x00\x01x" + _string(f"{n}-" + "v" * 1500)) for n in numbers))
+            served.counters.open.set()
+            await peer.answered(*numbers)
+            peer.answers.clear()
+            peer.frames.clear()
+        filters = [tracemalloc.Filter(inclusive=True, filename_pattern="*/transport/h2/*.py")]
+        deadline = monotonic() + 20
+        while (kept := _kept(filters) / peers_number) > 16_384:
+            assert monotonic() < deadline, kept
+            await asyncio.sleep(0.05)
+        tracemalloc.stop()
+        warm.send(call(3))
+        assert (await warm.answered(3))[0].status == 0
+
+
+def _kept(filters: list[tracemalloc.Filter]) -> int:
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(filters).traces)
+
+
+def _string(text: str) -> bytes:
+    """RFC 7541 §5.2, without Huffman, of at least 127 bytes."""
+    rest, out = len(text) - 127, bytearray((127,))
+    while rest >= 128:
+        out.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes(out) + bytes((rest,)) + text.encode()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_all_descriptors_taken_by_idle_clients_leave_those_that_are_needed(
+    tmp_path: Path, own_store: Store, tls: bool
+) -> None:
+    """With room for 400 descriptors; the soft limit is lower, and is raised."""
+    config = tmp_path / "d.yaml"
+    config.write_text("domain: d\ndescriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 1}}]")
+    port, admin_port = free_port(), free_port()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "EXTAUTH_CONFIG": str(config),
+        "EXTAUTH_REDIS_URL": own_store.url,
+        "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{port}",
+        "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{admin_port}",
+        "EXTAUTH_LOG_FORMAT": "json",
+    }
+    authority = Authority()
+    if tls:
+        write(TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem"), authority)
+        environ |= {"EXTAUTH_GRPC_TLS_CERT": f"{tmp_path}/cert.pem", "EXTAUTH_GRPC_TLS_KEY": f"{tmp_path}/key.pem"}
+    log, opened = tmp_path / "log", (tmp_path / "log").open("wb")
+    process = subprocess.Popen(  # noqa: ASYNC220 - at once
+        [sys.executable, "-m", "extauth", "serve"],
+        env=environ,
+        stderr=opened,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 400)),  # noqa: PLW1509 - no threads here
+    )
+    idle: list[asyncio.StreamWriter] = []
+    try:
+        await until(lambda: "serving" in log.read_text())
+        for _ in range(600):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            idle.append(writer)
+            if not tls:
+                writer.write(START)
+        options = (("grpc.ssl_target_name_override", "localhost"),)
+        channel = (
+            grpc.aio.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(authority.pem), options=options)
+            if tls
+            else None
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", admin_port)
+        writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert b'"up"' in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+        assert sorted(events) == ["max_connections_lowered", "serving", "store_up"]
+        if channel is not None:  # what is silent for a second makes room
+            async with channel:
+                ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ShouldRateLimit")
+                assert await ask(MESSAGE, timeout=20, wait_for_ready=True)
+    finally:
+        for writer in idle:
+            writer.close()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        opened.close()
