@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
-from extauth.config.sources.files import read_what_loads, signature, watch_rules
+from extauth.config.sources.files import read_valid_domains, signature, watch_rules
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.health import StoreHealth
 from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Counters
-from extauth.limiter.limiter import Decided, Limiter
-from extauth.limiter.plan import Planner, Switches
+from extauth.limiter.limiter import BatchResult, Limiter
+from extauth.limiter.plan import GlobalModes, Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
@@ -28,7 +28,7 @@ from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import Bounds, Guard, Shed
+from extauth.transport.engine import ConnectionLimits, Guard, Shed
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
 from extauth.tuning import fitting_connections, raise_descriptors, tune_python
@@ -82,7 +82,7 @@ class Service:
         self.metrics = Metrics(settings.on_store_failure, tuple(Guard), tuple(Shed))
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
-        switches = Switches(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
+        switches = GlobalModes(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
         masking = Masking(settings.key_secret.get_secret_value())
         matcher = Matcher(_first_rules(settings), masking)
         debug = settings.log_level == "debug"
@@ -120,7 +120,7 @@ class Service:
     def _engine(self) -> "H2Server | GrpcioServer":
         settings = self.settings
         self.max_connections = fitting_connections(settings.max_connections, raise_descriptors())
-        bounds = Bounds(
+        bounds = ConnectionLimits(
             max_connections=self.max_connections,
             max_streams=settings.max_streams,
             max_message_bytes=settings.max_message_bytes,
@@ -135,8 +135,8 @@ class Service:
             from extauth.transport import grpcio  # noqa: PLC0415 - 30 MB that the other engine spares
 
             engine = grpcio.GrpcioServer
-        tripped = self.metrics.guard_tripped
-        made = engine(settings.grpc_listen, self.planner, self.batcher, tls=self.tls, bounds=bounds, tripped=tripped)
+        on_guard = self.metrics.guard_tripped
+        made = engine(settings.grpc_listen, self.planner, self.batcher, tls=self.tls, bounds=bounds, on_guard=on_guard)
         if isinstance(made, H2Server):
             self.metrics.watch_connections(made.count_connections, self.max_connections)
         return made
@@ -187,7 +187,7 @@ class Service:
         """The rules in force, masked, as JSON in pieces."""
         return view_rules(self.planner.matcher.rules, self.planner.matcher.masking)
 
-    def _batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
+    def _batch_decided(self, decided: BatchResult, durations_s: Sequence[tuple[float, int]]) -> None:
         self.metrics.batch_decided(decided, durations_s)
         if decided.store_error is not None:
             self.store.failed(decided.store_error)
@@ -246,7 +246,7 @@ class Service:
 
 def _first_rules(settings: Settings) -> RuleSet:
     """What to begin with; raises ConfigError where anything is wrong, or with `keep_going` where all is."""
-    rules = read_what_loads(settings.config, RuleSet(), merge=settings.merge_domains)
+    rules = read_valid_domains(settings.config, RuleSet(), merge=settings.merge_domains)
     if rules.problems and not (settings.keep_going and rules.domains):
         raise ConfigError(rules.problems)
     return rules

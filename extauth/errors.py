@@ -15,24 +15,24 @@ class SettingsError(ExtauthError):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Diagnostic:
     """One thing wrong in a config file; `line` and `column` count from 1, 0 where no place can be named."""
 
     file: str
     line: int
     column: int
     message: str
-    fix: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.message}" + (f"; {self.fix}" if self.fix else "")
+        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
 
 
 class ConfigError(ExtauthError):
     """The descriptor config cannot be used; `problems` holds all that is wrong, in the order of files and lines."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Diagnostic]) -> None:
         self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
         super().__init__("\n".join(map(str, self.problems)))
 

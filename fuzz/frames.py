@@ -21,14 +21,14 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, Taken
+from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.transport import batching, deadlines
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import Bounds
+from extauth.transport.engine import ConnectionLimits
 from extauth.transport.h2 import connection as http2
 from extauth.transport.h2 import frames
 from extauth.transport.h2.connection import Connection
@@ -54,7 +54,7 @@ from fuzz.wire import Loop, Time, Wire, check_written, split
 from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
 
 # Small, so that small inputs reach them.
-BOUNDS = Bounds(
+BOUNDS = ConnectionLimits(
     max_streams=4,
     max_message_bytes=1024,
     max_header_bytes=1024,
@@ -133,7 +133,7 @@ class Counters(MemoryCounters):
         self.open.set()
         self.error: Callable[[], Exception] | None = None
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """Decide, or wait, or fail."""
         await self.open.wait()
         if self.error is not None:
@@ -255,7 +255,7 @@ class Conversation:
             kept = waiting | opened | blocked | streams.watching.keys()
             assert sender._grown.keys() <= kept, "windows of streams that are closed"
             assert all(len(request.body) <= request.charged for request in streams.open.values())
-            assert streams.owed <= connection._window
+            assert streams.unacknowledged <= connection._window
             assert not connection._out
             most = frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
             assert len(connection._rest) < most or connection._turn_scheduled

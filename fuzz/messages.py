@@ -16,8 +16,8 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.limiter import Decided, Limiter
-from extauth.limiter.plan import NO_SWITCHES, Planner, Shape, Switches
+from extauth.limiter.limiter import BatchResult, Limiter
+from extauth.limiter.plan import NO_MODES, GlobalModes, Planner, PlanTemplate
 from extauth.limiter.templates import Answers
 from extauth.rls.protobuf import FIXED, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
 from extauth.rls.request import SERVICE, Descriptor, Entry, Override, decode_descriptor, split_request
@@ -143,7 +143,7 @@ def _check_request(message: bytes) -> None:
     told = _parsed("Request", message)
     if told is not None:
         _check_reading(message, told)
-    for switches in (NO_SWITCHES, Switches(metadata=True)):
+    for switches in (NO_MODES, GlobalModes(metadata=True)):
         _check_plan(message, told, switches)
 
 
@@ -172,7 +172,7 @@ def _descriptor(told: Any) -> Descriptor:  # noqa: ANN401 - made above
     )
 
 
-def _check_plan(message: bytes, told: Any | None, switches: Switches) -> None:  # noqa: ANN401 - made above
+def _check_plan(message: bytes, told: Any | None, switches: GlobalModes) -> None:  # noqa: ANN401 - made above
     """Planned from other bytes that say the same, it is the same plan; and it can be decided and answered."""
     planner = Planner(_MATCHER, split_request, decode_descriptor, KeyNamer("t"), switches=switches)
     try:
@@ -183,7 +183,7 @@ def _check_plan(message: bytes, told: Any | None, switches: Switches) -> None:  
         told.DiscardUnknownFields()
         same = planner.plan(told.SerializeToString())
         assert plan.names == same.names, (plan.names, same.names)
-        assert all(getattr(plan.shape, f.name) == getattr(same.shape, f.name) for f in fields_of(Shape))
+        assert all(getattr(plan.template, f.name) == getattr(same.template, f.name) for f in fields_of(PlanTemplate))
     limiter = Limiter(MemoryCounters(Clock()))
     answers = Answers(limiter)
     for _ in range(2):
@@ -194,15 +194,15 @@ def _check_plan(message: bytes, told: Any | None, switches: Switches) -> None:  
             assert answer == encode_response(verdict), (answer, verdict)
             response = _parsed("Response", answer)
             assert response is not None, answer
-            assert len(response.statuses) == len(plan.shape.counters_of)
+            assert len(response.statuses) == len(plan.template.counters_of)
 
 
-def _run(decided: Coroutine[Any, Any, Decided]) -> Decided:
+def _run(decided: Coroutine[Any, Any, BatchResult]) -> BatchResult:
     """What a coroutine returns that waits for nothing."""
     try:
         decided.send(None)
     except StopIteration as stopped:
-        return cast(Decided, stopped.value)
+        return cast(BatchResult, stopped.value)
     raise AssertionError("counters in memory wait for nothing")
 
 

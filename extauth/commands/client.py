@@ -60,7 +60,7 @@ class TlsOptions(NamedTuple):
     name: str | None = None
 
 
-class Asker:
+class RateLimitClient:
     """A connection to a RateLimitService at `address`."""
 
     def __init__(self, channel: grpc.Channel, address: str, timeout_s: float) -> None:
@@ -83,8 +83,8 @@ class Asker:
 
 
 @contextmanager
-def connected(address: str, timeout_s: float, tls: TlsOptions | None) -> Iterator[Asker]:
-    """An Asker for HOST:PORT, [IPV6]:PORT or unix:PATH; raises CommandError where address or TLS files will not do."""
+def connected(address: str, timeout_s: float, tls: TlsOptions | None) -> Iterator[RateLimitClient]:
+    """A RateLimitClient for HOST:PORT, [IPV6]:PORT or unix:PATH; raises CommandError where that is no use."""
     if not re.fullmatch(r"unix:.+|(?:[^\[\]:/\s]+|\[[0-9a-fA-F:.%\w]+\]):\d{1,5}", address):
         raise CommandError(f"{address!r} is no address; write HOST:PORT, [IPV6]:PORT or unix:PATH")
     options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
@@ -95,7 +95,7 @@ def connected(address: str, timeout_s: float, tls: TlsOptions | None) -> Iterato
             options.append(("grpc.ssl_target_name_override", tls.name))
         channel = grpc.secure_channel(address, _credentials(tls), options)
     with channel:
-        yield Asker(channel, address, timeout_s)
+        yield RateLimitClient(channel, address, timeout_s)
 
 
 def _credentials(tls: TlsOptions) -> grpc.ChannelCredentials:

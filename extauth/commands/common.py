@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from extauth.errors import ExtauthError, Problem
+from extauth.errors import Diagnostic, ExtauthError
 from extauth.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def print_lines(lines: list[str]) -> None:
         typer.echo(printable(line))
 
 
-def tell(lines: list[str], view: dict[str, Any], *, as_json: bool) -> None:
+def print_result(lines: list[str], view: dict[str, Any], *, as_json: bool) -> None:
     """Print the lines, or with `as_json` the view."""
     if as_json:
         print_json(view)
@@ -97,14 +97,14 @@ def read_matcher(settings: Settings) -> "Matcher":
     return Matcher(rules, Masking(settings.key_secret.get_secret_value()))
 
 
-def view_problem(problem: Problem) -> dict[str, Any]:
+def view_problem(problem: Diagnostic) -> dict[str, Any]:
     """A problem as JSON's data."""
     return {
         "file": problem.file,
         "line": problem.line,
         "column": problem.column,
         "message": problem.message,
-        "fix": problem.fix,
+        "fix": problem.hint,
     }
 
 

@@ -13,7 +13,7 @@ from extauth.commands.common import (
     DomainName,
     MergeDomains,
     failing,
-    tell,
+    print_result,
 )
 from extauth.commands.match_trace import Step, describe, steps, why_unknown
 from extauth.commands.preview import Asked, Planned, plan_request
@@ -46,9 +46,9 @@ def explain(
     """
     with failing(as_json=as_json):
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
-        told = [_tell(planned, i) for i in range(len(planned.descriptors))]
+        told = [_explain(planned, i) for i in range(len(planned.descriptors))]
         lines = [line for i, each in enumerate(told, 1) for line in _lines(i, each, planned.matcher.masking)]
-        tell([*lines, *_summary(planned)], _view(planned, told), as_json=as_json)
+        print_result([*lines, *_summary(planned)], _view(planned, told), as_json=as_json)
         if not any(planned.asked):
             raise typer.Exit(1)
 
@@ -64,7 +64,7 @@ class _Told(NamedTuple):
     asked: Sequence[Asked] = ()
 
 
-def _tell(planned: Planned, i: int) -> _Told:
+def _explain(planned: Planned, i: int) -> _Told:
     descriptor, asked, match = planned.descriptors[i], planned.asked[i], planned.matches[i]
     written = write_descriptor(descriptor)
     rules = planned.matcher.domain(planned.domain)
@@ -127,17 +127,17 @@ def _called(limit: Limit) -> str:
 
 
 def _summary(planned: Planned) -> list[str]:
-    plan, shape = planned.plan, planned.plan.shape
-    lines = [f"the request: in the metrics, tier {shape.labels.tier} and path {shape.labels.path}"]
+    plan, template = planned.plan, planned.plan.template
+    lines = [f"the request: in the metrics, tier {template.labels.tier} and path {template.labels.path}"]
     if not plan.names:
         return [*lines, "  counts nothing, and is admitted"]
-    for name, ask in zip(plan.names, plan.asks, strict=True):
+    for name, ask in zip(plan.names, plan.checks, strict=True):
         lines.append(f"  takes {ask.cost} of {ask.limit} ({mode_in_short(ask.mode)}) from {shown(name)}")
     return lines
 
 
 def _view(planned: Planned, told: Sequence[_Told]) -> dict[str, Any]:
-    plan, shape = planned.plan, planned.plan.shape
+    plan, template = planned.plan, planned.plan.template
     return {
         "domain": planned.domain,
         "descriptors": [
@@ -152,8 +152,8 @@ def _view(planned: Planned, told: Sequence[_Told]) -> dict[str, Any]:
             }
             for each in told
         ],
-        "tier": shape.tier,
-        "labels": shape.labels._asdict(),
+        "tier": template.tier,
+        "labels": template.labels._asdict(),
         "counters": [
             {
                 "name": shown(name),
@@ -161,7 +161,7 @@ def _view(planned: Planned, told: Sequence[_Told]) -> dict[str, Any]:
                 "cost": ask.cost,
                 "mode": ask.mode.name.lower(),
             }
-            for name, ask in zip(plan.names, plan.asks, strict=True)
+            for name, ask in zip(plan.names, plan.checks, strict=True)
         ],
     }
 

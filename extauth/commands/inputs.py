@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from extauth.config.merge import MAX_FILE_BYTES, load_what_loads
+from extauth.config.merge import MAX_FILE_BYTES, load_valid_domains
 from extauth.config.parse import is_manifest
-from extauth.config.sources.files import SUFFIXES, not_utf8, read_what_loads, too_large
+from extauth.config.sources.files import SUFFIXES, not_utf8, read_valid_domains, too_large
 from extauth.config.yaml_document import DocumentError, Mapping, Place, Scalar, Sequence, read_documents
-from extauth.errors import ConfigError, Problem
+from extauth.errors import ConfigError, Diagnostic
 from extauth.rules.model import RuleSet
 
 STDIN = Path("-")
@@ -28,14 +28,14 @@ class Entry(NamedTuple):
     place: Place
     indent: int | None
 
-    def locate(self, problem: Problem) -> Problem:
+    def locate(self, problem: Diagnostic) -> Diagnostic:
         """A problem of the entry's text as one of the file."""
         where, line, column = f"in {self.name}", *self.place
         if self.indent is None and problem.line:
             where += f", line {problem.line}, column {problem.column}"
         elif self.indent is not None and problem.line > self.place.line:
             line, column = problem.line, problem.column + self.indent
-        return Problem(self.file, line, column, f"{where}: {problem.message}", problem.fix)
+        return Diagnostic(self.file, line, column, f"{where}: {problem.message}", problem.hint)
 
     @property
     def padded(self) -> str:
@@ -52,16 +52,16 @@ class Given:
     entries: dict[str, Entry] = field(default_factory=dict)
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Diagnostic]:
         """What is wrong, each with its place in what was given."""
         return self.located(self.rules.problems)
 
     @property
-    def warnings(self) -> list[Problem]:
+    def warnings(self) -> list[Diagnostic]:
         """What looks wrong, each with its place in what was given."""
         return self.located(self.rules.warnings)
 
-    def located(self, problems: "tuple[Problem, ...] | list[Problem]") -> list[Problem]:
+    def located(self, problems: "tuple[Diagnostic, ...] | list[Diagnostic]") -> list[Diagnostic]:
         """The problems where a reader finds them."""
         if not self.entries:
             return list(problems)
@@ -77,7 +77,7 @@ def read_given(path: Path, *, merge: bool) -> list[Given]:
         if path.is_fifo() or path.is_char_device():
             with path.open("rb") as pipe:
                 return _from_text(str(path), _text(str(path), pipe.read(MAX_FILE_BYTES + 1)), merge=merge)
-        rules = read_what_loads(path, RuleSet(), merge=merge)
+        rules = read_valid_domains(path, RuleSet(), merge=merge)
         if rules.problems and path.is_file() and path.stat().st_size <= MAX_FILE_BYTES:
             manifest = _from_manifest(str(path), path.read_bytes().decode("utf-8", "replace"), merge=merge)
             if manifest:
@@ -86,7 +86,7 @@ def read_given(path: Path, *, merge: bool) -> list[Given]:
     except ConfigError as error:
         return [Given(RuleSet(problems=error.problems), _unread(path))]
     except OSError as error:
-        return [Given(RuleSet(problems=(Problem(str(path), 0, 0, f"cannot be read: {error.strerror}"),)))]
+        return [Given(RuleSet(problems=(Diagnostic(str(path), 0, 0, f"cannot be read: {error.strerror}"),)))]
 
 
 def _text(file: str, data: bytes) -> str:
@@ -99,7 +99,7 @@ def _text(file: str, data: bytes) -> str:
 
 
 def _from_text(file: str, text: str, *, merge: bool) -> list[Given]:
-    rules = load_what_loads({file: text}, RuleSet(), merge=merge)
+    rules = load_valid_domains({file: text}, RuleSet(), merge=merge)
     return (_from_manifest(file, text, merge=merge) if rules.problems else []) or [Given(rules)]
 
 
@@ -108,23 +108,23 @@ def _from_manifest(file: str, text: str, *, merge: bool) -> list[Given]:
     if "apiVersion" not in text:
         return []
     manifests: list[Mapping] = []
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     try:
         for root in read_documents(text):
             manifests += _manifests(root)
     except DocumentError as error:
-        problems.append(Problem(file, *error.place, str(error), error.fix))
+        problems.append(Diagnostic(file, *error.place, str(error), error.hint))
     if not manifests:
         return []
     lines = text.split("\n")
     maps = [each for each in manifests if each.get(Scalar("kind")) == "ConfigMap"]
     given = [_from_map(file, lines, each, merge=merge) for each in maps]
     if not given and not problems:
-        fix = "give the one whose `data` holds the config"
-        problems.append(Problem(file, *manifests[0].place, "no ConfigMap is among these Kubernetes manifests", fix))
+        hint = "give the one whose `data` holds the config"
+        problems.append(Diagnostic(file, *manifests[0].place, "no ConfigMap is among these Kubernetes manifests", hint))
     elif not problems and not any(each.entries or each.rules.problems for each in given):
         message = "no entry of the ConfigMap's `data` is named *.yaml or *.yml"
-        problems.append(Problem(file, *maps[0].place, message, "name one so"))
+        problems.append(Diagnostic(file, *maps[0].place, message, "name one so"))
     return [*given, *([Given(RuleSet(problems=tuple(problems)))] if problems else [])]
 
 
@@ -142,7 +142,7 @@ def _manifests(root: Any) -> Iterator[Mapping]:  # noqa: ANN401 - any YAML
 
 def _from_map(file: str, lines: list[str], manifest: Mapping, *, merge: bool) -> Given:
     entries: dict[str, Entry] = {}
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     unread: list[str] = []
     data = manifest.get(Scalar("data"))
     for name, value in data.items() if isinstance(data, Mapping) else ():
@@ -151,13 +151,15 @@ def _from_map(file: str, lines: list[str], manifest: Mapping, *, merge: bool) ->
         elif not isinstance(value, Scalar):
             message = f"in {name}: an entry of `data` must be a string"
             problems.append(
-                Problem(file, *name.place, message, f"write `{name}: |`, and the config under it, indented")
+                Diagnostic(file, *name.place, message, f"write `{name}: |`, and the config under it, indented")
             )
         else:
             entries[f"{name} of {file}"] = Entry(file, name, str(value), value.place, _indent(value, lines))
     binary = manifest.get(Scalar("binaryData"))
     unread += [f"{name} of {file} (binaryData)" for name in binary] if isinstance(binary, Mapping) else []
-    rules = load_what_loads({name: entry.padded for name, entry in entries.items()}, RuleSet(), problems, merge=merge)
+    rules = load_valid_domains(
+        {name: entry.padded for name, entry in entries.items()}, RuleSet(), problems, merge=merge
+    )
     return Given(rules, unread, entries)
 
 

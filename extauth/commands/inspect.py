@@ -9,7 +9,7 @@ from extauth.commands.common import (
     DomainName,
     MergeDomains,
     failing,
-    tell,
+    print_result,
 )
 from extauth.commands.preview import plan_request
 
@@ -41,6 +41,6 @@ def inspect(
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
         standings = in_store(planned, lambda counters: look(counters, planned.plan)) if planned.plan.names else []
         lines = standing_lines(standings) or ["the request counts nothing"]
-        tell(lines, {"counters": view_standings(standings)}, as_json=as_json)
+        print_result(lines, {"counters": view_standings(standings)}, as_json=as_json)
         if not standings:
             raise typer.Exit(1)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from extauth.commands.common import read_matcher, settings_for
 from extauth.commands.request import encode_request, read_descriptor
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Ask
-from extauth.limiter.plan import UNLIMITED_AT, Plan, Planner, Switches
+from extauth.limiter.counters import LimitCheck
+from extauth.limiter.plan import UNLIMITED_AT, GlobalModes, Plan, Planner
 from extauth.rls.request import Descriptor, decode_descriptor, split_request
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import Limit
@@ -23,7 +23,7 @@ class Asked(NamedTuple):
 
     limit: Limit
     name: bytes | None
-    ask: Ask | None
+    ask: LimitCheck | None
     replacers: tuple[tuple[int, Limit], ...] = ()
 
 
@@ -49,7 +49,7 @@ def plan_request(config: Path | None, domain: str, arguments: Sequence[str], *, 
         split_request,
         decode_descriptor,
         KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value()),
-        switches=Switches(settings.shadow_mode, settings.quota_mode),
+        switches=GlobalModes(settings.shadow_mode, settings.quota_mode),
     )
     plan = planner.plan(encode_request(domain, descriptors))
     rules = matcher.domain(domain)
@@ -64,7 +64,7 @@ def _asked(plan: Plan, matches: Sequence[Match | None]) -> tuple[tuple[Asked, ..
     """By descriptor, what the plan asks for each limit that matched."""
     limits = [() if match is None else match.rule.limits for match in matches]
     asked = []
-    for own, indices in zip(limits, plan.shape.counters_of, strict=True):
+    for own, indices in zip(limits, plan.template.counters_of, strict=True):
         counted = iter(() if indices is UNLIMITED_AT else indices)
         these = []
         for limit in own:
@@ -78,6 +78,6 @@ def _asked(plan: Plan, matches: Sequence[Match | None]) -> tuple[tuple[Asked, ..
                 these.append(Asked(limit, None, None, replacers))
             else:
                 index = next(counted)
-                these.append(Asked(limit, plan.names[index], plan.asks[index]))
+                these.append(Asked(limit, plan.names[index], plan.checks[index]))
         asked.append(tuple(these))
     return tuple(asked)

@@ -13,7 +13,7 @@ from extauth.commands.common import (
     failing,
     many,
     print_lines,
-    tell,
+    print_result,
 )
 from extauth.commands.preview import plan_request
 from extauth.errors import CommandError
@@ -48,18 +48,18 @@ def reset(
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
         plan = planned.plan
         if not plan.names:
-            tell(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
+            print_result(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
             raise typer.Exit(1)
         before = in_store(planned, lambda counters: look(counters, plan))
         if not as_json:
             print_lines(standing_lines(before))
         if not yes and not _agreed(len(before)):
-            tell(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
+            print_result(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
             raise typer.Exit(1)
         deleted = in_store(planned, lambda counters: counters.forget(plan.names))
         after = in_store(planned, lambda counters: look(counters, plan))
         view = {"deleted": deleted, "before": view_standings(before), "after": view_standings(after)}
-        tell([f"deleted {many(deleted, 'counter')}", *standing_lines(after)], view, as_json=as_json)
+        print_result([f"deleted {many(deleted, 'counter')}", *standing_lines(after)], view, as_json=as_json)
 
 
 def _agreed(number: int) -> bool:

@@ -10,8 +10,8 @@ from extauth.rules.model import Algorithm, Kind, Limit, Rule
 MODES = {
     Mode.ENFORCED: "enforced",
     Mode.QUOTA: "a quota: it denies only where every quota of the request is used up",
-    Mode.QUOTA_TOO: "another limit of the quota before it",
-    Mode.FREE: "never denies: it is counted and told",
+    Mode.SAME_QUOTA: "another limit of the quota before it",
+    Mode.REPORT_ONLY: "never denies: it is counted and told",
     Mode.SHADOW: "shadow mode: it is counted, and never denies",
 }
 

@@ -8,7 +8,7 @@ from extauth.admin.rules_json import view_limit
 from extauth.commands.preview import Planned
 from extauth.commands.text import limit_in_words, mode_in_short, seconds, shown
 from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import Ask, Group, Level, Mode, Take
+from extauth.limiter.counters import CounterSet, Group, Level, LimitCheck, Mode
 from extauth.limiter.plan import Plan
 from extauth.rules.model import Algorithm, Limit
 
@@ -20,14 +20,14 @@ TIMEOUT_S = 5.0  # people wait longer than calls may
 _T = TypeVar("_T")
 
 
-class Standing(NamedTuple):
+class CounterUsage(NamedTuple):
     """One counter: `used` hits of its limit's capacity, more where it ran into debt, and `remaining` ones.
 
     `reset_us` is the time until the limit is whole again.
     """
 
     name: bytes
-    ask: Ask
+    check: LimitCheck
     used: int
     remaining: int
     reset_us: int
@@ -48,19 +48,19 @@ def in_store(planned: Planned, work: "Callable[[RedisCounters], Coroutine[Any, A
     return asyncio.run(run())
 
 
-async def look(counters: "RedisCounters", plan: Plan) -> list[Standing]:
+async def look(counters: "RedisCounters", plan: Plan) -> list[CounterUsage]:
     """Ask the plan's counters for no hit at all; raises StoreError.
 
     A counter in other terms than its limit is put into the limit's terms, as any call would; that takes nothing.
     """
     if not plan.names:
         return []
-    peek = Take(plan.names, tuple(Ask(ask.limit, 0, Mode.SHADOW) for ask in plan.asks))
+    peek = CounterSet(plan.names, tuple(LimitCheck(check.limit, 0, Mode.SHADOW) for check in plan.checks))
     (taken,) = await counters.take([Group(peek, 1)])
     standings = []
-    for name, ask, level in zip(plan.names, plan.asks, taken.levels, strict=True):
-        told = outcome(Ask(ask.limit, 0), level, 0, 1)
-        standings.append(Standing(name, ask, _used(ask.limit, level), told.remaining, told.reset_us))
+    for name, check, level in zip(plan.names, plan.checks, taken.levels, strict=True):
+        told = outcome(LimitCheck(check.limit, 0), level, 0, 1)
+        standings.append(CounterUsage(name, check, _used(check.limit, level), told.remaining, told.reset_us))
     return standings
 
 
@@ -71,28 +71,28 @@ def _used(limit: Limit, level: Level) -> int:
     return -(-(level.whole * ticks_per_us + level.rest) // interval)
 
 
-def standing_lines(standings: Sequence[Standing]) -> list[str]:
+def standing_lines(standings: Sequence[CounterUsage]) -> list[str]:
     """Two lines a counter."""
     lines = []
-    for name, ask, used, remaining, reset_us in standings:
-        called = f"{ask.limit.name}: " if ask.limit.name else ""
-        mode = f" ({mode_in_short(ask.mode)})" if ask.mode else ""
+    for name, check, used, remaining, reset_us in standings:
+        called = f"{check.limit.name}: " if check.limit.name else ""
+        mode = f" ({mode_in_short(check.mode)})" if check.mode else ""
         whole = f"whole again in {seconds(reset_us)}" if used else "nothing is used"
-        lines.append(f"{called}{limit_in_words(ask.limit)}{mode}")
+        lines.append(f"{called}{limit_in_words(check.limit)}{mode}")
         lines.append(f"  {used} used, {remaining} left, {whole}; {shown(name)}")
     return lines
 
 
-def view_standings(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+def view_standings(standings: Sequence[CounterUsage]) -> list[dict[str, Any]]:
     """As JSON's data; `reset_s` is rounded up."""
     return [
         {
             "name": shown(name),
-            "limit": view_limit(ask.limit),
-            "mode": ask.mode.name.lower(),
+            "limit": view_limit(check.limit),
+            "mode": check.mode.name.lower(),
             "used": used,
             "remaining": remaining,
             "reset_s": -(-reset_us // 1_000_000) if used else 0,
         }
-        for name, ask, used, remaining, reset_us in standings
+        for name, check, used, remaining, reset_us in standings
     ]

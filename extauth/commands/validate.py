@@ -17,7 +17,7 @@ from extauth.commands.common import (
     settings_for,
     view_problem,
 )
-from extauth.errors import CommandError, Problem
+from extauth.errors import CommandError, Diagnostic
 from extauth.rules.model import RuleSet
 
 if TYPE_CHECKING:
@@ -69,32 +69,32 @@ def validate(
         )
         report = _report([each.rules for each in given], found)
         expansions = _expand([each.rules for each in given]) if expand else []
-        unsaid = [
+        unsupported = [
             problem
             for each, expansion in zip(given, expansions, strict=False)
-            for problem in each.located(expansion.unsaid)
+            for problem in each.located(expansion.unsupported)
         ]
         documents = [document for expansion in expansions for document in expansion.documents.values()]
         if as_json:
-            more = {"documents": documents, "unsaid": list(map(view_problem, unsaid))} if expand else {}
+            more = {"documents": documents, "unsaid": list(map(view_problem, unsupported))} if expand else {}
             print_json(report | more)
         elif expand:
-            for line in [*_lines(report, found), *map(str, unsaid)]:
+            for line in [*_lines(report, found), *map(str, unsupported)]:
                 typer.echo(printable(line), err=True)
-            if unsaid:
+            if unsupported:
                 typer.echo("the domains of these lines cannot be said in envoyproxy/ratelimit's YAML", err=True)
             typer.echo("---\n".join(documents), nl=False)
         else:
             print_lines(_lines(report, found))
-        if not found.ok or unsaid:
+        if not found.ok or unsupported:
             raise typer.Exit(1)
 
 
 class _Found(NamedTuple):
     """What there is to tell; `unread` are names of files."""
 
-    problems: list[Problem]
-    warnings: list[Problem]
+    problems: list[Diagnostic]
+    warnings: list[Diagnostic]
     unread: list[str]
     strict: bool
 
@@ -134,7 +134,7 @@ def _report(rules: Sequence[RuleSet], found: _Found) -> dict[str, Any]:
 
 def _lines(report: dict[str, Any], found: _Found) -> list[str]:
     lines = list(map(str, found.problems))
-    lines += [str(Problem(w.file, w.line, w.column, f"warning: {w.message}", w.fix)) for w in found.warnings]
+    lines += [str(Diagnostic(w.file, w.line, w.column, f"warning: {w.message}", w.hint)) for w in found.warnings]
     lines += [f"{file}: not read: only *.yaml and *.yml are" for file in found.unread[:MAX_UNREAD]]
     if len(found.unread) > MAX_UNREAD:
         lines.append(f"{len(found.unread) - MAX_UNREAD} more files are not read")

@@ -6,7 +6,7 @@ from functools import reduce
 
 from extauth.config.diagnostics import quoted, shown
 from extauth.config.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
-from extauth.errors import ConfigError, Problem, nearest
+from extauth.errors import ConfigError, Diagnostic, nearest
 from extauth.rules.masking import SecretKeys
 from extauth.rules.model import Domain, Rule, RuleSet, Tier
 
@@ -18,14 +18,14 @@ def load_rules(texts: Mapping[str, str], *, merge: bool = False) -> RuleSet:
 
     With `merge`, several files may speak of one domain.
     """
-    rules = load_what_loads(texts, RuleSet(), merge=merge)
+    rules = load_valid_domains(texts, RuleSet(), merge=merge)
     if rules.problems:
         raise ConfigError(rules.problems)
     return rules
 
 
-def load_what_loads(
-    texts: Mapping[str, str], old: RuleSet, unread: Iterable[Problem] = (), *, merge: bool = False
+def load_valid_domains(
+    texts: Mapping[str, str], old: RuleSet, unread: Iterable[Diagnostic] = (), *, merge: bool = False
 ) -> RuleSet:
     """As `load_rules`, but each domain by itself: one with a problem keeps the rules that `old` has for it.
 
@@ -59,13 +59,13 @@ def load_what_loads(
     return RuleSet({**domains, **kept}, tuple(warnings), ConfigError(problems).problems, frozenset(kept))
 
 
-def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Problem]:
+def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
     """What keeps the files of one domain from being one."""
     first, *others = files
     if others and not merge:
         message = f"domain {shown(first.name or '')!r} already stands in {first.file}"
-        fix = "merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
-        return [Problem(other.file, *other.domain_place, message, fix) for other in others]
+        hint = "merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
+        return [Diagnostic(other.file, *other.domain_place, message, hint) for other in others]
     problems = []
     labels = {label for parsed in files if parsed.domain for label in parsed.domain.labels}
     tiers: dict[str, tuple[Tier, str]] = {}
@@ -75,7 +75,7 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Problem]:
         if domain is None:
             continue
         problems += [
-            Problem(
+            Diagnostic(
                 parsed.file,
                 *parsed.domain_place,
                 f"the tier {tier.name!r} is another one than in {tiers[tier.name][1]}",
@@ -87,12 +87,12 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Problem]:
         for rule in domain.rules:
             if rule.key in labels:
                 message = f"{shown(rule.key)!r} is one of `labels`, so no rule of its own can apply"
-                problems.append(Problem(rule.file, rule.line, rule.column, message, "remove the rule, or the label"))
+                problems.append(Diagnostic(rule.file, rule.line, rule.column, message, "remove the rule, or the label"))
             for identity in identities(rule):
                 file = where.setdefault(identity, parsed.file)
                 if file != parsed.file:
                     message = f"a descriptor like this already stands in {file}"
-                    problems.append(Problem(rule.file, rule.line, rule.column, message, "keep one of the two"))
+                    problems.append(Diagnostic(rule.file, rule.line, rule.column, message, "keep one of the two"))
     return problems
 
 
@@ -119,15 +119,15 @@ def _masked(rule: Rule, secret: SecretKeys) -> Rule:
     return replace(rule, rules=inner, secret=secret.cover(rule.key))
 
 
-def _replaced_nothing(files: list[ParsedFile]) -> list[Problem]:
+def _replaced_nothing(files: list[ParsedFile]) -> list[Diagnostic]:
     names = {name for parsed in files for name in parsed.names if name}
-    warnings: list[Problem] = []
+    warnings: list[Diagnostic] = []
     for parsed in files:
         for place, name in parsed.replaced:
             if name not in names:
                 known = names if len(warnings) < MAX_PROBLEMS else ()
                 near = nearest(name, known)
-                fix = f"did you mean {near!r}?" if near else "remove it, or name a limit so"
+                hint = f"did you mean {near!r}?" if near else "remove it, or name a limit so"
                 message = f"no limit is named{quoted(name, known) or ' so'}, so nothing is replaced"
-                warnings.append(Problem(parsed.file, *place, message, fix))
+                warnings.append(Diagnostic(parsed.file, *place, message, hint))
     return bounded(files[0].file, warnings, "warnings")

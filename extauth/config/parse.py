@@ -27,7 +27,7 @@ from extauth.config.schema import (
 from extauth.config.yaml_document import DocumentError, Place, Scalar, read_document
 from extauth.config.yaml_document import Mapping as MappingNode
 from extauth.config.yaml_document import Sequence as SequenceNode
-from extauth.errors import Problem, nearest
+from extauth.errors import Diagnostic, nearest
 from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.matcher import RegexError, compile_regex
 from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, Tier, Unit
@@ -55,8 +55,8 @@ class ParsedFile:
     file: str
     name: str | None = None
     domain: Domain | None = None
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     replaced: list[tuple[Place, str]] = field(default_factory=list)
     domain_place: Place = Place(1, 1)  # noqa: RUF009 - a constant
@@ -77,12 +77,12 @@ def is_manifest(root: object) -> bool:
     return isinstance(root, MappingNode) and {"apiVersion", "kind"} <= root.keys()
 
 
-def bounded(file: str, problems: list[Problem], what: str) -> list[Problem]:
+def bounded(file: str, problems: list[Diagnostic], what: str) -> list[Diagnostic]:
     """As many as are told."""
     if len(problems) <= MAX_PROBLEMS:
         return problems
     message = f"{len(problems)} {what}, of which {MAX_PROBLEMS} are told"
-    return [*problems[:MAX_PROBLEMS], Problem(file, 0, 0, message)]
+    return [*problems[:MAX_PROBLEMS], Diagnostic(file, 0, 0, message)]
 
 
 class _Parser:
@@ -102,7 +102,7 @@ class _Parser:
         try:
             self._root, flaws = read_document(text, WORDS)
             for flaw in flaws:
-                problem = Problem(parsed.file, *flaw.place, flaw.message, flaw.fix)
+                problem = Diagnostic(parsed.file, *flaw.place, flaw.message, flaw.hint)
                 (parsed.warnings if flaw.harmless else parsed.problems).append(problem)
             if self._root is None and not flaws:
                 raise DocumentError("the file is empty", Place(1, 1), "write `domain: NAME` and `descriptors:`")  # noqa: TRY301
@@ -114,7 +114,7 @@ class _Parser:
             self._drop_ignored(self._root, FileModel)
             self._file_model = FileModel.model_validate(self._root)
         except DocumentError as error:
-            parsed.problems.append(Problem(parsed.file, *error.place, str(error), error.fix))
+            parsed.problems.append(Diagnostic(parsed.file, *error.place, str(error), error.hint))
         except ValidationError as error:
             self._refused(error.errors(include_url=False))
         else:
@@ -144,14 +144,14 @@ class _Parser:
                 break
         self.parsed.warnings = warnings  # others may be of what was taken out
 
-    def _problem(self, location: Location, message: str, fix: str = "", *, at_key: bool = False) -> None:
+    def _problem(self, location: Location, message: str, hint: str = "", *, at_key: bool = False) -> None:
         """Note what is wrong at `location`, a path of keys and indices; `at_key` points at the last key itself."""
         place = self._place(location, at_key=at_key)
-        self.parsed.problems.append(Problem(self.parsed.file, *place, message, fix))
+        self.parsed.problems.append(Diagnostic(self.parsed.file, *place, message, hint))
 
-    def _warn(self, location: Location, message: str, fix: str = "", *, at_key: bool = False) -> None:
+    def _warn(self, location: Location, message: str, hint: str = "", *, at_key: bool = False) -> None:
         place = self._place(location, at_key=at_key)
-        self.parsed.warnings.append(Problem(self.parsed.file, *place, message, fix))
+        self.parsed.warnings.append(Diagnostic(self.parsed.file, *place, message, hint))
 
     def _place(self, location: Location, *, at_key: bool = False) -> Place:
         node = self._root
@@ -190,7 +190,7 @@ class _Parser:
                 if key != "metadata":
                     self._check_ignored(node[key])
                 message = f"{str(key)!r} means nothing here, and is ignored as envoyproxy/ratelimit does"
-                self.parsed.warnings.append(Problem(self.parsed.file, *key.place, message, _home(key)))
+                self.parsed.warnings.append(Diagnostic(self.parsed.file, *key.place, message, _home(key)))
                 del node[key]
 
     def _check_ignored(self, node: Any) -> None:  # noqa: ANN401
@@ -200,11 +200,11 @@ class _Parser:
             if in_list or getattr(item, "tag", "") == "float":
                 place: Place = getattr(item, "place", getattr(node, "place", Place(1, 1)))
                 message = "envoyproxy/ratelimit takes only mappings in lists, and no numbers with a fraction"
-                self.parsed.problems.append(Problem(self.parsed.file, *place, message, "remove it"))
+                self.parsed.problems.append(Diagnostic(self.parsed.file, *place, message, "remove it"))
             for key in item if isinstance(item, MappingNode) else ():
                 if key not in REFERENCE_KEYS:
                     message = f"unknown key{quoted(key, REFERENCE_KEYS)}"
-                    self.parsed.problems.append(Problem(self.parsed.file, *key.place, message, "remove it"))
+                    self.parsed.problems.append(Diagnostic(self.parsed.file, *key.place, message, "remove it"))
                 elif key != "metadata":
                     self._check_ignored(item[key])
 
@@ -222,8 +222,8 @@ class _Parser:
         match detail["type"]:
             case "extra_forbidden":
                 key = str(last)
-                fix = _fix_for(key, tuple(parents), detail["input"])
-                self._problem(location, f"unknown key{quoted(key, WORDS)}", fix, at_key=True)
+                hint = _fix_for(key, tuple(parents), detail["input"])
+                self._problem(location, f"unknown key{quoted(key, WORDS)}", hint, at_key=True)
             case "missing":
                 self._problem(tuple(parents), f"{last!r} is missing", f"add {last}: …")
             case "model_type" | "dict_type":
@@ -383,8 +383,8 @@ class _Parser:
             return ()
         few = len(self.parsed.problems) < MAX_PROBLEMS
         near = nearest(name, self._tiers) if few else ""
-        fix = f"did you mean {near!r}?" if near else self._tiers_there_are() if few else ""
-        self._problem(at, f"unknown tier{quoted(name, self._tiers if few else ())}", fix)
+        hint = f"did you mean {near!r}?" if near else self._tiers_there_are() if few else ""
+        self._problem(at, f"unknown tier{quoted(name, self._tiers if few else ())}", hint)
         return ()
 
     def _tiers_there_are(self) -> str:
@@ -403,8 +403,8 @@ class _Parser:
             return self._unlimited(model, unit, at, Limit(0, Unit.SECOND, name=name, replaces=replaces, unlimited=True))
         if unit is None:
             if "unit" in model.model_fields_set:
-                fix = "write one of " + ", ".join(map(str, Unit))
-                self._problem((*at, "unit"), f"invalid unit{quoted(model.unit.lower(), _UNIT_WORDS)}", fix)
+                hint = "write one of " + ", ".join(map(str, Unit))
+                self._problem((*at, "unit"), f"invalid unit{quoted(model.unit.lower(), _UNIT_WORDS)}", hint)
             else:
                 self._problem(at, "'unit' is missing", "add unit: …")
             unit = Unit.SECOND

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from extauth.errors import Problem
+from extauth.errors import Diagnostic
 from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, RuleSet, Unit
 
 _UNITS = {unit.seconds * 1_000_000: unit for unit in Unit}
@@ -17,25 +17,25 @@ class Expansion(NamedTuple):
     """`documents` are YAML texts by domain; `unsaid` is what keeps the other domains from being said."""
 
     documents: dict[str, str]
-    unsaid: tuple[Problem, ...]
+    unsupported: tuple[Diagnostic, ...]
 
 
 def expand(rules: RuleSet) -> Expansion:
     """Say each domain, whole or not at all: a part of its rules would mean something else."""
     documents: dict[str, str] = {}
-    unsaid: list[Problem] = []
+    unsupported: list[Diagnostic] = []
     for domain in rules.domains.values():
         expander = _Expander()
         said = expander.domain(domain)
-        unsaid += expander.unsaid
-        if not expander.unsaid:
+        unsupported += expander.unsupported
+        if not expander.unsupported:
             documents[domain.name] = "".join(_comments(domain)) + _write(said)
-    return Expansion(documents, tuple(unsaid))
+    return Expansion(documents, tuple(unsupported))
 
 
 class _Expander:
     def __init__(self) -> None:
-        self.unsaid: list[Problem] = []
+        self.unsupported: list[Diagnostic] = []
 
     def domain(self, domain: Domain) -> dict[str, Any]:
         self._check_overrides(domain)
@@ -43,15 +43,15 @@ class _Expander:
             self._check_labels(domain, rule)
         return {"domain": domain.name, "descriptors": self._rules(domain.rules)}
 
-    def _cannot(self, rule: Rule, message: str, fix: str = "") -> None:
-        self.unsaid.append(Problem(rule.file, rule.line, rule.column, message, fix))
+    def _cannot(self, rule: Rule, message: str, hint: str = "") -> None:
+        self.unsupported.append(Diagnostic(rule.file, rule.line, rule.column, message, hint))
 
     def _check_overrides(self, domain: Domain) -> None:
         plain = Limit(1, Unit.SECOND)
         if (domain.algorithm, domain.count_denied) != (plain.algorithm, plain.count_denied):
             how = str(domain.algorithm) if domain.algorithm is not plain.algorithm else "count_denied: false"
             message = f"limits that requests bring with them are {how} in the domain {domain.name!r}"
-            self.unsaid.append(Problem(domain.files[0], 0, 0, message, "the reference counts in fixed windows"))
+            self.unsupported.append(Diagnostic(domain.files[0], 0, 0, message, "the reference counts in fixed windows"))
 
     def _check_labels(self, domain: Domain, rule: Rule) -> None:
         """A label limits nothing in the reference because it has no rule; a pattern of keys could be one."""

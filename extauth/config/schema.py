@@ -41,8 +41,8 @@ REFERENCE_KEYS = frozenset(
 )
 
 
-def _fail(message: str, fix: str = "") -> NoReturn:
-    raise PydanticCustomError("extauth", "{message}", {"message": message, "fix": fix})
+def _fail(message: str, hint: str = "") -> NoReturn:
+    raise PydanticCustomError("extauth", "{message}", {"message": message, "fix": hint})
 
 
 _KINDS = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}

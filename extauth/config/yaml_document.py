@@ -120,9 +120,9 @@ class Sequence(list[Any]):
 class DocumentError(Exception):
     """The text is no YAML, or too large or deep; the text says why."""
 
-    def __init__(self, message: str, place: Place, fix: str) -> None:
+    def __init__(self, message: str, place: Place, hint: str) -> None:
         self.place = place
-        self.fix = fix
+        self.hint = hint
         super().__init__(message)
 
 
@@ -131,7 +131,7 @@ class Flaw(NamedTuple):
 
     place: Place
     message: str
-    fix: str
+    hint: str
     harmless: bool = False
 
 
@@ -192,8 +192,10 @@ class _Builder:
 
     def _alias(self, anchor: str, place: Place) -> None:
         if anchor not in self._anchors:
-            fix = 'quote a text that begins with *, as in `value: "*"`, or put & and its name before what it stands for'
-            raise _not_yaml("the alias names no anchor", place, fix)
+            hint = (
+                'quote a text that begins with *, as in `value: "*"`, or put & and its name before what it stands for'
+            )
+            raise _not_yaml("the alias names no anchor", place, hint)
         anchored = self._anchors[anchor]
         if anchored is None:
             raise DocumentError("an alias stands inside what it names", place, "write it out")
@@ -331,9 +333,9 @@ def _character(text: str, place: Place) -> str:
     return lines[place.line - 1][place.column - 1 : place.column] if place.line <= len(lines) else ""
 
 
-def _not_yaml(what: str, place: Place, fix: str = "") -> DocumentError:
-    fix = fix or next((fix for part, fix in _FIXES.items() if part in what), _ANY_FIX)
-    return DocumentError(f"not YAML: {what}", place, fix)
+def _not_yaml(what: str, place: Place, hint: str = "") -> DocumentError:
+    hint = hint or next((hint for part, hint in _FIXES.items() if part in what), _ANY_FIX)
+    return DocumentError(f"not YAML: {what}", place, hint)
 
 
 def _assign(into: Mapping, key: Scalar, value: Any) -> None:  # noqa: ANN401 - a tree of any shape

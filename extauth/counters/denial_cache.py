@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from extauth.limiter.algorithms import room, taken
-from extauth.limiter.counters import Ask, Counters, Group, Level, Mode, Take, Taken
+from extauth.limiter.algorithms import calls_that_fit, counted_calls
+from extauth.limiter.counters import Counters, CounterSet, Group, Level, LimitCheck, Mode, TakeResult
 from extauth.rules.model import Algorithm, Limit
 
 MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones before them
@@ -39,14 +39,14 @@ class DenialCache:
 
     A take is denied from memory if all of its counters' levels are known from denials at most `bound_s` ago and one of
     them is surely too high. Takes that count denied hits always ask, and those in which a counter is held to several
-    limits, of which only one is remembered. `spared` is told how many calls were denied so.
+    limits, of which only one is remembered. `on_hit` is called with the number of calls that were denied so.
     """
 
     def __init__(
         self,
         counters: Counters,
         bound_s: float,
-        spared: Callable[[int], None] = lambda _calls: None,
+        on_hit: Callable[[int], None] = lambda _calls: None,
         clock_us: Callable[[], int] = _monotonic_us,
     ) -> None:
         self._counters = counters
@@ -55,9 +55,9 @@ class DenialCache:
         self._bytes = 0  # learnt since the older entries were set aside, or more
         self._entries: dict[bytes, _Entry] = {}
         self._old_entries: dict[bytes, _Entry] = {}
-        self._spared = spared
+        self._spared = on_hit
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say; raises StoreError."""
         now_us = self._clock_us()
         known = [self._recall(take, now_us) for take, _ in groups] if self._entries or self._old_entries else []
@@ -84,26 +84,26 @@ class DenialCache:
         """Forget all denials: the rules have changed."""
         self._entries, self._old_entries, self._bytes = {}, {}, 0
 
-    def _drop(self, take: Take) -> None:
+    def _drop(self, take: CounterSet) -> None:
         for name in take.names:
             self._entries.pop(name, None)
             self._old_entries.pop(name, None)
 
-    def _learn(self, take: Take, outcome: Taken, asked_us: int, told_us: int) -> None:
-        if any(ask.limit.count_denied or ask.limit.algorithm is Algorithm.SLIDING_WINDOW for ask in take.asks):
+    def _learn(self, take: CounterSet, outcome: TakeResult, asked_us: int, told_us: int) -> None:
+        if any(check.limit.count_denied or check.limit.algorithm is Algorithm.SLIDING_WINDOW for check in take.checks):
             return
-        for name, ask, level in zip(take.names, take.asks, outcome.levels, strict=True):
+        for name, check, level in zip(take.names, take.checks, outcome.levels, strict=True):
             self._bytes += ENTRY_BYTES + len(name)
             if self._bytes > MAX_BYTES:
                 self._old_entries, self._entries = self._entries, {}
                 self._bytes = ENTRY_BYTES + len(name)
-            self._entries[name] = _Entry(ask.limit, _after(ask, level, outcome.admitted), asked_us, told_us)
+            self._entries[name] = _Entry(check.limit, _after(check, level, outcome.admitted), asked_us, told_us)
 
-    def _recall(self, take: Take, now_us: int) -> Taken | None:
+    def _recall(self, take: CounterSet, now_us: int) -> TakeResult | None:
         levels = []
         sure = False
-        for name, ask in zip(take.names, take.asks, strict=True):
-            limit = ask.limit
+        for name, check in zip(take.names, take.checks, strict=True):
+            limit = check.limit
             entry = self._entries.get(name) or self._old_entries.get(name)
             if entry is None or entry.limit is not limit:
                 return None
@@ -111,16 +111,16 @@ class DenialCache:
             if age_us > self._bound_us:
                 return None
             later = _later(limit, entry.level, age_us + age_us // DRIFT + 1)
-            sure = sure or (ask.mode is Mode.ENFORCED and not room(ask, later))
+            sure = sure or (check.mode is Mode.ENFORCED and not calls_that_fit(check, later))
             # What is told errs to the other side, so that nobody is told to come too early.
             levels.append(_later(limit, entry.level, now_us - entry.told_us))
-        return Taken(0, tuple(levels)) if sure else None
+        return TakeResult(0, tuple(levels)) if sure else None
 
 
-def _after(ask: Ask, level: Level, admitted: int) -> Level:
+def _after(check: LimitCheck, level: Level, admitted: int) -> Level:
     """The level once `admitted` calls were taken."""
-    limit = ask.limit
-    hits = taken(ask, admitted, admitted, room(ask, level)) * ask.cost
+    limit = check.limit
+    hits = counted_calls(check, admitted, admitted, calls_that_fit(check, level)) * check.cost
     if limit.algorithm is Algorithm.GCRA:
         interval, ticks_per_us = limit.emission_interval
         backlog = max(level.whole * ticks_per_us + level.rest + hits * interval, 0)

@@ -4,8 +4,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS, room, taken
-from extauth.limiter.counters import Ask, Group, Level, Mode, Taken
+from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS, calls_that_fit, counted_calls
+from extauth.limiter.counters import Group, Level, LimitCheck, Mode, TakeResult
 from extauth.rules.model import MAX_EXACT, Algorithm, EmissionInterval, Limit
 
 
@@ -111,7 +111,7 @@ class MemoryCounters:
     def __len__(self) -> int:
         return len(self._states)
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """Take for the groups one after the other."""
         now = self._clock()
         return [self._take(group, now) for group in groups]
@@ -119,24 +119,26 @@ class MemoryCounters:
     async def probe(self) -> None:
         """Memory always answers."""
 
-    def _take(self, group: Group, now: int) -> Taken:
-        (names, asks), calls = (group.take.names, group.take.asks), group.calls
+    def _take(self, group: Group, now: int) -> TakeResult:
+        (names, checks), calls = (group.take.names, group.take.checks), group.calls
         last = _are_last(names)
-        states = [self._own(name, ask.limit, now, keep=kept) for name, ask, kept in zip(names, asks, last, strict=True)]
-        levels = [_level(state, ask.limit, now) for state, ask in zip(states, asks, strict=True)]
-        fits = [room(ask, level) for ask, level in zip(asks, levels, strict=True)]
-        admitted = min([calls, *(fit for ask, fit in zip(asks, fits, strict=True) if ask.mode is Mode.ENFORCED)])
-        if quotas := _quotas(asks, fits):
+        states = [
+            self._own(name, check.limit, now, keep=kept) for name, check, kept in zip(names, checks, last, strict=True)
+        ]
+        levels = [_level(state, check.limit, now) for state, check in zip(states, checks, strict=True)]
+        fits = [calls_that_fit(check, level) for check, level in zip(checks, levels, strict=True)]
+        admitted = min([calls, *(fit for check, fit in zip(checks, fits, strict=True) if check.mode is Mode.ENFORCED)])
+        if quotas := _quotas(checks, fits):
             admitted = min(admitted, max(quotas))
-        for i, (name, ask, state) in enumerate(zip(names, asks, states, strict=True)):
-            takes = taken(ask, calls, admitted, fits[i])
-            if ask.limit.algorithm is Algorithm.SLIDING_WINDOW and fits[i] < calls:
-                excess = levels[i].whole + max(takes * ask.cost, 0) + max(ask.cost, 1) - ask.limit.capacity
-                levels[i] = levels[i]._replace(wait=_wait_us(state, ask.limit, excess, levels[i].whole, now))
-            held = levels[i].whole or (ask.limit.algorithm is Algorithm.GCRA and levels[i].rest)
-            if last[i] and (takes * ask.cost > 0 or (takes * ask.cost < 0 and held)):
-                self._put(name, _after(state, ask.limit, takes * ask.cost, now))
-        return Taken(admitted, tuple(levels))
+        for i, (name, check, state) in enumerate(zip(names, checks, states, strict=True)):
+            takes = counted_calls(check, calls, admitted, fits[i])
+            if check.limit.algorithm is Algorithm.SLIDING_WINDOW and fits[i] < calls:
+                excess = levels[i].whole + max(takes * check.cost, 0) + max(check.cost, 1) - check.limit.capacity
+                levels[i] = levels[i]._replace(wait=_wait_us(state, check.limit, excess, levels[i].whole, now))
+            held = levels[i].whole or (check.limit.algorithm is Algorithm.GCRA and levels[i].rest)
+            if last[i] and (takes * check.cost > 0 or (takes * check.cost < 0 and held)):
+                self._put(name, _after(state, check.limit, takes * check.cost, now))
+        return TakeResult(admitted, tuple(levels))
 
     def _own(self, name: bytes, limit: Limit, now: int, *, keep: bool) -> _State | None:
         """The state in the limit's own terms, None where nothing is used.
@@ -181,12 +183,12 @@ def _are_last(names: Sequence[bytes]) -> list[bool]:
     return [name != after for name, after in zip(names, (*names[1:], None), strict=True)]
 
 
-def _quotas(asks: Sequence[Ask], fits: Sequence[int]) -> list[int]:
+def _quotas(checks: Sequence[LimitCheck], fits: Sequence[int]) -> list[int]:
     quotas: list[int] = []
-    for ask, fit in zip(asks, fits, strict=True):
-        if ask.mode is Mode.QUOTA:
+    for check, fit in zip(checks, fits, strict=True):
+        if check.mode is Mode.QUOTA:
             quotas.append(fit)
-        elif ask.mode is Mode.QUOTA_TOO:
+        elif check.mode is Mode.SAME_QUOTA:
             quotas[-1] = min(quotas[-1], fit)
     return quotas
 

@@ -15,7 +15,7 @@ period, whenever one looks: a hit counts from its instant, rounded up to the qua
 
 from typing import NamedTuple
 
-from extauth.limiter.counters import Ask, Level, Mode
+from extauth.limiter.counters import Level, LimitCheck, Mode
 from extauth.rules.model import Algorithm
 
 # Debt, from limits that count denied hits, is cut off here (about 142 years), so that times stay exact in a double.
@@ -39,9 +39,9 @@ class Outcome(NamedTuple):
     retry_after_us: int | None = None
 
 
-def room(ask: Ask, level: Level) -> int:
-    """How many equal calls the level has room for."""
-    limit, cost, _ = ask
+def calls_that_fit(check: LimitCheck, level: Level) -> int:
+    """Number of equal calls that fit the limit, from this level on."""
+    limit, cost, _ = check
     if cost < 0:
         return ANY_NUMBER
     if limit.algorithm is Algorithm.GCRA:
@@ -56,29 +56,32 @@ def room(ask: Ask, level: Level) -> int:
     return max(left // (cost * one), 0)
 
 
-def taken(ask: Ask, calls: int, admitted: int, fitting: int) -> int:
-    """How many of so many calls are counted, of which `admitted` are admitted and the ask has room for `fitting`."""
-    if ask.limit.count_denied:
+def counted_calls(check: LimitCheck, calls: int, admitted: int, fitting: int) -> int:
+    """Number of the `calls` whose hits are counted, given that `admitted` of them are admitted.
+
+    `fitting` is the number of calls that fit this limit.
+    """
+    if check.limit.count_denied:
         return calls
-    return admitted if ask.mode is Mode.ENFORCED else min(admitted, fitting)
+    return admitted if check.mode is Mode.ENFORCED else min(admitted, fitting)
 
 
-def outcome(ask: Ask, level: Level, call: int, admitted: int) -> Outcome:
+def outcome(check: LimitCheck, level: Level, call: int, admitted: int) -> Outcome:
     """The outcome of the `call`-th (from 0) of a group's equal calls, of which the first `admitted` were admitted."""
-    limit = ask.limit
-    fitting = room(ask, level)
-    before = taken(ask, call, min(call, admitted), fitting)  # calls that had been counted when this one came
+    limit = check.limit
+    fitting = calls_that_fit(check, level)
+    before = counted_calls(check, call, min(call, admitted), fitting)  # calls that had been counted when this one came
     counted = limit.count_denied or call < min(admitted, fitting)
     over = before >= fitting
     if limit.algorithm is Algorithm.GCRA:
-        return _gcra(ask, level, before, counted=counted, over=over)
-    return _window(ask, level, before, counted=counted, over=over)
+        return _gcra(check, level, before, counted=counted, over=over)
+    return _window(check, level, before, counted=counted, over=over)
 
 
-def _gcra(ask: Ask, level: Level, before: int, *, counted: bool, over: bool) -> Outcome:
-    interval, ticks_per_us = ask.limit.emission_interval
-    cost = ask.cost * interval
-    capacity = ask.limit.capacity * interval
+def _gcra(check: LimitCheck, level: Level, before: int, *, counted: bool, over: bool) -> Outcome:
+    interval, ticks_per_us = check.limit.emission_interval
+    cost = check.cost * interval
+    capacity = check.limit.capacity * interval
     calls = before + 1 if counted else before
     after = max(min(level.whole * ticks_per_us + level.rest + calls * cost, MAX_BACKLOG_US * ticks_per_us), 0)
     reset_us = _ceil_div(after, ticks_per_us)
@@ -89,20 +92,20 @@ def _gcra(ask: Ask, level: Level, before: int, *, counted: bool, over: bool) -> 
     return Outcome(True, 0, reset_us, retry_after_us)
 
 
-def _window(ask: Ask, level: Level, before: int, *, counted: bool, over: bool) -> Outcome:
-    limit = ask.limit
+def _window(check: LimitCheck, level: Level, before: int, *, counted: bool, over: bool) -> Outcome:
+    limit = check.limit
     calls = before + 1 if counted else before
-    used = max(level.whole + calls * ask.cost, 0)
+    used = max(level.whole + calls * check.cost, 0)
     reset_us = wait_us = level.rest
     if limit.algorithm is Algorithm.SLIDING_WINDOW:
         wait_us = level.wait
-        if calls * ask.cost > 0:
+        if calls * check.cost > 0:
             reset_us = max(reset_us, limit.period_us + limit.quantum_us - 1)
         elif not used:
             reset_us = 0
     if not over:
         return Outcome(False, max(limit.capacity - used, 0), reset_us)
-    return Outcome(True, 0, reset_us, None if max(ask.cost, 1) > limit.capacity else wait_us)
+    return Outcome(True, 0, reset_us, None if max(check.cost, 1) > limit.capacity else wait_us)
 
 
 def _ceil_div(a: int, b: int) -> int:

@@ -56,7 +56,7 @@ class KeyNamer:
         self._key = hash_key(secret)
 
     def __call__(
-        self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None] = (), which: str = ""
+        self, domain: str, entries: Sequence[tuple[str, str]], shared: Sequence[str | None] = (), suffix: str = ""
     ) -> bytes:
         """The name for `domain` and the (key, value) entries; `shared` is an entry's pattern, or None."""
         if len(entries) == 1 and len(entries[0][0]) < MAX_KEPT and (not shared or shared[0] is None):
@@ -71,7 +71,7 @@ class KeyNamer:
         if len(entries) > MAX_ENTRIES or len(descriptor) > MAX_NAME_BYTES:
             descriptor = _sized(domain) + b",#" + self.fingerprint(_joined(entries, shared))
         name = self._heads[crc32(descriptor) % len(TAGS)] + descriptor
-        return name + b":" + which.encode() if which else name
+        return name + b":" + suffix.encode() if suffix else name
 
     def fingerprint(self, value: str) -> bytes:
         """What stands for `value` in names: 22 characters of URL-safe base64."""

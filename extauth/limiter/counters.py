@@ -1,4 +1,4 @@
-"""What the limiter asks of the place where counts live."""
+"""The port between the limiter and the store of counters."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -8,23 +8,24 @@ from extauth.rules.model import Limit
 
 
 class Mode(IntEnum):
-    """What it means for a request that one of its limits has no room.
+    """What follows for a request when one of its limits is over.
 
-    ENFORCED: it is denied. QUOTA: it is denied if all of its quotas are so; QUOTA_TOO is another limit of the same
-    quota as the ask before it. FREE: nothing, though it is told. SHADOW: nothing, and OK is told.
+    ENFORCED: the request is denied. QUOTA: the request is denied only if every quota is over its limit; SAME_QUOTA is a
+    further limit of the preceding quota. REPORT_ONLY: never denies, but the status says OVER_LIMIT. SHADOW: never
+    denies, and the status says OK.
     """
 
     ENFORCED = 0
     QUOTA = 1
-    QUOTA_TOO = 2
-    FREE = 3
+    SAME_QUOTA = 2
+    REPORT_ONLY = 3
     SHADOW = 4
 
 
-class Ask(NamedTuple):
-    """What one call asks of a counter: so many hits, if the limit that the counter is held to has room.
+class LimitCheck(NamedTuple):
+    """One limit that a call is checked against, and the number of hits (`cost`) that it takes from the counter.
 
-    A cost of 0 only looks whether there is room for a hit; a negative one gives hits back, down to none at all.
+    A cost of 0 only checks whether one hit would fit; a negative cost gives hits back, at most until none is counted.
     """
 
     limit: Limit
@@ -32,32 +33,32 @@ class Ask(NamedTuple):
     mode: Mode = Mode.ENFORCED
 
 
-class Take:
-    """The counters of one request: their names in the store, and what is asked of each.
+class CounterSet:
+    """The counters of one request: their names in the store, and the check for each.
 
-    A name that comes several times in a row is one counter that is held to several limits, alike but for their numbers.
-    All of them are checked against what it held before. The hits, which are the same in each of these asks, are taken
-    once, as the last of the limits has it, and the state is kept in that limit's terms. Other names come once.
+    A name that occurs several times in a row is one counter with several limits that differ in their numbers only. Each
+    of them is checked against the state before the call. The hits, the same in each of these checks, are taken once,
+    for the last of the limits, and the state is stored in that limit's terms. Every other name occurs once.
 
-    Compared by identity: calls that share a Take are counted together. Not to be changed once made.
+    Compared by identity: calls that share a CounterSet are counted together. Immutable.
     """
 
-    __slots__ = ("asks", "names")
+    __slots__ = ("checks", "names")
 
-    def __init__(self, names: tuple[bytes, ...], asks: tuple[Ask, ...]) -> None:
+    def __init__(self, names: tuple[bytes, ...], checks: tuple[LimitCheck, ...]) -> None:
         self.names = names
-        self.asks = asks
+        self.checks = checks
 
 
 class Group(NamedTuple):
-    """`calls` equal calls of a batch: each one asks for `take`, in order of arrival."""
+    """`calls` equal calls of a batch, in order of arrival, each of which takes from the same counters."""
 
-    take: Take
+    take: CounterSet
     calls: int
 
 
 class Level(NamedTuple):
-    """What a counter held before a group's first call, in the terms of the limit that it is held to.
+    """The state of a counter before a group's first call, in the terms of its limit.
 
     gcra: the backlog, the time until the bucket is full again, as `whole` microseconds plus `rest` / the denominator
     of the emission interval. fixed_window: `whole` hits counted, and `rest` microseconds until the window ends.
@@ -70,10 +71,10 @@ class Level(NamedTuple):
     wait: int = 0
 
 
-class Taken(NamedTuple):
-    """The outcome of a group: its first `admitted` calls are admitted, the others are not.
+class TakeResult(NamedTuple):
+    """The result for a group: its first `admitted` calls are admitted, the others are denied.
 
-    `levels` has one Level an ask of the group's Take.
+    `levels` has one Level for each check of the group's CounterSet.
     """
 
     admitted: int
@@ -83,15 +84,15 @@ class Taken(NamedTuple):
 class Counters(Protocol):
     """A store of counters. One contract suite holds every implementation to this."""
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
-        """Take for all groups, one after the other, at one instant; raises StoreError, and then may have counted.
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        """Count all groups, one after the other, at one instant. Raises StoreError, after which hits may be counted.
 
-        A call is admitted if all of its enforced limits have room and, where it has quotas, one of these. Then each of
-        its counters takes the call's hits, those that are not enforced only if they have room. A call that is not
-        admitted takes nothing. Limits that count denied hits take them in any case.
+        A call is admitted if its hits fit all of its enforced limits and, if it has quotas, at least one of these. Each
+        of its counters then takes the hits; counters that are not enforced take them only if they fit. A call that is
+        denied takes nothing, except from limits that count denied hits.
         """
         ...
 
     async def probe(self) -> None:
-        """Return if the store counts, else raise StoreError, which names what is wrong. No caller's hits are taken."""
+        """Return if the store can count, else raise StoreError with the reason. Touches no caller's counter."""
         ...

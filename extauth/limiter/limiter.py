@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome, outcome
-from extauth.limiter.counters import Counters, Group, Taken
+from extauth.limiter.counters import Counters, Group, TakeResult
 from extauth.limiter.plan import UNLIMITED_AT, Plan
-from extauth.limiter.verdict import held_back_by, tells, tightest
+from extauth.limiter.verdict import denying_limit, status_code, tightest_limit
 from extauth.rls.response import NO_LIMIT, UNLIMITED, Code, DescriptorStatus, Verdict
 
 
@@ -23,10 +23,10 @@ class OnStoreFailure(StrEnum):
 
 def given_without_store(policy: OnStoreFailure, plan: Plan) -> OnStoreFailure:
     """What a call gets that cannot be counted: the policy, unless none of its limits could have denied it."""
-    return policy if plan.shape.blocks else OnStoreFailure.ALLOW
+    return policy if plan.template.blocks else OnStoreFailure.ALLOW
 
 
-class Settled(NamedTuple):
+class GroupResult(NamedTuple):
     """What became of `calls` equal calls: the first `taken.admitted` of them are admitted.
 
     `taken` is None where the store failed.
@@ -34,14 +34,14 @@ class Settled(NamedTuple):
 
     plan: Plan
     calls: int
-    taken: Taken | None
+    taken: TakeResult | None
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class BatchResult:
     """A decided batch, plans in the order in which they were asked; `store_error` is why some could not be counted."""
 
-    settled: list[Settled]
+    settled: list[GroupResult]
     store_error: StoreError | None = None
 
 
@@ -52,14 +52,14 @@ class Limiter:
         self._counters = counters
         self.on_store_failure = on_store_failure
 
-    async def decide(self, calls: Mapping[Plan, int]) -> Decided:
+    async def decide(self, calls: Mapping[Plan, int]) -> BatchResult:
         """Decide a batch, given as plan → number of its calls, as some serial order of them at one instant would.
 
         A batch in which nothing counts does not ask the store.
         """
         groups = [Group(plan, number) for plan, number in calls.items() if plan.names]
         error: StoreError | None = None
-        takens: Iterator[Taken] = iter(())
+        takens: Iterator[TakeResult] = iter(())
         if groups:
             try:
                 takens = iter(await self._counters.take(groups))
@@ -70,31 +70,33 @@ class Limiter:
         settled = []
         for plan, number in calls.items():
             if not plan.names:
-                settled.append(Settled(plan, number, Taken(number, ())))
+                settled.append(GroupResult(plan, number, TakeResult(number, ())))
             else:
-                settled.append(Settled(plan, number, None if error else next(takens)))
-        return Decided(settled, error)
+                settled.append(GroupResult(plan, number, None if error else next(takens)))
+        return BatchResult(settled, error)
 
-    def verdict(self, settled: Settled, call: int) -> Verdict | None:
+    def verdict(self, settled: GroupResult, call: int) -> Verdict | None:
         """The answer to the `call`-th (from 0) of the settled calls; None: the store failed, and so must the call."""
         plan, _, taken = settled
         if taken is None:
             return self._failed(plan)
-        asks, shape = plan.asks, plan.shape
-        outcomes = [outcome(ask, level, call, taken.admitted) for ask, level in zip(asks, taken.levels, strict=True)]
-        statuses = tuple(_status(plan, outcomes, indices) for indices in shape.counters_of)
+        checks, template = plan.checks, plan.template
+        outcomes = [
+            outcome(check, level, call, taken.admitted) for check, level in zip(checks, taken.levels, strict=True)
+        ]
+        statuses = tuple(_status(plan, outcomes, indices) for indices in template.counters_of)
         metadata = _metadata(plan, statuses)
         if call < taken.admitted:
-            return Verdict(Code.OK, statuses, shape.tier, metadata=metadata)
-        return Verdict(Code.OVER_LIMIT, statuses, shape.tier, held_back_by(asks, outcomes), metadata)
+            return Verdict(Code.OK, statuses, template.tier, metadata=metadata)
+        return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying_limit(checks, outcomes), metadata)
 
     def _failed(self, plan: Plan) -> Verdict | None:
         given = given_without_store(self.on_store_failure, plan)
         if given is OnStoreFailure.ERROR:
             return None
         code = Code.OVER_LIMIT if given is OnStoreFailure.DENY else Code.OK
-        statuses = tuple(_failed_status(indices, code) for indices in plan.shape.counters_of)
-        return Verdict(code, statuses, plan.shape.tier, metadata=_metadata(plan, statuses))
+        statuses = tuple(_failed_status(indices, code) for indices in plan.template.counters_of)
+        return Verdict(code, statuses, plan.template.tier, metadata=_metadata(plan, statuses))
 
 
 def _status(plan: Plan, outcomes: list[Outcome], indices: tuple[int, ...]) -> DescriptorStatus:
@@ -102,9 +104,9 @@ def _status(plan: Plan, outcomes: list[Outcome], indices: tuple[int, ...]) -> De
         return NO_LIMIT
     if indices is UNLIMITED_AT:
         return UNLIMITED
-    i = tightest(plan.asks, outcomes, indices)
+    i = tightest_limit(plan.checks, outcomes, indices)
     told = outcomes[i]
-    return DescriptorStatus(tells(plan.asks[i], told), plan.asks[i].limit, told.remaining, told.reset_us)
+    return DescriptorStatus(status_code(plan.checks[i], told), plan.checks[i].limit, told.remaining, told.reset_us)
 
 
 def _failed_status(indices: tuple[int, ...], code: Code) -> DescriptorStatus:
@@ -113,7 +115,7 @@ def _failed_status(indices: tuple[int, ...], code: Code) -> DescriptorStatus:
 
 def _metadata(plan: Plan, statuses: tuple[DescriptorStatus, ...]) -> Mapping[str, Any] | None:
     """What the request was, and the metadata of the rules whose limits it passed, as envoyproxy/ratelimit tells it."""
-    told = plan.shape.told
+    told = plan.template.metadata
     if told is None:
         return None
     merged: dict[str, Any] = {}

@@ -1,10 +1,10 @@
-"""What a denied or admitted call is told of several limits."""
+"""Which of several limits a status, and a denial, is about."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from extauth.limiter.algorithms import Outcome
-from extauth.limiter.counters import Ask, Mode
+from extauth.limiter.counters import LimitCheck, Mode
 from extauth.rls.response import Code, HeldBack
 
 
@@ -15,36 +15,36 @@ class Labels(NamedTuple):
     tier: str = "none"
 
 
-def tells(ask: Ask, outcome: Outcome) -> Code:
-    """The code that is told of one limit."""
-    return Code.OVER_LIMIT if outcome.over and ask.mode is not Mode.SHADOW else Code.OK
+def status_code(check: LimitCheck, outcome: Outcome) -> Code:
+    """The code that a descriptor's status has for one limit."""
+    return Code.OVER_LIMIT if outcome.over and check.mode is not Mode.SHADOW else Code.OK
 
 
-def tightest(asks: Sequence[Ask], outcomes: Sequence[Outcome], indices: Sequence[int]) -> int:
+def tightest_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome], indices: Sequence[int]) -> int:
     """Of several limits of one descriptor, the one that its status tells of.
 
     One that is over before one that is not, then the one that lets the caller wait longest, or leaves least.
     """
     if len(indices) == 1:
         return indices[0]
-    return max(indices, key=lambda i: (tells(asks[i], outcomes[i]), *_tightness(outcomes[i])))
+    return max(indices, key=lambda i: (status_code(checks[i], outcomes[i]), *_tightness(outcomes[i])))
 
 
-def held_back_by(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> HeldBack:
+def denying_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome]) -> HeldBack:
     """Why a call is denied.
 
     Every enforced limit must have room, and one of the quotas: of these, the one that has room first.
     """
-    if len(asks) == 1:
-        return HeldBack(asks[0].limit, outcomes[0].retry_after_us, outcomes[0].reset_us)
+    if len(checks) == 1:
+        return HeldBack(checks[0].limit, outcomes[0].retry_after_us, outcomes[0].reset_us)
     over: list[int] = []  # enforced limits
     quotas: list[list[int]] = []  # each quota's limits
-    for i, (ask, outcome) in enumerate(zip(asks, outcomes, strict=True)):
-        if ask.mode is Mode.QUOTA:
+    for i, (check, outcome) in enumerate(zip(checks, outcomes, strict=True)):
+        if check.mode is Mode.QUOTA:
             quotas.append([])
-        if ask.mode in {Mode.QUOTA, Mode.QUOTA_TOO} and outcome.over:
+        if check.mode in {Mode.QUOTA, Mode.SAME_QUOTA} and outcome.over:
             quotas[-1].append(i)
-        elif ask.mode is Mode.ENFORCED and outcome.over:
+        elif check.mode is Mode.ENFORCED and outcome.over:
             over.append(i)
 
     def tightness(i: int) -> tuple[bool, int, int, int]:
@@ -54,9 +54,9 @@ def held_back_by(asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> HeldBack:
         over.append(min((max(quota, key=tightness) for quota in quotas), key=tightness))
     if not over:
         # The store counts in doubles: of limits beyond 2**53 ticks it may see none left where there is exactly room.
-        return HeldBack(asks[0].limit, 1, outcomes[0].reset_us)
+        return HeldBack(checks[0].limit, 1, outcomes[0].reset_us)
     longest = max(over, key=tightness)
-    return HeldBack(asks[longest].limit, outcomes[longest].retry_after_us, outcomes[longest].reset_us)
+    return HeldBack(checks[longest].limit, outcomes[longest].retry_after_us, outcomes[longest].reset_us)
 
 
 def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:

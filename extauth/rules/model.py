@@ -7,7 +7,7 @@ from hashlib import sha256
 from math import gcd
 from typing import Any, NamedTuple
 
-from extauth.errors import Problem
+from extauth.errors import Diagnostic
 from extauth.rules.masking import NAMED_SO, SecretKeys
 
 MAX_EXACT = 10_000  # requests of a sliding window that are remembered one by one
@@ -218,8 +218,8 @@ class RuleSet:
     """
 
     domains: Mapping[str, Domain] = field(default_factory=dict)
-    warnings: tuple[Problem, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
     kept: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Rule]:

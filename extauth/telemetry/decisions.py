@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import Any
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.limiter import Decided, OnStoreFailure, given_without_store
+from extauth.limiter.limiter import BatchResult, OnStoreFailure, given_without_store
 from extauth.limiter.plan import Plan, Planner
 
 MAX_PER_S = 10
@@ -43,7 +43,7 @@ class DecisionLog:
         self._policy = policy
         self._log = log
 
-    def batch_decided(self, decided: Decided) -> None:
+    def batch_decided(self, decided: BatchResult) -> None:
         """Log what is in the sample."""
         for plan, calls, taken in decided.settled:
             message = self._planner.sampled(plan)
@@ -59,4 +59,4 @@ class DecisionLog:
                 asked = self._planner.describe(message)
             except InvalidRequestError as error:  # of a domain that no file defines, descriptors are not looked at
                 asked = {"invalid": str(error)}
-            self._log({**asked, "tier": plan.shape.tier, "rules": rules, **outcome})
+            self._log({**asked, "tier": plan.template.tier, "rules": rules, **outcome})

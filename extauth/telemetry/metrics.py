@@ -21,18 +21,18 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from extauth.errors import StoreError
-from extauth.limiter.algorithms import room
-from extauth.limiter.counters import Taken
-from extauth.limiter.limiter import Decided, OnStoreFailure, Settled, given_without_store
+from extauth.limiter.algorithms import calls_that_fit
+from extauth.limiter.counters import TakeResult
+from extauth.limiter.limiter import BatchResult, GroupResult, OnStoreFailure, given_without_store
 from extauth.limiter.memo import Memo
-from extauth.limiter.plan import Plan, Shape, Tally
+from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.tables import Cell, CounterTable
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
 MAX_MADE_UP_RULES = 1000
-MAX_SHAPES_BYTES = 8 << 20
+MAX_TEMPLATES_BYTES = 8 << 20
 OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -64,7 +64,7 @@ class Metrics:
         self._rule_over = CounterTable(
             "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
         )
-        self._by_shape: Memo[Shape, _Series] = Memo(MAX_SHAPES_BYTES)
+        self._by_template: Memo[PlanTemplate, _Series] = Memo(MAX_TEMPLATES_BYTES)
         self._duration = _Histogram(
             "extauth_decision_duration_seconds",
             "Time from a call's arrival to its answer.",
@@ -133,11 +133,11 @@ class Metrics:
         for outcome in ("ok", "error"):
             self._reloads.labels(outcome)
 
-    def batch_decided(self, decided: Decided, durations_s: Sequence[tuple[float, int]]) -> None:
+    def batch_decided(self, decided: BatchResult, durations_s: Sequence[tuple[float, int]]) -> None:
         """Count a batch."""
-        tallies: dict[Shape, list[int]] = {}
+        tallies: dict[PlanTemplate, list[int]] = {}
         for plan, calls, taken in decided.settled:
-            shape = plan.shape
+            template = plan.template
             if taken is not None:
                 allowed = taken.admitted
             else:
@@ -147,18 +147,18 @@ class Metrics:
                 if given is OnStoreFailure.ERROR:
                     continue
                 allowed = calls if given is OnStoreFailure.ALLOW else 0
-            tally = tallies.get(shape)
+            tally = tallies.get(template)
             if tally is None:
-                tally = tallies[shape] = [0, 0]
+                tally = tallies[template] = [0, 0]
             tally[0] += allowed
             tally[1] += calls - allowed
             asked, over = plan.tally.series or self._rule_series(plan.tally)
             for cell in asked:
                 cell.value += calls
-            if taken is not None and (allowed < calls or shape.soft):
+            if taken is not None and (allowed < calls or template.soft):
                 _count_over(over, plan, calls, taken)
-        for shape, (allowed, denied) in tallies.items():
-            series = self._series(shape)
+        for template, (allowed, denied) in tallies.items():
+            series = self._series(template)
             series.allowed.value += allowed
             series.denied.value += denied
             if series.unmatched is not None:
@@ -176,7 +176,7 @@ class Metrics:
         """Count a call that was not decided in time; one that is `counting` is counted with its batch besides."""
         self._shed.labels(reason).inc()
         if not counting:
-            self.batch_decided(Decided([Settled(plan, 1, None)]), ())
+            self.batch_decided(BatchResult([GroupResult(plan, 1, None)]), ())
 
     def guard_tripped(self, guard: str) -> None:
         """Count a refusal."""
@@ -203,7 +203,7 @@ class Metrics:
             self._reload_time.set(time())
         self._paths.clear()
         self._made_up_rules.clear()
-        self._by_shape.clear()
+        self._by_template.clear()
         for table in self._tables:
             table.age()
 
@@ -222,16 +222,16 @@ class Metrics:
     def _tables(self) -> tuple[CounterTable, ...]:
         return self._requests, self._unmatched, self._rule_calls, self._rule_over
 
-    def _series(self, shape: Shape) -> "_Series":
-        series = self._by_shape.get(shape)
+    def _series(self, template: PlanTemplate) -> "_Series":
+        series = self._by_template.get(template)
         if series is None:
-            path = _first(self._paths, shape.labels.path, MAX_PATHS)
-            tier = shape.labels.tier
+            path = _first(self._paths, template.labels.path, MAX_PATHS)
+            tier = template.labels.tier
             allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
-            unmatched = None if shape.matched else self._unmatched.cell(shape.domain or OTHER)
+            unmatched = None if template.matched else self._unmatched.cell(template.domain or OTHER)
             series = _Series(allowed, denied, unmatched)
-            # With the shape, for nothing else may refer to it any more.
-            self._by_shape.remember(shape, series, shape.bytes + 250)
+            # Including the template, to which nothing else may refer any more.
+            self._by_template.remember(template, series, template.bytes + 250)
         return series
 
     def _rule_series(self, tally: Tally) -> "_RuleSeries":
@@ -245,7 +245,7 @@ class Metrics:
 
 
 class _Series(NamedTuple):
-    """What the calls of a shape count in, by outcome."""
+    """The series of a PlanTemplate: allowed and denied calls, and those to which no rule applied."""
 
     allowed: Cell
     denied: Cell
@@ -253,7 +253,7 @@ class _Series(NamedTuple):
 
 
 class _RuleSeries(NamedTuple):
-    """What the calls of a tally count in: each of its rules' calls, and by ask those over the rule's limits."""
+    """The series of a Tally: the calls of each of its rules, and for each check the calls over the rule's limits."""
 
     asked: tuple[Cell, ...]
     over: tuple[Cell, ...]
@@ -279,15 +279,15 @@ class _Histogram(Collector):
         yield HistogramMetricFamily(self._name, self._documentation, list(buckets), self._sum)
 
 
-def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: Taken) -> None:
+def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: TakeResult) -> None:
     """Count, for each rule, the calls that its limits had no room for."""
-    if len(over) == 1 and not plan.shape.soft:
+    if len(over) == 1 and not plan.template.soft:
         over[0].value += calls - taken.admitted
         return
     most: dict[Cell, int] = {}
-    for ask, level, cell in zip(plan.asks, taken.levels, over, strict=True):
-        fitting = room(ask, level)
-        if fitting < calls and (fitting <= taken.admitted or ask.limit.count_denied):
+    for check, level, cell in zip(plan.checks, taken.levels, over, strict=True):
+        fitting = calls_that_fit(check, level)
+        if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
             most[cell] = max(most.get(cell, 0), calls - fitting)
     for cell, number in most.items():
         cell.value += number

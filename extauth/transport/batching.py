@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
+from extauth.limiter.limiter import BatchResult, GroupResult, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan
 from extauth.limiter.templates import Answers
 from extauth.rls.response import Code, ResponseHeaders, Verdict, encode_response, too_large_response
@@ -21,7 +21,7 @@ SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody w
 MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
 LOG_S = 1.0  # at most so often an error is logged
 
-Observe = Callable[[Decided, Sequence[tuple[float, int]]], None]
+Observe = Callable[[BatchResult, Sequence[tuple[float, int]]], None]
 """(what was decided, (seconds from arrival to answer, calls that took so long)…): the one fact a batch."""
 
 
@@ -73,7 +73,7 @@ class Batcher:
     def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> bytes | None:
         """The answer to a call that is not decided in time: by the failure policy; None: it must fail."""
         self._sheds(why, plan, counting)
-        return self._answers.encode(Settled(plan, 1, None))[0]
+        return self._answers.encode(GroupResult(plan, 1, None))[0]
 
     def _sweep(self) -> None:
         """Forget calls that were cancelled while they waited, so that they take up no room."""
@@ -81,7 +81,7 @@ class Batcher:
         if now - self._swept < SWEEP_S:
             return
         self._swept = now
-        self._waiting.prune()
+        self._waiting.drop_abandoned()
 
     def submit(self, calls: Calls) -> None:
         """Have the calls decided, and their caller answered; not more than there is `room` for."""
@@ -100,7 +100,7 @@ class Batcher:
             for calls in self._waiting.take(self._max_batch, MAX_BATCH_US):
                 if now >= calls.deadline:
                     calls.expire(now)
-                calls.caller.prune(calls)
+                calls.caller.drop_abandoned(calls)
                 if calls.plans:
                     calls.counting = True
                     batch.append(calls)

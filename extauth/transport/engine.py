@@ -24,7 +24,7 @@ class Guard(StrEnum):
     INVALID_CALL = "invalid_call"
 
 
-Tripped = Callable[[Guard], None]
+OnGuard = Callable[[Guard], None]
 
 
 class Shed(StrEnum):
@@ -40,7 +40,7 @@ class Shed(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConnectionLimits:
     """The bounds of the h2 engine.
 
     `max_connections` are all that are open. The others hold for each one: `max_streams` at a time; `max_message_bytes`
@@ -66,7 +66,7 @@ class Bounds:
     max_unfinished_bytes: int = 67_108_864
 
 
-class Allowance:
+class TokenBucket:
     """A token bucket: `per_s` tokens a second, of which ten seconds' worth keep."""
 
     __slots__ = ("_at", "_left", "_most", "_per_s")

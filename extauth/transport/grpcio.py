@@ -12,7 +12,7 @@ from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsEr
 from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import MAX_BLOCK_BYTES, Bounds, Guard, Shed, Tripped
+from extauth.transport.engine import MAX_BLOCK_BYTES, ConnectionLimits, Guard, OnGuard, Shed
 from extauth.transport.h2.hpack import FIELD_BYTES
 from extauth.transport.h2.request_head import patience_s
 from extauth.transport.health import SERVICES
@@ -35,15 +35,15 @@ class GrpcioServer:
         batcher: Batcher,
         *,
         tls: Tls | None = None,
-        bounds: Bounds | None = None,
-        tripped: Tripped = lambda _guard: None,
+        bounds: ConnectionLimits | None = None,
+        on_guard: OnGuard = lambda _guard: None,
     ) -> None:
         self._listen = listen
         self._planner = planner
         self._batcher = batcher
         self._tls = tls
-        self._bounds = bounds or Bounds()
-        self._tripped = tripped
+        self._bounds = bounds or ConnectionLimits()
+        self._on_guard = on_guard
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
 
@@ -94,19 +94,19 @@ class GrpcioServer:
 
     async def _should_rate_limit(self, message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         if len(message) > self._bounds.max_message_bytes:
-            self._tripped(Guard.MESSAGE)
+            self._on_guard(Guard.MESSAGE)
             return self._batcher.too_large
         sizes = (len(key) + len(value) + FIELD_BYTES for key, value in context.invocation_metadata() or ())
         if sum(sizes) > self._bounds.max_header_bytes:
-            self._tripped(Guard.HEADERS)
+            self._on_guard(Guard.HEADERS)
             return self._batcher.too_large
         try:
             plan = self._planner.plan(message)
         except RequestTooLargeError:
-            self._tripped(Guard.MESSAGE)
+            self._on_guard(Guard.MESSAGE)
             return self._batcher.too_large
         except InvalidRequestError as error:
-            self._tripped(Guard.INVALID_CALL)
+            self._on_guard(Guard.INVALID_CALL)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if self._batcher.room() <= 0:
             answer = self._batcher.shed(plan, Shed.WAITING_CALLS)
@@ -143,7 +143,7 @@ class _Waiter:
         self._batcher = batcher
         self.future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
 
-    def prune(self, calls: Calls) -> None:
+    def drop_abandoned(self, calls: Calls) -> None:
         if self.future.done():  # cancelled, or answered
             calls.plans.clear()
 

@@ -22,7 +22,7 @@ class Calls:
     They are `counting` from when they are asked of the store.
     """
 
-    __slots__ = ("arrived", "caller", "counting", "deadline", "plans", "tags")
+    __slots__ = ("arrived", "caller", "counting", "deadline", "plans", "stream_ids")
 
     def __init__(self, caller: "Caller", arrived: float) -> None:
         self.caller = caller
@@ -30,14 +30,14 @@ class Calls:
         self.counting = False
         self.deadline = float("inf")
         self.plans: list[Plan] = []
-        self.tags: list[int] = []
+        self.stream_ids: list[int] = []
 
     def expire(self, now: float) -> None:
         """Have those answered whose time is over."""
         self.caller.expire(self, now)
 
     def cost_us(self) -> int:
-        """At most how long the store takes to count them, as Shape.cost_us estimates it; equal calls cost less."""
+        """How long the store takes to count them, at most: the sum of their plans' `cost_us`."""
         return sum(map(_cost_us, self.plans))
 
     def fitting(self, max_calls: int, max_us: int) -> int:
@@ -52,15 +52,15 @@ class Calls:
         """Keep the first `number` of them; returns the others."""
         others = Calls(self.caller, self.arrived)
         others.deadline = self.deadline
-        others.plans, others.tags = self.plans[number:], self.tags[number:]
-        del self.plans[number:], self.tags[number:]
+        others.plans, others.stream_ids = self.plans[number:], self.stream_ids[number:]
+        del self.plans[number:], self.stream_ids[number:]
         return others
 
 
 class Caller(Protocol):
     """Who is owed answers."""
 
-    def prune(self, calls: Calls) -> None:
+    def drop_abandoned(self, calls: Calls) -> None:
         """Drop from `calls`, before they are counted, those that nobody waits for any more."""
         ...
 
@@ -96,11 +96,11 @@ class WaitingCalls:
         else:
             self._enqueue(calls)
 
-    def prune(self) -> None:
+    def drop_abandoned(self) -> None:
         """Drop the calls that nobody waits for any more."""
         for calls in [*self._all, *chain.from_iterable(self._queues.values())]:
             before = len(calls.plans)
-            calls.caller.prune(calls)
+            calls.caller.drop_abandoned(calls)
             self.size -= before - len(calls.plans)
 
     def take(self, max_calls: int, max_us: int) -> list[Calls]:

@@ -13,7 +13,7 @@ from scripts.stack.ports import Ports, Replica
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DescriptorPlan:
     """One process: its command, the TCP ports it takes (each with its use), and its probe."""
 
     name: str
@@ -40,7 +40,7 @@ def get(port: int, path: str) -> tuple[int, str]:
         connection.close()
 
 
-def store(state: Path, socket_path: Path) -> Part:
+def store(state: Path, socket_path: Path) -> DescriptorPlan:
     """Valkey or Redis on a unix socket, in memory only. noeviction: an evicted counter would be a fresh allowance."""
 
     def ready() -> bool:
@@ -66,10 +66,10 @@ def store(state: Path, socket_path: Path) -> Part:
     argv: list[str | Path] = [programs.store()]
     for name, value in settings.items():
         argv += [f"--{name}", value]
-    return Part("redis", argv, state, ready, f"unix:{socket_path}")
+    return DescriptorPlan("redis", argv, state, ready, f"unix:{socket_path}")
 
 
-def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mapping[str, str]) -> Part:
+def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mapping[str, str]) -> DescriptorPlan:
     """One replica of the rate limit service."""
     settings = {
         "EXTAUTH_CONFIG": str(root / "envoy" / "descriptors"),
@@ -79,7 +79,7 @@ def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mappi
         "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{replica.admin}",
         "PYTHONUNBUFFERED": "1",
     }
-    return Part(
+    return DescriptorPlan(
         f"extauth-{index}",
         [sys.executable, "-P", "-m", "extauth", "serve"],
         root,
@@ -90,9 +90,9 @@ def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mappi
     )
 
 
-def echo(root: Path, ports: Ports) -> Part:
+def echo(root: Path, ports: Ports) -> DescriptorPlan:
     """The API."""
-    return Part(
+    return DescriptorPlan(
         "echo",
         [sys.executable, root / "services" / "echo" / "echo.py"],
         root,
@@ -105,7 +105,7 @@ def echo(root: Path, ports: Ports) -> Part:
 
 def envoy(
     root: Path, state: Path, ports: Ports, ratelimit_timeout_s: float | None, edit: render.Edit | None = None
-) -> Part:
+) -> DescriptorPlan:
     """The edge. Ready when it is live, finds every extauth replica healthy and passes a request to the API."""
     shipped, copy = root / "envoy", state / "envoy"
     as_shipped = ports == Ports.default() and ratelimit_timeout_s is None and edit is None
@@ -133,7 +133,7 @@ def envoy(
         "--file-flush-interval-msec",
         "200",
     ]
-    return Part(
+    return DescriptorPlan(
         "envoy",
         [programs.envoy(), "-c", "../envoy.yaml" if as_shipped else "envoy.yaml", *options],
         shipped / "local" if as_shipped else copy,
@@ -145,10 +145,10 @@ def envoy(
     )
 
 
-def prometheus(program: Path, root: Path, state: Path, ports: Ports) -> Part:
+def prometheus(program: Path, root: Path, state: Path, ports: Ports) -> DescriptorPlan:
     """Prometheus with the shipped configuration and the targets of the local mode."""
     config = state / "prometheus" / "config"
-    return Part(
+    return DescriptorPlan(
         "prometheus",
         [
             program,

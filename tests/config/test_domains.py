@@ -2,8 +2,8 @@
 
 import pytest
 
-from extauth.config.merge import load_rules, load_what_loads
-from extauth.errors import ConfigError, Problem
+from extauth.config.merge import load_rules, load_valid_domains
+from extauth.errors import ConfigError, Diagnostic
 from extauth.rules.model import RuleSet
 
 
@@ -28,33 +28,33 @@ BROKEN = {
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_keeps_its_domain_and_no_other(text: str) -> None:
-    loaded = load_what_loads({"a.yaml": text, "b.yaml": rules("b", "new")}, OLD)
+    loaded = load_valid_domains({"a.yaml": text, "b.yaml": rules("b", "new")}, OLD)
     assert keys(loaded) == {"a": ["old"], "b": ["new"]}
     assert loaded.kept == {"a"}
     assert [problem.file for problem in loaded.problems] == ["a.yaml"]
-    again = load_what_loads({"a.yaml": text, "b.yaml": rules("b", "newer")}, loaded)
+    again = load_valid_domains({"a.yaml": text, "b.yaml": rules("b", "newer")}, loaded)
     assert keys(again) == {"a": ["old"], "b": ["newer"]}, "and goes on keeping it"
-    mended = load_what_loads({"a.yaml": rules("a", "new"), "b.yaml": rules("b", "newer")}, again)
+    mended = load_valid_domains({"a.yaml": rules("a", "new"), "b.yaml": rules("b", "newer")}, again)
     assert (keys(mended), mended.kept, mended.problems) == ({"b": ["newer"], "a": ["new"]}, frozenset(), ())
 
 
 def test_a_file_that_cannot_be_read_keeps_its_domain() -> None:
-    loaded = load_what_loads({"b.yaml": rules("b", "new")}, OLD, [Problem("a.yaml", 0, 0, "cannot be read")])
+    loaded = load_valid_domains({"b.yaml": rules("b", "new")}, OLD, [Diagnostic("a.yaml", 0, 0, "cannot be read")])
     assert (keys(loaded), loaded.kept) == ({"b": ["new"], "a": ["old"]}, frozenset("a"))
 
 
 def test_a_domain_whose_file_is_gone_is_gone() -> None:
-    assert keys(load_what_loads({"b.yaml": rules("b", "new")}, OLD)) == {"b": ["new"]}
+    assert keys(load_valid_domains({"b.yaml": rules("b", "new")}, OLD)) == {"b": ["new"]}
 
 
 def test_what_never_loaded_is_left_out() -> None:
-    loaded = load_what_loads({"b.yaml": rules("b", "new"), "c.yaml": "domain: ["}, OLD)
+    loaded = load_valid_domains({"b.yaml": rules("b", "new"), "c.yaml": "domain: ["}, OLD)
     assert keys(loaded) == {"b": ["new"]}
 
 
 def test_a_domain_in_two_files_keeps_what_it_had() -> None:
     texts = {"a.yaml": rules("a", "new"), "b.yaml": rules("b", "new"), "c.yaml": rules("a", "more")}
-    loaded = load_what_loads(texts, OLD)
+    loaded = load_valid_domains(texts, OLD)
     assert (keys(loaded), loaded.kept) == ({"b": ["new"], "a": ["old"]}, frozenset("a"))
     assert list(map(str, loaded.problems)) == [
         "c.yaml:1:9: domain 'a' already stands in a.yaml; merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
@@ -89,10 +89,10 @@ def test_files_of_one_domain_are_merged_where_that_is_set() -> None:
 @pytest.mark.parametrize("text", ["domain: [", "domain: d\n\ttab", "domain: d\ndescripters: []"])
 def test_a_merged_domain_is_kept_whole_where_one_of_its_files_is_broken(text: str) -> None:
     old = load_rules({"a.yaml": rules("d", "a"), "b.yaml": rules("d", "b")}, merge=True)
-    loaded = load_what_loads({"a.yaml": rules("d", "new"), "b.yaml": text}, old, merge=True)
+    loaded = load_valid_domains({"a.yaml": rules("d", "new"), "b.yaml": text}, old, merge=True)
     assert (keys(loaded), loaded.kept) == ({"d": ["a", "b"]}, frozenset("d"))
-    unread = [Problem("b.yaml", 0, 0, "cannot be read")]
-    loaded = load_what_loads({"a.yaml": rules("d", "new")}, old, unread, merge=True)
+    unread = [Diagnostic("b.yaml", 0, 0, "cannot be read")]
+    loaded = load_valid_domains({"a.yaml": rules("d", "new")}, old, unread, merge=True)
     assert (keys(loaded), loaded.kept) == ({"d": ["a", "b"]}, frozenset("d"))
 
 

@@ -12,7 +12,7 @@ from extauth.counters.denial_cache import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import Ask, Counters, Group, Level, Mode, Take, Taken
+from extauth.limiter.counters import Counters, CounterSet, Group, Level, LimitCheck, Mode, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import HOUR, MINUTE, SECOND, Clock
 from tests.support.stores import SERVERS, Store
@@ -37,10 +37,10 @@ class Bench:
     prefix: str
 
     def group(self, *wants: Want, calls: int = 1) -> Group:
-        asks = tuple(Ask(*want[1:]) if len(want) > 2 else Ask(want[1], 1) for want in wants)
-        return Group(Take(tuple(f"{self.prefix}{want[0]}".encode() for want in wants), asks), calls)
+        checks = tuple(LimitCheck(*want[1:]) if len(want) > 2 else LimitCheck(want[1], 1) for want in wants)
+        return Group(CounterSet(tuple(f"{self.prefix}{want[0]}".encode() for want in wants), checks), calls)
 
-    async def taken(self, *wants: Want, calls: int = 1) -> Taken:
+    async def taken(self, *wants: Want, calls: int = 1) -> TakeResult:
         (taken,) = await self.counters.take([self.group(*wants, calls=calls)])
         return taken
 
@@ -363,7 +363,7 @@ async def test_hits_that_left_the_window_leave_the_log(any_store: Store) -> None
     """At most as many of them are kept as there are in the window."""
     clock, name = Clock(), secrets.token_bytes(8)
     counters = RedisCounters(any_store.url, 10, clock)
-    group = Group(Take((name,), (Ask(sliding(100, Unit.SECOND), 1),)), 1)
+    group = Group(CounterSet((name,), (LimitCheck(sliding(100, Unit.SECOND), 1),)), 1)
     sizes = []
     async with Redis.from_url(any_store.url) as client:
         for _ in range(1000):
@@ -378,7 +378,7 @@ async def test_hits_that_left_the_window_leave_the_log(any_store: Store) -> None
 async def test_hits_that_left_the_window_leave_the_memory() -> None:
     clock = Clock()
     counters = MemoryCounters(clock)
-    group = Group(Take((b"a",), (Ask(sliding(100, Unit.SECOND), 1),)), 1)
+    group = Group(CounterSet((b"a",), (LimitCheck(sliding(100, Unit.SECOND), 1),)), 1)
 
     async def held_after(hits: int) -> int:
         for _ in range(hits):
@@ -405,7 +405,7 @@ async def test_a_peek_takes_nothing_and_is_over_when_a_hit_would_be(bench: Bench
 
 @pytest.mark.parametrize("limit", [*EXACT, gcra(10, count_denied=True)], ids=str)
 async def test_a_denied_peek_waits_until_a_hit_fits(bench: Bench, limit: Limit) -> None:
-    peek = Ask(limit, 0)
+    peek = LimitCheck(limit, 0)
 
     async def wait_us() -> int | None:
         taken = await bench.taken(("a", limit, 0))
@@ -426,7 +426,7 @@ async def test_a_denied_peek_waits_until_a_hit_fits(bench: Bench, limit: Limit) 
 async def test_a_peek_at_a_limit_of_zero_never_fits(bench: Bench) -> None:
     for limit in (gcra(0), window(0), sliding(0)):
         taken = await bench.taken((limit.algorithm, limit, 0))
-        assert outcome(Ask(limit, 0), taken.levels[0], 0, taken.admitted).retry_after_us is None
+        assert outcome(LimitCheck(limit, 0), taken.levels[0], 0, taken.admitted).retry_after_us is None
         assert not taken.admitted
 
 
@@ -456,7 +456,7 @@ SHADOWED = [(gcra(3), 3), (window(3), 6), (window(3, count_denied=False), 3), (s
 
 @pytest.mark.parametrize(("limit", "held"), SHADOWED, ids=str)
 async def test_what_is_not_enforced_denies_nothing_and_takes_what_fits(bench: Bench, limit: Limit, held: int) -> None:
-    for mode in (Mode.SHADOW, Mode.FREE):
+    for mode in (Mode.SHADOW, Mode.REPORT_ONLY):
         name = mode.name
         assert await bench.take((name, limit, 1, mode), ("b" + name, gcra(100)), calls=6) == 6
         assert await bench.take((name, replace(limit, requests_per_unit=10)), calls=99) == 10 - held
@@ -478,7 +478,7 @@ async def test_quotas_deny_when_all_are_used_up(bench: Bench) -> None:
 
 
 async def test_several_limits_of_one_quota_are_one(bench: Bench) -> None:
-    both = [("a", gcra(2), 1, Mode.QUOTA), ("b", gcra(5), 1, Mode.QUOTA_TOO)]
+    both = [("a", gcra(2), 1, Mode.QUOTA), ("b", gcra(5), 1, Mode.SAME_QUOTA)]
     assert await bench.take(*both, ("c", gcra(3), 1, Mode.QUOTA), calls=9) == 3
     assert await bench.take(("d", gcra(9)), *both, calls=9) == 0, "of a and b, a is used up"
 
@@ -525,7 +525,7 @@ async def test_a_sliding_window_that_is_held_to_two_limits_is_read_before_it_is_
         bench.clock.sleep(1000)
     bench.clock.sleep(SECOND - 20_000)
     taken = await bench.taken(("a", sliding(30, Unit.SECOND), 2), ("a", sliding(29, Unit.SECOND), 2), calls=9)
-    assert taken == Taken(5, (Level(19, 19_000, 1_000), Level(19, 19_000, 2_000)))
+    assert taken == TakeResult(5, (Level(19, 19_000, 1_000), Level(19, 19_000, 2_000)))
 
 
 async def test_a_clock_set_far_back_restarts_a_sliding_window_with_what_was_used(bench: Bench) -> None:

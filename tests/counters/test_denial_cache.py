@@ -9,7 +9,7 @@ import pytest
 from extauth.counters.denial_cache import ENTRY_BYTES, DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import Ask, Group, Taken
+from extauth.limiter.counters import Group, LimitCheck, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import MINUTE, NOON, SECOND, Clock
 from tests.support.takes import Want, take
@@ -28,7 +28,7 @@ class Asked(MemoryCounters):
         self.groups = 0
         self.delay_us = 0
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         self.groups += len(groups)
         taken = await super().take(groups)
         self.clock.sleep(self.delay_us)
@@ -39,17 +39,17 @@ class Bench:
     def __init__(self, bound_s: float = 1) -> None:
         self.clock = Clock()
         self.asked = Asked(self.clock)
-        self.spared = 0
+        self.on_hit = 0
         self.cache = DenialCache(self.asked, bound_s, self.count, self.clock)
 
     def count(self, calls: int) -> None:
-        self.spared += calls
+        self.on_hit += calls
 
-    async def take(self, *counters: Want, calls: int = 1) -> Taken:
+    async def take(self, *counters: Want, calls: int = 1) -> TakeResult:
         (taken,) = await self.cache.take([Group(take(*counters), calls)])
         return taken
 
-    async def asks(self, *counters: Want, calls: int = 1) -> tuple[int, int]:
+    async def checks(self, *counters: Want, calls: int = 1) -> tuple[int, int]:
         """(how many calls were admitted, how many groups reached the store)"""
         before = self.asked.groups
         taken = await self.take(*counters, calls=calls)
@@ -64,24 +64,24 @@ def bench() -> Bench:
 @pytest.mark.parametrize("limit", [GCRA, WINDOW])
 async def test_a_full_counter_is_denied_from_memory_for_as_long_as_that_is_sure(bench: Bench, limit: Limit) -> None:
     a = (b"a", limit, 1)
-    assert await bench.asks(a, calls=9) == (9, 1)
-    assert await bench.asks(a) == (1, 1), "nothing was denied yet"
-    assert await bench.asks(a) == (0, 1)
-    assert await bench.asks(a, calls=3) == (0, 0)
+    assert await bench.checks(a, calls=9) == (9, 1)
+    assert await bench.checks(a) == (1, 1), "nothing was denied yet"
+    assert await bench.checks(a) == (0, 1)
+    assert await bench.checks(a, calls=3) == (0, 0)
     bench.clock.sleep(SECOND)
-    assert await bench.asks(a) == (0, 0)
-    assert bench.spared == 4
+    assert await bench.checks(a) == (0, 0)
+    assert bench.on_hit == 4
     bench.clock.sleep(1)
-    assert await bench.asks(a) == (0, 1), "past the bound it asks again"
+    assert await bench.checks(a) == (0, 1), "past the bound it asks again"
 
 
 async def test_it_ends_before_the_counter_admits_again(bench: Bench) -> None:
     fast = (b"a", Limit(100, Unit.SECOND, Algorithm.GCRA, count_denied=False), 1)
-    assert await bench.asks(fast, calls=101) == (100, 1)
+    assert await bench.checks(fast, calls=101) == (100, 1)
     bench.clock.sleep(9_900)
-    assert await bench.asks(fast) == (0, 0)
+    assert await bench.checks(fast) == (0, 0)
     bench.clock.sleep(100)
-    assert await bench.asks(fast) == (1, 1)
+    assert await bench.checks(fast) == (1, 1)
 
 
 async def test_a_denial_ends_in_time_where_the_stores_clock_runs_faster_than_this_ones(bench: Bench) -> None:
@@ -105,18 +105,18 @@ async def test_a_denial_ends_in_time_where_the_stores_clock_runs_faster_than_thi
 async def test_a_window_that_ends_ends_the_denial(bench: Bench) -> None:
     a = (b"a", WINDOW, 1)
     bench.clock.sleep(MINUTE - SECOND // 2)
-    assert await bench.asks(a, calls=11) == (10, 1)
+    assert await bench.checks(a, calls=11) == (10, 1)
     bench.clock.sleep(SECOND // 2 - 1_000)
-    assert await bench.asks(a) == (0, 0)
+    assert await bench.checks(a) == (0, 0)
     bench.clock.sleep(1_000)
-    assert await bench.asks(a) == (1, 1)
+    assert await bench.checks(a) == (1, 1)
 
 
 async def test_it_decides_by_cost(bench: Bench) -> None:
-    assert await bench.asks((b"a", GCRA, 8)) == (1, 1)
-    assert await bench.asks((b"a", GCRA, 5)) == (0, 1)
-    assert await bench.asks((b"a", GCRA, 5)) == (0, 0)
-    assert await bench.asks((b"a", GCRA, 2)) == (1, 1)
+    assert await bench.checks((b"a", GCRA, 8)) == (1, 1)
+    assert await bench.checks((b"a", GCRA, 5)) == (0, 1)
+    assert await bench.checks((b"a", GCRA, 5)) == (0, 0)
+    assert await bench.checks((b"a", GCRA, 2)) == (1, 1)
 
 
 async def test_what_is_told_is_what_the_store_would_tell(bench: Bench) -> None:
@@ -124,8 +124,13 @@ async def test_what_is_told_is_what_the_store_would_tell(bench: Bench) -> None:
     await bench.take(a, calls=11)
     bench.clock.sleep(SECOND // 3)
     taken = await bench.take(a)
-    assert bench.spared == 1
-    assert outcome(Ask(*a[1:]), taken.levels[0], 0, 0) == (True, 0, 60 * SECOND - SECOND // 3, 6 * SECOND - SECOND // 3)
+    assert bench.on_hit == 1
+    assert outcome(LimitCheck(*a[1:]), taken.levels[0], 0, 0) == (
+        True,
+        0,
+        60 * SECOND - SECOND // 3,
+        6 * SECOND - SECOND // 3,
+    )
 
 
 async def test_while_the_store_took_its_time_nobody_is_told_to_come_too_early(bench: Bench) -> None:
@@ -133,16 +138,16 @@ async def test_while_the_store_took_its_time_nobody_is_told_to_come_too_early(be
     bench.asked.delay_us = SECOND // 10
     await bench.take(a, calls=11)
     taken = await bench.take(a)
-    assert outcome(Ask(*a[1:]), taken.levels[0], 0, 0).retry_after_us == 6 * SECOND
+    assert outcome(LimitCheck(*a[1:]), taken.levels[0], 0, 0).retry_after_us == 6 * SECOND
 
 
 async def test_all_counters_of_a_take_must_be_known(bench: Bench) -> None:
     a, b, c = ((name, GCRA, 1) for name in (b"a", b"b", b"c"))
-    assert await bench.asks(a, calls=11) == (10, 1)
-    assert await bench.asks(a, b) == (0, 1)
-    assert await bench.asks(a, b) == (0, 0)
-    assert await bench.asks(b) == (1, 1), "known, and not full"
-    assert await bench.asks(a, c) == (0, 1)
+    assert await bench.checks(a, calls=11) == (10, 1)
+    assert await bench.checks(a, b) == (0, 1)
+    assert await bench.checks(a, b) == (0, 0)
+    assert await bench.checks(b) == (1, 1), "known, and not full"
+    assert await bench.checks(a, c) == (0, 1)
 
 
 async def test_in_a_batch_only_the_others_reach_the_store(bench: Bench) -> None:
@@ -152,38 +157,38 @@ async def test_in_a_batch_only_the_others_reach_the_store(bench: Bench) -> None:
     groups = [Group(take(b), 2), Group(take(a), 3), Group(take(b), 9)]
     assert [taken.admitted for taken in await bench.cache.take(groups)] == [2, 0, 8]
     assert bench.asked.groups - before == 2
-    assert bench.spared == 3
+    assert bench.on_hit == 3
 
 
 async def test_denials_that_count_always_ask(bench: Bench) -> None:
     a, b = (b"a", COUNTING, 1), (b"b", GCRA, 1)
     await bench.take(a, calls=11)
-    assert await bench.asks(a) == (0, 1)
+    assert await bench.checks(a) == (0, 1)
     await bench.take(b, calls=11)
-    assert await bench.asks(a, b) == (0, 1)
-    assert await bench.asks(a, b) == (0, 1)
+    assert await bench.checks(a, b) == (0, 1)
+    assert await bench.checks(a, b) == (0, 1)
 
 
 async def test_it_forgets_when_told_and_knows_no_other_limit(bench: Bench) -> None:
     a = (b"a", GCRA, 1)
     await bench.take(a, calls=11)
     raised = (b"a", Limit(20, Unit.MINUTE, Algorithm.GCRA, count_denied=False), 1)
-    assert await bench.asks(raised) == (1, 1)
-    assert await bench.asks(a) == (0, 1), "more was taken since"
-    assert await bench.asks(a) == (0, 0)
+    assert await bench.checks(raised) == (1, 1)
+    assert await bench.checks(a) == (0, 1), "more was taken since"
+    assert await bench.checks(a) == (0, 0)
     bench.cache.forget()
-    assert await bench.asks(a) == (0, 1)
+    assert await bench.checks(a) == (0, 1)
 
 
 async def test_a_counter_that_is_held_to_two_limits_is_asked_about_and_known_by_the_last(bench: Bench) -> None:
     few = Limit(3, Unit.MINUTE, Algorithm.GCRA, count_denied=False)
     a, few_of_a = (b"a", GCRA, 1), (b"a", few, 1)
-    assert await bench.asks(a, few_of_a, calls=4) == (3, 1)
-    assert await bench.asks(a, few_of_a) == (0, 1)
-    assert await bench.asks(few_of_a) == (0, 0)
-    assert await bench.asks(a, calls=9) == (7, 1)
-    assert await bench.asks(few_of_a) == (0, 1)
-    assert await bench.asks(a, few_of_a) == (0, 1)
+    assert await bench.checks(a, few_of_a, calls=4) == (3, 1)
+    assert await bench.checks(a, few_of_a) == (0, 1)
+    assert await bench.checks(few_of_a) == (0, 0)
+    assert await bench.checks(a, calls=9) == (7, 1)
+    assert await bench.checks(few_of_a) == (0, 1)
+    assert await bench.checks(a, few_of_a) == (0, 1)
 
 
 async def test_its_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,17 +197,19 @@ async def test_its_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPat
     counters = [(b"%d" % i, closed, 1) for i in range(30)]
     for counter in counters:
         await bench.take(counter)
-    assert [await bench.asks(counter) for counter in counters[-15:]] == [(0, 0)] * 15
-    assert await bench.asks(counters[0]) == (0, 1)
+    assert [await bench.checks(counter) for counter in counters[-15:]] == [(0, 0)] * 15
+    assert await bench.checks(counters[0]) == (0, 1)
 
 
 async def test_what_others_took_since_is_told(bench: Bench) -> None:
     a, b = (b"a", GCRA, 1), (b"b", GCRA, 1)
     await bench.take(a, calls=10)
-    assert await bench.asks(a, b) == (0, 1)
+    assert await bench.checks(a, b) == (0, 1)
     await bench.take(b, calls=10)
     taken = await bench.take(a, b)
-    assert [outcome(Ask(*ask[1:]), level, 0, 0).over for ask, level in zip((a, b), taken.levels, strict=True)] == [
+    assert [
+        outcome(LimitCheck(*check[1:]), level, 0, 0).over for check, level in zip((a, b), taken.levels, strict=True)
+    ] == [
         True,
         True,
     ]

@@ -13,7 +13,7 @@ from extauth.counters.denial_cache import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import Ask, Group, Mode, Take
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import HOUR, Clock
 from tests.support.stores import Store
@@ -36,7 +36,7 @@ jumps = pauses | st.sampled_from([-1, -61_000_000])  # a clock that is set back
 
 
 modes = st.sampled_from(
-    [(Mode.ENFORCED,) * 3, (Mode.ENFORCED, Mode.SHADOW, Mode.QUOTA), (Mode.QUOTA, Mode.QUOTA_TOO, Mode.QUOTA)]
+    [(Mode.ENFORCED,) * 3, (Mode.ENFORCED, Mode.SHADOW, Mode.QUOTA), (Mode.QUOTA, Mode.SAME_QUOTA, Mode.QUOTA)]
 )
 
 
@@ -69,7 +69,7 @@ steps = st.lists(st.tuples(groups(), jumps), min_size=1, max_size=12)
 
 
 def renamed(group: Group, prefix: str) -> Group:
-    return Group(Take(tuple(prefix.encode() + name for name in group.take.names), group.take.asks), group.calls)
+    return Group(CounterSet(tuple(prefix.encode() + name for name in group.take.names), group.take.checks), group.calls)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,12 +117,12 @@ pooled = st.builds(
 
 
 def test_the_denial_cache_changes_no_decision() -> None:
-    spared = Spared()
+    on_hit = Spared()
 
     async def walk(steps: list[tuple[list[Group], int]]) -> None:
         clock = Clock()
         plain = MemoryCounters(clock)
-        cached = DenialCache(MemoryCounters(clock), 1, spared, clock)
+        cached = DenialCache(MemoryCounters(clock), 1, on_hit, clock)
         for batch, pause in steps:
             want = [taken.admitted for taken in await plain.take(batch)]
             assert [taken.admitted for taken in await cached.take(batch)] == want
@@ -134,7 +134,7 @@ def test_the_denial_cache_changes_no_decision() -> None:
         asyncio.run(walk(steps))
 
     check()
-    assert spared.calls > 100
+    assert on_hit.calls > 100
 
 
 class Plain:
@@ -206,14 +206,14 @@ async def test_a_group_is_as_good_as_its_calls_one_by_one(steps: list[tuple[list
                 (one,) = await single.take([Group(group.take, 1)])
                 assert (call < taken.admitted) == (one.admitted == 1)
                 names = group.take.names
-                for i, (ask, level, level_of_one) in enumerate(
-                    zip(group.take.asks, taken.levels, one.levels, strict=True)
+                for i, (check, level, level_of_one) in enumerate(
+                    zip(group.take.checks, taken.levels, one.levels, strict=True)
                 ):
-                    if ask.limit.algorithm is Algorithm.GCRA and names[i : i + 2] == names[i : i + 1] * 2:
+                    if check.limit.algorithm is Algorithm.GCRA and names[i : i + 2] == names[i : i + 1] * 2:
                         continue  # of several limits: put into the last one's terms and back, it may be a tick more
-                    told = outcome(ask, level, call, taken.admitted)
-                    told_of_one = outcome(ask, level_of_one, 0, one.admitted)
-                    if ask.limit.algorithm is Algorithm.SLIDING_WINDOW and ask.limit.count_denied and told.over:
+                    told = outcome(check, level, call, taken.admitted)
+                    told_of_one = outcome(check, level_of_one, 0, one.admitted)
+                    if check.limit.algorithm is Algorithm.SLIDING_WINDOW and check.limit.count_denied and told.over:
                         # All denied calls of a group are told to wait as long as the last one.
                         assert (told.retry_after_us or 0) >= (told_of_one.retry_after_us or 0)
                         told = told._replace(retry_after_us=told_of_one.retry_after_us)
@@ -233,7 +233,11 @@ async def test_who_waits_as_told_is_admitted_and_not_before(cost: int, calls: li
 
     async def retry_after_us(limit: Limit) -> int | None:
         (taken,) = await memory.take([Group(take((b"c", limit, cost)), 1)])
-        return outcome(Ask(limit, cost), taken.levels[0], 0, taken.admitted).retry_after_us if not taken.admitted else 0
+        return (
+            outcome(LimitCheck(limit, cost), taken.levels[0], 0, taken.admitted).retry_after_us
+            if not taken.admitted
+            else 0
+        )
 
     for limit, pause in calls:
         wait = await retry_after_us(limit)

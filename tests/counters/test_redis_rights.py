@@ -64,8 +64,8 @@ def test_the_service_and_its_commands_run_with_just_those(server: Server, option
     try:
         served.until_it_answers()
         for algorithm in Algorithm:
-            ask = ["check", "--address", served.address, "--repeat", "4", "d", f"{algorithm}=1"]
-            answers = re.findall(r"^[1-4]  ([A-Z_]+)", RUN.invoke(app, ask).stdout, re.MULTILINE)
+            check = ["check", "--address", served.address, "--repeat", "4", "d", f"{algorithm}=1"]
+            answers = re.findall(r"^[1-4]  ([A-Z_]+)", RUN.invoke(app, check).stdout, re.MULTILINE)
             assert answers == ["OK"] * 3 + ["OVER_LIMIT"], algorithm
             environ = {"EXTAUTH_REDIS_URL": url, "EXTAUTH_CONFIG": str(folder)}
             assert "0 left" in RUN.invoke(app, ["inspect", "d", f"{algorithm}=1"], env=environ).stdout

@@ -12,8 +12,8 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, Taken
-from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
+from extauth.limiter.counters import Group, TakeResult
+from extauth.limiter.limiter import BatchResult, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan, Planner
 from extauth.rls.request import Descriptor, Entry, Request
 from extauth.rls.response import Code, DescriptorStatus, Verdict
@@ -61,7 +61,7 @@ class Service:
         self.limiter = Limiter(self.counters)
         self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, decode, KeyNamer("t"))
 
-    async def decide(self, *messages: bytes) -> tuple[Decided, list[Verdict | None]]:
+    async def decide(self, *messages: bytes) -> tuple[BatchResult, list[Verdict | None]]:
         """What was decided, and the verdicts in order of arrival."""
         plans = [self.planner.plan(message) for message in messages]
         decided = await self.limiter.decide(Counter(plans))
@@ -178,13 +178,13 @@ async def test_calls_without_limits_ask_no_store() -> None:
     decided, verdicts = await service.decide(*calls)
     assert [v and v.code for v in verdicts] == [1, 1, 1]
     assert decided.store_error is None
-    assert [settled.plan.shape.labels.path for settled in decided.settled] == ["/", "none", "/\\udcff"]
+    assert [settled.plan.template.labels.path for settled in decided.settled] == ["/", "none", "/\\udcff"]
 
 
 class Broken:
     """A store that never answers."""
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         raise StoreError("timeout", "no answer")
 
     async def probe(self) -> None:

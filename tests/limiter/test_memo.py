@@ -19,8 +19,8 @@ from envoy_data_plane.envoy.type.v3 import RateLimitUnit
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Level, Taken
-from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
+from extauth.limiter.counters import Level, TakeResult
+from extauth.limiter.limiter import BatchResult, GroupResult, Limiter, OnStoreFailure
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Planner
 from extauth.limiter.templates import Answers
@@ -97,9 +97,9 @@ def test_made_up_requests_take_a_bounded_amount_of_memory(kind: str, size: int) 
         elif kind == "hits":
             descriptor.hits_addend = number
         plan = planner.plan(bytes(RateLimitRequest(domain="api", descriptors=[descriptor], hits_addend=number + 1)))
-        settled = Settled(plan, 1, Taken(0, tuple(Level(1, 1) for _ in plan.names)))
+        settled = GroupResult(plan, 1, TakeResult(0, tuple(Level(1, 1) for _ in plan.names)))
         answers.encode(settled)
-        metrics.batch_decided(Decided([settled]), [])
+        metrics.batch_decided(BatchResult([settled]), [])
 
     for number in range(100):
         ask(number)

@@ -19,9 +19,9 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, StoreError
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, Taken
+from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter, OnStoreFailure
-from extauth.limiter.plan import NO_SWITCHES, Planner, Switches
+from extauth.limiter.plan import NO_MODES, GlobalModes, Planner
 from extauth.limiter.templates import Answers
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rls.response import ResponseHeaders
@@ -41,7 +41,7 @@ def descriptor(*entries: str, **more: Any) -> RateLimitDescriptor:  # noqa: ANN4
 class Service:
     """Planner, limiter, counters and encoder, as the app puts them together."""
 
-    def __init__(self, rules: str, switches: Switches = NO_SWITCHES, headers: ResponseHeaders | None = None) -> None:
+    def __init__(self, rules: str, switches: GlobalModes = NO_MODES, headers: ResponseHeaders | None = None) -> None:
         self.clock = Clock()
         self.limiter = Limiter(MemoryCounters(self.clock))
         self.answers = Answers(self.limiter, headers)
@@ -89,7 +89,7 @@ async def test_shadow_mode_tells_ok_and_counts() -> None:
 
 
 async def test_shadow_mode_for_all() -> None:
-    service = Service("descriptors:" + rule("a", 1), Switches(shadow_mode=True))
+    service = Service("descriptors:" + rule("a", 1), GlobalModes(shadow_mode=True))
     responses = [await service.ask("a=1") for _ in range(2)]
     assert [int(r.overall_code) for r in responses] == [OK, OK]
     assert [int(r.statuses[0].code) for r in responses] == [OK, OVER]
@@ -110,7 +110,7 @@ async def test_quotas_deny_only_together() -> None:
 
 
 async def test_quota_mode_for_all_and_what_always_passes() -> None:
-    service = Service("descriptors:" + rule("a", 1) + rule("b", 2), Switches(quota_mode=True))
+    service = Service("descriptors:" + rule("a", 1) + rule("b", 2), GlobalModes(quota_mode=True))
     assert await service.codes("a=1", "b=1", calls=3) == [OK, OK, OVER]
     assert await service.codes("a=2", "unmatched=1", calls=3) == [OK] * 3, "a descriptor without a limit passes"
 
@@ -268,14 +268,14 @@ async def test_hits_of_two_numbers_of_one_unit_add(text: str) -> None:
 
 @ALGORITHMS
 async def test_quotas_of_two_numbers_are_used_up_when_the_larger_is(text: str) -> None:
-    service = Service(text, Switches(quota_mode=True))
+    service = Service(text, GlobalModes(quota_mode=True))
     codes = await service.codes(override(2), override(6, hits_addend=0), calls=8)
     assert codes == [OK] * 6 + [OVER] * 2
 
 
 @ALGORITHMS
 async def test_two_numbers_in_shadow_mode_are_told_and_deny_nothing(text: str) -> None:
-    service = Service(text, Switches(shadow_mode=True))
+    service = Service(text, GlobalModes(shadow_mode=True))
     told = [await service.ask(override(2), override(4, hits_addend=0)) for _ in range(6)]
     assert [int(response.overall_code) for response in told] == [OK] * 6
     assert [numbers(response) for response in told] == [
@@ -405,7 +405,7 @@ descriptors:
 - {key: a, rate_limit: {unit: day, requests_per_unit: 1}, metadata: {who: {name: x, 1: 1, y: 2}, list: [1, true, null]}}
 - {key: b, rate_limit: {unit: day, requests_per_unit: 9}, metadata: {who: {name: why, more: z}}}
 """
-    service = Service(text, Switches(metadata=True))
+    service = Service(text, GlobalModes(metadata=True))
     first, second = [(await service.ask("a=1", "b=1", hits=h)).dynamic_metadata for h in (0, 2)]
     assert first is not None
     assert second is not None
@@ -425,7 +425,7 @@ descriptors:
 - {key: a, rate_limit: {unit: day, requests_per_unit: 1, name: a}, metadata: {a: 1}}
 - {key: b, rate_limit: {unlimited: true, replaces: [{name: a}]}, metadata: {b: 1}}
 """
-    told = (await Service(text, Switches(metadata=True)).ask("a=1", "b=1")).dynamic_metadata
+    told = (await Service(text, GlobalModes(metadata=True)).ask("a=1", "b=1")).dynamic_metadata
     assert told is not None
     assert "metadata" not in told.to_dict()
 
@@ -433,7 +433,7 @@ descriptors:
 class Gone:
     """A store that never answers."""
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         raise StoreError("timeout", "no answer")
 
     async def probe(self) -> None:
@@ -444,7 +444,7 @@ class Gone:
 async def test_what_never_denies_does_not_where_the_store_is_gone(given: OnStoreFailure) -> None:
     text = "descriptors:" + rule("a", 1)
     for service in (
-        Service(text, Switches(shadow_mode=True)),
+        Service(text, GlobalModes(shadow_mode=True)),
         Service("descriptors:" + rule("a", 1, ", shadow_mode: true")),
     ):
         service.limiter = Limiter(Gone(), given)
@@ -543,7 +543,7 @@ def test_a_request_does_not_count_as_a_rule_of_the_file(rules: str, asked: list[
 def test_a_label_of_a_secret_key_is_masked() -> None:
     service = Service("labels: [path]\nsecret: [path]\ndescriptors: []")
     message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor("path=/users/jane")]))
-    assert service.planner.plan(message).shape.labels.path == Masking().mask("/users/jane")
+    assert service.planner.plan(message).template.labels.path == Masking().mask("/users/jane")
 
 
 @pytest.mark.parametrize(

@@ -172,5 +172,9 @@ def test_a_planner_that_was_swapped_plans_as_a_new_one(
             swapped.swap(matchers[at])
             continue
         plan, want = swapped.plan(message(descriptors)), planner(matchers[at]).plan(message(descriptors))
-        assert (plan.names, plan.asks, plan.shape.counters_of) == (want.names, want.asks, want.shape.counters_of)
+        assert (plan.names, plan.checks, plan.template.counters_of) == (
+            want.names,
+            want.checks,
+            want.template.counters_of,
+        )
         assert plan.tally.rules == want.tally.rules

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.algorithms import room
-from extauth.limiter.counters import Ask, Level, Mode, Taken
-from extauth.limiter.limiter import Limiter, OnStoreFailure, Settled
-from extauth.limiter.plan import UNLIMITED_AT, Plan, Shape
+from extauth.limiter.algorithms import calls_that_fit
+from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
+from extauth.limiter.limiter import GroupResult, Limiter, OnStoreFailure
+from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
 from extauth.limiter.templates import Answers
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code, DescriptorStatus, HeldBack, Verdict, encode_response, whole_seconds
@@ -26,53 +26,55 @@ limits = st.builds(
     st.sampled_from(["", "é", "gold"]),
 )
 costs = st.sampled_from([1, 2, 11, 2**32 - 1, 0, -1])
-modes = st.sampled_from([Mode.ENFORCED, Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.FREE])
+modes = st.sampled_from([Mode.ENFORCED, Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.REPORT_ONLY])
 wholes = st.integers(0, 12) | st.integers(0, 100_000_000) | st.integers(0, 2**40)
 
 
 @st.composite
-def settled(draw: st.DrawFn) -> Settled:
+def settled(draw: st.DrawFn) -> GroupResult:
     """Counters at levels that a store may tell, in descriptors of which some have no limit and some share a counter."""
-    asks: list[Ask] = []
+    checks: list[LimitCheck] = []
     levels = []
     calls = draw(st.integers(1, 5))
     for _ in range(draw(st.integers(0, 3))):
         limit = draw(limits)
-        follows = asks and asks[-1].mode in {Mode.QUOTA, Mode.QUOTA_TOO}
-        asks.append(Ask(limit, draw(costs), Mode.QUOTA_TOO if follows and draw(st.booleans()) else draw(modes)))
+        follows = checks and checks[-1].mode in {Mode.QUOTA, Mode.SAME_QUOTA}
+        checks.append(
+            LimitCheck(limit, draw(costs), Mode.SAME_QUOTA if follows and draw(st.booleans()) else draw(modes))
+        )
         ticks = limit.emission_interval[1] if limit.algorithm is Algorithm.GCRA else 60_000_000
         levels.append(Level(draw(wholes), draw(st.integers(0, ticks - 1))))
-    own = list(range(len(asks)))
+    own = list(range(len(checks)))
     more = draw(st.lists(st.sampled_from([None, *own]), max_size=3))
     counters_of: list[tuple[int, ...]] = [() if i is None else (i,) for i in draw(st.permutations([*own, *more]))]
     if len(own) > 1 and draw(st.booleans()):
         counters_of.append(tuple(own))
     if draw(st.booleans()):
         counters_of.append(UNLIMITED_AT)
-    shape = Shape(tuple(asks), tuple(counters_of), draw(st.sampled_from([None, "free", "é"])), Labels())
-    plan = Plan(tuple(b"%d" % i for i in own), shape)
-    if not asks:
-        return Settled(plan, calls, Taken(calls, ()))
+    template = PlanTemplate(tuple(checks), tuple(counters_of), draw(st.sampled_from([None, "free", "é"])), Labels())
+    plan = Plan(tuple(b"%d" % i for i in own), template)
+    if not checks:
+        return GroupResult(plan, calls, TakeResult(calls, ()))
     if draw(st.integers(0, 9)) == 0:
-        return Settled(plan, calls, None)
-    return Settled(plan, calls, Taken(_admitted(asks, levels, calls), tuple(levels)))
+        return GroupResult(plan, calls, None)
+    return GroupResult(plan, calls, TakeResult(_admitted(checks, levels, calls), tuple(levels)))
 
 
-def _admitted(asks: list[Ask], levels: list[Level], calls: int) -> int:
+def _admitted(checks: list[LimitCheck], levels: list[Level], calls: int) -> int:
     """How many of the calls are admitted."""
-    fits = [(ask.mode, room(ask, level)) for ask, level in zip(asks, levels, strict=True)]
+    fits = [(check.mode, calls_that_fit(check, level)) for check, level in zip(checks, levels, strict=True)]
     quotas: list[int] = []
     for mode, fit in fits:
         if mode is Mode.QUOTA:
             quotas.append(fit)
-        elif mode is Mode.QUOTA_TOO:
+        elif mode is Mode.SAME_QUOTA:
             quotas[-1] = min(quotas[-1], fit)
     return min([calls, *(fit for mode, fit in fits if mode is Mode.ENFORCED), *([max(quotas)] if quotas else [])])
 
 
 @settings(max_examples=400, deadline=None)
 @given(settled(), st.sampled_from(OnStoreFailure))
-def test_templates_write_what_the_plain_encoder_writes(settled: Settled, on_store_failure: OnStoreFailure) -> None:
+def test_templates_write_what_the_plain_encoder_writes(settled: GroupResult, on_store_failure: OnStoreFailure) -> None:
     limiter = Limiter(MemoryCounters(Clock()), on_store_failure)
     verdicts = [limiter.verdict(settled, call) for call in range(settled.calls)]
     want = [None if verdict is None else encode_response(verdict) for verdict in verdicts]

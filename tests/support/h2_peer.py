@@ -13,13 +13,13 @@ from jh2.hpack import Decoder
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, Taken
+from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE, decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import Bounds, Guard, Shed
+from extauth.transport.engine import ConnectionLimits, Guard, Shed
 from extauth.transport.h2.frames import (
     ACK,
     DATA,
@@ -180,7 +180,7 @@ class Held(MemoryCounters):
         self.open.set()
         self.calls = 0
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         self.calls += sum(group.calls for group in groups)
         await self.open.wait()
         return await super().take(groups)
@@ -195,7 +195,7 @@ class Serving:
     def __init__(
         self,
         folder: Path,
-        bounds: Bounds | None = None,
+        bounds: ConnectionLimits | None = None,
         config: str = CONFIG,
         policy: OnStoreFailure = OnStoreFailure.DENY,
         max_waiting: int = 20_000,
@@ -216,7 +216,7 @@ class Serving:
             sheds=lambda why, _plan, _counting: self.shed.append(why),
         )
         tripped = self.tripped.append
-        self.server = H2Server(f"unix:{self.path}", self.planner, batcher, tls=tls, bounds=bounds, tripped=tripped)
+        self.server = H2Server(f"unix:{self.path}", self.planner, batcher, tls=tls, bounds=bounds, on_guard=tripped)
         self._peers: list[Peer] = []
 
     async def connect(self, *, start: bool = True) -> Peer:
@@ -252,7 +252,7 @@ class Serving:
 @asynccontextmanager
 async def serving(
     folder: Path,
-    bounds: Bounds | None = None,
+    bounds: ConnectionLimits | None = None,
     config: str = CONFIG,
     policy: OnStoreFailure = OnStoreFailure.DENY,
     max_waiting: int = 20_000,

@@ -10,9 +10,9 @@ from extauth.admin.rules_json import view_rules
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
-from extauth.limiter.counters import Ask, Level, Mode, Taken
-from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure, Settled
-from extauth.limiter.plan import Plan, Shape, Tally
+from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
+from extauth.limiter.limiter import BatchResult, GroupResult, Limiter, OnStoreFailure
+from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code
 from extauth.rules.masking import Masking
@@ -40,17 +40,17 @@ def settled(
     allowed: int = 1,
     denied: int = 0,
     rule: RuleName = RuleName("d", "k"),  # noqa: B008
-) -> Settled:
-    plan = Plan((b"k",), Shape((Ask(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), Tally((rule,)))
-    return Settled(plan, allowed + denied, Taken(allowed, (Level(9 - allowed, 0),)))
+) -> GroupResult:
+    plan = Plan((b"k",), PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), Tally((rule,)))
+    return GroupResult(plan, allowed + denied, TakeResult(allowed, (Level(9 - allowed, 0),)))
 
 
 def test_requests_are_counted_by_status_path_and_tier() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     metrics.batch_decided(
-        Decided([settled(Labels("/", "free"), 3, 2), settled(Labels(), 1, 0)]), [(0.002, 5), (0.2, 1)]
+        BatchResult([settled(Labels("/", "free"), 3, 2), settled(Labels(), 1, 0)]), [(0.002, 5), (0.2, 1)]
     )
-    metrics.batch_decided(Decided([settled(Labels("/", "free"), 1, 0)]), [])
+    metrics.batch_decided(BatchResult([settled(Labels("/", "free"), 1, 0)]), [])
     assert samples(metrics, "http_requests_total") == {
         ("/", "allowed", "free"): 4,
         ("/", "denied", "free"): 2,
@@ -65,22 +65,22 @@ def test_requests_are_counted_by_status_path_and_tier() -> None:
 
 def test_calls_are_counted_by_rule() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
-    enforced, shadowed = Ask(Limit(2, Unit.DAY), 1), Ask(Limit(1, Unit.DAY), 1, Mode.SHADOW)
-    shape = Shape((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels())
-    plan = Plan((b"1", b"2", b"3"), shape, Tally((A, A, RuleName("d", "b"))))
-    metrics.batch_decided(Decided([Settled(plan, 5, Taken(2, (Level(0, 0),) * 3))]), [])
-    metrics.batch_decided(Decided([settled(Labels(), 1, 3)]), [])
+    enforced, shadowed = LimitCheck(Limit(2, Unit.DAY), 1), LimitCheck(Limit(1, Unit.DAY), 1, Mode.SHADOW)
+    template = PlanTemplate((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels())
+    plan = Plan((b"1", b"2", b"3"), template, Tally((A, A, RuleName("d", "b"))))
+    metrics.batch_decided(BatchResult([GroupResult(plan, 5, TakeResult(2, (Level(0, 0),) * 3))]), [])
+    metrics.batch_decided(BatchResult([settled(Labels(), 1, 3)]), [])
     assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
     assert samples(metrics, "extauth_rule_over_limit_total") == {("d", "a"): 4, ("d", "b"): 3, ("d", "k"): 3}
 
 
-def day(requests: int, mode: Mode, *, count_denied: bool = False) -> Ask:
-    return Ask(Limit(requests, Unit.DAY, count_denied=count_denied), 1, mode)
+def day(requests: int, mode: Mode, *, count_denied: bool = False) -> LimitCheck:
+    return LimitCheck(Limit(requests, Unit.DAY, count_denied=count_denied), 1, mode)
 
 
 OVER = [
     ([day(1, Mode.SHADOW)], [4]),
-    ([day(1, Mode.FREE)], [4]),
+    ([day(1, Mode.REPORT_ONLY)], [4]),
     ([day(1, Mode.SHADOW, count_denied=True)], [4]),
     ([day(9, Mode.SHADOW)], [0]),
     ([day(2, Mode.SHADOW), day(9, Mode.SHADOW)], [3, 0]),
@@ -95,10 +95,10 @@ OVER = [
 
 
 @pytest.mark.parametrize(("asks", "over"), OVER)
-async def test_calls_over_a_limit_are_counted_denied_or_not(asks: list[Ask], over: list[int]) -> None:
-    rules = tuple(RuleName("d", f"{i}") for i in range(len(asks)))
-    shape = Shape(tuple(asks), tuple((i,) for i in range(len(asks))), None, Labels())
-    plan = Plan(tuple(b"%d" % i for i in range(len(asks))), shape, Tally(rules))
+async def test_calls_over_a_limit_are_counted_denied_or_not(checks: list[LimitCheck], over: list[int]) -> None:
+    rules = tuple(RuleName("d", f"{i}") for i in range(len(checks)))
+    template = PlanTemplate(tuple(checks), tuple((i,) for i in range(len(checks))), None, Labels())
+    plan = Plan(tuple(b"%d" % i for i in range(len(checks))), template, Tally(rules))
     metrics = Metrics(OnStoreFailure.ALLOW)
     metrics.batch_decided(await Limiter(MemoryCounters(Clock())).decide({plan: 5}), [])
     counted = samples(metrics, "extauth_rule_over_limit_total")
@@ -108,13 +108,13 @@ async def test_calls_over_a_limit_are_counted_denied_or_not(asks: list[Ask], ove
 def test_what_requests_bring_is_capped_and_what_the_files_name_is_not() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     for i in range(150):
-        metrics.batch_decided(Decided([settled(Labels(f"/{i}", "t")), settled(Labels("/0", f"t{i}"))]), [])
+        metrics.batch_decided(BatchResult([settled(Labels(f"/{i}", "t")), settled(Labels("/0", f"t{i}"))]), [])
     counted = samples(metrics, "http_requests_total")
     assert counted["other", "allowed", "t"] == 50
     assert len(counted) == 2 * (101 + 150)
     for i in range(1500):
-        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
-        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+        metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
+        metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
     calls = samples(metrics, "extauth_rule_calls_total")
     assert calls["d", "other"] == 500
     assert sum(1 for _, rule in calls if rule.startswith("named")) == 1500
@@ -125,9 +125,9 @@ def test_series_of_rules_that_are_no_more_in_force_are_bounded() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     for reload in range(50):
         metrics.rules_loaded(100, "0", ok=True)
-        metrics.batch_decided(Decided([settled(Labels(), rule=A)]), [])
+        metrics.batch_decided(BatchResult([settled(Labels(), rule=A)]), [])
         for i in range(100):
-            metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"{reload}-{i}"))]), [])
+            metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"{reload}-{i}"))]), [])
     calls = samples(metrics, "extauth_rule_calls_total")
     assert calls["d", "a"] == 50, "what goes on being used goes on being counted"
     assert len(calls) <= 1000 + 2 * 101
@@ -139,11 +139,11 @@ def test_a_reload_keeps_what_was_counted_for_what_the_files_name() -> None:
 
     def ask() -> None:
         for i in range(1500):
-            metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+            metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
 
     ask()
     for i in range(1500):
-        metrics.batch_decided(Decided([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
+        metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
     for reload in range(2, 5):
         metrics.rules_loaded(1500, "0", ok=True)
         calls = samples(metrics, "extauth_rule_calls_total")
@@ -154,16 +154,16 @@ def test_a_reload_keeps_what_was_counted_for_what_the_files_name() -> None:
 def test_label_values_are_escaped() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     hostile = 'a"b\\c\nd{}'
-    metrics.batch_decided(Decided([settled(Labels(hostile), rule=RuleName(hostile, hostile))]), [])
+    metrics.batch_decided(BatchResult([settled(Labels(hostile), rule=RuleName(hostile, hostile))]), [])
     assert samples(metrics, "extauth_rule_calls_total") == {(hostile, hostile): 1}
 
 
 def test_calls_to_which_no_rule_applies_are_counted() -> None:
     metrics = Metrics(OnStoreFailure.ALLOW)
     for domain in ("d", ""):
-        shape = Shape((), ((),), None, Labels(), domain, matched=False)
-        metrics.batch_decided(Decided([Settled(Plan((), shape), 3, Taken(3, ()))]), [])
-    metrics.batch_decided(Decided([settled(Labels())]), [])
+        template = PlanTemplate((), ((),), None, Labels(), domain, matched=False)
+        metrics.batch_decided(BatchResult([GroupResult(Plan((), template), 3, TakeResult(3, ()))]), [])
+    metrics.batch_decided(BatchResult([settled(Labels())]), [])
     assert samples(metrics, "extauth_unmatched_calls_total") == {("d",): 3, ("other",): 3}
 
 
@@ -171,10 +171,10 @@ def test_calls_to_which_no_rule_applies_are_counted() -> None:
 @pytest.mark.parametrize("mode", [Mode.ENFORCED, Mode.SHADOW])
 def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailure, mode: Mode) -> None:
     metrics = Metrics(policy)
-    shape = Shape((Ask(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
+    template = PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
     limiter = Limiter(MemoryCounters(Clock()), policy)
-    failed = Settled(Plan((b"k",), shape, Tally((A,))), 3, None)
-    metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
+    failed = GroupResult(Plan((b"k",), template, Tally((A,))), 3, None)
+    metrics.batch_decided(BatchResult([failed], StoreError("timeout", "")), [])
     verdict = limiter.verdict(failed, 0)
     got = "error" if verdict is None else "allow" if verdict.code is Code.OK else "deny"
     assert samples(metrics, "extauth_store_failure_decisions_total")[got,] == 3
@@ -183,8 +183,8 @@ def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailur
 
 def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
     metrics = Metrics(OnStoreFailure.DENY)
-    failed = Settled(settled(Labels(), 0, 0).plan, 5, None)
-    metrics.batch_decided(Decided([failed], StoreError("timeout", "")), [])
+    failed = GroupResult(settled(Labels(), 0, 0).plan, 5, None)
+    metrics.batch_decided(BatchResult([failed], StoreError("timeout", "")), [])
     metrics.store_changed(up=False)
     assert samples(metrics, "extauth_store_errors_total") == {
         ("timeout",): 1,

@@ -20,7 +20,7 @@ import grpc.aio
 import pytest
 
 from extauth.rls.request import SERVICE
-from extauth.transport.engine import Bounds, Guard
+from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2.frames import PING, ErrorCode, frame
 from extauth.transport.tls import Tls, TlsFiles
 from tests.integration.test_serve import free_port
@@ -48,7 +48,7 @@ async def test_the_connection_without_calls_for_longest_makes_room(
 ) -> None:
     monkeypatch.setattr("extauth.transport.h2.connection.IDLE_S", 0)
     monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
-    async with serving(short_path, Bounds(max_connections=8)) as served:
+    async with serving(short_path, ConnectionLimits(max_connections=8)) as served:
         busy = await served.connect()
         served.counters.open.clear()
         busy.send(call(1))
@@ -77,7 +77,7 @@ async def test_the_connection_without_calls_for_longest_makes_room(
 async def test_no_more_are_ended_than_there_is_need_for(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.transport.h2.connection.IDLE_S", 0)
     monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
-    async with serving(short_path, Bounds(max_connections=64)) as served:
+    async with serving(short_path, ConnectionLimits(max_connections=64)) as served:
         idle = [await served.connect() for _ in range(54)]
         for peer in idle:
             peer.send(frame(PING, 0, 0, b"........"))
@@ -90,7 +90,7 @@ async def test_no_more_are_ended_than_there_is_need_for(short_path: Path, monkey
 async def test_connections_that_have_not_begun_make_room(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.transport.h2.connection.HALF_SENT_S", 0)
     monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
-    async with serving(short_path, Bounds(max_connections=8)) as served:
+    async with serving(short_path, ConnectionLimits(max_connections=8)) as served:
         honest = await asked(served)
         silent = [await served.connect(start=False) for _ in range(3)]
         half = [await served.connect(start=False) for _ in range(20)]
@@ -104,7 +104,7 @@ async def test_connections_that_have_not_begun_make_room(short_path: Path, monke
 
 
 async def test_connections_in_use_are_not_ended(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_connections=8)) as served:
+    async with serving(short_path, ConnectionLimits(max_connections=8)) as served:
         peers = [await asked(served) for _ in range(8)]
         turned_away = await served.connect()
         assert await turned_away.ended() == (ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
@@ -119,7 +119,7 @@ async def test_tls_handshakes_count_from_the_first(
 ) -> None:
     authority, files = Authority(), TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
     write(files, authority)
-    async with serving(short_path, Bounds(max_connections=16), tls=Tls(files)) as served:
+    async with serving(short_path, ConnectionLimits(max_connections=16), tls=Tls(files)) as served:
         context = ssl.create_default_context(cadata=authority.pem.decode())
         context.set_alpn_protocols(["h2"])
 
@@ -152,7 +152,7 @@ async def test_tls_handshakes_count_from_the_first(
 async def test_tls_clients_that_say_nothing_are_ended_in_time(short_path: Path, tmp_path: Path) -> None:
     authority, files = Authority(), TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
     write(files, authority)
-    async with serving(short_path, Bounds(stall_timeout_s=0.3), tls=Tls(files)) as served:
+    async with serving(short_path, ConnectionLimits(stall_timeout_s=0.3), tls=Tls(files)) as served:
         silent, half = await served.connect(start=False), await served.connect(start=False)
         half.send(b"\x16\x03\x01\x02\x00\x01")
         for peer in (silent, half):
@@ -164,7 +164,7 @@ async def test_tls_clients_that_say_nothing_are_ended_in_time(short_path: Path, 
 async def test_an_idle_connection_keeps_little_memory(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extauth.transport.h2.connection.SHRINK_S", 0)
     peers_number, streams = 8, 700
-    async with serving(short_path, Bounds(stall_timeout_s=0.4)) as served:
+    async with serving(short_path, ConnectionLimits(stall_timeout_s=0.4)) as served:
         warm = await asked(served)
         gc.collect()
         tracemalloc.start()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
-from extauth.limiter.counters import Ask, Group, Level, Taken
-from extauth.limiter.limiter import Decided, Limiter, OnStoreFailure
-from extauth.limiter.plan import Plan, Shape, Tally
+from extauth.limiter.counters import Group, Level, LimitCheck, TakeResult
+from extauth.limiter.limiter import BatchResult, Limiter, OnStoreFailure
+from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, Unit
 from extauth.rules.rule_names import RuleName
@@ -20,8 +20,8 @@ LIMIT = Limit(1000, Unit.HOUR)
 
 def plan_of(counters: int) -> Plan:
     names = tuple(b"c%d" % i for i in range(counters))
-    shape = Shape((Ask(LIMIT, 1),) * counters, tuple((i,) for i in range(counters)), None, Labels())
-    return Plan(names, shape, Tally((RuleName("d", "r"),) * counters))
+    template = PlanTemplate((LimitCheck(LIMIT, 1),) * counters, tuple((i,) for i in range(counters)), None, Labels())
+    return Plan(names, template, Tally((RuleName("d", "r"),) * counters))
 
 
 PLAN, WIDE, VAST = plan_of(1), plan_of(100), plan_of(2000)
@@ -40,12 +40,12 @@ class Gate:
         for _ in range(batches):
             self._let.release()
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         self.batches.append(sum(group.calls for group in groups))
         await self._let.acquire()
         if self.error:
             raise self.error
-        return [Taken(g.calls, () if self.garbled else (Level(0, 1),) * len(g.take.names)) for g in groups]
+        return [TakeResult(g.calls, () if self.garbled else (Level(0, 1),) * len(g.take.names)) for g in groups]
 
     async def probe(self) -> None: ...
 
@@ -58,13 +58,13 @@ class Client:
         self.flushes = 0
         self.gone: set[int] = set()
 
-    def prune(self, calls: Calls) -> None:
-        kept = [i for i, tag in enumerate(calls.tags) if tag not in self.gone]
+    def drop_abandoned(self, calls: Calls) -> None:
+        kept = [i for i, tag in enumerate(calls.stream_ids) if tag not in self.gone]
         calls.plans[:] = [calls.plans[i] for i in kept]
-        calls.tags[:] = [calls.tags[i] for i in kept]
+        calls.stream_ids[:] = [calls.stream_ids[i] for i in kept]
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
-        self.answered.update(zip(calls.tags, messages, strict=True))
+        self.answered.update(zip(calls.stream_ids, messages, strict=True))
 
     def expire(self, calls: Calls, now: float) -> None:
         raise AssertionError("no call here has a time of its own")
@@ -78,7 +78,7 @@ class Rig:
         self, max_batch: int = 1000, policy: OnStoreFailure = OnStoreFailure.ALLOW, max_waiting: int = 20
     ) -> None:
         self.gate = Gate()
-        self.facts: list[tuple[Decided, Sequence[tuple[float, int]]]] = []
+        self.facts: list[tuple[BatchResult, Sequence[tuple[float, int]]]] = []
         self.batcher = Batcher(
             Limiter(self.gate, policy),
             lambda d, s: self.facts.append((d, s)),
@@ -92,7 +92,7 @@ class Rig:
         calls = Calls(caller or self.client, 0)
         for _ in range(times):
             calls.plans.append(plan)
-            calls.tags.append(self._tag)
+            calls.stream_ids.append(self._tag)
             self._tag += 1
         self.batcher.submit(calls)
 
@@ -145,7 +145,7 @@ async def test_batches_are_bounded_by_what_their_counting_costs() -> None:
     rig.call(30, WIDE)
     rig.gate.let(40)
     await rig.until(answered=36)
-    per_batch = MAX_BATCH_US // WIDE.shape.cost_us
+    per_batch = MAX_BATCH_US // WIDE.template.cost_us
     assert rig.gate.batches[0] in {per_batch, per_batch + 1}
     assert max(rig.gate.batches) <= per_batch + 1
     assert sum(rig.gate.batches) == 36

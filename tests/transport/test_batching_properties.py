@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.counters import Ask, Mode
+from extauth.limiter.counters import LimitCheck, Mode
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Plan, Shape
+from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Verdict
 from extauth.rules.model import Algorithm, Limit, Unit
@@ -23,20 +23,20 @@ limits = st.builds(
     st.sampled_from(Algorithm),
     st.just(value=False),
 )
-modes = st.lists(st.sampled_from([Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.FREE]), min_size=1, max_size=4)
+modes = st.lists(st.sampled_from([Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.REPORT_ONLY]), min_size=1, max_size=4)
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Up to eight counters: each limit is enforced, one of a quota's, or denies nothing. A peek's cost nothing."""
     costs = draw(st.sampled_from([[1], [1, 2, 9], [0]]))
-    asks = []
+    checks = []
     for mode in draw(modes):
-        asks.append(Ask(draw(limits), draw(st.sampled_from(costs)), mode))
+        checks.append(LimitCheck(draw(limits), draw(st.sampled_from(costs)), mode))
         if mode is Mode.QUOTA and draw(st.booleans()):
-            asks.append(Ask(draw(limits), draw(st.sampled_from(costs)), Mode.QUOTA_TOO))
-    names = tuple(b"%d" % i for i in range(len(asks)))
-    return Plan(names, Shape(tuple(asks), (tuple(range(len(asks))),), None, Labels()))
+            checks.append(LimitCheck(draw(limits), draw(st.sampled_from(costs)), Mode.SAME_QUOTA))
+    names = tuple(b"%d" % i for i in range(len(checks)))
+    return Plan(names, PlanTemplate(tuple(checks), (tuple(range(len(checks))),), None, Labels()))
 
 
 class Service:
@@ -68,16 +68,16 @@ class Service:
 )
 async def test_who_waits_as_told_is_admitted_and_not_before(plan: Plan, used: list[int], pauses: list[int]) -> None:
     service = Service()
-    for name, ask, calls, pause in zip(plan.names, plan.asks, used, pauses, strict=False):
+    for name, ask, calls, pause in zip(plan.names, plan.checks, used, pauses, strict=False):
         if calls:
-            own = Shape((Ask(ask.limit, 1),), ((0,),), None, Labels())
+            own = PlanTemplate((LimitCheck(ask.limit, 1),), ((0,),), None, Labels())
             await service.ask(Plan((name,), own), calls)
         service.clock.sleep(pause)
     held_back = (await service.ask(plan)).held_back
     if held_back is None:
         return
     limit, wait_us, reset_us = held_back
-    assert limit in [ask.limit for ask in plan.asks]
+    assert limit in [ask.limit for ask in plan.checks]
     if wait_us is None:
         assert (await service.later(10**10).ask(plan)).held_back is not None
         return

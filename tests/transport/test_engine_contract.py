@@ -15,13 +15,13 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import SettingsError, StoreError
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, Taken
+from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE, decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import Bounds, Guard, Shed
+from extauth.transport.engine import ConnectionLimits, Guard, Shed
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.server import H2Server
 from tests.support.clock import Clock
@@ -50,7 +50,7 @@ class Switched(MemoryCounters):
         self.asked = asyncio.Event()
         self.error: Exception | None = None
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         self.asked.set()
         await self.open.wait()
         if self.error is not None:
@@ -75,8 +75,8 @@ class Engine:
             max_waiting=3,
             sheds=lambda why, _plan, counting: self.shed.append((why, counting)),
         )
-        bounds = Bounds()
-        self.server = ENGINES[kind](self.listen, planner, batcher, bounds=bounds, tripped=self.tripped.append)
+        bounds = ConnectionLimits()
+        self.server = ENGINES[kind](self.listen, planner, batcher, bounds=bounds, on_guard=self.tripped.append)
         self.channel = grpc.aio.insecure_channel(self.listen)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

@@ -13,7 +13,7 @@ from extauth.limiter.limiter import OnStoreFailure
 from extauth.rls.protobuf import bytes_field, varint
 from extauth.rls.request import SERVICE
 from extauth.transport.batching import SWEEP_S
-from extauth.transport.engine import Bounds, Guard, Shed
+from extauth.transport.engine import ConnectionLimits, Guard, Shed
 from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.h2.grpc_framing import Status, literal, prefixed
@@ -63,7 +63,7 @@ def on_an_open_stream(payload: Callable[[int], bytes]) -> Callable[[int], bytes]
 )
 async def test_a_flood_of_frames(short_path: Path, flood: Callable[[int], bytes], guard: Guard) -> None:
     control = 10 if guard is Guard.CONTROL_FRAMES else 1000
-    bounds = Bounds(max_resets_per_s=10, max_control_frames_per_s=control, max_streams=10_000)
+    bounds = ConnectionLimits(max_resets_per_s=10, max_control_frames_per_s=control, max_streams=10_000)
     async with serving(short_path, bounds) as served:
         peer = await served.connect()
         peer.send(flood(97), frame(frames.PING, 0, 0, b"the last"))  # with SETTINGS at the start, 99
@@ -92,7 +92,7 @@ async def test_resets_never_end_a_connection_whose_calls_are_answered(
     short_path: Path, flood: Callable[[int], bytes]
 ) -> None:
     """One connection of Envoy carries everybody's calls, and passes on the resets of each of its clients."""
-    bounds = Bounds(max_resets_per_s=1, max_control_frames_per_s=1, max_streams=10_000)
+    bounds = ConnectionLimits(max_resets_per_s=1, max_control_frames_per_s=1, max_streams=10_000)
     async with serving(short_path, bounds) as served:
         peer = await served.connect()
         served.counters.open.clear()
@@ -108,7 +108,7 @@ async def test_resets_never_end_a_connection_whose_calls_are_answered(
 
 
 async def test_who_has_work_done_may_send_any_number_of_window_updates_and_pings(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_control_frames_per_s=1)) as served:
+    async with serving(short_path, ConnectionLimits(max_control_frames_per_s=1)) as served:
         peer = await served.connect()
         for stream in range(1, 401, 2):
             peer.send(call(stream), frames.window_update(0, 100) * 3, frame(frames.PING, 0, 0, b"12345678"))
@@ -229,7 +229,7 @@ async def test_messages_past_the_bound_are_denied(short_path: Path, head: bytes,
         head = block(PATH, ("grpc-encoding", "gzip"))
         bomb = gzipped(bytes(10_000_000))[:900]
         body = b"\x01" + len(bomb).to_bytes(4, "big") + bomb
-    async with serving(short_path, Bounds(max_message_bytes=1024)) as served:
+    async with serving(short_path, ConnectionLimits(max_message_bytes=1024)) as served:
         peer = await served.connect()
         peer.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, body), call(3))
         assert [answer.code for answer in await peer.answered(1, 3)] == [2, 1]
@@ -237,7 +237,7 @@ async def test_messages_past_the_bound_are_denied(short_path: Path, head: bytes,
 
 
 async def test_a_message_past_the_bound_is_denied_before_it_is_whole(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_message_bytes=1024)) as served:
+    async with serving(short_path, ConnectionLimits(max_message_bytes=1024)) as served:
         peer = await served.connect()
         peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK), frame(DATA, 0, 1, b"\x00\x00\x00\x04\x01"))
         (answer,) = await peer.answered(1)
@@ -249,7 +249,7 @@ async def test_a_message_past_the_bound_is_denied_before_it_is_whole(short_path:
 
 
 async def test_connections_past_the_bound(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_connections=2)) as served:
+    async with serving(short_path, ConnectionLimits(max_connections=2)) as served:
         first, second = await served.connect(), await served.connect()
         for peer in (first, second):
             peer.send(call(1))
@@ -274,7 +274,7 @@ async def test_calls_past_the_bound_of_streams_get_the_failure_policy(
     short_path: Path, policy: OnStoreFailure, got: int | None
 ) -> None:
     """Envoy opens as many streams as it likes until SETTINGS have come: a refused stream would be a free pass."""
-    async with serving(short_path, Bounds(max_streams=3), policy=policy) as served:
+    async with serving(short_path, ConnectionLimits(max_streams=3), policy=policy) as served:
         served.counters.open.clear()
         peer = await served.connect()
         peer.send(call(1), call(3), frame(HEADERS, END_HEADERS, 5, BLOCK), call(7), call(9))
@@ -293,7 +293,7 @@ async def test_calls_past_the_bound_of_streams_get_the_failure_policy(
 
 
 async def test_incomplete_calls_past_the_bound_of_streams_are_denied(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_streams=3)) as served:
+    async with serving(short_path, ConnectionLimits(max_streams=3)) as served:
         peer = await served.connect()
         peer.send(*(frame(HEADERS, END_HEADERS, stream, BLOCK) for stream in (1, 3, 5, 7)))
         (answer,) = await peer.answered(7)
@@ -368,7 +368,7 @@ async def test_an_incomplete_call_is_denied_before_its_own_timeout(short_path: P
 
 
 async def test_a_streams_window_is_enforced(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_unfinished_bytes=100_000)) as served:
+    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=100_000)) as served:
         peer = await served.connect()
         peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK), frame(HEADERS, END_HEADERS, 3, BLOCK))
         for stream in (1, 3):  # the first goes on without room, the second waits for it
@@ -392,7 +392,7 @@ async def test_the_window_is_given_back(short_path: Path) -> None:
         assert not served.tripped
 
 
-STALL = Bounds(stall_timeout_s=0.1)
+STALL = ConnectionLimits(stall_timeout_s=0.1)
 
 
 @pytest.mark.parametrize("sent", [b"", START[:10], START[:24], START[:26]])
@@ -437,7 +437,7 @@ async def test_a_window_that_stays_shut(short_path: Path) -> None:
 
 
 async def test_a_client_that_does_not_read(short_path: Path) -> None:
-    bounds = Bounds(stall_timeout_s=0.1, max_control_frames_per_s=1_000_000)
+    bounds = ConnectionLimits(stall_timeout_s=0.1, max_control_frames_per_s=1_000_000)
     async with serving(short_path, bounds) as served:
         peer = await served.connect()
         peer.send(frame(frames.PING, 0, 0, b"12345678") * 200_000)
@@ -486,7 +486,7 @@ async def test_a_message_of_very_many_parts_is_denied_at_once(short_path: Path, 
 
 async def test_calls_that_make_no_sense_end_no_connection(short_path: Path) -> None:
     """They come of how one route of an Envoy is configured, and its other routes share the connection."""
-    async with serving(short_path, Bounds(max_resets_per_s=1, max_control_frames_per_s=1)) as served:
+    async with serving(short_path, ConnectionLimits(max_resets_per_s=1, max_control_frames_per_s=1)) as served:
         peer = await served.connect()
         peer.send(*(call(stream, b"") for stream in range(1, 201, 2)), call(201))
         assert (await peer.answered(201))[0].code == 1
@@ -506,7 +506,7 @@ async def test_a_message_that_swells_is_decided(short_path: Path) -> None:
 
 @pytest.mark.parametrize("head", [block("/" + "\xfc" * 4000), block(PATH, ("grpc-encoding", "\xfc" * 4000))])
 async def test_what_a_client_says_is_not_repeated_at_length(short_path: Path, head: bytes) -> None:
-    async with serving(short_path, Bounds(max_control_frames_per_s=10)) as served:
+    async with serving(short_path, ConnectionLimits(max_control_frames_per_s=10)) as served:
         peer = await served.connect()
         peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, head))
         (answer,) = await peer.answered(1)
@@ -582,7 +582,7 @@ async def test_large_messages_are_decided(short_path: Path, size: int) -> None:
 
 async def test_large_messages_wait_for_room_and_are_all_decided(short_path: Path) -> None:
     """Forty messages of 100 kB where there is room for the unfinished parts of few: small calls go on meanwhile."""
-    bounds = Bounds(max_unfinished_bytes=4_000_000)
+    bounds = ConnectionLimits(max_unfinished_bytes=4_000_000)
     async with serving(short_path, bounds) as served:
         peer = await served.connect()
         bodies = {stream: prefixed(large(100_000)) for stream in range(1, 81, 2)}
@@ -595,7 +595,7 @@ async def test_large_messages_wait_for_room_and_are_all_decided(short_path: Path
 
 
 async def test_without_any_room_messages_go_on_one_by_one(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_unfinished_bytes=70_000)) as served:
+    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=70_000)) as served:
         for stream in (1, 3):
             peer = await served.connect()
             (answer,) = await Sending(peer, {stream: prefixed(large(1_000_000))}).until_answered()
@@ -613,7 +613,7 @@ def _more(peer: Peer, read: int) -> bool:
 
 async def test_memory_for_unfinished_messages_is_bounded_and_small_calls_are_answered(short_path: Path) -> None:
     """Sixty messages that stall a byte before their end: the newest are denied, the connection goes on."""
-    async with serving(short_path, Bounds(max_unfinished_bytes=1_000_000)) as served:
+    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=1_000_000)) as served:
         peer = await served.connect()
         bodies = {stream: prefixed(large(60_000))[:-1] + b"" for stream in range(1, 121, 2)}
         peer.send(*(frame(HEADERS, END_HEADERS, stream, BLOCK) for stream in bodies))
@@ -640,7 +640,7 @@ async def test_memory_for_unfinished_messages_is_bounded_and_small_calls_are_ans
 
 
 async def test_who_holds_most_makes_room_for_the_others(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_unfinished_bytes=100_000)) as served:
+    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=100_000)) as served:
         greedy, modest = await served.connect(), await served.connect()
         half = prefixed(large(40_000))
         greedy.send(*(frame(HEADERS, END_HEADERS, stream, BLOCK) for stream in (1, 3)))
@@ -659,7 +659,7 @@ async def test_who_holds_most_makes_room_for_the_others(short_path: Path) -> Non
 
 
 async def test_header_blocks_that_stall_are_bounded_together(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_unfinished_bytes=100_000)) as served:
+    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=100_000)) as served:
         peers = [await served.connect() for _ in range(3)]
         for peer, parts in zip(peers, (3, 2, 2), strict=True):
             peer.send(frame(HEADERS, 0, 1, BLOCK), *(frame(CONTINUATION, 0, 1, bytes(16_000)) for _ in range(parts)))
@@ -707,7 +707,7 @@ async def test_white_space_around_a_header_that_envoy_passes_on_changes_nothing(
 
 @pytest.mark.parametrize("message", [MESSAGE, b"\x0a\x01d" + b"\x12\x00" * 101], ids=["shed", "too large"])
 async def test_answers_without_a_decision_keep_a_connection_open_too(short_path: Path, message: bytes) -> None:
-    async with serving(short_path, Bounds(max_control_frames_per_s=1), max_waiting=1) as served:
+    async with serving(short_path, ConnectionLimits(max_control_frames_per_s=1), max_waiting=1) as served:
         served.counters.open.clear()
         other = await served.connect()
         other.send(call(1))
@@ -723,7 +723,7 @@ async def test_answers_without_a_decision_keep_a_connection_open_too(short_path:
 
 
 async def test_calls_that_hold_nothing_yet_make_no_room(short_path: Path) -> None:
-    async with serving(short_path, Bounds(max_unfinished_bytes=100_000)) as served:
+    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=100_000)) as served:
         peer = await served.connect()
         half = prefixed(large(60_000))
         peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK), *data(1, half[:55_000], end=False))
@@ -843,7 +843,7 @@ async def test_a_turn_ends_by_what_its_calls_take_to_plan(short_path: Path) -> N
             await peer.answered(1)
         streams = range(3, 83, 2)
         many = b"".join(map(wide, streams))
-        assert len(many) < Bounds().max_turn_bytes
+        assert len(many) < ConnectionLimits().max_turn_bytes
         hostile.send(many)
         honest.send(call(3))
         assert (await honest.answered(3))[0].code == 1
@@ -857,7 +857,7 @@ async def test_late_data_of_calls_that_were_given_up_ends_no_connection(
 ) -> None:
     """However many they are, and though nothing else came meanwhile."""
     monkeypatch.setattr("extauth.transport.h2.connection.SHRINK_S", 0)
-    async with serving(short_path, Bounds(stall_timeout_s=0.5)) as served:
+    async with serving(short_path, ConnectionLimits(stall_timeout_s=0.5)) as served:
         peer = await served.connect()
         streams = range(1, 401, 2)
         body = prefixed(MESSAGE)

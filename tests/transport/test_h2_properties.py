@@ -16,7 +16,7 @@ from extauth.limiter.plan import Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import Bounds
+from extauth.transport.engine import ConnectionLimits
 from extauth.transport.h2 import frames
 from extauth.transport.h2.connection import Connection
 from extauth.transport.h2.flow_control import Unfinished
@@ -100,7 +100,7 @@ async def talk(pieces: list[bytes]) -> tuple[bytes, bool]:
     """What a fresh connection writes when it is sent these pieces, and whether it ended."""
     planner = Planner(Matcher(load_rules({"f": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
     batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _durations: None)
-    bounds = Bounds(max_message_bytes=1024)
+    bounds = ConnectionLimits(max_message_bytes=1024)
     service = Service(planner, batcher, Health(), bounds, lambda _guard: None, Unfinished(bounds.max_unfinished_bytes))
     wire, connection = Wire(), None
     connection = Connection(service, set())

@@ -63,7 +63,7 @@ class _TooSlowError(Exception):
     """The connection's clock ran out."""
 
 
-class Pipe:
+class RedisConnection:
     """Sends commands in order over one connection, made when first needed and again after it was lost.
 
     Its clock, `timeout_s`, runs for each command from when it was sent, and for the wait for a new connection. It
@@ -74,14 +74,14 @@ class Pipe:
     def __init__(self, url: str, timeout_s: float) -> None:
         self._pool = _pool(url)
         self._timeout_s = timeout_s
-        self._link: _Link | None = None
-        self._opening: asyncio.Task[_Link] | None = None
+        self._link: _Protocol | None = None
+        self._opening: asyncio.Task[_Protocol] | None = None
         self._failure: tuple[str, str] | None = None  # of the last attempt to connect: kind and text of its StoreError
         self._next_attempt = 0.0  # on the loop's clock
         options = self._pool.connection_kwargs
         self.where = str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
 
-    async def call(self, command: bytes) -> Any:  # noqa: ANN401 - whatever Redis replies
+    async def execute(self, command: bytes) -> Any:  # noqa: ANN401 - whatever Redis replies
         """The reply to a packed command; raises ReplyError for an error reply, StoreError where there is none in time.
 
         A command whose connection dies under it is sent once more, and Redis may then run it twice. So is one that the
@@ -115,7 +115,7 @@ class Pipe:
         if self._link is not None:
             self._link.abort(reason)
 
-    def _give_up(self, link: "_Link") -> bool:
+    def _give_up(self, link: "_Protocol") -> bool:
         """Whether another connection than this one can be tried now."""
         if self._link is link:
             if asyncio.get_running_loop().time() < self._next_attempt:
@@ -123,7 +123,7 @@ class Pipe:
             self.drop("another may have taken its place")
         return True
 
-    async def _connect(self) -> "_Link":
+    async def _connect(self) -> "_Protocol":
         """One attempt at a time, which all who wait share, and which goes on when one of them gives up."""
         if self._opening is None:
             if self._failure is not None and asyncio.get_running_loop().time() < self._next_attempt:
@@ -137,7 +137,7 @@ class Pipe:
             raise _LostError("closed")
         return opening.result()
 
-    async def _open(self) -> "_Link":
+    async def _open(self) -> "_Protocol":
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._next_attempt - loop.time())
         self._next_attempt = loop.time() + ATTEMPT_EVERY_S
@@ -147,7 +147,7 @@ class Pipe:
             if not await _within(connecting, CONNECT_TIMEOUT_S):
                 raise _LostError(f"not within {CONNECT_TIMEOUT_S} s")  # noqa: TRY301 - said below, as the others
             connecting.result()
-            return _Link(connection, self._timeout_s, self._lost)
+            return _Protocol(connection, self._timeout_s, self._lost)
         except Exception as error:
             # Whatever it is. Where the peer closes meanwhile, uvloop's transport raises RuntimeError, for one.
             raise self._no_connection(error) from error
@@ -156,7 +156,7 @@ class Pipe:
             await asyncio.gather(connecting, return_exceptions=True)
             await connection.disconnect(nowait=True)  # nothing, once the link has it
 
-    def _opened(self, opening: "asyncio.Task[_Link]") -> None:
+    def _opened(self, opening: "asyncio.Task[_Protocol]") -> None:
         self._opening = None
         if opening.cancelled():
             return
@@ -173,7 +173,7 @@ class Pipe:
         at = "" if self.where in reason else f" at {self.where}"
         return StoreError("connection", f"no connection to Redis{at}: {reason}")
 
-    def _lost(self, link: "_Link") -> None:
+    def _lost(self, link: "_Protocol") -> None:
         if self._link is link:
             self._link = None
 
@@ -248,10 +248,10 @@ def _refused(url: str, options: dict[str, list[str]]) -> list[str]:
     return []
 
 
-class _Link(asyncio.Protocol):
+class _Protocol(asyncio.Protocol):
     """The protocol of one open connection."""
 
-    def __init__(self, connection: AbstractConnection, timeout_s: float, lost: Callable[["_Link"], None]) -> None:
+    def __init__(self, connection: AbstractConnection, timeout_s: float, lost: Callable[["_Protocol"], None]) -> None:
         # redis-py hands its transport out in no other way. Whoever holds the writer closes it when collected: keep it
         # here, and take it from there.
         reader = cast("asyncio.StreamReader", connection._reader)  # noqa: SLF001

@@ -6,9 +6,9 @@ from hashlib import sha1
 from importlib.resources import files
 from itertools import islice
 
-from extauth.counters.redis.connection import NOT_LET_IN, Pipe, ReplyError
+from extauth.counters.redis.connection import NOT_LET_IN, RedisConnection, ReplyError
 from extauth.errors import StoreError
-from extauth.limiter.counters import Ask, Group, Level, Take, Taken
+from extauth.limiter.counters import CounterSet, Group, Level, LimitCheck, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 
 _LIMIT = struct.Struct("<Bddd")
@@ -51,7 +51,7 @@ class RedisCounters:
     def __init__(
         self, url: str, timeout_s: float, clock: Callable[[], int] | None = None, *, prefix: str = "extauth"
     ) -> None:
-        self._pipe = Pipe(url, timeout_s)
+        self._pipe = RedisConnection(url, timeout_s)
         self._clock = clock
         self._asked = 0
         self._prefix = prefix
@@ -60,9 +60,9 @@ class RedisCounters:
         self._eval = _bulk(b"EVAL") + _bulk(script)
         # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
         names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
-        self._probe = Group(Take(names, (Ask(Limit(2**32 - 1, Unit.SECOND), 1),) * 2), 1)
+        self._probe = Group(CounterSet(names, (LimitCheck(Limit(2**32 - 1, Unit.SECOND), 1),) * 2), 1)
 
-    async def take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """One run of take.lua; all groups see one instant."""
         try:
             return await self._take(groups)
@@ -82,17 +82,17 @@ class RedisCounters:
                 raise StoreError("reply", message) from error
             raise self._refused(error) from error
 
-    async def _take(self, groups: Sequence[Group]) -> list[Taken]:
+    async def _take(self, groups: Sequence[Group]) -> list[TakeResult]:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
         head, body, size, pairs = self._pack(groups, number)
         try:
-            reply = await self._pipe.call(head + self._evalsha + body)
+            reply = await self._pipe.execute(head + self._evalsha + body)
         except ReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
             # Flushed, or another server: this loads it too.
-            reply = await self._pipe.call(head + self._eval + body)
+            reply = await self._pipe.execute(head + self._eval + body)
         try:
             if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
@@ -104,7 +104,7 @@ class RedisCounters:
 
     async def _is_sentinel(self) -> bool:
         try:
-            role = await self._pipe.call(b"*1\r\n" + _bulk(b"ROLE"))
+            role = await self._pipe.execute(b"*1\r\n" + _bulk(b"ROLE"))
         except ReplyError:
             return False
         return isinstance(role, list) and role[:1] == [b"sentinel"]
@@ -119,7 +119,7 @@ class RedisCounters:
     async def forget(self, names: Sequence[bytes]) -> int:
         """Delete the counters by these names; returns how many there were."""
         try:
-            return int(await self._pipe.call(b"*%d\r\n" % (1 + len(names)) + b"".join(map(_bulk, (b"DEL", *names)))))
+            return int(await self._pipe.execute(b"*%d\r\n" % (1 + len(names)) + b"".join(map(_bulk, (b"DEL", *names)))))
         except ReplyError as error:
             raise self._refused(error) from error
 
@@ -139,13 +139,13 @@ class RedisCounters:
         size = 1
         for take, calls in groups:
             keys += take.names
-            known = asked.get(id(take.asks))
+            known = asked.get(id(take.checks))
             if known is None:
-                asks = _CALLS.pack(len(take.asks)) + b"".join(
-                    _ASK.pack(limits.setdefault(limit, len(limits)), mode, cost) for limit, cost, mode in take.asks
+                checks = _CALLS.pack(len(take.checks)) + b"".join(
+                    _ASK.pack(limits.setdefault(limit, len(limits)), mode, cost) for limit, cost, mode in take.checks
                 )
-                known = asks, 1 + sum(_NUMBERS[ask.limit.algorithm] for ask in take.asks)
-                asked[id(take.asks)] = known
+                known = checks, 1 + sum(_NUMBERS[check.limit.algorithm] for check in take.checks)
+                asked[id(take.checks)] = known
             packed += (_CALLS.pack(calls), known[0])
             size += known[1]
         now = b"" if self._clock is None else b"%d" % self._clock()
@@ -154,7 +154,7 @@ class RedisCounters:
         return b"*%d\r\n" % (7 + len(keys)), body, size, size == 1 + len(groups) + 2 * len(keys)
 
 
-def _read(reply: Sequence[int], groups: Sequence[Group], *, pairs: bool) -> list[Taken]:
+def _read(reply: Sequence[int], groups: Sequence[Group], *, pairs: bool) -> list[TakeResult]:
     """A reply of the right size; raises ValueError where it admits what was not asked for."""
     numbers = iter(reply)
     next(numbers)
@@ -165,10 +165,10 @@ def _read(reply: Sequence[int], groups: Sequence[Group], *, pairs: bool) -> list
             levels = tuple(map(Level, flat[::2], flat[1::2]))
         else:
             admitted = next(numbers)
-            levels = tuple(Level(*islice(numbers, _NUMBERS[ask.limit.algorithm])) for ask in take.asks)
+            levels = tuple(Level(*islice(numbers, _NUMBERS[check.limit.algorithm])) for check in take.checks)
         if not 0 <= admitted <= calls:
             raise ValueError
-        takens.append(Taken(admitted, levels))
+        takens.append(TakeResult(admitted, levels))
     return takens
 
 

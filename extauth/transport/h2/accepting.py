@@ -13,7 +13,7 @@ from heapq import nsmallest
 from time import perf_counter
 from typing import Any
 
-from extauth.transport.engine import Bounds, Guard, Tripped
+from extauth.transport.engine import ConnectionLimits, Guard, OnGuard
 from extauth.transport.h2.connection import CLOSE_DELAY_S, HALF_SENT_S, Connection
 from extauth.transport.tls import Tls
 
@@ -34,14 +34,14 @@ class Acceptor:
         self,
         connect: Callable[[], Connection],
         connections: set[Connection],
-        bounds: Bounds,
-        tripped: Tripped,
+        bounds: ConnectionLimits,
+        on_guard: OnGuard,
         tls: Tls | None,
     ) -> None:
         self._connect = connect
         self._connections = connections
         self._bounds = bounds
-        self._tripped = tripped
+        self._on_guard = on_guard
         self._tls = tls
         self._silent: dict[socket.socket, float] = {}  # of TLS, with nothing received, since when
         self._starting: dict[asyncio.Task[None], float] = {}  # since when
@@ -77,7 +77,7 @@ class Acceptor:
         for sock, since in list(self._silent.items()):
             if now - since < self._bounds.stall_timeout_s:
                 break  # the others came later
-            self._tripped(Guard.SLOW_START)
+            self._on_guard(Guard.SLOW_START)
             self._end_silent(sock)
 
     async def _accept_on(self, listener: socket.socket) -> None:
@@ -100,7 +100,7 @@ class Acceptor:
         if self._tls is None:
             self._begin(sock)  # if there is no room, the connection says so itself
         elif len(self) >= most:
-            self._tripped(Guard.CONNECTIONS)
+            self._on_guard(Guard.CONNECTIONS)
             sock.close()
         else:
             self._silent[sock] = now
@@ -165,5 +165,5 @@ class Acceptor:
             if (idle_since := connection.unused_since(now)) is not None:
                 unused.append((idle_since, len(unused), connection.end_unused))
         for _, _, end in nsmallest(max(excess, 0), unused):
-            self._tripped(Guard.IDLE)
+            self._on_guard(Guard.IDLE)
             end()

@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._sender = Sender()
         self._out = self._sender.out
         self._streams = Streams(self._sender, bounds.max_streams, service.unfinished, service.batcher.deadlines)
-        self._control = Control(bounds, service.tripped, self._streams, self._sender, self._pong)
+        self._control = Control(bounds, service.on_guard, self._streams, self._sender, self._pong)
         self._receiver = Receiver(service, self._streams, self._sender, self._control, end=self._end, flush=self.flush)
         self._made = perf_counter()
         self._rest = b""
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
             self._turn_away(ErrorCode.NO_ERROR, "shutting down")
             return
         if len(self._connections) >= bounds.max_connections:
-            self._service.tripped(Guard.CONNECTIONS)
+            self._service.on_guard(Guard.CONNECTIONS)
             self._turn_away(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
             return
         self._connections.add(self)
@@ -160,9 +160,9 @@ class Connection(asyncio.Protocol):
         if error is not None:
             self._end(error)
             return
-        if self._sender.due:
+        if self._sender.window_grew:
             self._sender.pump()
-        if streams.owed >= self._window >> 1:
+        if streams.unacknowledged >= self._window >> 1:
             self._give_back()
         self.flush()
 
@@ -170,10 +170,10 @@ class Connection(asyncio.Protocol):
         """Give the client its window back, a larger one if there is room for what it may send."""
         streams = self._streams
         if self._window < LARGEST_WINDOW and self._service.unfinished.room_to_grow():
-            streams.owed += LARGEST_WINDOW - self._window
+            streams.unacknowledged += LARGEST_WINDOW - self._window
             self._window = LARGEST_WINDOW
-        self._out.append(frames.window_update(0, streams.owed))
-        streams.owed = 0
+        self._out.append(frames.window_update(0, streams.unacknowledged))
+        streams.unacknowledged = 0
 
     def eof_received(self) -> bool:
         """Close: no client half-closes."""
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
         if not self._started and self._made < since:
             self._trip(Guard.SLOW_START, ErrorCode.SETTINGS_TIMEOUT, "no preface and SETTINGS in time")
         elif self._paused_since is not None and self._paused_since < since:
-            self._service.tripped(Guard.SLOW_READER)
+            self._service.on_guard(Guard.SLOW_READER)
             self._transport.abort()
         elif block is not None and block.arrived < since:
             self._trip(Guard.SLOW_REQUEST, ErrorCode.ENHANCE_YOUR_CALM, "a header block is not finished in time")
@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
         for number, blocked in list(self._sender.blocked.items()):
             blocked.since = blocked.since or now
             if blocked.since < since:
-                self._service.tripped(Guard.SLOW_READER)
+                self._service.on_guard(Guard.SLOW_READER)
                 self._streams.reset(number, ErrorCode.CANCEL)
         self.flush()
 
@@ -289,11 +289,11 @@ class Connection(asyncio.Protocol):
         if not self._receiver.draining and not self._closing:
             self._receiver.draining = True
             self._receiver.requests.unwatch()
-            self._announced = self._streams.last
+            self._announced = self._streams.last_id
             self._out.append(frames.goaway(self._announced, ErrorCode.NO_ERROR, "shutting down"))
 
     def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
-        self._service.tripped(guard)
+        self._service.on_guard(guard)
         self._end(H2Error(code, reason))
 
     def _end(self, error: H2Error) -> None:
@@ -346,18 +346,18 @@ class Connection(asyncio.Protocol):
 
     # What the batcher asks and brings
 
-    def prune(self, calls: Calls) -> None:
+    def drop_abandoned(self, calls: Calls) -> None:
         """Drop calls that were cancelled, or were answered by their own clock, before they are counted."""
         streams = self._streams
         if not streams.cancelled:
             return
-        waited = list(zip(calls.plans, calls.tags, strict=True))
+        waited = list(zip(calls.plans, calls.stream_ids, strict=True))
         calls.plans.clear()
-        calls.tags.clear()
+        calls.stream_ids.clear()
         for plan, number in waited:
             if number in streams.waiting:
                 calls.plans.append(plan)
-                calls.tags.append(number)
+                calls.stream_ids.append(number)
             else:
                 streams.cancelled -= 1
 
@@ -366,7 +366,7 @@ class Connection(asyncio.Protocol):
         streams = self._streams
         self._control.answered = now
         soonest = float("inf")
-        for plan, number in zip(calls.plans, calls.tags, strict=True):
+        for plan, number in zip(calls.plans, calls.stream_ids, strict=True):
             head = streams.waiting.get(number)
             if head is None or head.patience_s is None:
                 continue
@@ -385,7 +385,7 @@ class Connection(asyncio.Protocol):
         streams, answer = self._streams, self._sender.answer
         self._control.answered = perf_counter()
         waiting = streams.waiting
-        for number, message in zip(calls.tags, messages, strict=True):
+        for number, message in zip(calls.stream_ids, messages, strict=True):
             if waiting.pop(number, None) is None:
                 streams.cancelled -= 1
             elif message is None:
@@ -393,7 +393,7 @@ class Connection(asyncio.Protocol):
             else:
                 answer(number, message)
         if streams.deadlines:
-            for number in calls.tags:
+            for number in calls.stream_ids:
                 streams.deadlines.pop(number, None)
 
     def _put(self, number: int, message: bytes | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from extauth.transport.engine import Allowance, Bounds, Guard, Tripped
+from extauth.transport.engine import ConnectionLimits, Guard, OnGuard, TokenBucket
 from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import ACK, MAX_STREAM_ID, MAX_WINDOW, MIN_MAX_FRAME_SIZE, ErrorCode, H2Error
 from extauth.transport.h2.hpack import TABLE_SIZE
@@ -21,17 +21,22 @@ class Control:
     """Handles them at the time `now`; `pong` is given the payload of each PING that comes back."""
 
     def __init__(
-        self, bounds: Bounds, tripped: Tripped, streams: Streams, sender: Sender, pong: Callable[[bytes], None]
+        self,
+        bounds: ConnectionLimits,
+        on_guard: OnGuard,
+        streams: Streams,
+        sender: Sender,
+        pong: Callable[[bytes], None],
     ) -> None:
         self.now = 0.0
         self.answered = -ANSWERING_S  # when the last answer was written
-        self._tripped = tripped
+        self._on_guard = on_guard
         self._streams = streams
         self._sender = sender
         self._out = sender.out
         self._pong = pong
-        self._frames = Allowance(bounds.max_control_frames_per_s)
-        self._resets = Allowance(bounds.max_resets_per_s)
+        self._frames = TokenBucket(bounds.max_control_frames_per_s)
+        self._resets = TokenBucket(bounds.max_resets_per_s)
         self.handlers: dict[int, Handler] = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_rst_stream,
@@ -50,13 +55,13 @@ class Control:
     def spend(self, *, honest: bool = True) -> None:
         """Pay for a frame that asks for nothing; `honest`: of a kind that clients send in numbers, with their calls."""
         if not self._frames.spend(self.now) and not (honest and self._answering()):
-            self._tripped(Guard.CONTROL_FRAMES)
+            self._on_guard(Guard.CONTROL_FRAMES)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     def spend_reset(self) -> None:
         """Pay for a stream that the client made us reset (CVE-2025-8671); those that it resets itself cost nothing."""
         if not self._resets.spend(self.now) and not self._answering():
-            self._tripped(Guard.RESETS)
+            self._on_guard(Guard.RESETS)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that had to be reset")
 
     def _answering(self) -> bool:
@@ -75,7 +80,7 @@ class Control:
     def _on_rst_stream(self, _flags: int, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is 4 bytes")
-        if stream > self._streams.last or not stream & 1:
+        if stream > self._streams.last_id or not stream & 1:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never open")
         if stream not in self._streams:
             self.spend()
@@ -130,10 +135,10 @@ class Control:
         self.spend()
         if len(payload) != 4:
             raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is 4 bytes")
-        if stream > self._streams.last or (stream and not stream & 1):
+        if stream > self._streams.last_id or (stream and not stream & 1):
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was never open")
         increment = int.from_bytes(payload, "big") & MAX_WINDOW
         if increment == 0:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0", stream)
         if stream == 0 or stream in self._streams:
-            self._sender.grow(stream, increment)
+            self._sender.window_update(stream, increment)

@@ -41,14 +41,14 @@ MAX_ECHO = 100  # characters of the client's that an answer repeats: each may be
 class HeaderBlock:
     """A header block that goes on in CONTINUATION frames."""
 
-    __slots__ = ("arrived", "end_stream", "fragments", "frames", "itself", "stream")
+    __slots__ = ("arrived", "depends_on_itself", "end_stream", "fragments", "frames", "stream")
 
-    def __init__(self, stream: int, arrived: float, *, end_stream: bool, itself: bool) -> None:
+    def __init__(self, stream: int, arrived: float, *, end_stream: bool, depends_on_itself: bool) -> None:
         self.stream = stream
         self.fragments = bytearray()
         self.arrived = arrived
         self.end_stream = end_stream
-        self.itself = itself
+        self.depends_on_itself = depends_on_itself
         self.frames = 0
 
 
@@ -76,7 +76,7 @@ class Receiver:
         self._streams = streams
         self._sender = sender
         self._control = control
-        self._decoder = HeaderDecoder(service.bounds.max_header_bytes, lambda: service.tripped(Guard.HEADERS))
+        self._decoder = HeaderDecoder(service.bounds.max_header_bytes, lambda: service.on_guard(Guard.HEADERS))
         self._handlers = {
             **control.handlers,
             frames.DATA: self.requests.on_data,
@@ -100,11 +100,11 @@ class Receiver:
         at, size = 0, len(data)
         self.requests.calls = calls
         self._control.now = calls.arrived
-        now, plans, tags = calls.arrived, calls.plans, calls.tags
+        now, plans, stream_ids = calls.arrived, calls.plans, calls.stream_ids
         streams = self._streams
         waiting, opened, blocked = streams.waiting, streams.open, self._sender.blocked
         known, plan = self._decoder.known, self._plan
-        room, max_streams, max_message = self._service.batcher.room(), streams.most, self._bounds.max_message_bytes
+        room, max_streams, max_message = self._service.batcher.room(), streams.max_open, self._bounds.max_message_bytes
         unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
         decoder.decoded = requests.inflated = 0
         planner = self._service.planner
@@ -129,7 +129,7 @@ class Receiver:
                 if (
                     head.plain
                     and size - end >= 14
-                    and streams.last < stream <= MAX_STREAM_ID
+                    and streams.last_id < stream <= MAX_STREAM_ID
                     and stream & 1
                     and not self.draining
                     and len(waiting) + len(opened) + len(blocked) < max_streams
@@ -147,15 +147,15 @@ class Receiver:
                         and len(plans) < room
                         and head.content_length in (None, length)
                     ):
-                        streams.last = stream
-                        streams.owed += length
+                        streams.last_id = stream
+                        streams.unacknowledged += length
                         at = finish
                         try:
                             plans.append(plan(data[end + 14 : finish]))
                         except InvalidRequestError as error:
                             self.requests.refuse_invalid(stream, error)
                             continue
-                        tags.append(stream)
+                        stream_ids.append(stream)
                         waiting[stream] = head
                         if head.patience_s is not None and now + head.patience_s < calls.deadline:
                             calls.deadline = now + head.patience_s
@@ -174,30 +174,36 @@ class Receiver:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "a header block must go on without other frames in between")
         try:
             if head is not None:
-                self._on_head(stream, head, end_stream=False, itself=False)
+                self._on_head(stream, head, end_stream=False, depends_on_itself=False)
             elif kind in self._handlers:
                 self._handlers[kind](flags, stream, payload)
             else:  # RFC 9113 §5.5: of a type that is not known
                 self._control.spend(honest=False)
         except H2Error as error:
-            if not error.stream & 1 or error.stream > self._streams.last:  # RFC 9113 §6.4: an idle one cannot be reset
+            if (
+                not error.stream & 1 or error.stream > self._streams.last_id
+            ):  # RFC 9113 §6.4: an idle one cannot be reset
                 raise
             self._control.spend_reset()
             self._streams.reset(error.stream, error.code)
 
     def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
         fragment = unpadded(flags, payload)
-        itself = False
+        depends_on_itself = False
         if flags & PRIORITIZED:
             if len(fragment) < 5:
                 raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            itself = int.from_bytes(fragment[:4], "big") & MAX_STREAM_ID == stream
+            depends_on_itself = int.from_bytes(fragment[:4], "big") & MAX_STREAM_ID == stream
             fragment = fragment[5:]
         end_stream = bool(flags & END_STREAM)
         if flags & END_HEADERS:
-            self._on_head(stream, self._decoder.decode(fragment), end_stream=end_stream, itself=itself)
+            self._on_head(
+                stream, self._decoder.decode(fragment), end_stream=end_stream, depends_on_itself=depends_on_itself
+            )
         else:
-            self.block = HeaderBlock(stream, self.requests.calls.arrived, end_stream=end_stream, itself=itself)
+            self.block = HeaderBlock(
+                stream, self.requests.calls.arrived, end_stream=end_stream, depends_on_itself=depends_on_itself
+            )
             self._add_to_block(self.block, fragment)
 
     def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
@@ -209,11 +215,11 @@ class Receiver:
         if flags & END_HEADERS:
             self.end_block()
             head = self._decoder.decode(bytes(block.fragments))
-            self._on_head(stream, head, end_stream=block.end_stream, itself=block.itself)
+            self._on_head(stream, head, end_stream=block.end_stream, depends_on_itself=block.depends_on_itself)
 
     def _add_to_block(self, block: HeaderBlock, fragment: bytes) -> None:
         if len(block.fragments) + len(fragment) > MAX_BLOCK_BYTES or block.frames > self._bounds.max_continuations:
-            self._service.tripped(Guard.HEADERS)
+            self._service.on_guard(Guard.HEADERS)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "a header block too large, or in too many frames")
         block.fragments += fragment
         self._service.unfinished.charge(self.requests, None, len(fragment))
@@ -229,11 +235,11 @@ class Receiver:
     def _no_room(self) -> None:
         """There is no memory for this header block, and without it the connection cannot go on."""
         self.end_block()
-        self._service.tripped(Guard.HEADERS)
+        self._service.on_guard(Guard.HEADERS)
         if not self.requests.reading:
             self._end(_no_room())
 
-    def _on_head(self, number: int, head: Head, *, end_stream: bool, itself: bool) -> None:
+    def _on_head(self, number: int, head: Head, *, end_stream: bool, depends_on_itself: bool) -> None:
         """A request's head, or its trailers."""
         streams = self._streams
         request = streams.open.get(number)
@@ -244,22 +250,22 @@ class Receiver:
             return
         if not number & 1:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that no client may open")
-        if number <= streams.last:
-            if number != streams.last and number not in streams and number not in streams.refused:
+        if number <= streams.last_id:
+            if number != streams.last_id and number not in streams and number not in streams.refused:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "stream numbers must grow")
-            streams.late(number)
+            streams.check_late_frame(number)
             self._control.spend()
             return
-        streams.last = number
+        streams.last_id = number
         if self.draining:
             streams.reset(number, ErrorCode.REFUSED_STREAM)
             return
-        if itself:
+        if depends_on_itself:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "a stream cannot depend on itself", number)
         if head.malformed or head.is_trailers:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, head.malformed or "a request without its pseudo-headers", number)
-        full = len(streams) >= streams.most
-        if full and (not head.limits or len(streams.open) >= streams.most):
+        full = len(streams) >= streams.max_open
+        if full and (not head.limits or len(streams.open) >= streams.max_open):
             # Only a client that ignores SETTINGS_MAX_CONCURRENT_STREAMS comes here.
             self.requests.refuse_stream(number, head, end_stream=end_stream)
             return

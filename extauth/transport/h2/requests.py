@@ -12,7 +12,7 @@ from time import perf_counter
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.plan import Plan, Planner
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import Bounds, Guard, Shed, Tripped
+from extauth.transport.engine import ConnectionLimits, Guard, OnGuard, Shed
 from extauth.transport.h2 import frames
 from extauth.transport.h2.control_frames import Control
 from extauth.transport.h2.flow_control import Message, Unfinished
@@ -32,8 +32,8 @@ class Service:
     planner: Planner
     batcher: Batcher
     health: Health
-    bounds: Bounds
-    tripped: Tripped
+    bounds: ConnectionLimits
+    on_guard: OnGuard
     unfinished: Unfinished
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -73,7 +73,7 @@ class Requests:
             raise H2Error(ErrorCode.REFUSED_STREAM, "too many streams", number)
         if not end_stream:
             self._streams.ignore(number)
-        self._service.tripped(Guard.MESSAGE)
+        self._service.on_guard(Guard.MESSAGE)
         self._deny(number, cut=not end_stream)
 
     def _deny(self, number: int, *, cut: bool = False) -> None:
@@ -86,12 +86,12 @@ class Requests:
         streams = self._streams
         size = len(payload)
         content = unpadded(flags, payload)
-        streams.owed += size
+        streams.unacknowledged += size
         request = streams.open.get(number)
         if request is None:
-            if number > streams.last or not number & 1:
+            if number > streams.last_id or not number & 1:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "DATA on a stream that is not open")
-            streams.late(number)
+            streams.check_late_frame(number)
             self._control.spend()
             return
         end_stream = bool(flags & END_STREAM)
@@ -167,7 +167,7 @@ class Requests:
     def _give_up(self, request: Request, guard: Guard = Guard.MESSAGE, *, whole: bool = False) -> None:
         """Answer a request that cannot be evaluated: OVER_LIMIT, where a refusal would let the caller pass."""
         number, head = request.number, request.head
-        self._service.tripped(guard)
+        self._service.on_guard(guard)
         if head.limits:
             self._streams.finish(number, whole=whole)
             self._deny(number, cut=not whole)
@@ -235,7 +235,7 @@ class Requests:
                 self._sender.answer(number, shed)
             return
         calls.plans.append(plan)
-        calls.tags.append(number)
+        calls.stream_ids.append(number)
         self._streams.waiting[number] = request.head
         if request.head.patience_s is not None:
             self._streams.deadlines[number] = request.deadline
@@ -244,11 +244,11 @@ class Requests:
     def refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
         """Answer a call that makes no sense, or is too large to be evaluated."""
         if isinstance(error, RequestTooLargeError):
-            self._service.tripped(Guard.MESSAGE)
+            self._service.on_guard(Guard.MESSAGE)
             self._deny(number)
             return
         self._control.answered = self._control.now
-        self._service.tripped(Guard.INVALID_CALL)
+        self._service.on_guard(Guard.INVALID_CALL)
         self._refuse(number, Status.INVALID_ARGUMENT, str(error))
 
     def _refuse(self, number: int, status: Status, text: str, *, cut: bool = False) -> None:

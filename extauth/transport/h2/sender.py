@@ -43,13 +43,13 @@ class Sender:
     def __init__(self) -> None:
         self.out: list[bytes] = []
         self.blocked: dict[int, _Blocked] = {}
-        self.due = False
+        self.window_grew = False
         self.max_frame = MIN_MAX_FRAME_SIZE
         self._window = DEFAULT_WINDOW
         self._initial = DEFAULT_WINDOW
         self._grown: dict[int, int] = {}  # stream → by how much its window differs from the initial one
         self._prefix: bytes | None = None  # of the next header block
-        self._most = 0  # bytes of a message that surely fits a fresh stream's window, and one frame
+        self._fast_path_bytes = 0  # bytes of a message that surely fits a fresh stream's window, and one frame
         self.set_initial(DEFAULT_WINDOW)
 
     def shrink(self) -> None:
@@ -61,7 +61,7 @@ class Sender:
     def answer(self, stream: int, message: bytes, *, cut: bool = False) -> None:
         """Send an OK answer; `cut`: the request is not over, so reset its stream afterwards."""
         size = len(message)
-        if size <= self._most and size + 5 <= self._window:
+        if size <= self._fast_path_bytes and size + 5 <= self._window:
             self._window -= size + 5
             self.out.append(answer_frames(stream, message))
             if self._grown:
@@ -105,13 +105,13 @@ class Sender:
         self.blocked.pop(stream, None)
         self._grown.pop(stream, None)
 
-    def grow(self, stream: int, increment: int) -> None:
+    def window_update(self, stream: int, increment: int) -> None:
         """The peer grants `increment` bytes more; stream 0 is the connection. Raises H2Error."""
         if stream == 0:
             self._window += increment
             if self._window > MAX_WINDOW:
                 raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
-            self.due = True
+            self.window_grew = True
             return
         grown = self._grown.get(stream, 0) + increment
         if self._initial + grown > MAX_WINDOW:
@@ -130,7 +130,7 @@ class Sender:
                 raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a stream's window overflow")
         window = self._initial = windows[-1]
         self._choose_path()
-        self.due = True
+        self.window_grew = True
 
     def shrink_table(self) -> None:
         """The peer has less room for a dynamic table than by default: the next header block must agree to a size.
@@ -150,7 +150,7 @@ class Sender:
         return block
 
     def _choose_path(self) -> None:
-        self._most = -1 if self._prefix else min(MAX_FAST_BYTES, self._initial - 5)
+        self._fast_path_bytes = -1 if self._prefix else min(MAX_FAST_BYTES, self._initial - 5)
 
     def _send_body(self, stream: int, body: _Blocked) -> None:
         self.blocked[stream] = body
@@ -158,7 +158,7 @@ class Sender:
 
     def pump(self) -> None:
         """Send what the windows have room for by now."""
-        self.due = False
+        self.window_grew = False
         for stream, blocked in list(self.blocked.items()):
             if self._window <= 0:
                 break

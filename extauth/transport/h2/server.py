@@ -11,7 +11,7 @@ from extauth.errors import SettingsError
 from extauth.limiter.plan import Planner
 from extauth.transport.batching import Batcher
 from extauth.transport.deadlines import after_io
-from extauth.transport.engine import Bounds, Tripped
+from extauth.transport.engine import ConnectionLimits, OnGuard
 from extauth.transport.h2.accepting import Acceptor
 from extauth.transport.h2.connection import Connection
 from extauth.transport.h2.flow_control import Unfinished
@@ -33,14 +33,14 @@ class H2Server:
         batcher: Batcher,
         *,
         tls: Tls | None = None,
-        bounds: Bounds | None = None,
-        tripped: Tripped = lambda _guard: None,
+        bounds: ConnectionLimits | None = None,
+        on_guard: OnGuard = lambda _guard: None,
     ) -> None:
         self._listen = listen
         self._connections: set[Connection] = set()
-        bounds = bounds or Bounds()
-        self._service = Service(planner, batcher, Health(), bounds, tripped, Unfinished(bounds.max_unfinished_bytes))
-        self._acceptor = Acceptor(self._connect, self._connections, bounds, tripped, tls)
+        bounds = bounds or ConnectionLimits()
+        self._service = Service(planner, batcher, Health(), bounds, on_guard, Unfinished(bounds.max_unfinished_bytes))
+        self._acceptor = Acceptor(self._connect, self._connections, bounds, on_guard, tls)
         self._checks: asyncio.Task[None] | None = None
 
     def count_connections(self) -> int:

@@ -74,15 +74,15 @@ class Streams:
     """
 
     def __init__(self, sender: Sender, most: int, unfinished: Unfinished, deadlines: Deadlines) -> None:
-        self.most = most
-        self.last = 0
+        self.max_open = most
+        self.last_id = 0
         self.open: dict[int, Request] = {}
         self.waiting: dict[int, Head] = {}
         self.deadlines: dict[int, float] = {}  # of those waiting, where it is not their Calls' arrival that counts
         self.watching: dict[int, bool] = {}  # whether the service that each one names is here
         self.refused: dict[int, None] = {}
         self.cancelled = 0
-        self.owed = 0
+        self.unacknowledged = 0
         self._sender = sender
         self._unfinished = unfinished
         self._call_deadlines = deadlines
@@ -154,7 +154,7 @@ class Streams:
 
     def last_whole(self) -> int:
         """The last stream whose request was received whole, or that has ended."""
-        last = self.last
+        last = self.last_id
         while last in self.open:
             last -= 2
         return max(last, 0)
@@ -175,7 +175,7 @@ class Streams:
         self.open.clear()
         self._sender.blocked.clear()
 
-    def late(self, number: int) -> None:
+    def check_late_frame(self, number: int) -> None:
         """Judge a frame on a stream whose request is over; returns where it is to be ignored, else raises H2Error."""
         if number in self.refused:
             return
@@ -186,5 +186,5 @@ class Streams:
     def ignore(self, number: int) -> None:
         """Ignore what still comes on a stream that we ended."""
         self.refused[number] = None
-        if len(self.refused) > self.most:
+        if len(self.refused) > self.max_open:
             del self.refused[next(iter(self.refused))]

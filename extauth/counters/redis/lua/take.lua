@@ -16,7 +16,7 @@
 local call, pcall, pack, unpack = redis.call, redis.pcall, struct.pack, struct.unpack
 local floor, ceil, min, max, byte, find = math.floor, math.ceil, math.min, math.max, string.byte, string.find
 local GCRA, WINDOW, SLIDING = 1, 2, 3
-local ENFORCED, QUOTA, QUOTA_TOO = 0, 1, 2
+local ENFORCED, QUOTA, SAME_QUOTA = 0, 1, 2
 local MAX_BACKLOG_US = 2 ^ 52
 local MAX_HITS = 2 ^ 53 - 1
 local MAX_ENTRIES = 10000
@@ -250,7 +250,7 @@ while at <= #groups do
       any_quota = true
       quotas = max(quotas, quota)
       quota = fit
-    elseif mode == QUOTA_TOO then
+    elseif mode == SAME_QUOTA then
       quota = min(quota, fit)
     end
     if kind == SLIDING then  -- its wait, once it is known who is admitted
