@@ -94,7 +94,7 @@ OVER = [
 ]
 
 
-@pytest.mark.parametrize(("asks", "over"), OVER)
+@pytest.mark.parametrize(("checks", "over"), OVER)
 async def test_calls_over_a_limit_are_counted_denied_or_not(checks: list[LimitCheck], over: list[int]) -> None:
     rules = tuple(RuleName("d", f"{i}") for i in range(len(checks)))
     template = PlanTemplate(tuple(checks), tuple((i,) for i in range(len(checks))), None, Labels())
