@@ -165,7 +165,7 @@ async def labels_limit_nothing(server: Server) -> Result:
     return compare((Status("OK"), 3), (answer.statuses[0], answer.remaining[1]))
 
 
-@CASES.case("docs/architecture.md#the-answer")
+@CASES.case("docs/architecture.md#the-response")
 async def denial_tells_when_to_retry(server: Server) -> Result:
     """A denial has retry-after, the seconds until the request would fit; there is none where it never will."""
     one = descriptor(("bucket", server.fresh()))
