@@ -13,7 +13,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def listen_on(address: str, backlog: int) -> list[socket.socket]:
-    """Sockets that listen on the address, or on each one that its name has; raises OSError, or UnicodeError."""
+    """Sockets that listen on the address, or on each address of its name; raises OSError or UnicodeError."""
     if address.startswith("unix:"):
         listener = socket.socket(socket.AF_UNIX)
         listeners = [listener]
@@ -33,7 +33,7 @@ def listen_on(address: str, backlog: int) -> list[socket.socket]:
 
 def _listen_on_all(host: str, port: int, backlog: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
-    missing: OSError | None = None  # `localhost` is ::1 too where there is no IPv6
+    missing: OSError | None = None  # `localhost` includes ::1 even without IPv6
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, where in dict.fromkeys(found):
@@ -63,4 +63,4 @@ def listen_everywhere(port: int, backlog: int) -> socket.socket:
         except OSError as error:
             if error.errno not in _NO_IPV6:
                 raise
-    return socket.create_server(("0.0.0.0", port), backlog=backlog)  # noqa: S104 - as was asked for
+    return socket.create_server(("0.0.0.0", port), backlog=backlog)  # noqa: S104 - the operator asked for it

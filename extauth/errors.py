@@ -7,16 +7,16 @@ from itertools import islice
 
 
 class ExtauthError(Exception):
-    """Base of all errors raised here; its text is fit for an operator to read."""
+    """Base of all errors of this package; the text is meant for operators."""
 
 
 class SettingsError(ExtauthError):
-    """An `EXTAUTH_*` variable is wrong, or what it names cannot be had; the text names variable, value and remedy."""
+    """An `EXTAUTH_*` variable is wrong, or its file or address is not available; the text names variable, value and fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One thing wrong in a config file; `line` and `column` count from 1, 0 where no place can be named."""
+    """One error in a config file; `line` and `column` count from 1, or are 0 if there is no place to name."""
 
     file: str
     line: int
@@ -30,7 +30,7 @@ class Diagnostic:
 
 
 class ConfigError(ExtauthError):
-    """The descriptor config cannot be used; `problems` holds all that is wrong, in the order of files and lines."""
+    """The descriptor config cannot be used; `problems` has every error, ordered by file and line."""
 
     def __init__(self, problems: Iterable[Diagnostic]) -> None:
         self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
@@ -38,19 +38,19 @@ class ConfigError(ExtauthError):
 
 
 class InvalidRequestError(ExtauthError):
-    """A call cannot be understood: answered with INVALID_ARGUMENT and this text."""
+    """A call is malformed; it is answered INVALID_ARGUMENT with this text."""
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """A call is larger than what is evaluated, which whoever is limited may have caused: answered with OVER_LIMIT."""
+    """A call is too large to be evaluated, which the limited client may have caused; it is answered OVER_LIMIT."""
 
 
 class CommandError(ExtauthError):
-    """A command was asked for what it cannot do; the text says what would help."""
+    """A command cannot do what its arguments ask for; the text says what would help."""
 
 
 class StoreError(ExtauthError):
-    """The counters' store did not answer, or not with what was asked.
+    """The store of counters did not answer, or not as expected.
 
     `kind` is one of KINDS, for metrics: no reply in time, no connection, a reply that is an error or makes no sense, or
     a fault of ours.
@@ -64,7 +64,7 @@ class StoreError(ExtauthError):
 
     @classmethod
     def unexpected(cls, error: Exception) -> "StoreError":
-        """What stands for an error that nobody foresaw; it says where that was raised."""
+        """A StoreError for an unexpected exception; the text says where that was raised."""
         place = ""
         traceback = error.__traceback__
         while traceback is not None:
@@ -78,5 +78,5 @@ class ConformanceError(ExtauthError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The one of the names that was perhaps meant, or nothing; of very many, only the first are looked at."""
+    """The name that was probably meant, or an empty string. Only the first 1000 names are compared."""
     return next(iter(difflib.get_close_matches(name[:100], list(islice(names, 1000)), 1)), "")

@@ -1,6 +1,6 @@
 """One client's connection to the admin server: HTTP/1.1 by h11, over the event loop's own socket calls.
 
-It reads no more than it handles next, and makes no more of an answer than the client takes: nothing gathers here.
+It reads only what it handles next, and produces an answer only as fast as the client reads it, so nothing accumulates.
 """
 
 import asyncio
@@ -46,9 +46,10 @@ _CROWDED: Final = "Too many answers are being sent: the connections that are lef
 
 
 class State(IntEnum):
-    """What a connection does, in the order in which they are ended when all places are taken, silent ones aside.
+    """The state of a connection. When all places are taken and none is silent, the lowest state is closed first.
 
-    It closes, a page is sent to it, it sends a request or is about to, or a probe or scrape is answered.
+    CLOSING: half-closed. PAGE: a page for people is being sent. WAITING: a request is expected or arriving. The highest
+    state: a probe or a scrape is being answered.
     """
 
     CLOSING = 0
@@ -59,7 +60,7 @@ class State(IntEnum):
 
 @dataclass(kw_only=True)
 class Context:
-    """What all connections share; while it is `crowded()`, the places left are for probes and scrapes."""
+    """Shared by all connections. While `crowded()` is true, the remaining places are for probes and scrapes."""
 
     routes: Mapping[str, Route]
     hosts: AllowedHosts
@@ -88,19 +89,19 @@ class Connection:
         self.task.add_done_callback(self._close)  # a task that is cancelled before it began runs no `finally`
 
     def end(self) -> None:
-        """Close it soon, whatever it does."""
+        """Close the connection soon, whatever it is doing."""
         self.ended = True
         self.task.cancel()
 
     def is_silent(self) -> bool:
-        """Whether it waits for its client, of whom nothing is unread: what is may be a probe."""
+        """Whether it waits for its client and has no unread bytes, which could be a probe."""
         if self.state is State.CLOSING:
             return True
         if self.state is not State.WAITING or not self._receiving:
             return False
         try:
             return self._sock.recv(1, socket.MSG_PEEK) == b""
-        except OSError:  # nothing is there, or the client is gone
+        except OSError:  # there are no bytes, or the client is gone
             return True
 
     def _close(self, _task: "asyncio.Task[None]") -> None:
@@ -122,7 +123,7 @@ class Connection:
             await self._hang_up()
 
     async def _hang_up(self) -> None:
-        """Half-close, and read on for a while: a close with bytes unread would take the last answer with it."""
+        """Half-close and read on for a while: closing with unread bytes would reset the connection and lose the last answer."""
         self._enter(State.CLOSING)
         self.deadline = self.since + STALL_S
         self._sock.shutdown(socket.SHUT_WR)
@@ -131,7 +132,7 @@ class Connection:
             left -= len(data)
 
     async def _exchange(self) -> bool:
-        """Read a request and answer it; whether the connection can take another."""
+        """Read one request and answer it; returns whether the connection can take another."""
         received = await self._read_request()
         if received is None:
             return False
@@ -150,7 +151,7 @@ class Connection:
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     def _find(self, request: Request, host: str) -> Route | Answer:
-        """The route, or the answer of a request that is refused."""
+        """The route for the request, or the answer that refuses it."""
         route = self._context.routes.get(request.path)
         if route is None:
             return refusal(HTTPStatus.NOT_FOUND)
@@ -165,7 +166,7 @@ class Connection:
     # Reading
 
     async def _read_request(self) -> tuple[Request, str] | HTTPStatus | None:
-        """A whole request and its host, or why it is refused; None where the client closed instead."""
+        """A complete request and its host, or the status that refuses it; None if the client closed the connection."""
         head: h11.Request | None = None
         body = b""
         while True:
@@ -190,7 +191,7 @@ class Connection:
                 return None
 
     async def _next_event(self) -> h11.Event | HTTPStatus:
-        """What comes next, or why it is refused."""
+        """The next event, or the status that refuses the request."""
         while True:
             event = await self._context.lanes[State.WAITING].run(self._parse)
             if isinstance(event, h11.Event | HTTPStatus):
@@ -209,13 +210,13 @@ class Connection:
         try:
             return self._h11.next_event()
         except h11.RemoteProtocolError as error:
-            error.with_traceback(None)  # a cycle, which clients could make many of
+            error.with_traceback(None)  # else it is a reference cycle, and clients could cause many
             return HTTPStatus(error.error_status_hint)
 
     # Answering
 
     async def _answer(self, make: Callable[[], Answer], *, head_only: bool = False, close: bool = False) -> None:
-        """Send what `make` returns, piece by piece as the client reads."""
+        """Send the answer that `make` returns, piece by piece as the client reads."""
         self.deadline = float("inf")
         lane, clock = self._context.lanes[self.state], self._context.clock
         try:
@@ -252,7 +253,7 @@ def _header(head: h11.Request, name: bytes) -> str:
 
 
 def _request(head: h11.Request, body: bytes) -> tuple[Request, str]:
-    """The request and its host, which a target in absolute form names instead of Host (RFC 9112 §3.2.2)."""
+    """The request and its host; a target in absolute form overrides the Host header (RFC 9112 §3.2.2)."""
     target = _TARGET.fullmatch(head.target.decode("latin-1"))
     assert target is not None  # noqa: S101 - it matches anything that is one line
     host = target["host"]
@@ -264,14 +265,14 @@ def _request(head: h11.Request, body: bytes) -> tuple[Request, str]:
 def _begin(
     answer: Answer, clock: Callable[[], float], *, head_only: bool
 ) -> tuple[Answer, Iterator[bytes], bytes | None]:
-    """An answer, its blocks after the first, and the first: what fails here fails before anything is sent."""
+    """An answer, its remaining blocks, and its first block, so that errors are raised before anything is sent."""
     pieces = iter((answer.body,)) if isinstance(answer.body, bytes) else answer.body
     blocks = _blocks(iter(()) if head_only else pieces, clock)
     return answer, blocks, next(blocks, None)
 
 
 def _blocks(pieces: Iterator[bytes], clock: Callable[[], float]) -> Iterator[bytes]:
-    """The pieces, put together or cut: to BLOCK_BYTES, or to what TURN_S brings, which may be nothing."""
+    """The pieces joined or cut to blocks of BLOCK_BYTES; a block is shorter, or empty, if TURN_S has passed."""
     gathered = bytearray()
     began = clock()
     for piece in pieces:

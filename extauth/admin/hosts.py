@@ -1,4 +1,4 @@
-"""Which names the pages for people are served under."""
+"""The host names under which the pages for people are served."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ class AllowedHosts:
     """Values of the Host header for which a page is served: any IP address, `localhost`, and `names`.
 
     DNS rebinding: a hostile site makes its own name resolve to our address, and its script then reads our pages as its
-    own. The browser still sends that name in Host, so a name that nobody here chose is refused.
+    own. The browser still sends that name in Host, so a name that the operator did not configure is refused.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from extauth.errors import SettingsError
 
 PLACES: Final = 64
 KEPT_PLACES: Final = 16
-BACKLOG: Final = 4096  # of clients that are let in by and by; the kernel may have a lower bound
+BACKLOG: Final = 4096  # clients that wait to be accepted; the kernel may have a lower bound
 ACCEPTED_A_TURN: Final = 8
 GRACE_S: Final = 0.005
 CHECK_S: Final = 1.0
@@ -65,7 +65,7 @@ class HttpServer:
         self._checks: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen; raises SettingsError where the address cannot be had."""
+        """Listen; raises SettingsError if that is not possible."""
         try:
             self._listeners = listen_on(self._listen, BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
@@ -79,7 +79,7 @@ class HttpServer:
         self._checks = asyncio.create_task(self._check())
 
     async def stop(self) -> None:
-        """Take no more requests, send what is being answered for a second at most, and close."""
+        """Accept no more requests, give answers in progress one second at most, and close."""
         loop = asyncio.get_running_loop()
         self._context.stopping = True
         for listener in self._listeners:
@@ -103,26 +103,26 @@ class HttpServer:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
-        """Let clients in: few at a time, so that each is read before it can be its turn to be ended."""
+        """Accept a few clients at a time, so that each is read before it can be closed to make room."""
         for _ in range(ACCEPTED_A_TURN):
             try:
                 sock, _ = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):  # there is none, or it is gone already
+            except (BlockingIOError, ConnectionAbortedError):  # there is no client, or it is gone already
                 return
-            except OSError:  # no descriptor is left: give one back, and come again
+            except OSError:  # no file descriptor is left: free one, and try again
                 self._make_place(0)
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listener)
                 loop.call_later(self._check_s, self._accept_from, listener)
                 return
             sock.setblocking(False)
-            with suppress(OSError):  # it is gone, which reading will tell
+            with suppress(OSError):  # the client is gone, which reading will report
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._make_place(PLACES - 1)
             self._connections.add(Connection(sock, self._context, self._connections.discard))
 
     def _make_place(self, most: int) -> None:
-        """End one connection if more than `most` are open."""
+        """Close one connection if more than `most` are open."""
         connections = [connection for connection in self._connections if not connection.ended]
         if len(connections) > most:
             connections.sort(key=attrgetter("since"))

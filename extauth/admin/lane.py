@@ -22,7 +22,7 @@ class Lane:
         self._scheduled = False
 
     def run(self, work: Callable[[], _Result]) -> "asyncio.Future[_Result]":
-        """Its result, once it was its turn; cancelled before, it never runs."""
+        """Run `work` when it is its turn, and return its result; cancelled before that, it never runs."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Result] = loop.create_future()
         self._queue.append((work, future))

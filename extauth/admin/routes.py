@@ -1,4 +1,4 @@
-"""What the admin server serves: a route per path, as data."""
+"""The routes of the admin server, as data."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ JSON: Final = "application/json; charset=utf-8"
 
 
 class Audience(Enum):
-    """Who asks for a path.
+    """Who requests a path.
 
     Pages for PEOPLE are refused under a foreign host name and when places are short. MACHINES are probes and scrapes:
     they are always served, whatever name they ask for.
@@ -23,7 +23,7 @@ class Audience(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A whole request; `query` is what follows the `?`, as it was sent."""
+    """A complete request; `query` is the text after the `?`, as it was sent."""
 
     method: str
     path: str
@@ -55,5 +55,5 @@ class Route:
 
 
 def refusal(status: HTTPStatus, hint: str = "", headers: Iterable[tuple[str, str]] = ()) -> Answer:
-    """An error as text, with a hint at what would help."""
+    """An error as text, with a hint for the client."""
     return Answer(f"{status}: {status.phrase}\n{hint}".encode(), status=status, headers=headers)

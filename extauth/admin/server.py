@@ -12,7 +12,7 @@ from extauth.admin.routes import JSON, Answer, Audience, Request, Route
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What `/readyz` tells: 200 where `ready`, else 503, with `detail` as JSON."""
+    """The answer of `/readyz`: 200 if `ready`, else 503, with `detail` as JSON."""
 
     ready: bool
     detail: dict[str, Any]
