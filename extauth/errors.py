@@ -11,7 +11,7 @@ class ExtauthError(Exception):
 
 
 class SettingsError(ExtauthError):
-    """An `EXTAUTH_*` variable is wrong, or its file or address is not available; the text names variable, value and fix."""
+    """An `EXTAUTH_*` variable is wrong, or its file or address is unavailable; the text names the fix, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,7 @@ _CROWDED: Final = "Too many answers are being sent: the connections that are lef
 class State(IntEnum):
     """The state of a connection. When all places are taken and none is silent, the lowest state is closed first.
 
-    CLOSING: half-closed. PAGE: a page for people is being sent. WAITING: a request is expected or arriving. The highest
-    state: a probe or a scrape is being answered.
+    CLOSING: half-closed. PAGE: a page for people is being sent. WAITING: a request is expected or arriving. PROBE: a probe or a scrape is being answered.
     """
 
     CLOSING = 0
@@ -123,7 +122,7 @@ class Connection:
             await self._hang_up()
 
     async def _hang_up(self) -> None:
-        """Half-close and read on for a while: closing with unread bytes would reset the connection and lose the last answer."""
+        """Half-close and read on for a while: a close with unread bytes would lose the last answer."""
         self._enter(State.CLOSING)
         self.deadline = self.since + STALL_S
         self._sock.shutdown(socket.SHUT_WR)
