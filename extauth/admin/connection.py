@@ -48,7 +48,8 @@ _CROWDED: Final = "Too many answers are being sent: the connections that are lef
 class State(IntEnum):
     """The state of a connection. When all places are taken and none is silent, the lowest state is closed first.
 
-    CLOSING: half-closed. PAGE: a page for people is being sent. WAITING: a request is expected or arriving. PROBE: a probe or a scrape is being answered.
+    CLOSING: half-closed. PAGE: a page for people is being sent. WAITING: a request is expected or arriving. PROBE: a
+    probe or a scrape is being answered.
     """
 
     CLOSING = 0
