@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
@@ -27,14 +27,11 @@ from extauth.telemetry import events
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
-from extauth.transport.batching import Batcher
-from extauth.transport.engine import ConnectionLimits, Guard, Shed
+from extauth.transport.batching import Batcher, Shed
+from extauth.transport.engine import ConnectionLimits, Engine, EngineContext, Guard
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
 from extauth.tuning import fitting_connections, raise_descriptors, tune_python
-
-if TYPE_CHECKING:
-    from extauth.transport.grpcio import GrpcioServer
 
 STOP_GRACE_S = 5
 STORE_CHECK_S = 2
@@ -117,10 +114,10 @@ class Service:
             hosts=settings.admin_hosts,
         )
 
-    def _engine(self) -> "H2Server | GrpcioServer":
+    def _engine(self) -> Engine:
         settings = self.settings
         self.max_connections = fitting_connections(settings.max_connections, raise_descriptors())
-        bounds = ConnectionLimits(
+        limits = ConnectionLimits(
             max_connections=self.max_connections,
             max_streams=settings.max_streams,
             max_message_bytes=settings.max_message_bytes,
@@ -130,16 +127,20 @@ class Service:
             max_control_frames_per_s=settings.max_control_frames,
             stall_timeout_s=settings.stall_timeout,
         )
-        engine: type[H2Server | GrpcioServer] = H2Server
+        context = EngineContext(
+            planner=self.planner,
+            batcher=self.batcher,
+            limits=limits,
+            on_guard=self.metrics.guard_tripped,
+            tls=self.tls,
+        )
         if settings.engine == "grpcio":
             from extauth.transport import grpcio  # noqa: PLC0415 - 30 MB that the other engine spares
 
-            engine = grpcio.GrpcioServer
-        on_guard = self.metrics.guard_tripped
-        made = engine(settings.grpc_listen, self.planner, self.batcher, tls=self.tls, bounds=bounds, on_guard=on_guard)
-        if isinstance(made, H2Server):
-            self.metrics.watch_connections(made.count_connections, self.max_connections)
-        return made
+            return grpcio.GrpcioServer(settings.grpc_listen, context)
+        engine = H2Server(settings.grpc_listen, context)
+        self.metrics.watch_connections(engine.count_connections, self.max_connections)
+        return engine
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start all parts; `stack` takes them down in the reverse order."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum, auto
 from functools import partial
 from random import Random
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from extauth.config.merge import load_rules
@@ -26,13 +25,11 @@ from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
-from extauth.transport import batching, deadlines
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import ConnectionLimits
+from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import connection as http2
 from extauth.transport.h2 import frames
 from extauth.transport.h2.connection import Connection
-from extauth.transport.h2.flow_control import Unfinished
 from extauth.transport.h2.frames import (
     CONTINUATION,
     DATA,
@@ -46,15 +43,15 @@ from extauth.transport.h2.frames import (
     frame,
 )
 from extauth.transport.h2.grpc_framing import literal, prefixed
+from extauth.transport.h2.health import SERVING
 from extauth.transport.h2.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
-from extauth.transport.h2.requests import Service
-from extauth.transport.health import SERVING, Health
+from extauth.transport.h2.server_state import ServerState
 from fuzz.target import Flip, Target, mutate_items
 from fuzz.wire import Loop, Time, Wire, check_written, split
 from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
 
 # Small, so that small inputs reach them.
-BOUNDS = ConnectionLimits(
+LIMITS = ConnectionLimits(
     max_streams=4,
     max_message_bytes=1024,
     max_header_bytes=1024,
@@ -147,10 +144,6 @@ _LOOP = Loop(_CLOCK)
 _alive: "weakref.WeakSet[Connection]" = weakref.WeakSet()
 gc.disable()  # nothing may need it
 gc.freeze()
-# Guards, deadlines and stalls go by the same clock.
-vars(http2)["perf_counter"] = _CLOCK
-vars(deadlines)["perf_counter"] = _CLOCK
-vars(batching)["time"] = SimpleNamespace(perf_counter=_CLOCK)
 
 
 class Conversation:
@@ -160,14 +153,15 @@ class Conversation:
         self._script = script
         self.counters = Counters(_CLOCK)
         limiter = Limiter(self.counters, OnStoreFailure.ERROR)
-        self.batcher = Batcher(limiter, lambda _decided, _times: None, max_batch=MAX_BATCH, max_waiting=MAX_WAITING)
+        self.batcher = Batcher(
+            limiter, lambda _decided, _times: None, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK
+        )
         planner = Planner(_MATCHER, split_request, decode_descriptor, KeyNamer("t"))
-        health = Health()
-        health.status = SERVING
+        state = ServerState(EngineContext(planner=planner, batcher=self.batcher, limits=LIMITS))
+        state.health.status = SERVING
         self._connections: set[Connection] = set()
-        self.unfinished = Unfinished(BOUNDS.max_unfinished_bytes)
-        service = Service(planner, self.batcher, health, BOUNDS, lambda _guard: None, self.unfinished)
-        self.connection = Connection(service, self._connections)
+        self.unfinished = state.unfinished
+        self.connection = Connection(state, self._connections)
         self.wire = Wire(asyncio.get_running_loop())
 
     async def run(self) -> None:
@@ -223,7 +217,7 @@ class Conversation:
             case Action.BREAK:
                 self.counters.error = BrokenError
             case Action.WAIT | Action.STALL:
-                _CLOCK.now += 3 if action is Action.WAIT else BOUNDS.stall_timeout_s + 1
+                _CLOCK.now += 3 if action is Action.WAIT else LIMITS.stall_timeout_s + 1
                 for connection in list(self._connections):
                     connection.check(_CLOCK())
                 await asyncio.sleep(0)
@@ -246,9 +240,9 @@ class Conversation:
         waiting, opened, blocked = streams.waiting.keys(), streams.open.keys(), sender.blocked.keys()
         # A stream that watches the health may be blocked besides.
         assert len(streams) == len(waiting | opened | blocked) + len(streams.watching)
-        assert len(waiting) <= BOUNDS.max_streams
-        assert len(opened) <= BOUNDS.max_streams
-        assert len(streams.refused) <= BOUNDS.max_streams
+        assert len(waiting) <= LIMITS.max_streams
+        assert len(opened) <= LIMITS.max_streams
+        assert len(streams.refused) <= LIMITS.max_streams
         assert streams.deadlines.keys() <= waiting
         assert streams.cancelled >= 0
         if not connection._closing:
@@ -261,7 +255,7 @@ class Conversation:
             assert len(connection._rest) < most or connection._turn_scheduled
         fragments = 0 if receiver.block is None else len(receiver.block.fragments)
         assert self.unfinished.used == fragments + sum(request.charged for request in streams.open.values())
-        assert self.unfinished.used <= BOUNDS.max_unfinished_bytes + BOUNDS.max_message_bytes + 5
+        assert self.unfinished.used <= LIMITS.max_unfinished_bytes + LIMITS.max_message_bytes + 5
         known = receiver._decoder.known
         assert len(known) <= MAX_REMEMBERED
         assert all(len(block) <= MAX_REMEMBERED_BYTES for block in known)

@@ -25,7 +25,7 @@ from extauth.rls.response import encode_response
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Unit
 from extauth.transport.h2.grpc_framing import GrpcError, Status
-from extauth.transport.health import SERVICES, SERVING, Health
+from extauth.transport.h2.health import SERVICES, SERVING, Health
 from fuzz.target import Flip, Target, mutate_items
 from tests.support.clock import Clock
 

@@ -5,21 +5,34 @@ answers in one write a batch.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from enum import StrEnum
+from time import perf_counter
 
 from extauth.limiter.limiter import BatchResult, GroupResult, Limiter, OnStoreFailure
 from extauth.limiter.plan import Plan
 from extauth.limiter.templates import Answers
 from extauth.rls.response import Code, ResponseHeaders, Verdict, encode_response, too_large_response
-from extauth.transport.deadlines import Deadlines
-from extauth.transport.engine import Shed
+from extauth.transport.deadlines import Clock, Deadlines
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
 
 SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for
 MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
 LOG_S = 1.0  # at most so often an error is logged
+
+
+class Shed(StrEnum):
+    """Why a call was not counted in time and got the failure policy; the name is the metric's label.
+
+    Too many calls wait for a batch, too many are open on the connection, or the call's own `grpc-timeout` is nearly
+    over.
+    """
+
+    WAITING_CALLS = "waiting_calls"
+    STREAMS = "streams"
+    TIMEOUT = "timeout"
+
 
 Observe = Callable[[BatchResult, Sequence[tuple[float, int]]], None]
 """(what was decided, (seconds from arrival to answer, calls that took so long)…): the one fact a batch."""
@@ -49,8 +62,10 @@ class Batcher:
         headers: ResponseHeaders | None = None,
         denies: bool = True,
         sheds: Sheds = lambda _why, _plan, _counting: None,
+        clock: Clock = perf_counter,
     ) -> None:
-        self.deadlines = Deadlines()
+        self.clock = clock
+        self.deadlines = Deadlines(clock)
         self.too_large = too_large_response() if denies else encode_response(Verdict(Code.OK, ()))
         self._limiter = limiter
         self._answers = Answers(limiter, headers)
@@ -77,7 +92,7 @@ class Batcher:
 
     def _sweep(self) -> None:
         """Forget calls that were cancelled while they waited, so that they take up no room."""
-        now = time.perf_counter()
+        now = self.clock()
         if now - self._swept < SWEEP_S:
             return
         self._swept = now
@@ -94,7 +109,7 @@ class Batcher:
 
     def _start(self) -> None:
         self._scheduled = False
-        now = time.perf_counter()
+        now = self.clock()
         while self._waiting.size and len(self._tasks) < self._max_in_flight:
             batch: list[Calls] = []
             for calls in self._waiting.take(self._max_batch, MAX_BATCH_US):
@@ -135,7 +150,7 @@ class Batcher:
                 self._log(error)
         for caller in {calls.caller for calls in batch}:
             self._flush(caller)
-        now = time.perf_counter()
+        now = self.clock()
         self._observe(decided, [(now - calls.arrived, len(calls.plans)) for calls in batch])
 
     def _fail(self, batch: list[Calls]) -> None:
@@ -156,7 +171,7 @@ class Batcher:
             self._log(error)
 
     def _log(self, error: Exception) -> None:
-        now = time.perf_counter()
+        now = self.clock()
         if now - self._logged >= LOG_S:
             self._logged = now
             asyncio.get_running_loop().call_exception_handler({"message": "a batch failed", "exception": error})

@@ -4,7 +4,6 @@ import asyncio
 import heapq
 from collections.abc import Callable
 from itertools import count
-from time import perf_counter
 from typing import Final, Protocol
 
 # From a timer to a verdict that lies in a socket already: libuv runs timers before it polls, so one turn of the loop
@@ -13,8 +12,12 @@ IO_TURNS: Final = 3
 MIN_HEAP: Final = 1024  # of what is settled, so much may stay before the heap is made anew
 
 
+Clock = Callable[[], float]
+"""Seconds from any start, which never go back: `time.perf_counter`, or a test's own."""
+
+
 class Expiring(Protocol):
-    """Something that must be settled by `deadline`, in seconds of `perf_counter`."""
+    """Something that must be settled by `deadline`, in seconds of the clock."""
 
     deadline: float
 
@@ -29,7 +32,8 @@ class Deadlines:
     A deadline is judged only after a pass of I/O: when this process was stopped, the answer may have come in time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._live: dict[Expiring, int] = {}  # with the number of its entry, of which older ones are void
         self._heap: list[tuple[float, int, Expiring]] = []
         self._numbers = count()
@@ -56,7 +60,7 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._next = at
-        self._timer = asyncio.get_running_loop().call_later(max(at - perf_counter(), 0), self._fire)
+        self._timer = asyncio.get_running_loop().call_later(max(at - self._clock(), 0), self._fire)
 
     def _fire(self) -> None:
         self._timer = None
@@ -64,7 +68,7 @@ class Deadlines:
 
     def _judge(self) -> None:
         self._next = float("inf")
-        now = perf_counter()
+        now = self._clock()
         try:
             while self._heap and self._heap[0][0] <= now:
                 _, number, item = heapq.heappop(self._heap)

@@ -1,9 +1,14 @@
-"""What one client may cost: the bounds on a connection, and how they are counted."""
+"""What app and the gRPC engines agree on: what an engine does and is made of, and the limits on its clients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
+
+from extauth.limiter.plan import Planner
+from extauth.transport.batching import Batcher
+from extauth.transport.deadlines import Clock
+from extauth.transport.tls import Tls
 
 MAX_BLOCK_BYTES: Final = 1_048_576
 """Of a header block, encoded, and of its list, decoded: past it the connection ends, for HPACK's state is lost."""
@@ -27,47 +32,46 @@ class Guard(StrEnum):
 OnGuard = Callable[[Guard], None]
 
 
-class Shed(StrEnum):
-    """Why a call was not counted in time and got the failure policy; the name is the metric's label.
-
-    Too many calls wait for a batch, too many are open on the connection, or the call's own `grpc-timeout` is nearly
-    over.
-    """
-
-    WAITING_CALLS = "waiting_calls"
-    STREAMS = "streams"
-    TIMEOUT = "timeout"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """The bounds of the h2 engine.
-
-    `max_connections` are all that are open. The others hold for each one: `max_streams` at a time; `max_message_bytes`
-    a message, also once it is decompressed; `max_header_bytes` a header list, decoded: a larger one is read and
-    dropped, up to MAX_BLOCK_BYTES, and a block goes on in at most `max_continuations` frames; streams a second that
-    the client makes the server reset, and control frames a second that ask for nothing, both with ten seconds'
-    worth at once; `stall_timeout_s` for what the client owes: its preface, the rest of a request, reading its
-    answers. `max_unfinished_bytes` are those of incomplete messages and header blocks on all connections together.
-    In one turn of the event loop a connection gets `max_turn_bytes` and `max_turn_frames` handled, of which a whole
-    call counts as one; the rest waits for its next turn.
-    """
+    """The limits of the h2 engine on its clients; those from `max_streams` to `stall_timeout_s` hold per connection."""
 
     max_connections: int = 1024
+    """Open connections, TLS handshakes included."""
+
     max_streams: int = 1024
+    """Concurrent streams."""
+
     max_message_bytes: int = 4_194_304
+    """Of a message, also once it is decompressed."""
+
     max_header_bytes: int = 131_072
+    """Of a header list, decoded; a larger one is read and dropped, up to MAX_BLOCK_BYTES."""
+
     max_continuations: int = 128
+    """CONTINUATION frames of a header block."""
+
     max_resets_per_s: int = 1000
+    """Streams a second that the client makes the server reset; ten seconds' worth may come at once."""
+
     max_control_frames_per_s: int = 1000
+    """Control frames a second that ask for nothing; ten seconds' worth may come at once."""
+
     stall_timeout_s: float = 10
+    """For what the client owes: its preface, the rest of a request, reading its answers."""
+
     max_turn_bytes: int = 65_536
+    """Handled in one turn of the event loop; the rest waits for the connection's next turn."""
+
     max_turn_frames: int = 256
+    """As `max_turn_bytes`; a whole call counts as one frame."""
+
     max_unfinished_bytes: int = 67_108_864
+    """Of incomplete messages and header blocks, on all connections together."""
 
 
 class TokenBucket:
-    """A token bucket: `per_s` tokens a second, of which ten seconds' worth keep."""
+    """A token bucket: `per_s` tokens a second, and room for ten seconds' worth."""
 
     __slots__ = ("_at", "_left", "_most", "_per_s")
 
@@ -77,10 +81,43 @@ class TokenBucket:
         self._at = 0.0
 
     def spend(self, now: float) -> bool:
-        """Take a token; False where none is left."""
+        """Take a token; False if none is left."""
         self._left = min(self._most, self._left + (now - self._at) * self._per_s)
         self._at = now
         if self._left < 1:
             return False
         self._left -= 1
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineContext:
+    """What an engine is made of: it hands the calls to `planner` and `batcher`, and reports refusals to `on_guard`."""
+
+    planner: Planner
+    batcher: Batcher
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    on_guard: OnGuard = lambda _guard: None
+    tls: Tls | None = None
+    """With it, an engine serves only over TLS."""
+
+    @property
+    def clock(self) -> Clock:
+        """The batcher's: everything in an engine goes by one clock."""
+        return self.batcher.clock
+
+
+class Engine(Protocol):
+    """Serves RateLimitService and grpc.health.v1 on one address."""
+
+    async def start(self) -> None:
+        """Listen and report SERVING; raises SettingsError if the address is not available."""
+        ...
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING to health checks; calls are still answered."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no new calls, and answer those in flight within `grace_s`."""
+        ...

@@ -1,7 +1,6 @@
 """The gRPC engine on grpc.aio: RateLimitService and grpc.health.v1."""
 
 import asyncio
-import time
 
 import grpc
 import grpc.aio
@@ -9,13 +8,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsError
-from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE
-from extauth.transport.batching import Batcher
-from extauth.transport.engine import MAX_BLOCK_BYTES, ConnectionLimits, Guard, OnGuard, Shed
+from extauth.transport.batching import Batcher, Shed
+from extauth.transport.engine import MAX_BLOCK_BYTES, EngineContext, Guard
+from extauth.transport.h2.health import SERVICES
 from extauth.transport.h2.hpack import FIELD_BYTES
 from extauth.transport.h2.request_head import patience_s
-from extauth.transport.health import SERVICES
 from extauth.transport.tls import Tls
 from extauth.transport.waiting import Calls
 
@@ -23,27 +21,18 @@ MAX_RECEIVED_BYTES = 16_777_216  # of a message; a larger one is refused by gRPC
 
 
 class GrpcioServer:
-    """Serves on `listen`, HOST:PORT or unix:PATH; with `tls`, only over TLS.
+    """The `Engine` on grpc.aio, which serves on `listen`, HOST:PORT or unix:PATH.
 
-    Of the bounds, grpc.aio knows those of streams and of messages.
+    It keeps only the limits on streams, messages and headers.
     """
 
-    def __init__(
-        self,
-        listen: str,
-        planner: Planner,
-        batcher: Batcher,
-        *,
-        tls: Tls | None = None,
-        bounds: ConnectionLimits | None = None,
-        on_guard: OnGuard = lambda _guard: None,
-    ) -> None:
+    def __init__(self, listen: str, context: EngineContext) -> None:
         self._listen = listen
-        self._planner = planner
-        self._batcher = batcher
-        self._tls = tls
-        self._bounds = bounds or ConnectionLimits()
-        self._on_guard = on_guard
+        self._planner = context.planner
+        self._batcher = context.batcher
+        self._tls = context.tls
+        self._limits = context.limits
+        self._on_guard = context.on_guard
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
 
@@ -53,11 +42,11 @@ class GrpcioServer:
             options=(
                 ("grpc.so_reuseport", 0),  # else a second server on a taken port would silently share its calls
                 # What is refused by gRPC is a free pass where Envoy lets failed calls through: so what is larger than
-                # the bounds is accepted up to these, and answered OVER_LIMIT.
+                # the limits is accepted up to these, and answered OVER_LIMIT.
                 ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
                 ("grpc.max_metadata_size", MAX_BLOCK_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_BLOCK_BYTES),
-                ("grpc.max_concurrent_streams", self._bounds.max_streams),
+                ("grpc.max_concurrent_streams", self._limits.max_streams),
                 # Envoy's keepalive: by default gRPC closes a connection that is pinged while idle.
                 ("grpc.http2.min_ping_interval_without_data_ms", 1000),
                 ("grpc.http2.max_ping_strikes", 0),
@@ -93,11 +82,11 @@ class GrpcioServer:
             await self._server.stop(grace_s)
 
     async def _should_rate_limit(self, message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        if len(message) > self._bounds.max_message_bytes:
+        if len(message) > self._limits.max_message_bytes:
             self._on_guard(Guard.MESSAGE)
             return self._batcher.too_large
         sizes = (len(key) + len(value) + FIELD_BYTES for key, value in context.invocation_metadata() or ())
-        if sum(sizes) > self._bounds.max_header_bytes:
+        if sum(sizes) > self._limits.max_header_bytes:
             self._on_guard(Guard.HEADERS)
             return self._batcher.too_large
         try:
@@ -112,7 +101,7 @@ class GrpcioServer:
             answer = self._batcher.shed(plan, Shed.WAITING_CALLS)
         else:
             waiter = _Waiter(self._batcher)
-            calls = Calls(waiter, time.perf_counter())
+            calls = Calls(waiter, self._batcher.clock())
             calls.plans.append(plan)
             if (remaining_s := context.time_remaining()) is not None:
                 calls.deadline = calls.arrived + patience_s(remaining_s)

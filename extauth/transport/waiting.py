@@ -16,9 +16,9 @@ _cost_us = attrgetter("cost_us")
 
 
 class Calls:
-    """Calls of one caller that arrived together, at `arrived`; `tags` are the caller's own names for them.
+    """Calls of one caller that arrived together, at `arrived`; `stream_ids` are the caller's own names for them.
 
-    Times are seconds on `time.perf_counter`; at `deadline` the first of them must be answered, whatever the store does.
+    Times are seconds of the batcher's clock; at `deadline` the first of them must be answered, whatever the store does.
     They are `counting` from when they are asked of the store.
     """
 
@@ -104,7 +104,7 @@ class WaitingCalls:
             self.size -= before - len(calls.plans)
 
     def take(self, max_calls: int, max_us: int) -> list[Calls]:
-        """Take what is to be the next batch: at least one call, else as many as are within both bounds.
+        """Take what is to be the next batch: at least one call, else as many as are within both limits.
 
         All that waits, if that is so few. Else callers take turns, so that whoever sends very much, or what costs very
         much, holds up the others by one turn.

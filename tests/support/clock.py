@@ -17,3 +17,13 @@ class Clock:
 
     def sleep(self, duration_us: int) -> None:
         self.now += duration_us
+
+
+class Seconds:
+    """A clock of the transport's, which stands still until it is moved on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now

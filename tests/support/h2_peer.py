@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
@@ -18,8 +19,9 @@ from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE, decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
-from extauth.transport.batching import Batcher
-from extauth.transport.engine import ConnectionLimits, Guard, Shed
+from extauth.transport.batching import Batcher, Shed
+from extauth.transport.deadlines import Clock
+from extauth.transport.engine import ConnectionLimits, EngineContext, Guard
 from extauth.transport.h2.frames import (
     ACK,
     DATA,
@@ -38,7 +40,7 @@ from extauth.transport.h2.frames import (
 from extauth.transport.h2.grpc_framing import literal, prefixed
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls
-from tests.support.clock import Clock
+from tests.support.clock import Clock as UnixClock
 
 PATH = f"/{SERVICE}/ShouldRateLimit"
 CONFIG = """
@@ -175,7 +177,7 @@ class Held(MemoryCounters):
     """Counters that wait while they are held; `calls` counts what was asked of them."""
 
     def __init__(self) -> None:
-        super().__init__(Clock())
+        super().__init__(UnixClock())
         self.open = asyncio.Event()
         self.open.set()
         self.calls = 0
@@ -195,12 +197,13 @@ class Serving:
     def __init__(
         self,
         folder: Path,
-        bounds: ConnectionLimits | None = None,
+        limits: ConnectionLimits | None = None,
         config: str = CONFIG,
         policy: OnStoreFailure = OnStoreFailure.DENY,
         max_waiting: int = 20_000,
         *,
         tls: Tls | None = None,
+        clock: Clock = perf_counter,
     ) -> None:
         self.path = str(folder / "grpc")
         self.counters = Held()
@@ -214,9 +217,16 @@ class Serving:
             max_in_flight=1,
             max_waiting=max_waiting,
             sheds=lambda why, _plan, _counting: self.shed.append(why),
+            clock=clock,
         )
-        tripped = self.tripped.append
-        self.server = H2Server(f"unix:{self.path}", self.planner, batcher, tls=tls, bounds=bounds, on_guard=tripped)
+        context = EngineContext(
+            planner=self.planner,
+            batcher=batcher,
+            limits=limits or ConnectionLimits(),
+            on_guard=self.tripped.append,
+            tls=tls,
+        )
+        self.server = H2Server(f"unix:{self.path}", context)
         self._peers: list[Peer] = []
 
     async def connect(self, *, start: bool = True) -> Peer:
@@ -252,15 +262,16 @@ class Serving:
 @asynccontextmanager
 async def serving(
     folder: Path,
-    bounds: ConnectionLimits | None = None,
+    limits: ConnectionLimits | None = None,
     config: str = CONFIG,
     policy: OnStoreFailure = OnStoreFailure.DENY,
     max_waiting: int = 20_000,
     *,
     tls: Tls | None = None,
+    clock: Clock = perf_counter,
 ) -> AsyncIterator[Serving]:
     """An h2 engine that serves."""
-    served = Serving(folder, bounds, config, policy, max_waiting, tls=tls)
+    served = Serving(folder, limits, config, policy, max_waiting, tls=tls, clock=clock)
     await served.server.start()
     try:
         yield served

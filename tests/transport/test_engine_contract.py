@@ -20,8 +20,8 @@ from extauth.limiter.limiter import Limiter, OnStoreFailure
 from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE, decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
-from extauth.transport.batching import Batcher
-from extauth.transport.engine import ConnectionLimits, Guard, Shed
+from extauth.transport.batching import Batcher, Shed
+from extauth.transport.engine import EngineContext, Guard
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.server import H2Server
 from tests.support.clock import Clock
@@ -75,8 +75,8 @@ class Engine:
             max_waiting=3,
             sheds=lambda why, _plan, counting: self.shed.append((why, counting)),
         )
-        bounds = ConnectionLimits()
-        self.server = ENGINES[kind](self.listen, planner, batcher, bounds=bounds, on_guard=self.tripped.append)
+        context = EngineContext(planner=planner, batcher=batcher, on_guard=self.tripped.append)
+        self.server = ENGINES[kind](self.listen, context)
         self.channel = grpc.aio.insecure_channel(self.listen)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

@@ -12,11 +12,12 @@ import uvloop
 from extauth.limiter.limiter import OnStoreFailure
 from extauth.rls.protobuf import bytes_field, varint
 from extauth.rls.request import SERVICE
-from extauth.transport.batching import SWEEP_S
-from extauth.transport.engine import ConnectionLimits, Guard, Shed
+from extauth.transport.batching import SWEEP_S, Shed
+from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.h2.grpc_framing import Status, literal, prefixed
+from tests.support.clock import Seconds
 from tests.support.h2_peer import BLOCK, MESSAGE, PATH, START, Answer, Peer, block, call, serving
 
 CALM = ErrorCode.ENHANCE_YOUR_CALM
@@ -63,8 +64,8 @@ def on_an_open_stream(payload: Callable[[int], bytes]) -> Callable[[int], bytes]
 )
 async def test_a_flood_of_frames(short_path: Path, flood: Callable[[int], bytes], guard: Guard) -> None:
     control = 10 if guard is Guard.CONTROL_FRAMES else 1000
-    bounds = ConnectionLimits(max_resets_per_s=10, max_control_frames_per_s=control, max_streams=10_000)
-    async with serving(short_path, bounds) as served:
+    limits = ConnectionLimits(max_resets_per_s=10, max_control_frames_per_s=control, max_streams=10_000)
+    async with serving(short_path, limits) as served:
         peer = await served.connect()
         peer.send(flood(97), frame(frames.PING, 0, 0, b"the last"))  # with SETTINGS at the start, 99
         await peer.until(lambda: (frames.ACK, b"the last") in peer.pings)
@@ -92,8 +93,8 @@ async def test_resets_never_end_a_connection_whose_calls_are_answered(
     short_path: Path, flood: Callable[[int], bytes]
 ) -> None:
     """One connection of Envoy carries everybody's calls, and passes on the resets of each of its clients."""
-    bounds = ConnectionLimits(max_resets_per_s=1, max_control_frames_per_s=1, max_streams=10_000)
-    async with serving(short_path, bounds) as served:
+    limits = ConnectionLimits(max_resets_per_s=1, max_control_frames_per_s=1, max_streams=10_000)
+    async with serving(short_path, limits) as served:
         peer = await served.connect()
         served.counters.open.clear()
         peer.send(call(1))
@@ -317,7 +318,8 @@ async def test_calls_past_the_bound_of_waiting_ones_get_the_failure_policy(short
 
 
 async def test_cancelled_calls_take_up_no_room_among_those_that_wait(short_path: Path) -> None:
-    async with serving(short_path, max_waiting=2) as served:
+    clock = Seconds()
+    async with serving(short_path, max_waiting=2, clock=clock) as served:
         served.counters.open.clear()
         peer = await served.connect()
         peer.send(call(1))
@@ -329,7 +331,7 @@ async def test_cancelled_calls_take_up_no_room_among_those_that_wait(short_path:
         await peer.until(lambda: peer.pings)
         assert len(served.shed) < 100
         before = len(served.shed)
-        await asyncio.sleep(2 * SWEEP_S)
+        clock.now += 2 * SWEEP_S
         peer.send(call(203))
         served.counters.open.set()
         assert [answer.code for answer in await peer.answered(1, 203)] == [1, 1]
@@ -437,8 +439,8 @@ async def test_a_window_that_stays_shut(short_path: Path) -> None:
 
 
 async def test_a_client_that_does_not_read(short_path: Path) -> None:
-    bounds = ConnectionLimits(stall_timeout_s=0.1, max_control_frames_per_s=1_000_000)
-    async with serving(short_path, bounds) as served:
+    limits = ConnectionLimits(stall_timeout_s=0.1, max_control_frames_per_s=1_000_000)
+    async with serving(short_path, limits) as served:
         peer = await served.connect()
         peer.send(frame(frames.PING, 0, 0, b"12345678") * 200_000)
         async with asyncio.timeout(20):
@@ -582,8 +584,8 @@ async def test_large_messages_are_decided(short_path: Path, size: int) -> None:
 
 async def test_large_messages_wait_for_room_and_are_all_decided(short_path: Path) -> None:
     """Forty messages of 100 kB where there is room for the unfinished parts of few: small calls go on meanwhile."""
-    bounds = ConnectionLimits(max_unfinished_bytes=4_000_000)
-    async with serving(short_path, bounds) as served:
+    limits = ConnectionLimits(max_unfinished_bytes=4_000_000)
+    async with serving(short_path, limits) as served:
         peer = await served.connect()
         bodies = {stream: prefixed(large(100_000)) for stream in range(1, 81, 2)}
         sending = Sending(peer, bodies)

@@ -16,15 +16,13 @@ from extauth.limiter.plan import Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import ConnectionLimits
+from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import frames
 from extauth.transport.h2.connection import Connection
-from extauth.transport.h2.flow_control import Unfinished
 from extauth.transport.h2.frames import H2Error, frame
 from extauth.transport.h2.hpack import HeaderDecoder
 from extauth.transport.h2.request_head import read_head
-from extauth.transport.h2.requests import Service
-from extauth.transport.health import Health
+from extauth.transport.h2.server_state import ServerState
 from tests.support.clock import Clock
 from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
 
@@ -100,10 +98,9 @@ async def talk(pieces: list[bytes]) -> tuple[bytes, bool]:
     """What a fresh connection writes when it is sent these pieces, and whether it ended."""
     planner = Planner(Matcher(load_rules({"f": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
     batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _durations: None)
-    bounds = ConnectionLimits(max_message_bytes=1024)
-    service = Service(planner, batcher, Health(), bounds, lambda _guard: None, Unfinished(bounds.max_unfinished_bytes))
-    wire, connection = Wire(), None
-    connection = Connection(service, set())
+    limits = ConnectionLimits(max_message_bytes=1024)
+    wire = Wire()
+    connection = Connection(ServerState(EngineContext(planner=planner, batcher=batcher, limits=limits)), set())
     connection.connection_made(wire)
     for piece in pieces:
         connection.data_received(piece)

@@ -22,6 +22,7 @@ from extauth.limiter.plan import Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
+from extauth.transport.engine import EngineContext
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.frames import SETTINGS
 from extauth.transport.h2.server import H2Server
@@ -68,7 +69,7 @@ async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
     planner = Planner(Matcher(load_rules({"f.yaml": "domain: d"})), split_request, decode_descriptor, KeyNamer("t"))
     batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _durations: None)
     port = free_port()
-    server = ENGINES[kind](f"127.0.0.1:{port}", planner, batcher, tls=tls)
+    server = ENGINES[kind](f"127.0.0.1:{port}", EngineContext(planner=planner, batcher=batcher, tls=tls))
     await server.start()
     try:
         yield port

@@ -10,12 +10,10 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from heapq import nsmallest
-from time import perf_counter
 from typing import Any
 
-from extauth.transport.engine import ConnectionLimits, Guard, OnGuard
+from extauth.transport.engine import EngineContext, Guard
 from extauth.transport.h2.connection import CLOSE_DELAY_S, HALF_SENT_S, Connection
-from extauth.transport.tls import Tls
 
 LOOK_EVERY_S = 0.05  # at most so often, what is open is searched for what nobody uses
 RETRY_S = 0.1  # after accepting has failed
@@ -26,7 +24,7 @@ _OF_THE_CLIENT = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno
 class Acceptor:
     """Accepts on `listeners`, and makes a protocol of each connection; `connections` are those that are open.
 
-    From 7/8 of `bounds.max_connections` on, each new one makes the one end that has been unused for longest, if there
+    From 7/8 of `max_connections` on, each new one makes the one end that has been unused for longest, if there
     is any. At the bound, new ones are turned away.
     """
 
@@ -34,15 +32,14 @@ class Acceptor:
         self,
         connect: Callable[[], Connection],
         connections: set[Connection],
-        bounds: ConnectionLimits,
-        on_guard: OnGuard,
-        tls: Tls | None,
+        context: EngineContext,
     ) -> None:
         self._connect = connect
         self._connections = connections
-        self._bounds = bounds
-        self._on_guard = on_guard
-        self._tls = tls
+        self._limits = context.limits
+        self._on_guard = context.on_guard
+        self._tls = context.tls
+        self._clock = context.clock
         self._silent: dict[socket.socket, float] = {}  # of TLS, with nothing received, since when
         self._starting: dict[asyncio.Task[None], float] = {}  # since when
         self._listeners: list[socket.socket] = []
@@ -75,7 +72,7 @@ class Acceptor:
     def check(self, now: float) -> None:
         """End those that are silent for too long; called every second or so."""
         for sock, since in list(self._silent.items()):
-            if now - since < self._bounds.stall_timeout_s:
+            if now - since < self._limits.stall_timeout_s:
                 break  # the others came later
             self._on_guard(Guard.SLOW_START)
             self._end_silent(sock)
@@ -87,14 +84,14 @@ class Acceptor:
                 sock, _ = await loop.sock_accept(listener)
             except OSError as error:
                 if error.errno not in _OF_THE_CLIENT:  # no descriptor or memory is left
-                    self._make_room(perf_counter(), 1)
+                    self._make_room(self._clock(), 1)
                     await asyncio.sleep(RETRY_S)
                 continue
             self._accepted(sock)
 
     def _accepted(self, sock: socket.socket) -> None:
-        now = perf_counter()
-        most = self._bounds.max_connections
+        now = self._clock()
+        most = self._limits.max_connections
         if (excess := len(self) + 1 - (most - most // 8)) > 0:
             self._make_room(now, excess)
         if self._tls is None:
@@ -116,7 +113,7 @@ class Acceptor:
 
     def _begin(self, sock: socket.socket) -> None:
         task = asyncio.create_task(self._open(sock))
-        self._starting[task] = perf_counter()
+        self._starting[task] = self._clock()
         task.add_done_callback(lambda done: self._starting.pop(done, None))
 
     async def _open(self, sock: socket.socket) -> None:
@@ -124,7 +121,7 @@ class Acceptor:
         if self._tls is not None:
             options = {
                 "ssl": self._tls.context,
-                "ssl_handshake_timeout": self._bounds.stall_timeout_s,
+                "ssl_handshake_timeout": self._limits.stall_timeout_s,
                 "ssl_shutdown_timeout": CLOSE_DELAY_S,
             }
         made: list[Connection] = []

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import MutableSet
-from time import perf_counter
 from typing import Final, cast
 
-from extauth.transport.engine import MAX_BLOCK_BYTES, Guard, Shed
+from extauth.transport.batching import Shed
+from extauth.transport.engine import MAX_BLOCK_BYTES, Guard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.control_frames import Control
 from extauth.transport.h2.flow_control import LARGEST_WINDOW
@@ -21,8 +21,8 @@ from extauth.transport.h2.frames import (
 )
 from extauth.transport.h2.grpc_framing import Status, refusal_block
 from extauth.transport.h2.receiver import Receiver
-from extauth.transport.h2.requests import Service
 from extauth.transport.h2.sender import Sender
+from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Streams
 from extauth.transport.waiting import Calls
 
@@ -52,20 +52,24 @@ def _holds_a_frame(data: bytes) -> bool:
 class Connection(asyncio.Protocol):
     """`asyncio` calls the methods of Protocol, the Batcher those of Caller; `connections` are all that are open."""
 
-    def __init__(self, service: Service, connections: "MutableSet[Connection]") -> None:
-        self._service = service
+    def __init__(self, state: ServerState, connections: "MutableSet[Connection]") -> None:
+        context = state.context
+        self._state = state
         self._connections = connections
-        bounds = service.bounds
+        self._batcher = context.batcher
+        self._clock = context.clock
+        self._on_guard = context.on_guard
+        limits = self._limits = context.limits
         self._sender = Sender()
         self._out = self._sender.out
-        self._streams = Streams(self._sender, bounds.max_streams, service.unfinished, service.batcher.deadlines)
-        self._control = Control(bounds, service.on_guard, self._streams, self._sender, self._pong)
-        self._receiver = Receiver(service, self._streams, self._sender, self._control, end=self._end, flush=self.flush)
-        self._made = perf_counter()
+        self._streams = Streams(self._sender, limits.max_streams, state.unfinished, context.batcher.deadlines)
+        self._control = Control(limits, context.on_guard, self._streams, self._sender, self._pong)
+        self._receiver = Receiver(state, self._streams, self._sender, self._control, end=self._end, flush=self.flush)
+        self._made = self._clock()
         self._rest = b""
         self._turn_scheduled = False
         # A frame must fit in, or its connection would stand still.
-        self._turn_bytes = max(bounds.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
+        self._turn_bytes = max(limits.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
         self._started = False  # the preface has come
         self._greeted = False
         self.leaving = False  # it was told to go away
@@ -84,12 +88,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         tls = transport.get_extra_info("ssl_object")
         self._is_http2 = tls is None or tls.selected_alpn_protocol() == "h2"  # RFC 9113 §3.2
-        bounds = self._service.bounds
-        if self._service.stopping.is_set():  # its TLS handshake took so long
+        if self._state.stopping:  # its TLS handshake took so long
             self._turn_away(ErrorCode.NO_ERROR, "shutting down")
             return
-        if len(self._connections) >= bounds.max_connections:
-            self._service.on_guard(Guard.CONNECTIONS)
+        if len(self._connections) >= self._limits.max_connections:
+            self._on_guard(Guard.CONNECTIONS)
             self._turn_away(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
             return
         self._connections.add(self)
@@ -100,7 +103,7 @@ class Connection(asyncio.Protocol):
             return
         self._greeted = True
         greeting = {
-            frames.SETTINGS_MAX_CONCURRENT_STREAMS: self._service.bounds.max_streams,
+            frames.SETTINGS_MAX_CONCURRENT_STREAMS: self._limits.max_streams,
             # Not what is accepted, for a client would fail by itself what is answered OVER_LIMIT here.
             frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
         }
@@ -140,7 +143,7 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self._turn)
 
     def _handle(self, data: bytes) -> None:
-        calls = Calls(self, perf_counter())
+        calls = Calls(self, self._clock())
         streams, receiver = self._streams, self._receiver
         receiver.requests.reading = True
         error: H2Error | None = None
@@ -156,7 +159,7 @@ class Connection(asyncio.Protocol):
         finally:
             receiver.requests.reading = False
         if calls.plans:
-            self._service.batcher.submit(calls)
+            self._batcher.submit(calls)
         if error is not None:
             self._end(error)
             return
@@ -169,7 +172,7 @@ class Connection(asyncio.Protocol):
     def _give_back(self) -> None:
         """Give the client its window back, a larger one if there is room for what it may send."""
         streams = self._streams
-        if self._window < LARGEST_WINDOW and self._service.unfinished.room_to_grow():
+        if self._window < LARGEST_WINDOW and self._state.unfinished.room_to_grow():
             streams.unacknowledged += LARGEST_WINDOW - self._window
             self._window = LARGEST_WINDOW
         self._out.append(frames.window_update(0, streams.unacknowledged))
@@ -190,7 +193,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Read no more from a client that reads too slowly."""
-        self._paused_since = perf_counter()
+        self._paused_since = self._clock()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -201,7 +204,7 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """End what is stalled; called every second or so."""
-        since = now - self._service.bounds.stall_timeout_s
+        since = now - self._limits.stall_timeout_s
         block = self._receiver.block
         if self._closing:
             if self._ending and self._ending < since:
@@ -210,7 +213,7 @@ class Connection(asyncio.Protocol):
         if not self._started and self._made < since:
             self._trip(Guard.SLOW_START, ErrorCode.SETTINGS_TIMEOUT, "no preface and SETTINGS in time")
         elif self._paused_since is not None and self._paused_since < since:
-            self._service.on_guard(Guard.SLOW_READER)
+            self._on_guard(Guard.SLOW_READER)
             self._transport.abort()
         elif block is not None and block.arrived < since:
             self._trip(Guard.SLOW_REQUEST, ErrorCode.ENHANCE_YOUR_CALM, "a header block is not finished in time")
@@ -221,17 +224,18 @@ class Connection(asyncio.Protocol):
                 self._shrunk = now
                 self._streams.shrink()
                 self._receiver.shrink()
-            if idle_s > 3 * self._service.bounds.stall_timeout_s:
+            if idle_s > 3 * self._limits.stall_timeout_s:
                 self._streams.trim_refused()
 
     def _check_streams(self, now: float, since: float) -> None:
         for number, request in list(self._streams.open.items()):
+            request.progressed = request.progressed or now
             if request.progressed < since:
                 self._receiver.requests.give_up(number)
         for number, blocked in list(self._sender.blocked.items()):
             blocked.since = blocked.since or now
             if blocked.since < since:
-                self._service.on_guard(Guard.SLOW_READER)
+                self._on_guard(Guard.SLOW_READER)
                 self._streams.reset(number, ErrorCode.CANCEL)
         self.flush()
 
@@ -293,7 +297,7 @@ class Connection(asyncio.Protocol):
             self._out.append(frames.goaway(self._announced, ErrorCode.NO_ERROR, "shutting down"))
 
     def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
-        self._service.on_guard(guard)
+        self._on_guard(guard)
         self._end(H2Error(code, reason))
 
     def _end(self, error: H2Error) -> None:
@@ -308,7 +312,7 @@ class Connection(asyncio.Protocol):
         self._receiver.end_block()
         streams.refuse_unfinished()
         self._closing = True
-        self._ending = perf_counter()
+        self._ending = self._clock()
         self.flush()
 
     def _close(self) -> None:
@@ -376,14 +380,14 @@ class Connection(asyncio.Protocol):
                 continue
             streams.answered(number)
             streams.cancelled += 1
-            self._put(number, self._service.batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting))
+            self._put(number, self._batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting))
         calls.deadline = soonest
         self.flush()
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
         """Put the answers into frames."""
         streams, answer = self._streams, self._sender.answer
-        self._control.answered = perf_counter()
+        self._control.answered = self._clock()
         waiting = streams.waiting
         for number, message in zip(calls.stream_ids, messages, strict=True):
             if waiting.pop(number, None) is None:

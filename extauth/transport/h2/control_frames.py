@@ -22,7 +22,7 @@ class Control:
 
     def __init__(
         self,
-        bounds: ConnectionLimits,
+        limits: ConnectionLimits,
         on_guard: OnGuard,
         streams: Streams,
         sender: Sender,
@@ -35,8 +35,8 @@ class Control:
         self._sender = sender
         self._out = sender.out
         self._pong = pong
-        self._frames = TokenBucket(bounds.max_control_frames_per_s)
-        self._resets = TokenBucket(bounds.max_resets_per_s)
+        self._frames = TokenBucket(limits.max_control_frames_per_s)
+        self._resets = TokenBucket(limits.max_resets_per_s)
         self.handlers: dict[int, Handler] = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_rst_stream,

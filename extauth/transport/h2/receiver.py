@@ -28,8 +28,9 @@ from extauth.transport.h2.frames import (
 from extauth.transport.h2.grpc_framing import ENCODINGS, Status, refusal_block
 from extauth.transport.h2.hpack import HeaderDecoder
 from extauth.transport.h2.request_head import Head, Method
-from extauth.transport.h2.requests import Requests, Service
+from extauth.transport.h2.requests import Requests
 from extauth.transport.h2.sender import Sender
+from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Request, Streams
 from extauth.transport.waiting import Calls
 
@@ -57,7 +58,7 @@ class Receiver:
 
     def __init__(
         self,
-        service: Service,
+        state: ServerState,
         streams: Streams,
         sender: Sender,
         control: Control,
@@ -67,16 +68,20 @@ class Receiver:
     ) -> None:
         self.draining = False  # no new streams
         self.block: HeaderBlock | None = None
-        self.requests = Requests(service, streams, sender, control, flush=flush, no_room=self._no_room)
+        self.requests = Requests(state, streams, sender, control, flush=flush, no_room=self._no_room)
         self._end = end
-        self._service = service
-        self._bounds = service.bounds
-        self._most_made = MADE_OF_BYTES * service.bounds.max_turn_bytes
-        self._plan = service.planner.plan
+        context = state.context
+        self._planner = context.planner
+        self._batcher = context.batcher
+        self._unfinished = state.unfinished
+        self._limits = context.limits
+        self._on_guard = context.on_guard
+        self._most_made = MADE_OF_BYTES * context.limits.max_turn_bytes
+        self._plan = context.planner.plan
         self._streams = streams
         self._sender = sender
         self._control = control
-        self._decoder = HeaderDecoder(service.bounds.max_header_bytes, lambda: service.on_guard(Guard.HEADERS))
+        self._decoder = HeaderDecoder(context.limits.max_header_bytes, lambda: context.on_guard(Guard.HEADERS))
         self._handlers = {
             **control.handlers,
             frames.DATA: self.requests.on_data,
@@ -104,12 +109,12 @@ class Receiver:
         streams = self._streams
         waiting, opened, blocked = streams.waiting, streams.open, self._sender.blocked
         known, plan = self._decoder.known, self._plan
-        room, max_streams, max_message = self._service.batcher.room(), streams.max_open, self._bounds.max_message_bytes
+        room, max_streams, max_message = self._batcher.room(), streams.max_open, self._limits.max_message_bytes
         unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
         decoder.decoded = requests.inflated = 0
-        planner = self._service.planner
+        planner = self._planner
         last_work_us = planner.work_us + MAX_TURN_WORK_US
-        for _ in range(self._bounds.max_turn_frames):
+        for _ in range(self._limits.max_turn_frames):
             if size - at < 9 or planner.work_us > last_work_us:
                 break
             high, low, kind, flags, stream = unpack(data, at)
@@ -218,11 +223,11 @@ class Receiver:
             self._on_head(stream, head, end_stream=block.end_stream, depends_on_itself=block.depends_on_itself)
 
     def _add_to_block(self, block: HeaderBlock, fragment: bytes) -> None:
-        if len(block.fragments) + len(fragment) > MAX_BLOCK_BYTES or block.frames > self._bounds.max_continuations:
-            self._service.on_guard(Guard.HEADERS)
+        if len(block.fragments) + len(fragment) > MAX_BLOCK_BYTES or block.frames > self._limits.max_continuations:
+            self._on_guard(Guard.HEADERS)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "a header block too large, or in too many frames")
         block.fragments += fragment
-        self._service.unfinished.charge(self.requests, None, len(fragment))
+        self._unfinished.charge(self.requests, None, len(fragment))
         if self.block is None:
             raise _no_room()
 
@@ -230,12 +235,12 @@ class Receiver:
         """The header block is whole, or will never be."""
         block, self.block = self.block, None
         if block is not None:
-            self._service.unfinished.release(self.requests, None, len(block.fragments))
+            self._unfinished.release(self.requests, None, len(block.fragments))
 
     def _no_room(self) -> None:
         """There is no memory for this header block, and without it the connection cannot go on."""
         self.end_block()
-        self._service.on_guard(Guard.HEADERS)
+        self._on_guard(Guard.HEADERS)
         if not self.requests.reading:
             self._end(_no_room())
 

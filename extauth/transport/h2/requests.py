@@ -4,38 +4,22 @@ A call that a client of Envoy can shape always gets an answer, for Envoy lets a 
 OVER_LIMIT where the call is too large or never whole, the failure policy where too many wait.
 """
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from time import perf_counter
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError
-from extauth.limiter.plan import Plan, Planner
-from extauth.transport.batching import Batcher
-from extauth.transport.engine import ConnectionLimits, Guard, OnGuard, Shed
+from extauth.limiter.plan import Plan
+from extauth.transport.batching import Shed
+from extauth.transport.engine import Guard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.control_frames import Control
-from extauth.transport.h2.flow_control import Message, Unfinished
+from extauth.transport.h2.flow_control import Message
 from extauth.transport.h2.frames import DEFAULT_WINDOW, END_STREAM, ErrorCode, H2Error, unpadded
 from extauth.transport.h2.grpc_framing import GrpcError, Status, plain_block, refusal_block, unframe
 from extauth.transport.h2.request_head import Head, Method
 from extauth.transport.h2.sender import Sender
+from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import MIN_PROGRESS, Request, Streams
-from extauth.transport.health import Health
 from extauth.transport.waiting import Calls
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the connections of a server share; no more are wanted once it is `stopping`."""
-
-    planner: Planner
-    batcher: Batcher
-    health: Health
-    bounds: ConnectionLimits
-    on_guard: OnGuard
-    unfinished: Unfinished
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Requests:
@@ -43,7 +27,7 @@ class Requests:
 
     def __init__(
         self,
-        service: Service,
+        state: ServerState,
         streams: Streams,
         sender: Sender,
         control: Control,
@@ -54,8 +38,12 @@ class Requests:
         self.reading = False  # then whoever reads writes what has gathered, afterwards
         self.inflated = 0  # bytes of messages that came compressed
         self.calls: Calls  # where those go that are whole
-        self._service = service
-        self._bounds = service.bounds
+        context = state.context
+        self._state = state
+        self._planner = context.planner
+        self._batcher = context.batcher
+        self._limits = context.limits
+        self._on_guard = context.on_guard
         self._streams = streams
         self._sender = sender
         self._control = control
@@ -73,13 +61,13 @@ class Requests:
             raise H2Error(ErrorCode.REFUSED_STREAM, "too many streams", number)
         if not end_stream:
             self._streams.ignore(number)
-        self._service.on_guard(Guard.MESSAGE)
+        self._on_guard(Guard.MESSAGE)
         self._deny(number, cut=not end_stream)
 
     def _deny(self, number: int, *, cut: bool = False) -> None:
         """Answer a call that cannot be evaluated."""
         self._control.answered = self._control.now
-        self._sender.answer(number, self._service.batcher.too_large, cut=cut)
+        self._sender.answer(number, self._batcher.too_large, cut=cut)
 
     def on_data(self, flags: int, number: int, payload: bytes) -> None:
         """Handle a DATA frame; raises H2Error."""
@@ -113,7 +101,7 @@ class Requests:
         if request.head.refusal is None and not request.head.oversized:
             request.body += content
             kept = len(content)
-        elif request.received > self._bounds.max_message_bytes:
+        elif request.received > self._limits.max_message_bytes:
             self._give_up(request, whole=end_stream)
             return
         if kept < size and not end_stream:
@@ -121,7 +109,7 @@ class Requests:
             self._sender.out.append(frames.window_update(number, size - kept))
         known = len(request.body) >= 5
         length = int.from_bytes(request.body[1:5], "big") if known else 0
-        if known and length > self._bounds.max_message_bytes:
+        if known and length > self._limits.max_message_bytes:
             self._give_up(request, whole=end_stream)
         elif known and len(request.body) > length + 5:
             self._streams.finish(number, whole=end_stream)
@@ -132,18 +120,18 @@ class Requests:
             self._hold(request, min(request.received, DEFAULT_WINDOW) - min(before, DEFAULT_WINDOW))
             missing = length + 5 - request.received - request.window
             if missing > 0 and not request.wanted and number in self._streams.open:
-                self._service.unfinished.ask(request, missing)
+                self._state.unfinished.ask(request, missing)
 
     def _hold(self, request: Request, size: int) -> None:
         """Reserve memory for what has come of an incomplete message, which may end this message or another one."""
         if size:
-            self._service.unfinished.charge(self, request, size)
+            self._state.unfinished.charge(self, request, size)
 
     def grant(self, number: int, window: int) -> None:
         """Let the client send so many bytes more on the stream."""
         request = self._streams.open[number]
         request.window += window
-        request.progressed = perf_counter()  # until now it waited for us
+        request.progressed = 0.0  # it waited for us: the client's time begins at the next check
         self._sender.out.append(frames.window_update(number, window))
         if not self.reading:
             self._flush()
@@ -167,7 +155,7 @@ class Requests:
     def _give_up(self, request: Request, guard: Guard = Guard.MESSAGE, *, whole: bool = False) -> None:
         """Answer a request that cannot be evaluated: OVER_LIMIT, where a refusal would let the caller pass."""
         number, head = request.number, request.head
-        self._service.on_guard(guard)
+        self._on_guard(guard)
         if head.limits:
             self._streams.finish(number, whole=whole)
             self._deny(number, cut=not whole)
@@ -178,7 +166,7 @@ class Requests:
         """Let those who watch the health know of a change."""
         for number, known in self._streams.watching.items():
             if known:
-                self._sender.go_on(number, self._service.health.current())
+                self._sender.go_on(number, self._state.health.current())
 
     def unwatch(self) -> None:
         """End the streams of those who watch the health."""
@@ -202,10 +190,10 @@ class Requests:
             self._deny(number)
             return
         try:
-            message = unframe(bytes(request.body), head.encoding, self._bounds.max_message_bytes)
+            message = unframe(bytes(request.body), head.encoding, self._limits.max_message_bytes)
             self.inflated += max(len(message) - len(request.body), 0)
             if head.method is Method.SHOULD_RATE_LIMIT:
-                self._submit(request, self._service.planner.plan(message))
+                self._submit(request, self._planner.plan(message))
             else:
                 self._answer_health(number, head.method, message)
         except InvalidRequestError as error:
@@ -214,8 +202,8 @@ class Requests:
             self._refuse(number, error.status, str(error))
 
     def _answer_health(self, number: int, method: Method, message: bytes) -> None:
-        health = self._service.health
-        if method is Method.HEALTH_WATCH and self._service.stopping.is_set():
+        health = self._state.health
+        if method is Method.HEALTH_WATCH and self._state.stopping:
             self._refuse(number, Status.UNAVAILABLE, "shutting down")
         elif method is Method.HEALTH_CHECK:
             self._sender.answer(number, health.check(message))
@@ -225,7 +213,7 @@ class Requests:
 
     def _submit(self, request: Request, plan: Plan) -> None:
         """Hand a call to the batcher, or answer it by the failure policy where there are too many."""
-        batcher, calls, number = self._service.batcher, self.calls, request.number
+        batcher, calls, number = self._batcher, self.calls, request.number
         if request.shed or batcher.room() <= len(calls.plans):
             self._control.answered = self._control.now
             shed = batcher.shed(plan, Shed.STREAMS if request.shed else Shed.WAITING_CALLS)
@@ -244,11 +232,11 @@ class Requests:
     def refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
         """Answer a call that makes no sense, or is too large to be evaluated."""
         if isinstance(error, RequestTooLargeError):
-            self._service.on_guard(Guard.MESSAGE)
+            self._on_guard(Guard.MESSAGE)
             self._deny(number)
             return
         self._control.answered = self._control.now
-        self._service.on_guard(Guard.INVALID_CALL)
+        self._on_guard(Guard.INVALID_CALL)
         self._refuse(number, Status.INVALID_ARGUMENT, str(error))
 
     def _refuse(self, number: int, status: Status, text: str, *, cut: bool = False) -> None:

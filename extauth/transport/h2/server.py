@@ -4,43 +4,30 @@ import asyncio
 import socket
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
 
 from extauth.address import listen_on
 from extauth.errors import SettingsError
-from extauth.limiter.plan import Planner
-from extauth.transport.batching import Batcher
 from extauth.transport.deadlines import after_io
-from extauth.transport.engine import ConnectionLimits, OnGuard
+from extauth.transport.engine import EngineContext
 from extauth.transport.h2.accepting import Acceptor
 from extauth.transport.h2.connection import Connection
-from extauth.transport.h2.flow_control import Unfinished
-from extauth.transport.h2.requests import Service
-from extauth.transport.health import NOT_SERVING, SERVING, Health
-from extauth.transport.tls import Tls
+from extauth.transport.h2.health import NOT_SERVING, SERVING
+from extauth.transport.h2.server_state import ServerState
 
 CHECK_S = 1.0
 BACKLOG = 1024
 
 
 class H2Server:
-    """Serves on `listen`, HOST:PORT or unix:PATH; with `tls`, only over TLS."""
+    """The `Engine` that speaks HTTP/2 itself, which serves on `listen`, HOST:PORT or unix:PATH."""
 
-    def __init__(
-        self,
-        listen: str,
-        planner: Planner,
-        batcher: Batcher,
-        *,
-        tls: Tls | None = None,
-        bounds: ConnectionLimits | None = None,
-        on_guard: OnGuard = lambda _guard: None,
-    ) -> None:
+    def __init__(self, listen: str, context: EngineContext) -> None:
         self._listen = listen
         self._connections: set[Connection] = set()
-        bounds = bounds or ConnectionLimits()
-        self._service = Service(planner, batcher, Health(), bounds, on_guard, Unfinished(bounds.max_unfinished_bytes))
-        self._acceptor = Acceptor(self._connect, self._connections, bounds, on_guard, tls)
+        self._state = ServerState(context)
+        self._clock = context.clock
+        self._check_every_s = min(CHECK_S, context.limits.stall_timeout_s / 4)
+        self._acceptor = Acceptor(self._connect, self._connections, context)
         self._checks: asyncio.Task[None] | None = None
 
     def count_connections(self) -> int:
@@ -48,7 +35,7 @@ class H2Server:
         return len(self._acceptor)
 
     def _connect(self) -> Connection:
-        return Connection(self._service, self._connections)
+        return Connection(self._state, self._connections)
 
     async def start(self) -> None:
         """Listen and be SERVING; raises SettingsError where the address cannot be had."""
@@ -61,11 +48,11 @@ class H2Server:
             raise SettingsError(message) from error
         self._acceptor.start(listeners)
         self._checks = asyncio.create_task(self._check())
-        self._service.health.status = SERVING
+        self._state.health.status = SERVING
 
     async def drain(self) -> None:
         """Say NOT_SERVING to health checks; calls are still answered."""
-        self._service.health.status = NOT_SERVING
+        self._state.health.status = NOT_SERVING
         for connection in list(self._connections):
             connection.health_changed()
 
@@ -73,7 +60,7 @@ class H2Server:
         """Take no new calls, and answer those in flight within `grace_s`."""
         if self._checks is None:
             return
-        self._service.stopping.set()
+        self._state.stopping = True
         await self._acceptor.close()
         _clear_socket(self._listen)
         connections = self._connections
@@ -90,11 +77,11 @@ class H2Server:
 
     async def _check(self) -> None:
         while True:
-            await asyncio.sleep(min(CHECK_S, self._service.bounds.stall_timeout_s / 4))
+            await asyncio.sleep(self._check_every_s)
             after_io(self._check_all)
 
     def _check_all(self) -> None:
-        now = perf_counter()
+        now = self._clock()
         self._acceptor.check(now)
         for connection in list(self._connections):
             connection.check(now)
