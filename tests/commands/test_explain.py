@@ -163,7 +163,7 @@ def test_unlimited(config: Path) -> None:
 def test_the_switches_of_the_service_count(config: Path) -> None:
     arguments = ["explain", "--json", "--config", str(config), "d", "k=mine"]
     told = json.loads(RUN.invoke(app, arguments, env={"EXTAUTH_SHADOW_MODE": "true"}).stdout)
-    assert told["counters"][0]["mode"] == "free"
+    assert told["counters"][0]["mode"] == "report_only"
 
 
 @pytest.mark.parametrize(
