@@ -182,7 +182,7 @@ class Conversation:
         await self._settle()
         self._bounded()
         assert not self.connection._streams.waiting, "calls that nobody answers"
-        assert not self.connection._streams.cancelled or self.connection._closing
+        assert not self.connection._streams.abandoned or self.connection._closing
         self.wire.unstick()
         self.wire.cut()
         await self._settle()
@@ -235,22 +235,23 @@ class Conversation:
 
     def _bounded(self) -> None:
         """What the connection holds is bounded, and hangs together."""
-        connection, streams, sender = self.connection, self.connection._streams, self.connection._sender
+        connection, streams = self.connection, self.connection._streams
         receiver = connection._receiver
-        waiting, opened, blocked = streams.waiting.keys(), streams.open.keys(), sender.blocked.keys()
-        # A stream that watches the health may be blocked besides.
-        assert len(streams) == len(waiting | opened | blocked) + len(streams.watching)
+        waiting, opened, sending = streams.waiting.keys(), streams.open.keys(), streams.sending.keys()
+        # A stream that watches the health may be sending besides.
+        assert len(streams) == len(waiting | opened | sending) + len(streams.watching)
+        assert not streams.ignored.keys() & (waiting | opened | sending)
         assert len(waiting) <= LIMITS.max_streams
         assert len(opened) <= LIMITS.max_streams
-        assert len(streams.refused) <= LIMITS.max_streams
+        assert len(streams.ignored) <= LIMITS.max_streams
         assert streams.deadlines.keys() <= waiting
-        assert streams.cancelled >= 0
+        assert streams.abandoned >= 0
         if not connection._closing:
-            kept = waiting | opened | blocked | streams.watching.keys()
-            assert sender._grown.keys() <= kept, "windows of streams that are closed"
+            kept = waiting | opened | sending | streams.watching.keys()
+            assert streams.window_changes.keys() <= kept, "windows of streams that are closed"
             assert all(len(request.body) <= request.charged for request in streams.open.values())
-            assert streams.unacknowledged <= connection._window
-            assert not connection._out
+            assert receiver.requests.unacknowledged <= receiver.requests._window
+            assert not connection._sender._out
             most = frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
             assert len(connection._rest) < most or connection._turn_scheduled
         fragments = 0 if receiver.block is None else len(receiver.block.fragments)

@@ -8,10 +8,8 @@ from extauth.transport.batching import Shed
 from extauth.transport.engine import MAX_BLOCK_BYTES, Guard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.control_frames import Control
-from extauth.transport.h2.flow_control import LARGEST_WINDOW
 from extauth.transport.h2.frames import (
     ACK,
-    DEFAULT_WINDOW,
     HEAD,
     MAX_STREAM_ID,
     MIN_MAX_FRAME_SIZE,
@@ -60,9 +58,8 @@ class Connection(asyncio.Protocol):
         self._clock = context.clock
         self._on_guard = context.on_guard
         limits = self._limits = context.limits
-        self._sender = Sender()
-        self._out = self._sender.out
-        self._streams = Streams(self._sender, limits.max_streams, state.unfinished, context.batcher.deadlines)
+        self._streams = Streams(limits.max_streams, state.unfinished, context.batcher.deadlines)
+        self._sender = Sender(self._streams)
         self._control = Control(limits, context.on_guard, self._streams, self._sender, self._pong)
         self._receiver = Receiver(state, self._streams, self._sender, self._control, end=self._end, flush=self.flush)
         self._made = self._clock()
@@ -79,7 +76,6 @@ class Connection(asyncio.Protocol):
         self._ending = 0.0  # since when it closes once what it was asked is answered
         self._paused_since: float | None = None
         self._shrunk = 0.0  # when it last gave back what it does not need
-        self._window = DEFAULT_WINDOW  # bytes that the client may send before it gets some back
 
     # The life of a connection
 
@@ -107,11 +103,11 @@ class Connection(asyncio.Protocol):
             # Not what is accepted, for a client would fail by itself what is answered OVER_LIMIT here.
             frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
         }
-        self._out.append(frames.settings(greeting))
+        self._sender.send(frames.settings(greeting))
 
     def _turn_away(self, code: ErrorCode, reason: str) -> None:
         self._greet()
-        self._out.append(frames.goaway(0, code, reason))
+        self._sender.send(frames.goaway(0, code, reason))
         self.flush()
         self._closing = True
         self._transport.close()
@@ -144,7 +140,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, data: bytes) -> None:
         calls = Calls(self, self._clock())
-        streams, receiver = self._streams, self._receiver
+        receiver = self._receiver
         receiver.requests.reading = True
         error: H2Error | None = None
         now = data if len(data) <= self._turn_bytes else data[: self._turn_bytes]
@@ -165,18 +161,8 @@ class Connection(asyncio.Protocol):
             return
         if self._sender.window_grew:
             self._sender.pump()
-        if streams.unacknowledged >= self._window >> 1:
-            self._give_back()
+        receiver.requests.give_back()
         self.flush()
-
-    def _give_back(self) -> None:
-        """Give the client its window back, a larger one if there is room for what it may send."""
-        streams = self._streams
-        if self._window < LARGEST_WINDOW and self._state.unfinished.room_to_grow():
-            streams.unacknowledged += LARGEST_WINDOW - self._window
-            self._window = LARGEST_WINDOW
-        self._out.append(frames.window_update(0, streams.unacknowledged))
-        streams.unacknowledged = 0
 
     def eof_received(self) -> bool:
         """Close: no client half-closes."""
@@ -225,18 +211,18 @@ class Connection(asyncio.Protocol):
                 self._streams.shrink()
                 self._receiver.shrink()
             if idle_s > 3 * self._limits.stall_timeout_s:
-                self._streams.trim_refused()
+                self._streams.trim_ignored()
 
     def _check_streams(self, now: float, since: float) -> None:
         for number, request in list(self._streams.open.items()):
             request.progressed = request.progressed or now
             if request.progressed < since:
                 self._receiver.requests.give_up(number)
-        for number, blocked in list(self._sender.blocked.items()):
-            blocked.since = blocked.since or now
-            if blocked.since < since:
+        for number, sending in list(self._streams.sending.items()):
+            sending.since = sending.since or now
+            if sending.since < since:
                 self._on_guard(Guard.SLOW_READER)
-                self._streams.reset(number, ErrorCode.CANCEL)
+                self._sender.reset(number, ErrorCode.CANCEL)
         self.flush()
 
     def unused_since(self, now: float) -> float | None:
@@ -266,8 +252,8 @@ class Connection(asyncio.Protocol):
         if not self._started:
             self._close()
             return
-        self._out.append(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, "shutting down"))
-        self._out.append(frames.frame(frames.PING, 0, 0, GOAWAY_PING))
+        self._sender.send(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, "shutting down"))
+        self._sender.send(frames.frame(frames.PING, 0, 0, GOAWAY_PING))
         self.flush()
         asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_unheard)
 
@@ -290,11 +276,11 @@ class Connection(asyncio.Protocol):
 
     def _refuse_new(self) -> None:
         """Without a flush, which may close: the PING's answer stands among other frames, which are read yet."""
-        if not self._receiver.draining and not self._closing:
-            self._receiver.draining = True
+        if not self._streams.draining and not self._closing:
+            self._streams.draining = True
             self._receiver.requests.unwatch()
             self._announced = self._streams.last_id
-            self._out.append(frames.goaway(self._announced, ErrorCode.NO_ERROR, "shutting down"))
+            self._sender.send(frames.goaway(self._announced, ErrorCode.NO_ERROR, "shutting down"))
 
     def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
         self._on_guard(guard)
@@ -307,10 +293,11 @@ class Connection(asyncio.Protocol):
         streams = self._streams
         self._greet()
         # RFC 9113 §6.8: the number must not grow.
-        self._out.append(frames.goaway(min(streams.last_whole(), self._announced), error.code, str(error)))
+        self._sender.send(frames.goaway(min(streams.last_whole(), self._announced), error.code, str(error)))
         self._receiver.requests.unwatch()
         self._receiver.end_block()
-        streams.refuse_unfinished()
+        for number in list(streams.open):  # they were not processed (RFC 9113 §8.7)
+            self._sender.reset(number, ErrorCode.REFUSED_STREAM)
         self._closing = True
         self._ending = self._clock()
         self.flush()
@@ -332,7 +319,7 @@ class Connection(asyncio.Protocol):
         """RFC 9113 §3.4: a fixed text, then SETTINGS."""
         if not self._is_http2 or not PREFACE.startswith(data[: len(PREFACE)]):
             if data.startswith(_HTTP1):
-                self._out.append(_NOT_HTTP2)
+                self._sender.send(_NOT_HTTP2)
                 self._close()
                 return len(data)
             if not self._is_http2:
@@ -352,53 +339,27 @@ class Connection(asyncio.Protocol):
 
     def drop_abandoned(self, calls: Calls) -> None:
         """Drop calls that were cancelled, or were answered by their own clock, before they are counted."""
-        streams = self._streams
-        if not streams.cancelled:
-            return
-        waited = list(zip(calls.plans, calls.stream_ids, strict=True))
-        calls.plans.clear()
-        calls.stream_ids.clear()
-        for plan, number in waited:
-            if number in streams.waiting:
-                calls.plans.append(plan)
-                calls.stream_ids.append(number)
-            else:
-                streams.cancelled -= 1
+        self._streams.drop_abandoned(calls)
 
     def expire(self, calls: Calls, now: float) -> None:
         """Answer the calls whose own time is over."""
-        streams = self._streams
         self._control.answered = now
-        soonest = float("inf")
-        for plan, number in zip(calls.plans, calls.stream_ids, strict=True):
-            head = streams.waiting.get(number)
-            if head is None or head.patience_s is None:
-                continue
-            deadline = streams.deadlines.get(number, calls.arrived + head.patience_s)
-            if now < deadline:
-                soonest = min(soonest, deadline)
-                continue
-            streams.answered(number)
-            streams.cancelled += 1
+        for plan, number in self._streams.expire(calls, now):
             self._put(number, self._batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting))
-        calls.deadline = soonest
         self.flush()
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
         """Put the answers into frames."""
-        streams, answer = self._streams, self._sender.answer
+        answer = self._sender.answer
         self._control.answered = self._clock()
-        waiting = streams.waiting
-        for number, message in zip(calls.stream_ids, messages, strict=True):
-            if waiting.pop(number, None) is None:
-                streams.cancelled -= 1
-            elif message is None:
+        heads = self._streams.settle(calls.stream_ids)
+        for number, message, head in zip(calls.stream_ids, messages, heads, strict=True):
+            if head is None:
+                continue
+            if message is None:
                 self._put(number, None)
             else:
                 answer(number, message)
-        if streams.deadlines:
-            for number in calls.stream_ids:
-                streams.deadlines.pop(number, None)
 
     def _put(self, number: int, message: bytes | None) -> None:
         if message is None:
@@ -409,13 +370,11 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what has gathered."""
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            if not self._transport.is_closing():
-                self._transport.write(data)
+        data = self._sender.take()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
         if self._ending:
             if not self._streams.waiting:  # what a window holds back can no longer be sent
                 self._close()
-        elif self._receiver.draining and not self._closing and not len(self._streams):
+        elif self._streams.draining and not self._closing and not len(self._streams):
             self._close()

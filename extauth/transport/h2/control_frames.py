@@ -33,7 +33,6 @@ class Control:
         self._on_guard = on_guard
         self._streams = streams
         self._sender = sender
-        self._out = sender.out
         self._pong = pong
         self._frames = TokenBucket(limits.max_control_frames_per_s)
         self._resets = TokenBucket(limits.max_resets_per_s)
@@ -84,7 +83,7 @@ class Control:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on a stream that was never open")
         if stream not in self._streams:
             self.spend()
-        self._streams.forget(stream)
+        self._streams.close(stream)
 
     def _on_settings(self, flags: int, stream: int, payload: bytes) -> None:
         self.spend(honest=False)
@@ -108,7 +107,7 @@ class Control:
                 self._sender.max_frame = value
         if windows:
             self._sender.set_initial(*windows)
-        self._out.append(frames.frame(frames.SETTINGS, ACK, 0))
+        self._sender.send(frames.frame(frames.SETTINGS, ACK, 0))
 
     def _on_push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
         raise H2Error(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
@@ -120,7 +119,7 @@ class Control:
         if len(payload) != 8:
             raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "PING is 8 bytes")
         if not flags & ACK:
-            self._out.append(frames.frame(frames.PING, ACK, 0, payload))
+            self._sender.send(frames.frame(frames.PING, ACK, 0, payload))
         else:
             self._pong(payload)
 

@@ -66,7 +66,6 @@ class Receiver:
         end: Callable[[H2Error], None],
         flush: Callable[[], None],
     ) -> None:
-        self.draining = False  # no new streams
         self.block: HeaderBlock | None = None
         self.requests = Requests(state, streams, sender, control, flush=flush, no_room=self._no_room)
         self._end = end
@@ -107,7 +106,7 @@ class Receiver:
         self._control.now = calls.arrived
         now, plans, stream_ids = calls.arrived, calls.plans, calls.stream_ids
         streams = self._streams
-        waiting, opened, blocked = streams.waiting, streams.open, self._sender.blocked
+        waiting, opened, sending = streams.waiting, streams.open, streams.sending
         known, plan = self._decoder.known, self._plan
         room, max_streams, max_message = self._batcher.room(), streams.max_open, self._limits.max_message_bytes
         unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
@@ -136,8 +135,8 @@ class Receiver:
                     and size - end >= 14
                     and streams.last_id < stream <= MAX_STREAM_ID
                     and stream & 1
-                    and not self.draining
-                    and len(waiting) + len(opened) + len(blocked) < max_streams
+                    and not streams.draining
+                    and len(waiting) + len(opened) + len(sending) < max_streams
                 ):
                     high, low, kind, flags, same = unpack(data, end)
                     length = high << 8 | low
@@ -153,7 +152,7 @@ class Receiver:
                         and head.content_length in (None, length)
                     ):
                         streams.last_id = stream
-                        streams.unacknowledged += length
+                        requests.unacknowledged += length
                         at = finish
                         try:
                             plans.append(plan(data[end + 14 : finish]))
@@ -190,7 +189,7 @@ class Receiver:
             ):  # RFC 9113 §6.4: an idle one cannot be reset
                 raise
             self._control.spend_reset()
-            self._streams.reset(error.stream, error.code)
+            self._sender.reset(error.stream, error.code)
 
     def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
         fragment = unpadded(flags, payload)
@@ -256,14 +255,14 @@ class Receiver:
         if not number & 1:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream that no client may open")
         if number <= streams.last_id:
-            if number != streams.last_id and number not in streams and number not in streams.refused:
+            if number != streams.last_id and number not in streams and number not in streams.ignored:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "stream numbers must grow")
             streams.check_late_frame(number)
             self._control.spend()
             return
         streams.last_id = number
-        if self.draining:
-            streams.reset(number, ErrorCode.REFUSED_STREAM)
+        if streams.draining:
+            self._sender.reset(number, ErrorCode.REFUSED_STREAM)
             return
         if depends_on_itself:
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "a stream cannot depend on itself", number)
@@ -275,13 +274,13 @@ class Receiver:
             self.requests.refuse_stream(number, head, end_stream=end_stream)
             return
         refusal = _unserved(head)
-        request = Request(number, head, self.requests.calls.arrived, self.requests, shed=full)
-        streams.begin(request)
         if refusal is not None:
             self._control.spend()
-            streams.finish(number, whole=end_stream)
             self._sender.respond(number, refusal, cut=not end_stream)
-        elif end_stream:
+            return
+        request = Request(number, head, self.requests.calls.arrived, self.requests, shed=full)
+        streams.begin(request)
+        if end_stream:
             self.requests.complete(number, request)
 
 

@@ -12,7 +12,7 @@ from extauth.transport.batching import Shed
 from extauth.transport.engine import Guard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.control_frames import Control
-from extauth.transport.h2.flow_control import Message
+from extauth.transport.h2.flow_control import LARGEST_WINDOW, Message
 from extauth.transport.h2.frames import DEFAULT_WINDOW, END_STREAM, ErrorCode, H2Error, unpadded
 from extauth.transport.h2.grpc_framing import GrpcError, Status, plain_block, refusal_block, unframe
 from extauth.transport.h2.request_head import Head, Method
@@ -37,6 +37,8 @@ class Requests:
     ) -> None:
         self.reading = False  # then whoever reads writes what has gathered, afterwards
         self.inflated = 0  # bytes of messages that came compressed
+        self.unacknowledged = 0  # bytes of DATA that came, for which the connection's window is not given back yet
+        self._window = DEFAULT_WINDOW  # of the connection: bytes that the client may send before it gets some back
         self.calls: Calls  # where those go that are whole
         context = state.context
         self._state = state
@@ -59,8 +61,6 @@ class Requests:
         """Answer a call for which no stream is left; raises H2Error for what is none."""
         if not head.limits:
             raise H2Error(ErrorCode.REFUSED_STREAM, "too many streams", number)
-        if not end_stream:
-            self._streams.ignore(number)
         self._on_guard(Guard.MESSAGE)
         self._deny(number, cut=not end_stream)
 
@@ -74,7 +74,7 @@ class Requests:
         streams = self._streams
         size = len(payload)
         content = unpadded(flags, payload)
-        streams.unacknowledged += size
+        self.unacknowledged += size
         request = streams.open.get(number)
         if request is None:
             if number > streams.last_id or not number & 1:
@@ -106,13 +106,13 @@ class Requests:
             return
         if kept < size and not end_stream:
             request.window += size - kept
-            self._sender.out.append(frames.window_update(number, size - kept))
+            self._sender.send(frames.window_update(number, size - kept))
         known = len(request.body) >= 5
         length = int.from_bytes(request.body[1:5], "big") if known else 0
         if known and length > self._limits.max_message_bytes:
             self._give_up(request, whole=end_stream)
         elif known and len(request.body) > length + 5:
-            self._streams.finish(number, whole=end_stream)
+            self._streams.complete(number)
             self._refuse(number, Status.INTERNAL, "a unary call needs one whole message", cut=not end_stream)
         elif end_stream:
             self.complete(number, request)
@@ -121,6 +121,16 @@ class Requests:
             missing = length + 5 - request.received - request.window
             if missing > 0 and not request.wanted and number in self._streams.open:
                 self._state.unfinished.ask(request, missing)
+
+    def give_back(self) -> None:
+        """Give the client its connection's window back, a larger one if there is room for what it may send."""
+        if self.unacknowledged < self._window >> 1:
+            return
+        if self._window < LARGEST_WINDOW and self._state.unfinished.room_to_grow():
+            self.unacknowledged += LARGEST_WINDOW - self._window
+            self._window = LARGEST_WINDOW
+        self._sender.send(frames.window_update(0, self.unacknowledged))
+        self.unacknowledged = 0
 
     def _hold(self, request: Request, size: int) -> None:
         """Reserve memory for what has come of an incomplete message, which may end this message or another one."""
@@ -132,7 +142,7 @@ class Requests:
         request = self._streams.open[number]
         request.window += window
         request.progressed = 0.0  # it waited for us: the client's time begins at the next check
-        self._sender.out.append(frames.window_update(number, window))
+        self._sender.send(frames.window_update(number, window))
         if not self.reading:
             self._flush()
 
@@ -157,10 +167,10 @@ class Requests:
         number, head = request.number, request.head
         self._on_guard(guard)
         if head.limits:
-            self._streams.finish(number, whole=whole)
+            self._streams.complete(number)
             self._deny(number, cut=not whole)
         else:
-            self._streams.reset(number, ErrorCode.CANCEL)
+            self._sender.reset(number, ErrorCode.CANCEL)
 
     def watch(self) -> None:
         """Let those who watch the health know of a change."""
@@ -171,13 +181,11 @@ class Requests:
     def unwatch(self) -> None:
         """End the streams of those who watch the health."""
         for number in list(self._streams.watching):
-            del self._streams.watching[number]
-            self._sender.finish(number, refusal_block(Status.UNAVAILABLE, "shutting down"))
+            self._refuse(number, Status.UNAVAILABLE, "shutting down")
 
     def complete(self, number: int, request: Request) -> None:
         """The request is whole."""
-        streams = self._streams
-        streams.finish(number, whole=True)
+        self._streams.complete(number)
         head = request.head
         if head.content_length not in (None, request.received):
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "content-length is not the body's length", number)
@@ -208,7 +216,7 @@ class Requests:
         elif method is Method.HEALTH_CHECK:
             self._sender.answer(number, health.check(message))
         else:
-            self._streams.watching[number] = health.knows(message)
+            self._streams.watch(number, known=health.knows(message))
             self._sender.begin(number, health.watched(message))
 
     def _submit(self, request: Request, plan: Plan) -> None:
@@ -224,10 +232,8 @@ class Requests:
             return
         calls.plans.append(plan)
         calls.stream_ids.append(number)
-        self._streams.waiting[number] = request.head
-        if request.head.patience_s is not None:
-            self._streams.deadlines[number] = request.deadline
-            calls.deadline = min(calls.deadline, request.deadline)
+        calls.deadline = min(calls.deadline, request.deadline)
+        self._streams.wait(request)
 
     def refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
         """Answer a call that makes no sense, or is too large to be evaluated."""

@@ -1,23 +1,47 @@
-"""Where each stream of a connection stands (RFC 9113 §5.1), and what is owed of the receive window (§5.2).
+"""The states of a connection's streams (RFC 9113 §5.1), all of which `Streams` owns.
 
-A stream that the client opened is in one place at a time: `open` while its request is incomplete, `waiting` while its
-answer is not there, `sender.blocked` while its answer is not sent, `watching` while it hears of the health, `refused`
-where we ended it and the client may not know yet. Elsewhere up to `last` it is closed, and beyond it idle.
+A stream that the client opened is in one state at a time, which is the dict that its number is in:
+
+    state      dict       meaning
+    IDLE       -          its number is above `last_id`: the client has not used it
+    OPEN       open       its request is incomplete
+    ANSWERING  -          for the time of one call: its request is over, and its answer is being written
+    WAITING    waiting    the batcher has its call
+    SENDING    sending    the client's windows have no room for the rest of its answer
+    WATCHING   watching   it gets a message whenever the health changes; with its window shut, it is in `sending` too
+    IGNORED    ignored    we ended it before the client did: frames that were on their way are no error
+    CLOSED     -          every other number up to `last_id`
+
+    method     from → to
+    begin      IDLE → OPEN           the request's head has come
+    complete   OPEN → ANSWERING      the request is whole, or is given up
+    wait       ANSWERING → WAITING   its call is handed to the batcher; `Receiver.read` does this itself for plain calls
+    settle     WAITING → ANSWERING   the batcher has decided it
+    expire     WAITING → ANSWERING   its own timeout is over
+    hold       ANSWERING → SENDING
+    watch      ANSWERING → WATCHING
+    sent       SENDING → WATCHING
+    close      any → CLOSED          or → IGNORED, if the client has not ended it
+    clear      all → CLOSED          the connection is gone
+
+A call whose stream is closed while it is WAITING stays in the batcher's hands: those are the `abandoned`.
 """
 
 from typing import Protocol
 
+from extauth.limiter.plan import Plan
 from extauth.transport.deadlines import Deadlines
 from extauth.transport.h2.flow_control import Holder, Unfinished
-from extauth.transport.h2.frames import DEFAULT_WINDOW, ErrorCode, H2Error, rst_stream
+from extauth.transport.h2.frames import DEFAULT_WINDOW, ErrorCode, H2Error
 from extauth.transport.h2.request_head import Head
-from extauth.transport.h2.sender import Sender
+from extauth.transport.waiting import Calls
 
 MIN_PROGRESS = 4096  # bytes of a message, or all that is left of it, that count as progress
+KEPT_IGNORED = 64  # streams on which frames are ignored even after a long silence
 
 
 class Receiving(Holder, Protocol):
-    """Whose requests these are."""
+    """The connection that a request belongs to."""
 
     def give_up(self, number: int) -> None:
         """End the incomplete request: its time is over."""
@@ -25,9 +49,9 @@ class Receiving(Holder, Protocol):
 
 
 class Request:
-    """A request that is incomplete: `received` bytes have come, of which `body` keeps what is wanted.
+    """A request that is incomplete: `received` bytes have come, of which `body` keeps what is needed.
 
-    The client may send `window` bytes more. The last progress was seen at `progressed`, with `progress` bytes there.
+    The client may send `window` bytes more. Progress was last seen at `progressed`, with `progress` bytes there.
     """
 
     __slots__ = (
@@ -49,7 +73,7 @@ class Request:
         self.number = number
         self.head = head
         self.owner = owner
-        self.shed = shed  # it came when as many as may be were open
+        self.shed = shed  # it came when the maximum number of streams was open
         self.body = bytearray()
         self.received = 0
         self.window = DEFAULT_WINDOW
@@ -59,98 +83,168 @@ class Request:
         self.deadline = float("inf") if head.patience_s is None else arrived + head.patience_s
 
     def expire(self, _now: float) -> None:
-        """The call's own time is over."""
+        """End it: the call's own timeout is over."""
         self.owner.give_up(self.number)
 
 
-KEPT_REFUSED = 64  # streams on which frames are ignored even after a long silence
+class Sending:
+    """What is left of an answer: `rest` of its body, then `trailers` or, if there are none, the stream's end.
+
+    With `more` to come, it does not end. `cut`: the client has not ended its request, so the stream is reset
+    afterwards. `since` is when it was first seen here by a check.
+    """
+
+    __slots__ = ("cut", "more", "rest", "since", "trailers")
+
+    def __init__(self, rest: bytes, trailers: bytes | None, *, cut: bool, more: bool = False) -> None:
+        self.rest = rest
+        self.trailers = trailers
+        self.cut = cut
+        self.more = more
+        self.since = 0.0
 
 
 class Streams:
-    """The streams of one connection; `most` of them may be open.
+    """The streams of one connection, of which `max_open` may be open; the dicts are for others to read."""
 
-    `cancelled` counts the calls in the batcher's hands whose streams are gone. `owed` bytes of the connection's receive
-    window are to be given back.
-    """
-
-    def __init__(self, sender: Sender, most: int, unfinished: Unfinished, deadlines: Deadlines) -> None:
-        self.max_open = most
+    def __init__(self, max_open: int, unfinished: Unfinished, deadlines: Deadlines) -> None:
+        self.max_open = max_open
         self.last_id = 0
+        self.draining = False  # no more streams are begun
         self.open: dict[int, Request] = {}
         self.waiting: dict[int, Head] = {}
         self.deadlines: dict[int, float] = {}  # of those waiting, where it is not their Calls' arrival that counts
-        self.watching: dict[int, bool] = {}  # whether the service that each one names is here
-        self.refused: dict[int, None] = {}
-        self.cancelled = 0
-        self.unacknowledged = 0
-        self._sender = sender
+        self.sending: dict[int, Sending] = {}
+        self.watching: dict[int, bool] = {}  # whether the service that each one names exists here
+        self.ignored: dict[int, None] = {}
+        self.window_changes: dict[int, int] = {}  # by how much the send window differs from the initial one
+        self.abandoned = 0
         self._unfinished = unfinished
-        self._call_deadlines = deadlines
+        self._request_deadlines = deadlines
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.open) + len(self._sender.blocked) + len(self.watching)
+        return len(self.waiting) + len(self.open) + len(self.sending) + len(self.watching)
 
     def __contains__(self, number: int) -> bool:
-        return (
-            number in self.waiting or number in self.open or number in self._sender.blocked or number in self.watching
-        )
+        return number in self.waiting or number in self.open or number in self.sending or number in self.watching
 
     def used(self) -> bool:
-        """Whether a call is open; to watch the health is not to call."""
-        return bool(self.waiting or self.open or self._sender.blocked)
-
-    def shrink(self) -> None:
-        """Give back memory, where none is `used`: a dict that was large stays so until it is cleared."""
-        self.waiting.clear()
-        self.open.clear()
-        self.deadlines.clear()
-        self._sender.shrink()
-
-    def trim_refused(self) -> None:
-        """Forget streams that ended so long ago that nothing can still come on them."""
-        if len(self.refused) > KEPT_REFUSED:
-            self.refused = dict.fromkeys(list(self.refused)[-KEPT_REFUSED:])
+        """Whether a call is open; watching the health is not a call."""
+        return bool(self.waiting or self.open or self.sending)
 
     def begin(self, request: Request) -> None:
-        """A request has begun, and is not whole yet."""
+        """IDLE → OPEN."""
         self.open[request.number] = request
         if request.deadline < float("inf"):
-            self._call_deadlines.add(request)
+            self._request_deadlines.add(request)
 
-    def finish(self, number: int, *, whole: bool) -> Request:
-        """No more of the request is wanted; where it is not `whole`, what still comes is ignored."""
+    def complete(self, number: int) -> Request:
+        """OPEN → ANSWERING."""
         request = self.open.pop(number)
-        self._let_go(request)
-        if not whole:
-            self.ignore(number)
+        self._release(request)
         return request
 
-    def _let_go(self, request: Request) -> None:
+    def _release(self, request: Request) -> None:
         if request.charged or request.wanted:
             self._unfinished.release(request.owner, request, 0)
         if request.deadline < float("inf"):
-            self._call_deadlines.discard(request)
+            self._request_deadlines.discard(request)
 
-    def answered(self, number: int) -> bool:
-        """Whether the stream still waited for an answer; it does no more."""
-        self.deadlines.pop(number, None)
-        return self.waiting.pop(number, None) is not None
+    def wait(self, request: Request) -> None:
+        """ANSWERING → WAITING."""
+        self.waiting[request.number] = request.head
+        if request.head.patience_s is not None:
+            self.deadlines[request.number] = request.deadline
 
-    def forget(self, number: int) -> None:
-        """The stream is closed, whatever it was."""
-        if number in self.open:
-            self.finish(number, whole=True)
-        if self.answered(number):
-            self.cancelled += 1
-        self._sender.forget(number)
+    def settle(self, numbers: list[int]) -> list[Head | None]:
+        """WAITING → ANSWERING for each of them; None in place of those that were abandoned."""
+        take = self.waiting.pop
+        heads = [take(number, None) for number in numbers]
+        if self.abandoned:
+            self.abandoned -= sum(head is None for head in heads)
+        if self.deadlines:
+            for number in numbers:
+                self.deadlines.pop(number, None)
+        return heads
+
+    def expire(self, calls: Calls, now: float) -> list[tuple[Plan, int]]:
+        """WAITING → ANSWERING for those of the calls whose own timeout is over; `calls.deadline` is the next one's."""
+        calls.deadline = float("inf")
+        expired = []
+        for plan, number in zip(calls.plans, calls.stream_ids, strict=True):
+            head = self.waiting.get(number)
+            if head is None or head.patience_s is None:
+                continue
+            deadline = self.deadlines.get(number, calls.arrived + head.patience_s)
+            if now < deadline:
+                calls.deadline = min(calls.deadline, deadline)
+                continue
+            self._abandon(number)
+            expired.append((plan, number))
+        return expired
+
+    def _abandon(self, number: int) -> None:
+        if self.waiting.pop(number, None) is not None:
+            self.deadlines.pop(number, None)
+            self.abandoned += 1
+
+    def drop_abandoned(self, calls: Calls) -> None:
+        """Drop the abandoned calls from these, which the batcher is about to have counted."""
+        if not self.abandoned:
+            return
+        pairs = list(zip(calls.plans, calls.stream_ids, strict=True))
+        calls.plans.clear()
+        calls.stream_ids.clear()
+        for plan, number in pairs:
+            if number in self.waiting:
+                calls.plans.append(plan)
+                calls.stream_ids.append(number)
+            else:
+                self.abandoned -= 1
+
+    def hold(self, number: int, sending: Sending) -> None:
+        """ANSWERING → SENDING."""
+        self.sending[number] = sending
+
+    def watch(self, number: int, *, known: bool) -> None:
+        """ANSWERING → WATCHING."""
+        self.watching[number] = known
+
+    def sent(self, number: int) -> None:
+        """SENDING → WATCHING."""
+        del self.sending[number]
+
+    def close(self, number: int, *, ignore: bool = False) -> None:
+        """Any state → CLOSED, or with `ignore` → IGNORED."""
+        if (request := self.open.pop(number, None)) is not None:
+            self._release(request)
+        self._abandon(number)
+        self.sending.pop(number, None)
         self.watching.pop(number, None)
-        self.refused.pop(number, None)
+        self.window_changes.pop(number, None)
+        self.ignored.pop(number, None)
+        if ignore:
+            self.ignored[number] = None
+            if len(self.ignored) > self.max_open:
+                del self.ignored[next(iter(self.ignored))]
 
-    def reset(self, number: int, code: ErrorCode) -> None:
-        """End the stream with RST_STREAM."""
-        self.forget(number)
-        self._sender.out.append(rst_stream(number, code))
-        self.ignore(number)
+    def clear(self) -> None:
+        """All states → CLOSED."""
+        self.abandoned += len(self.waiting)
+        for request in self.open.values():
+            self._release(request)
+        for states in (self.open, self.waiting, self.deadlines, self.sending, self.watching, self.ignored):
+            states.clear()
+        self.window_changes.clear()
+
+    def check_late_frame(self, number: int) -> None:
+        """Handle a frame after its request ended: return if the client cannot know that yet, else raise H2Error."""
+        sending = self.sending.get(number)
+        if number in self.ignored or (sending is not None and sending.cut):
+            return
+        if number in self:
+            raise H2Error(ErrorCode.STREAM_CLOSED, "the client has ended this stream", number)
+        raise H2Error(ErrorCode.STREAM_CLOSED, "the stream is closed")
 
     def last_whole(self) -> int:
         """The last stream whose request was received whole, or that has ended."""
@@ -159,32 +253,14 @@ class Streams:
             last -= 2
         return max(last, 0)
 
-    def refuse_unfinished(self) -> None:
-        """Let the client know that incomplete requests were not processed (RFC 9113 §8.7)."""
-        for number in list(self.open):
-            self.reset(number, ErrorCode.REFUSED_STREAM)
+    def shrink(self) -> None:
+        """Give back memory when no stream is `used`: a dict that was large stays large until it is cleared."""
+        for states in (self.open, self.waiting, self.deadlines, self.sending):
+            states.clear()
+        if not self.window_changes:
+            self.window_changes.clear()
 
-    def clear(self) -> None:
-        """All streams are closed."""
-        self.cancelled += len(self.waiting)
-        self.waiting.clear()
-        self.deadlines.clear()
-        self.watching.clear()
-        for request in self.open.values():
-            self._let_go(request)
-        self.open.clear()
-        self._sender.blocked.clear()
-
-    def check_late_frame(self, number: int) -> None:
-        """Judge a frame on a stream whose request is over; returns where it is to be ignored, else raises H2Error."""
-        if number in self.refused:
-            return
-        if number in self:
-            raise H2Error(ErrorCode.STREAM_CLOSED, "the client has ended this stream", number)
-        raise H2Error(ErrorCode.STREAM_CLOSED, "the stream is closed")
-
-    def ignore(self, number: int) -> None:
-        """Ignore what still comes on a stream that we ended."""
-        self.refused[number] = None
-        if len(self.refused) > self.max_open:
-            del self.refused[next(iter(self.refused))]
+    def trim_ignored(self) -> None:
+        """Forget streams that ended so long ago that nothing can still come on them."""
+        if len(self.ignored) > KEPT_IGNORED:
+            self.ignored = dict.fromkeys(list(self.ignored)[-KEPT_IGNORED:])
