@@ -27,9 +27,8 @@ from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
-from extauth.transport.h2 import connection as http2
 from extauth.transport.h2 import frames
-from extauth.transport.h2.connection import Connection
+from extauth.transport.h2.connection import ENDING, GOAWAY_PING
 from extauth.transport.h2.frames import (
     CONTINUATION,
     DATA,
@@ -45,6 +44,8 @@ from extauth.transport.h2.frames import (
 from extauth.transport.h2.grpc_framing import literal, prefixed
 from extauth.transport.h2.health import SERVING
 from extauth.transport.h2.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
+from extauth.transport.h2.preface import NOT_HTTP2
+from extauth.transport.h2.protocol import CLOSE_DELAY_S, H2Protocol
 from extauth.transport.h2.server_state import ServerState
 from fuzz.target import Flip, Target, mutate_items
 from fuzz.wire import Loop, Time, Wire, check_written, split
@@ -141,7 +142,7 @@ class Counters(MemoryCounters):
 _MATCHER = Matcher(load_rules({"f": CONFIG}))
 _CLOCK = Time()
 _LOOP = Loop(_CLOCK)
-_alive: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+_alive: "weakref.WeakSet[H2Protocol]" = weakref.WeakSet()
 gc.disable()  # nothing may need it
 gc.freeze()
 
@@ -159,15 +160,16 @@ class Conversation:
         planner = Planner(_MATCHER, split_request, decode_descriptor, KeyNamer("t"))
         state = ServerState(EngineContext(planner=planner, batcher=self.batcher, limits=LIMITS))
         state.health.status = SERVING
-        self._connections: set[Connection] = set()
+        self._connections: set[H2Protocol] = set()
         self.unfinished = state.unfinished
-        self.connection = Connection(state, self._connections)
+        self.protocol = H2Protocol(state, self._connections)
+        self.connection = self.protocol._connection
         self.wire = Wire(asyncio.get_running_loop())
 
     async def run(self) -> None:
         """Do it all, then close, and check on the way that nothing grows and in the end that nothing is left."""
         sent = (START if self._script.greeted else b"") + self._script.sent
-        self.wire.attach(self.connection)
+        self.wire.attach(self.protocol)
         at = len(sent) - len(self._script.sent)
         self.wire.deliver(sent[:at])
         for action, size in self._script.steps:
@@ -182,20 +184,20 @@ class Conversation:
         await self._settle()
         self._bounded()
         assert not self.connection._streams.waiting, "calls that nobody answers"
-        assert not self.connection._streams.abandoned or self.connection._closing
+        assert not self.connection._streams.abandoned or self.connection.phase >= ENDING
         self.wire.unstick()
         self.wire.cut()
         await self._settle()
-        _CLOCK.now += 2 * http2.CLOSE_DELAY_S  # the timers of what closes
+        _CLOCK.now += 2 * CLOSE_DELAY_S  # the timers of what closes
         await self._settle()
         self._empty()
-        check_written(sent, bytes(self.wire.written).removesuffix(http2._NOT_HTTP2))
+        check_written(sent, bytes(self.wire.written).removesuffix(NOT_HTTP2))
 
     async def _settle(self) -> None:
         """Let the loop turn until nothing is left to decide."""
         for _ in range(5 + 3 * MAX_WAITING):
             await asyncio.sleep(0)
-        while self.connection._turn_scheduled:  # noqa: ASYNC110 - each turn of the loop is one of the connection
+        while self.protocol._turn_scheduled:  # noqa: ASYNC110 - each turn of the loop is one of the connection
             await asyncio.sleep(0)
         for _ in range(5 + 3 * MAX_WAITING):
             await asyncio.sleep(0)
@@ -246,14 +248,16 @@ class Conversation:
         assert len(streams.ignored) <= LIMITS.max_streams
         assert streams.deadlines.keys() <= waiting
         assert streams.abandoned >= 0
-        if not connection._closing:
+        if connection.phase < ENDING:
             kept = waiting | opened | sending | streams.watching.keys()
             assert streams.window_changes.keys() <= kept, "windows of streams that are closed"
             assert all(len(request.body) <= request.charged for request in streams.open.values())
             assert receiver.requests.unacknowledged <= receiver.requests._window
             assert not connection._sender._out
             most = frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
-            assert len(connection._rest) < most or connection._turn_scheduled
+            assert connection.has_more == self.protocol._turn_scheduled
+            assert len(connection._rest) < most or connection.has_more
+            assert not self.protocol._unread or connection.has_more
         fragments = 0 if receiver.block is None else len(receiver.block.fragments)
         assert self.unfinished.used == fragments + sum(request.charged for request in streams.open.values())
         assert self.unfinished.used <= LIMITS.max_unfinished_bytes + LIMITS.max_message_bytes + 5
@@ -282,7 +286,7 @@ def check(data: bytes) -> None:
 
     async def run() -> None:
         conversation = Conversation(script)
-        _alive.add(conversation.connection)
+        _alive.add(conversation.protocol)
         await conversation.run()
 
     _LOOP.run_until_complete(run())
@@ -330,7 +334,7 @@ def seeds() -> dict[str, bytes]:
         "too-large": heads + frame(DATA, 0, 1, b"\x00\x00\x00\x04\x01") + frame(DATA, END_STREAM, 1, bytes(40)),
         "reset": call(1) + frames.rst_stream(1, ErrorCode.CANCEL) + call(3),
         "resets": b"".join(call(s) + frames.rst_stream(s, ErrorCode.CANCEL) for s in range(1, 25, 2)),
-        "pings": frame(frames.PING, 0, 0, b"12345678") * 3 + frame(frames.PING, frames.ACK, 0, http2.GOAWAY_PING),
+        "pings": frame(frames.PING, 0, 0, b"12345678") * 3 + frame(frames.PING, frames.ACK, 0, GOAWAY_PING),
         "shut-window": frames.settings({window: 0}) + call(1) + frames.window_update(1, 9) + call(3, b"", health),
         "small-window": frames.settings({window: 7}) + call(1) + frames.settings({window: 70}) + call(3),
         "grown": heads + frames.window_update(1, 100) + frames.window_update(0, 9) + frame(DATA, END_STREAM, 1, body),

@@ -88,7 +88,7 @@ async def test_no_more_are_ended_than_there_is_need_for(short_path: Path, monkey
 
 
 async def test_connections_that_have_not_begun_make_room(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extauth.transport.h2.connection.HALF_SENT_S", 0)
+    monkeypatch.setattr("extauth.transport.h2.connection.START_S", 0)
     monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
     async with serving(short_path, ConnectionLimits(max_connections=8)) as served:
         honest = await asked(served)
@@ -140,7 +140,7 @@ async def test_tls_handshakes_count_from_the_first(
         honest.send(call(3))
         assert (await honest.answered(3))[0].status == 0
 
-        monkeypatch.setattr("extauth.transport.h2.accepting.HALF_SENT_S", 0)
+        monkeypatch.setattr("extauth.transport.h2.accepting.START_S", 0)
         monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
         another = await connect()
         assert Guard.IDLE in served.tripped

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from extauth.transport.h2 import frames
-from extauth.transport.h2.connection import Connection
 from extauth.transport.h2.frames import END_HEADERS, HEADERS, ErrorCode, frame
+from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.tls import Tls, TlsFiles
 from tests.support.h2_peer import BLOCK, MESSAGE, START, call, serving
 from tests.transport.test_tls import Authority, write
@@ -32,12 +32,12 @@ async def test_nothing_holds_a_connection_whose_tls_handshake_failed(
     files, made = TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem"), []
     write(files, Authority())
 
-    class Watched(Connection):
+    class Watched(H2Protocol):
         def __init__(self, *arguments: Any) -> None:  # noqa: ANN401
             super().__init__(*arguments)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr("extauth.transport.h2.server.Connection", Watched)
+    monkeypatch.setattr("extauth.transport.h2.server.H2Protocol", Watched)
     async with serving(short_path, tls=Tls(files)) as served:
         for _ in range(5):
             peer = await served.connect(start=False)

@@ -18,9 +18,9 @@ from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import frames
-from extauth.transport.h2.connection import Connection
 from extauth.transport.h2.frames import H2Error, frame
 from extauth.transport.h2.hpack import HeaderDecoder
+from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.request_head import read_head
 from extauth.transport.h2.server_state import ServerState
 from tests.support.clock import Clock
@@ -100,7 +100,7 @@ async def talk(pieces: list[bytes]) -> tuple[bytes, bool]:
     batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _durations: None)
     limits = ConnectionLimits(max_message_bytes=1024)
     wire = Wire()
-    connection = Connection(ServerState(EngineContext(planner=planner, batcher=batcher, limits=limits)), set())
+    connection = H2Protocol(ServerState(EngineContext(planner=planner, batcher=batcher, limits=limits)), set())
     connection.connection_made(wire)
     for piece in pieces:
         connection.data_received(piece)

@@ -13,7 +13,8 @@ from heapq import nsmallest
 from typing import Any
 
 from extauth.transport.engine import EngineContext, Guard
-from extauth.transport.h2.connection import CLOSE_DELAY_S, HALF_SENT_S, Connection
+from extauth.transport.h2.connection import START_S
+from extauth.transport.h2.protocol import CLOSE_DELAY_S, H2Protocol
 
 LOOK_EVERY_S = 0.05  # at most so often, what is open is searched for what nobody uses
 RETRY_S = 0.1  # after accepting has failed
@@ -30,8 +31,8 @@ class Acceptor:
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
-        connections: set[Connection],
+        connect: Callable[[], H2Protocol],
+        connections: set[H2Protocol],
         context: EngineContext,
     ) -> None:
         self._connect = connect
@@ -124,9 +125,9 @@ class Acceptor:
                 "ssl_handshake_timeout": self._limits.stall_timeout_s,
                 "ssl_shutdown_timeout": CLOSE_DELAY_S,
             }
-        made: list[Connection] = []
+        made: list[H2Protocol] = []
 
-        def connect() -> Connection:
+        def connect() -> H2Protocol:
             made.append(self._connect())
             return made[-1]
 
@@ -157,7 +158,7 @@ class Acceptor:
         if self._tls is not None:
             for task, since in self._starting.items():
                 unused.append((since, len(unused), task.cancel))
-        unused = [each for each in unused if now - each[0] >= HALF_SENT_S]
+        unused = [each for each in unused if now - each[0] >= START_S]
         for connection in self._connections:
             if (idle_since := connection.unused_since(now)) is not None:
                 unused.append((idle_since, len(unused), connection.end_unused))

@@ -152,10 +152,10 @@ class Requests:
         newest = next((request for request in held if request is not spare), None)
         if newest is not None:
             self._give_up(newest)
-            if not self.reading:
-                self._flush()
-            return
-        self._no_room()
+        else:
+            self._no_room()
+        if not self.reading:
+            self._flush()
 
     def give_up(self, number: int) -> None:
         """End an incomplete request: it takes too long."""

@@ -10,8 +10,8 @@ from extauth.errors import SettingsError
 from extauth.transport.deadlines import after_io
 from extauth.transport.engine import EngineContext
 from extauth.transport.h2.accepting import Acceptor
-from extauth.transport.h2.connection import Connection
 from extauth.transport.h2.health import NOT_SERVING, SERVING
+from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState
 
 CHECK_S = 1.0
@@ -23,7 +23,7 @@ class H2Server:
 
     def __init__(self, listen: str, context: EngineContext) -> None:
         self._listen = listen
-        self._connections: set[Connection] = set()
+        self._connections: set[H2Protocol] = set()
         self._state = ServerState(context)
         self._clock = context.clock
         self._check_every_s = min(CHECK_S, context.limits.stall_timeout_s / 4)
@@ -34,8 +34,8 @@ class H2Server:
         """How many connections are open, TLS handshakes included."""
         return len(self._acceptor)
 
-    def _connect(self) -> Connection:
-        return Connection(self._state, self._connections)
+    def _connect(self) -> H2Protocol:
+        return H2Protocol(self._state, self._connections)
 
     async def start(self) -> None:
         """Listen and be SERVING; raises SettingsError where the address cannot be had."""

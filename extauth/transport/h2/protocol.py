@@ -1,0 +1,195 @@
+"""A connection's socket: reads for it, writes for it, and keeps its timers, on the event loop."""
+
+import asyncio
+from collections.abc import MutableSet
+from typing import Final, cast
+
+from extauth.transport.engine import Guard
+from extauth.transport.h2.connection import CUT, ENDING, FINISHED, LEAVING, STARTING, Connection
+from extauth.transport.h2.frames import ErrorCode
+from extauth.transport.h2.server_state import ServerState
+from extauth.transport.waiting import Calls
+
+CLOSE_DELAY_S: Final = 1.0
+
+
+class H2Protocol(asyncio.Protocol):
+    """`asyncio` calls the methods of Protocol, the Batcher those of Caller; `connections` are all that are open."""
+
+    def __init__(self, state: ServerState, connections: "MutableSet[H2Protocol]") -> None:
+        context = state.context
+        self._state = state
+        self._connections = connections
+        self._batcher = context.batcher
+        self._clock = context.clock
+        self._on_guard = context.on_guard
+        self._limits = context.limits
+        self._connection = Connection(state, self, self._clock())
+        self._unread = b""  # what came while a turn was scheduled
+        self._turn_scheduled = False
+        self._paused_since: float | None = None
+        self._closing = False  # the connection is half-closed, or gone
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is being ended."""
+        return self._connection.phase >= LEAVING
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let it in, or turn it away."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        tls = transport.get_extra_info("ssl_object")
+        self._connection.is_http2 = tls is None or tls.selected_alpn_protocol() == "h2"  # RFC 9113 §3.2
+        if self._state.stopping:  # its TLS handshake took so long
+            self._turn_away(ErrorCode.NO_ERROR, "shutting down")
+        elif len(self._connections) >= self._limits.max_connections:
+            self._on_guard(Guard.CONNECTIONS)
+            self._turn_away(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
+        else:
+            self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Handle what came; the calls among it are handed on together."""
+        if self._turn_scheduled:
+            self._unread += data
+        else:
+            self._receive(data)
+
+    def eof_received(self) -> bool:
+        """Close: no client half-closes."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._closing = True
+        self._unread = b""
+        self._connections.discard(self)
+        self._connection.close()
+
+    def pause_writing(self) -> None:
+        """Read no more from a client that reads too slowly."""
+        self._paused_since = self._clock()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on: it has caught up."""
+        self._paused_since = None
+        if not self._turn_scheduled:
+            self._transport.resume_reading()
+
+    # What the batcher calls
+
+    def drop_abandoned(self, calls: Calls) -> None:
+        """Drop the calls that nobody waits for any more."""
+        self._connection.drop_abandoned(calls)
+
+    def expire(self, calls: Calls, now: float) -> None:
+        """Answer the calls whose own timeout is over."""
+        self._connection.expire(calls, now)
+        self.flush()
+
+    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+        """Take the answers, and send them with the next `flush`."""
+        self._connection.answer(calls, messages, self._clock())
+
+    def flush(self) -> None:
+        """Write what is to be sent, and end the connection if it has come to its end."""
+        connection = self._connection
+        data = connection.data_to_send()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+        if connection.phase >= FINISHED and not self._closing:
+            self._close()
+
+    # What the server calls
+
+    def check(self, now: float) -> None:
+        """End what is stalled; called every second or so."""
+        connection, paused = self._connection, self._paused_since
+        since = now - self._limits.stall_timeout_s
+        if paused is not None and paused < since and STARTING < connection.phase < ENDING:
+            self._on_guard(Guard.SLOW_READER)
+            self._transport.abort()
+            return
+        connection.check(now)
+        self.flush()
+
+    def unused_since(self, now: float) -> float | None:
+        """Since when nobody uses it; None: it is in use, or is being ended."""
+        return self._connection.unused_since(now)
+
+    def end_unused(self) -> None:
+        """Make room for others: at once if the client has not begun, else gracefully."""
+        if self._connection.phase is STARTING:
+            self.abort()
+        else:
+            self.go_away()
+
+    def go_away(self) -> None:
+        """Close gracefully."""
+        if self._connection.phase >= LEAVING:
+            return
+        self._connection.go_away()
+        self.flush()
+        if self._connection.phase is LEAVING:
+            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_new)
+
+    def health_changed(self) -> None:
+        """Let the client know, if it watches the health."""
+        self._connection.health_changed()
+        self.flush()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    # Turns, and the end
+
+    def _receive(self, data: bytes) -> None:
+        connection = self._connection
+        calls = connection.receive(data, self._clock())
+        if calls is not None:
+            self._batcher.submit(calls)
+        if connection.has_more:
+            self._schedule_turn()
+        self.flush()
+
+    def _schedule_turn(self) -> None:
+        """Let other connections have their turn first."""
+        self._turn_scheduled = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Handle more of what came at once; what came after it is read once that is done."""
+        self._turn_scheduled = False
+        data, self._unread = self._unread, b""
+        self._receive(data)
+        if not self._turn_scheduled and self._paused_since is None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _turn_away(self, code: ErrorCode, reason: str) -> None:
+        self._closing = True
+        self._connection.turn_away(code, reason)
+        self.flush()
+        self._transport.close()
+
+    def _refuse_new(self) -> None:
+        self._connection.refuse_new()
+        self.flush()
+
+    def _close(self) -> None:
+        """Half-close, and go a little later: a close with bytes unread would take what we wrote with it."""
+        self._closing = True
+        if self._connection.phase is CUT:
+            self._transport.abort()
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._transport.abort)
