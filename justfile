@@ -49,6 +49,11 @@ test *ARGS: _venv
 bench *ARGS: _venv
     @python -m bench "$@"
 
+# Measure beside envoyproxy/ratelimit and Limitador: `peers --ratelimit PATH --limitador PATH`, `--write` for docs/benchmarks.md
+[no-exit-message]
+peers *ARGS: _venv
+    @python -m bench.peers "$@"
+
 # Run h2spec against the gRPC listener, in clear and over TLS
 [no-exit-message]
 h2spec *ARGS: _venv

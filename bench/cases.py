@@ -34,6 +34,7 @@ class Case:
     traced: bool = False
     denied: bool = False
     rules: int = 1
+    domain: str = "api"
 
 
 CASES = {
@@ -53,6 +54,15 @@ CASES = {
     )
 }
 
+PEER_CASES = {
+    case.name: case
+    for case in (
+        Case("peers", "1,000 keys", keys=1_000),
+        Case("exact", "one key over its limit", domain="exact"),
+    )
+}
+"""What `bench.peers` asks of all services."""
+
 
 def config(case: Case) -> str:
     """The rules for a case: one for any key, or one a key."""
@@ -63,14 +73,14 @@ def config(case: Case) -> str:
     return "\n".join(["domain: api", "algorithm: gcra", "labels: [path]", "descriptors:", *rules, ""])
 
 
-def message(key: str) -> bytes:
+def message(key: str, domain: str = "api") -> bytes:
     """A RateLimitRequest with the descriptors of envoy/envoy.yaml."""
 
     def descriptor(name: str, value: str) -> bytes:
         return bytes_field(2, bytes_field(1, bytes_field(1, name.encode()) + bytes_field(2, value.encode())))
 
     parts = (descriptor("api_key", key), descriptor("masked_remote_address", "127.0.0.1/32"), descriptor("path", "/"))
-    return bytes_field(1, b"api") + b"".join(parts)
+    return bytes_field(1, domain.encode()) + b"".join(parts)
 
 
 def messages(case: Case, seed: int) -> Iterator[bytes]:
@@ -80,7 +90,7 @@ def messages(case: Case, seed: int) -> Iterator[bytes]:
         while True:
             yield message(f"new-{random_.getrandbits(64):016x}")
     if case.keys <= 100_000:
-        known = [message(f"key-{i:07}") for i in range(case.keys)]
+        known = [message(f"key-{i:07}", case.domain) for i in range(case.keys)]
         while True:
             yield random_.choice(known)
     while True:

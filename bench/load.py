@@ -1,6 +1,7 @@
-"""A closed loop of calls over raw HTTP/2: `python -m bench.load TARGET CASE CALLS SEED` prints a JSON object.
+"""A closed loop of calls over raw HTTP/2, which prints a JSON object.
 
-TARGET is HOST:PORT. Requests are built before the clock starts, so that this process costs little beside a server.
+`python -m bench.load TARGET CASE CALLS SEED [CONNECTIONS STREAMS]`: TARGET is HOST:PORT; the last two replace
+the numbers of the case. Requests are built before the clock starts, so that this process costs little beside a server.
 `cpu` is this process's share of a core: near 1, it was the bottleneck.
 """
 
@@ -10,10 +11,11 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import uvloop
 
-from bench.cases import CASES, Case, blocks, messages
+from bench.cases import CASES, PEER_CASES, Case, blocks, messages
 from extauth.transport.h2.frames import (
     DATA,
     END_HEADERS,
@@ -33,7 +35,7 @@ from extauth.transport.h2.frames import (
 )
 from extauth.transport.h2.grpc_framing import prefixed
 
-OVER_LIMIT = b"\x08\x02"
+OK, OVER_LIMIT = b"\x08\x01", b"\x08\x02"
 
 
 class Client(asyncio.Protocol):
@@ -48,6 +50,7 @@ class Client(asyncio.Protocol):
         self._sent = [0.0] * len(requests)
         self.finished = 0
         self.denied = 0
+        self.admitted = 0
         self.latencies: list[float] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,7 +80,9 @@ class Client(asyncio.Protocol):
             if end > size:
                 break
             if kind == DATA:
-                self.denied += data[at + 14 : at + 16] == OVER_LIMIT
+                code = data[at + 14 : at + 16]
+                self.denied += code == OVER_LIMIT
+                self.admitted += code == OK
             elif kind == HEADERS:
                 if flags & END_STREAM:
                     ended += 1
@@ -139,6 +144,7 @@ async def run(target: str, case: Case, calls: int, seed: int) -> dict[str, float
     return {
         "calls": done,
         "denied": sum(client.denied for client in clients),
+        "admitted": sum(client.admitted for client in clients),
         "seconds": seconds,
         "cpu": cpu / seconds,
         "p50_us": latencies[done // 2] * 1e6,
@@ -148,8 +154,11 @@ async def run(target: str, case: Case, calls: int, seed: int) -> dict[str, float
 
 def main() -> None:
     """Run it."""
-    target, name, calls, seed = sys.argv[1:]
-    print(json.dumps(uvloop.run(run(target, CASES[name], int(calls), int(seed)))), flush=True)
+    target, name, calls, seed, *shape = sys.argv[1:]
+    case = (CASES | PEER_CASES)[name]
+    if shape:
+        case = replace(case, connections=int(shape[0]), streams=int(shape[1]))
+    print(json.dumps(uvloop.run(run(target, case, int(calls), int(seed)))), flush=True)
 
 
 if __name__ == "__main__":
