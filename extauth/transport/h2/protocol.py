@@ -150,10 +150,10 @@ class H2Protocol(asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         connection = self._connection
         calls = connection.receive(data, self._clock())
+        if connection.has_more:  # the next turn comes before the batch that these calls begin, and joins it
+            self._schedule_turn()
         if calls is not None:
             self._batcher.submit(calls)
-        if connection.has_more:
-            self._schedule_turn()
         self.flush()
 
     def _schedule_turn(self) -> None:
