@@ -92,6 +92,7 @@ class Connection:
     def receive(self, data: bytes, now: float) -> Calls | None:
         """Handle one turn of what came, and keep the rest; returns the calls in it, or None if there is none."""
         caller = self._caller
+        self.has_more = False
         if self.phase >= ENDING or caller is None:
             return None
         if self._rest:
@@ -264,7 +265,6 @@ class Connection:
         The collector hardly ever looks at what is as old as a connection gets.
         """
         self.phase = FINISHED
-        self.has_more = False
         self._streams.clear()
         self._receiver.close()
         self._control.close()
@@ -294,5 +294,4 @@ class Connection:
         for number in list(streams.open):  # they were not processed (RFC 9113 §8.7)
             self._sender.reset(number, ErrorCode.REFUSED_STREAM)
         self.phase = ENDING
-        self.has_more = False
         self._rest = b""
