@@ -5,30 +5,11 @@ are; a step is an Action and, in two bytes, how many bytes the client sends befo
 which the steps leave a rest that is sent last.
 """
 
-import asyncio
-import gc
-import struct
-import weakref
 import zlib
-from collections.abc import Callable, Sequence
-from enum import IntEnum, auto
-from functools import partial
 from random import Random
-from typing import Any, NamedTuple
 
-from extauth.config.merge import load_rules
-from extauth.counters.memory import MemoryCounters
-from extauth.errors import StoreError
-from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter, OnStoreFailure
-from extauth.limiter.plan import Planner
-from extauth.rls.request import decode_descriptor, split_request
-from extauth.rules.matcher import Matcher
-from extauth.transport.batching import Batcher
-from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import frames
-from extauth.transport.h2.connection import ENDING, GOAWAY_PING
+from extauth.transport.h2.connection import GOAWAY_PING
 from extauth.transport.h2.frames import (
     CONTINUATION,
     DATA,
@@ -42,260 +23,11 @@ from extauth.transport.h2.frames import (
     frame,
 )
 from extauth.transport.h2.grpc_framing import literal, prefixed
-from extauth.transport.h2.health import SERVING
-from extauth.transport.h2.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
-from extauth.transport.h2.preface import NOT_HTTP2
-from extauth.transport.h2.protocol import CLOSE_DELAY_S, H2Protocol
-from extauth.transport.h2.server_state import ServerState
+from fuzz.conversation import check
+from fuzz.script import Action, Script, Step
 from fuzz.target import Flip, Target, mutate_items
-from fuzz.wire import Loop, Time, Wire, check_written, split
-from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
-
-# Small, so that small inputs reach them.
-LIMITS = ConnectionLimits(
-    max_streams=4,
-    max_message_bytes=1024,
-    max_header_bytes=1024,
-    max_continuations=3,
-    max_resets_per_s=1,
-    max_control_frames_per_s=2,
-    stall_timeout_s=10,
-    max_unfinished_bytes=2048,
-    max_turn_frames=3,
-)
-MAX_WAITING = 6
-MAX_BATCH = 2
-MAX_STEPS = 24
-COLLECT_EVERY = 50  # inputs, by their bytes, so that what is found is found again
-GREETED = 0x80
-
-
-class Action(IntEnum):
-    """What happens after a piece of the client's bytes."""
-
-    NOTHING = 0
-    TURN = auto()  # of the event loop
-    HOLD = auto()  # the store does not answer
-    RELEASE = auto()
-    FAIL = auto()  # the store answers with an error
-    BREAK = auto()  # an error of ours
-    WAIT = auto()  # three seconds, and a check for what is stalled
-    STALL = auto()  # longer than a client may take
-    STICK = auto()  # the client reads no more
-    UNSTICK = auto()
-    DRAIN = auto()
-    HANG_UP = auto()
-    CUT = auto()
-
-
-class Step(NamedTuple):
-    """The client sends so many bytes, then something happens."""
-
-    action: Action
-    size: int
-
-
-class Script(NamedTuple):
-    """An input, read."""
-
-    greeted: bool
-    steps: list[Step]
-    sent: bytes
-
-    @classmethod
-    def read(cls, data: bytes) -> "Script":
-        """Any bytes are one."""
-        head = data[0] if data else 0
-        steps = min(head & ~GREETED, MAX_STEPS, (len(data) - 1) // 3)
-        read = [struct.unpack_from(">BH", data, 1 + 3 * n) for n in range(steps)]
-        steps_read = [Step(Action(action % len(Action)), size) for action, size in read]
-        return cls(bool(head & GREETED), steps_read, data[1 + 3 * max(steps, 0) :])
-
-    def write(self) -> bytes:
-        """The input again."""
-        steps = self.steps[:MAX_STEPS]
-        head = bytes(((GREETED if self.greeted else 0) | len(steps),))
-        return head + b"".join(struct.pack(">BH", action, size & 0xFFFF) for action, size in steps) + self.sent
-
-
-class BrokenError(Exception):
-    """Stands for a bug of ours in deciding a batch."""
-
-
-class Counters(MemoryCounters):
-    """Counters that can be held, and can fail."""
-
-    def __init__(self, clock: Time) -> None:
-        super().__init__(clock.us)
-        self.open = asyncio.Event()
-        self.open.set()
-        self.error: Callable[[], Exception] | None = None
-
-    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
-        """Decide, or wait, or fail."""
-        await self.open.wait()
-        if self.error is not None:
-            raise self.error()
-        return await super().take(groups)
-
-
-_MATCHER = Matcher(load_rules({"f": CONFIG}))
-_CLOCK = Time()
-_LOOP = Loop(_CLOCK)
-_alive: "weakref.WeakSet[H2Protocol]" = weakref.WeakSet()
-gc.disable()  # nothing may need it
-gc.freeze()
-
-
-class Conversation:
-    """One connection, and all that an input does to it."""
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self.counters = Counters(_CLOCK)
-        limiter = Limiter(self.counters, OnStoreFailure.ERROR)
-        self.batcher = Batcher(
-            limiter, lambda _decided, _times: None, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK
-        )
-        planner = Planner(_MATCHER, split_request, decode_descriptor, KeyNamer("t"))
-        state = ServerState(EngineContext(planner=planner, batcher=self.batcher, limits=LIMITS))
-        state.health.status = SERVING
-        self._connections: set[H2Protocol] = set()
-        self.unfinished = state.unfinished
-        self.protocol = H2Protocol(state, self._connections)
-        self.connection = self.protocol._connection
-        self.wire = Wire(asyncio.get_running_loop())
-
-    async def run(self) -> None:
-        """Do it all, then close, and check on the way that nothing grows and in the end that nothing is left."""
-        sent = (START if self._script.greeted else b"") + self._script.sent
-        self.wire.attach(self.protocol)
-        at = len(sent) - len(self._script.sent)
-        self.wire.deliver(sent[:at])
-        for action, size in self._script.steps:
-            self.wire.deliver(sent[at : at + size])
-            at += size
-            self._bounded()
-            await self._act(action)
-            self._bounded()
-        self.wire.deliver(sent[at:])
-        self._bounded()
-        self.counters.open.set()
-        await self._settle()
-        self._bounded()
-        assert not self.connection._streams.waiting, "calls that nobody answers"
-        assert not self.connection._streams.abandoned or self.connection.phase >= ENDING
-        self.wire.unstick()
-        self.wire.cut()
-        await self._settle()
-        _CLOCK.now += 2 * CLOSE_DELAY_S  # the timers of what closes
-        await self._settle()
-        self._empty()
-        check_written(sent, bytes(self.wire.written).removesuffix(NOT_HTTP2))
-
-    async def _settle(self) -> None:
-        """Let the loop turn until nothing is left to decide."""
-        for _ in range(5 + 3 * MAX_WAITING):
-            await asyncio.sleep(0)
-        while self.protocol._turn_scheduled:  # noqa: ASYNC110 - each turn of the loop is one of the connection
-            await asyncio.sleep(0)
-        for _ in range(5 + 3 * MAX_WAITING):
-            await asyncio.sleep(0)
-        assert not self.batcher._tasks
-        assert self.batcher.room() == MAX_WAITING
-
-    async def _act(self, action: Action) -> None:  # noqa: PLR0912 - one a kind
-        match action:
-            case Action.TURN:
-                for _ in range(3):
-                    await asyncio.sleep(0)
-            case Action.HOLD:
-                self.counters.open.clear()
-            case Action.RELEASE:
-                self.counters.error = None
-                self.counters.open.set()
-            case Action.FAIL:
-                self.counters.error = partial(StoreError, "timeout", "fails")
-            case Action.BREAK:
-                self.counters.error = BrokenError
-            case Action.WAIT | Action.STALL:
-                _CLOCK.now += 3 if action is Action.WAIT else LIMITS.stall_timeout_s + 1
-                for connection in list(self._connections):
-                    connection.check(_CLOCK())
-                await asyncio.sleep(0)
-            case Action.STICK:
-                self.wire.stick()
-            case Action.UNSTICK:
-                self.wire.unstick()
-            case Action.DRAIN:
-                for connection in list(self._connections):
-                    connection.go_away()
-            case Action.HANG_UP:
-                self.wire.hang_up()
-            case Action.CUT:
-                self.wire.cut(ConnectionResetError())
-
-    def _bounded(self) -> None:
-        """What the connection holds is bounded, and hangs together."""
-        connection, streams = self.connection, self.connection._streams
-        receiver = connection._receiver
-        waiting, opened, sending = streams.waiting.keys(), streams.open.keys(), streams.sending.keys()
-        # A stream that watches the health may be sending besides.
-        assert len(streams) == len(waiting | opened | sending) + len(streams.watching)
-        assert not streams.ignored.keys() & (waiting | opened | sending)
-        assert len(waiting) <= LIMITS.max_streams
-        assert len(opened) <= LIMITS.max_streams
-        assert len(streams.ignored) <= LIMITS.max_streams
-        assert streams.deadlines.keys() <= waiting
-        assert streams.abandoned >= 0
-        if connection.phase < ENDING:
-            kept = waiting | opened | sending | streams.watching.keys()
-            assert streams.window_changes.keys() <= kept, "windows of streams that are closed"
-            assert all(len(request.body) <= request.charged for request in streams.open.values())
-            assert receiver.requests.unacknowledged <= receiver.requests._window
-            assert not connection._sender._out
-            most = frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
-            assert connection.has_more == self.protocol._turn_scheduled
-            assert len(connection._rest) < most or connection.has_more
-            assert not self.protocol._unread or connection.has_more
-        fragments = 0 if receiver.block is None else len(receiver.block.fragments)
-        assert self.unfinished.used == fragments + sum(request.charged for request in streams.open.values())
-        assert self.unfinished.used <= LIMITS.max_unfinished_bytes + LIMITS.max_message_bytes + 5
-        known = receiver._decoder.known
-        assert len(known) <= MAX_REMEMBERED
-        assert all(len(block) <= MAX_REMEMBERED_BYTES for block in known)
-        assert 0 <= self.batcher.room() <= MAX_WAITING
-
-    def _empty(self) -> None:
-        """After the end, nothing is left."""
-        streams = self.connection._streams
-        assert not self._connections
-        assert not len(streams)
-        assert not streams.deadlines
-        assert not self.unfinished.used
-        assert not len(self.batcher.deadlines)
-
-
-def check(data: bytes) -> None:
-    """Run a connection through the input; nothing may be raised, to us or to the event loop."""
-    errors: list[dict[str, Any]] = []
-    _LOOP.set_exception_handler(lambda _loop, context: errors.append(context))
-    script = Script.read(data)
-    if collects := zlib.crc32(data) % COLLECT_EVERY == 0:
-        gc.collect()
-
-    async def run() -> None:
-        conversation = Conversation(script)
-        _alive.add(conversation.protocol)
-        await conversation.run()
-
-    _LOOP.run_until_complete(run())
-    if collects:
-        assert not gc.collect(), "cycles, which the service keeps the collector from"
-    unexpected = [context for context in errors if not isinstance(context.get("exception"), BrokenError)]
-    assert not unexpected, unexpected
-    errors.clear()  # whose tracebacks hold the connection
-    assert not _alive, "a connection that is closed, and still held"
+from fuzz.wire import split
+from tests.support.h2_peer import BLOCK, MESSAGE, PATH, block, call
 
 
 def seeds() -> dict[str, bytes]:
@@ -335,6 +67,7 @@ def seeds() -> dict[str, bytes]:
         "reset": call(1) + frames.rst_stream(1, ErrorCode.CANCEL) + call(3),
         "resets": b"".join(call(s) + frames.rst_stream(s, ErrorCode.CANCEL) for s in range(1, 25, 2)),
         "pings": frame(frames.PING, 0, 0, b"12345678") * 3 + frame(frames.PING, frames.ACK, 0, GOAWAY_PING),
+        "drained-between-turns": frame(frames.PING, frames.ACK, 0, GOAWAY_PING) + call(1) + call(3) + call(5) + call(7),
         "shut-window": frames.settings({window: 0}) + call(1) + frames.window_update(1, 9) + call(3, b"", health),
         "small-window": frames.settings({window: 7}) + call(1) + frames.settings({window: 70}) + call(3),
         "grown": heads + frames.window_update(1, 100) + frames.window_update(0, 9) + frame(DATA, END_STREAM, 1, body),
