@@ -69,11 +69,11 @@ def steps(matcher: Matcher, domain: Domain, descriptor: Descriptor) -> list[Step
 
 
 def why_unknown(matcher: Matcher, domain: str) -> str:
-    """Why nothing limits a domain's requests where no file speaks of it."""
+    """Why nothing limits a domain's requests if no config file defines it."""
     names = list(matcher.rules.domains)
     near = get_close_matches(domain, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else "the domains are " + many_keys(names)
-    return f"no file speaks of the domain {domain!r}; {hint}"
+    return f"no config file defines domain {domain!r}; {hint}"
 
 
 def _why(hit: Rule, entry: Entry) -> str:

@@ -63,7 +63,7 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
     """What keeps the files of one domain from being one."""
     first, *others = files
     if others and not merge:
-        message = f"domain {shown(first.name or '')!r} already stands in {first.file}"
+        message = f"domain {shown(first.name or '')!r} is already defined in {first.file}"
         hint = "merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
         return [Diagnostic(other.file, *other.domain_place, message, hint) for other in others]
     problems = []
@@ -78,8 +78,8 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
             Diagnostic(
                 parsed.file,
                 *parsed.domain_place,
-                f"the tier {tier.name!r} is another one than in {tiers[tier.name][1]}",
-                "make the two alike, or rename one",
+                f"the tier {tier.name!r} differs from the one in {tiers[tier.name][1]}",
+                "make them the same, or rename one",
             )
             for tier in domain.tiers
             if tiers.setdefault(tier.name, (tier, parsed.file))[0] != tier
@@ -91,7 +91,7 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
             for identity in identities(rule):
                 file = where.setdefault(identity, parsed.file)
                 if file != parsed.file:
-                    message = f"a descriptor like this already stands in {file}"
+                    message = f"the same descriptor is already defined in {file}"
                     problems.append(Diagnostic(rule.file, rule.line, rule.column, message, "keep one of the two"))
     return problems
 
@@ -127,7 +127,8 @@ def _replaced_nothing(files: list[ParsedFile]) -> list[Diagnostic]:
             if name not in names:
                 known = names if len(warnings) < MAX_PROBLEMS else ()
                 near = nearest(name, known)
-                hint = f"did you mean {near!r}?" if near else "remove it, or name a limit so"
-                message = f"no limit is named{quoted(name, known) or ' so'}, so nothing is replaced"
+                hint = f"did you mean {near!r}?" if near else "remove it, or give a limit this name"
+                what = f"is named{name_shown}" if (name_shown := quoted(name, known)) else "has this name"
+                message = f"no limit {what}, so nothing is replaced"
                 warnings.append(Diagnostic(parsed.file, *place, message, hint))
     return bounded(files[0].file, warnings, "warnings")

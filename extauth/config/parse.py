@@ -81,7 +81,7 @@ def bounded(file: str, problems: list[Diagnostic], what: str) -> list[Diagnostic
     """As many as are told."""
     if len(problems) <= MAX_PROBLEMS:
         return problems
-    message = f"{len(problems)} {what}, of which {MAX_PROBLEMS} are told"
+    message = f"{len(problems)} {what}; showing the first {MAX_PROBLEMS}"
     return [*problems[:MAX_PROBLEMS], Diagnostic(file, 0, 0, message)]
 
 
@@ -189,7 +189,7 @@ class _Parser:
             elif key in REFERENCE_KEYS:
                 if key != "metadata":
                     self._check_ignored(node[key])
-                message = f"{str(key)!r} means nothing here, and is ignored as envoyproxy/ratelimit does"
+                message = f"{str(key)!r} has no effect here (envoyproxy/ratelimit ignores it too)"
                 self.parsed.warnings.append(Diagnostic(self.parsed.file, *key.place, message, _home(key)))
                 del node[key]
 
@@ -245,7 +245,7 @@ class _Parser:
         for name, tier in model.tiers.items():
             at: Location = ("tiers", name)
             if not re.fullmatch(TIER_NAME, name):
-                message = "this cannot name a tier, which stands in headers"
+                message = "this cannot be a tier's name, because the name appears in headers"
                 self._problem(at, message, "use up to 64 of A-Z a-z 0-9 _ . -", at_key=True)
             if tier.name:
                 self._problem((*at, "name"), "a tier's name is its key", "remove `name`", at_key=True)
@@ -271,7 +271,7 @@ class _Parser:
             for entry in entries:
                 if entry in first:
                     what = "key and value" if rule.kind is not Kind.ANY else "key"
-                    message = f"a descriptor of this {what} already stands on line {rules[first[entry]].line}"
+                    message = f"a descriptor with this {what} is already defined on line {rules[first[entry]].line}"
                     self._problem((*at, i), message, "keep one of the two")
                     break
             for entry in entries:
@@ -288,7 +288,7 @@ class _Parser:
         if not limits:
             for flag in ("shadow_mode", "quota_mode", "detailed_metric"):
                 if getattr(model, flag):
-                    self._warn((*at, flag), f"{flag} means nothing without a limit", "remove it", at_key=True)
+                    self._warn((*at, flag), f"{flag} has no effect without a limit", "remove it", at_key=True)
         line, column = self._place(at)
         return Rule(
             model.key,
@@ -437,10 +437,10 @@ class _Parser:
 
     def _unlimited(self, model: RateLimitModel, unit: Unit | None, at: Location, limit: Limit) -> Limit:
         if unit is not None:
-            self._problem((*at, "unit"), "what is unlimited has no unit", "remove `unit`, or `unlimited`", at_key=True)
+            self._problem((*at, "unit"), "an unlimited limit has no unit", "remove `unit`, or `unlimited`", at_key=True)
         for key in ("unit_multiplier", "algorithm", "burst", "count_denied"):
             if key in model.model_fields_set:
-                self._problem((*at, key), f"what is unlimited has no {key}", "remove it", at_key=True)
+                self._problem((*at, key), f"an unlimited limit has no {key}", "remove it", at_key=True)
         return limit
 
     def _count_denied(self, algorithm: Algorithm, own: bool | None) -> bool:

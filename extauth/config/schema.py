@@ -198,7 +198,7 @@ class RateLimitModel(Model):
     unit: Text = Field("", description="second, minute, hour, day, week, month (30 days) or year (365 days).")
     requests_per_unit: Count = Field(0, description="How many requests a unit; 0 denies all.")
     unlimited: Flag = Field(False, description="Count nothing and admit all; takes no unit.")
-    name: Text = Field("", description="What another limit's `replaces` may speak of.")
+    name: Text = Field("", description="The name by which another limit's `replaces` refers to this one.")
     replaces: list[ReplacesModel] = Field(
         default_factory=list, description="Limits that do not apply to a request to which this one does."
     )

@@ -195,10 +195,10 @@ class _Builder:
             hint = (
                 'quote a text that begins with *, as in `value: "*"`, or put & and its name before what it stands for'
             )
-            raise _not_yaml("the alias names no anchor", place, hint)
+            raise _not_yaml("this alias refers to no anchor", place, hint)
         anchored = self._anchors[anchor]
         if anchored is None:
-            raise DocumentError("an alias stands inside what it names", place, "write it out")
+            raise DocumentError("this alias is inside the value that it refers to", place, "write it out")
         self._check_depth(len(self._open) + anchored.height, place)
         self._put(anchored.value, place, anchored.nodes, anchored.height)
 
@@ -237,7 +237,7 @@ class _Builder:
             return None
         if value in into and value not in self._open[-1].merged:
             words = self.words if len(self.flaws) < MAX_NAMED else ()  # to look for the nearest takes time
-            message = f"the key{quoted(value, words)} stands twice in one mapping, and the last one counts"
+            message = f"the key{quoted(value, words)} appears twice in one mapping; the last one applies"
             self.flaws.append(Flaw(place, message, "keep one of the two", harmless=True))
         return value
 
@@ -255,7 +255,7 @@ class _Builder:
     def _tag(self, event: yaml.ScalarEvent, place: Place) -> str:
         tag = _resolve(event)
         if event.tag is not None and tag in _CHECKED and _plain_tag(event.value) not in _CHECKED[tag]:
-            self.flaws.append(Flaw(place, f"what is tagged so is no {tag}", "remove the tag"))
+            self.flaws.append(Flaw(place, f"this value does not fit its tag, {tag}", "remove the tag"))
             return "str"
         return tag
 

@@ -122,7 +122,7 @@ class Matcher:
         self.has_patterns = any(self._patterns.values())
 
     def domain(self, name: str) -> Domain | None:
-        """The domain's rules, or None where no file speaks of it."""
+        """The domain's rules, or None if no config file defines it."""
         return self.rules.domains.get(name)
 
     def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> Match | None:

@@ -88,7 +88,7 @@ def test_the_others_and_why_not(config: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["e", "k=1"], "no file speaks of the domain 'e'; the domains are 'd'"),
+        (["e", "k=1"], "no config file defines domain 'e'; the domains are 'd'"),
         (["d", "q=1"], "no rule here has the key 'q'; the keys are 'k', 'deep'"),
         (["d", "k=mine,z=1"], "no rule is as deep as this: {config}:5 has no descriptors under it"),
         (["d", "deep=1,else=1"], "no rule here has the key 'else'; the keys are 'er'"),

@@ -92,7 +92,7 @@ def test_every_problem_and_warning_has_its_place(tmp_path: Path) -> None:
     result = RUN.invoke(app, ["validate", str(tmp_path)])
     assert result.exit_code == 1
     ignored = (
-        "'shadow_mode' means nothing here, and is ignored as envoyproxy/ratelimit does; it belongs to a descriptor"
+        "'shadow_mode' has no effect here (envoyproxy/ratelimit ignores it too); it belongs to a descriptor"
     )
     assert result.stdout.splitlines() == [
         f"{tmp_path}/a.yaml:3:20: unknown tier; no tier is defined",
@@ -116,7 +116,7 @@ def test_domains_merge_where_asked(tmp_path: Path) -> None:
         (tmp_path / f"{name}.yaml").write_text(f"domain: d\ndescriptors: [{{key: {name}}}]\n")
     alone = RUN.invoke(app, ["validate", str(tmp_path)])
     assert alone.exit_code == 1
-    assert "domain 'd' already stands in" in alone.stdout
+    assert "domain 'd' is already defined in" in alone.stdout
     merged = RUN.invoke(app, ["validate", "--merge-domains", "--json", str(tmp_path)])
     told = json.loads(merged.stdout)
     assert (told["ok"], told["files"], told["domains"], told["rules"]) == (True, 2, 1, 2)
@@ -219,7 +219,7 @@ def test_several_domains_are_several_documents(tmp_path: Path) -> None:
 def test_strict_does_not_pass_warnings(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text("domain: d\nrate_limit: {unit: day, requests_per_unit: 1}\ndescriptors: [{key: k}]\n")
-    warning = f"{file}:2:1: warning: 'rate_limit' means nothing here, and is ignored as envoyproxy/ratelimit does"
+    warning = f"{file}:2:1: warning: 'rate_limit' has no effect here (envoyproxy/ratelimit ignores it too)"
     lax = RUN.invoke(app, ["validate", str(file)])
     assert lax.exit_code == 0
     assert lax.stdout.splitlines() == [
@@ -330,9 +330,9 @@ def test_a_configmap_is_read_as_the_folder_that_it_is_mounted_as(tmp_path: Path)
         "map.yaml:15:16: in quoted.yaml, line 3, column 4: unknown key 'kee'; did you mean 'key'?",
         f"map.yaml:16:15: in folded.yml, line 2, column 1: not YAML: {UNCLOSED}",
         f"map.yaml:19:3: in list.yaml: an entry of `data` must be a string; {BLOCK}",
-        "map.yaml:22:31: in again.yaml: a descriptor of this key already stands on line 22; keep one of the two",
+        "map.yaml:22:31: in again.yaml: a descriptor with this key is already defined on line 22; keep one of the two",
         "map.yaml:23:15: in empty.yaml: the file is empty; write `domain: NAME` and `descriptors:`",
-        "map.yaml:14:18: warning: in api.yaml: shadow_mode means nothing without a limit; remove it",
+        "map.yaml:14:18: warning: in api.yaml: shadow_mode has no effect without a limit; remove it",
         "notes.txt of map.yaml: not read: only *.yaml and *.yml are",
         "6 problems",
     ]

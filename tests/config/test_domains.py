@@ -57,7 +57,7 @@ def test_a_domain_in_two_files_keeps_what_it_had() -> None:
     loaded = load_valid_domains(texts, OLD)
     assert (keys(loaded), loaded.kept) == ({"b": ["new"], "a": ["old"]}, frozenset("a"))
     assert list(map(str, loaded.problems)) == [
-        "c.yaml:1:9: domain 'a' already stands in a.yaml; merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
+        "c.yaml:1:9: domain 'a' is already defined in a.yaml; merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
     ]
 
 
@@ -100,17 +100,17 @@ CLASHES = {
     "a descriptor twice": (
         rules("d", "a"),
         rules("d", "b", "a"),
-        "2.yaml:2:25: a descriptor like this already stands in 1.yaml; keep one of the two",
+        "2.yaml:2:25: the same descriptor is already defined in 1.yaml; keep one of the two",
     ),
     "two tiers of one name": (
         rules("d", more=TIERS % 1),
         rules("d", more=TIERS % 2),
-        "2.yaml:1:9: the tier 'free' is another one than in 1.yaml; make the two alike, or rename one",
+        "2.yaml:1:9: the tier 'free' differs from the one in 1.yaml; make them the same, or rename one",
     ),
     "two tiers of one name, of which the first file has none": (
         rules("d", "a"),
         rules("d", more=TIERS % 1),
-        "3.yaml:1:9: the tier 'free' is another one than in 2.yaml; make the two alike, or rename one",
+        "3.yaml:1:9: the tier 'free' differs from the one in 2.yaml; make them the same, or rename one",
     ),
     "a rule for another file's label": (
         rules("d", "path"),

@@ -130,7 +130,7 @@ LIMIT = "rate_limit: {unit: day, requests_per_unit: 1}"
 WARNINGS = {
     "a key twice": (
         "domain: d\ndomain: e",
-        "f.yaml:2:1: the key 'domain' stands twice in one mapping, and the last one counts; keep one of the two",
+        "f.yaml:2:1: the key 'domain' appears twice in one mapping; the last one applies; keep one of the two",
     ),
     "two documents": (
         "domain: e\n---\ndomain: d",
@@ -140,20 +140,20 @@ WARNINGS = {
         "domain: e\n---\n@",
         "f.yaml:2:1: only the file's first document is read; remove the line ---, or split the file",
     ),
-    "a key where it means nothing": (
+    "a key where it has no effect": (
         f"domain: e\ndescriptors: [{{key: k, unit: day, {LIMIT}}}]",
-        "f.yaml:2:24: 'unit' means nothing here, and is ignored as envoyproxy/ratelimit does; it belongs to rate_limit",
+        "f.yaml:2:24: 'unit' has no effect here (envoyproxy/ratelimit ignores it too); it belongs to rate_limit",
     ),
     "shadow mode in a limit": (
         "domain: e\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1, shadow_mode: true}}]",
         (
-            "f.yaml:2:70: 'shadow_mode' means nothing here, and is ignored as envoyproxy/ratelimit does; "
+            "f.yaml:2:70: 'shadow_mode' has no effect here (envoyproxy/ratelimit ignores it too); "
             "it belongs to a descriptor"
         ),
     ),
     "shadow mode without a limit": (
         "domain: e\ndescriptors: [{key: k, shadow_mode: true}]",
-        "f.yaml:2:24: shadow_mode means nothing without a limit; remove it",
+        "f.yaml:2:24: shadow_mode has no effect without a limit; remove it",
     ),
     "no number": (
         "domain: e\ndescriptors: [{key: k, rate_limit: {unit: day}}]",
@@ -187,7 +187,7 @@ def test_all_problems_of_all_files_come_at_once() -> None:
         ("c.yaml", 1),
         ("d.yaml", 1),
     ]
-    assert raised.value.problems[-1].message == "domain 'd' already stands in b.yaml"
+    assert raised.value.problems[-1].message == "domain 'd' is already defined in b.yaml"
 
 
 def test_only_the_first_problems_of_a_file_are_told() -> None:
@@ -196,7 +196,7 @@ def test_only_the_first_problems_of_a_file_are_told() -> None:
             {"f.yaml": "domain: d\ndescriptors:\n" + "".join(f"- {{key: k{i}, wrong: 1}}\n" for i in range(1000))}
         )
     assert len(raised.value.problems) == 51
-    assert "f.yaml: 1000 problems, of which 50 are told" in map(str, raised.value.problems)
+    assert "f.yaml: 1000 problems; showing the first 50" in map(str, raised.value.problems)
 
 
 def test_aliases_are_followed() -> None:

@@ -18,7 +18,7 @@ STATUS = "rls.proto, RateLimitResponse.DescriptorStatus"
 
 @CASES.case("envoyproxy/ratelimit src/config/config_impl.go, GetLimit")
 async def unknown_domain_is_ok(server: Server) -> Result:
-    """A domain that no file speaks of is not limited."""
+    """A domain that no config file defines is not limited."""
     answer = await server.at(f"unknown-{server.fresh()}").ask(descriptor(("two", server.fresh())))
     return compare(("OK", (Status("OK"),)), (answer.code, answer.statuses))
 

@@ -80,7 +80,7 @@ async def overrides_of_two_numbers_in_a_request(server: Server) -> Result:
 
 @CASES.case(GET_LIMIT)
 async def override_in_an_unknown_domain(server: Server) -> Result:
-    """A descriptor's own limit does not apply in a domain that no file speaks of."""
+    """A descriptor's own limit does not apply in a domain that no config file defines."""
     unknown = server.at(f"unknown-{server.fresh()}")
     answer = await unknown.ask(descriptor(("ten", server.fresh()), limit=Override(0)))
     return compare(("OK", (Status("OK"),)), (answer.code, answer.statuses))
