@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from extauth.counters.redis.endpoint import fault
 from extauth.errors import SettingsError
-from extauth.limiter.limiter import OnStoreFailure
+from extauth.rules.model import OnStoreFailure
 
 PREFIX = "EXTAUTH_"
 # Kubernetes sets these for a Service that is called extauth.

@@ -13,10 +13,11 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter, OnStoreFailure
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
+from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import frames

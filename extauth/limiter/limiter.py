@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from extauth.errors import StoreError
@@ -11,14 +10,7 @@ from extauth.limiter.counters import Counters, Group, TakeResult
 from extauth.limiter.plan import UNLIMITED_AT, Plan
 from extauth.limiter.verdict import denying_limit, status_code, tightest_limit
 from extauth.rls.response import NO_LIMIT, UNLIMITED, Code, DescriptorStatus, Verdict
-
-
-class OnStoreFailure(StrEnum):
-    """What a call gets when the store does not answer."""
-
-    ALLOW = "allow"
-    DENY = "deny"
-    ERROR = "error"
+from extauth.rules.model import OnStoreFailure
 
 
 def given_without_store(policy: OnStoreFailure, plan: Plan) -> OnStoreFailure:

@@ -49,6 +49,14 @@ class Algorithm(StrEnum):
         return self is Algorithm.FIXED_WINDOW
 
 
+class OnStoreFailure(StrEnum):
+    """What a call gets when the store does not answer."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ERROR = "error"
+
+
 class Kind(StrEnum):
     """How a rule tells whether an entry's value is its own."""
 

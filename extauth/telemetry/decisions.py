@@ -5,8 +5,9 @@ from time import perf_counter
 from typing import Any
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.limiter import BatchResult, OnStoreFailure, given_without_store
+from extauth.limiter.limiter import BatchResult, given_without_store
 from extauth.limiter.plan import Plan, Planner
+from extauth.rules.model import OnStoreFailure
 
 MAX_PER_S = 10
 

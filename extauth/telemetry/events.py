@@ -3,8 +3,7 @@
 from typing import Any
 
 from extauth.errors import ConfigError, StoreError
-from extauth.limiter.limiter import OnStoreFailure
-from extauth.rules.model import RuleSet
+from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.telemetry.logs import logger
 
 _CALLERS_GET = {

@@ -23,9 +23,10 @@ from prometheus_client.utils import floatToGoString
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import calls_that_fit
 from extauth.limiter.counters import TakeResult
-from extauth.limiter.limiter import BatchResult, GroupResult, OnStoreFailure, given_without_store
+from extauth.limiter.limiter import BatchResult, GroupResult, given_without_store
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
+from extauth.rules.model import OnStoreFailure
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.tables import Cell, CounterTable
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from time import perf_counter
 
-from extauth.limiter.limiter import BatchResult, GroupResult, Limiter, OnStoreFailure
+from extauth.limiter.limiter import BatchResult, GroupResult, Limiter
 from extauth.limiter.plan import Plan
 from extauth.limiter.templates import Answers
 from extauth.rls.response import Code, ResponseHeaders, Verdict, encode_response, too_large_response
+from extauth.rules.model import OnStoreFailure
 from extauth.transport.deadlines import Clock, Deadlines
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
 

@@ -91,9 +91,7 @@ def test_every_problem_and_warning_has_its_place(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("domain: b\nshadow_mode: true\n")
     result = RUN.invoke(app, ["validate", str(tmp_path)])
     assert result.exit_code == 1
-    ignored = (
-        "'shadow_mode' has no effect here (envoyproxy/ratelimit ignores it too); it belongs to a descriptor"
-    )
+    ignored = "'shadow_mode' has no effect here (envoyproxy/ratelimit ignores it too); it belongs to a descriptor"
     assert result.stdout.splitlines() == [
         f"{tmp_path}/a.yaml:3:20: unknown tier; no tier is defined",
         f"{tmp_path}/a.yaml:4:6: unknown key 'kee'; did you mean 'key'?",

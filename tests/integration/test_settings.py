@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from extauth.errors import SettingsError
-from extauth.limiter.limiter import OnStoreFailure
+from extauth.rules.model import OnStoreFailure
 from extauth.settings import (
     _REFERENCE,
     _REFERENCE_REDIS,

@@ -13,11 +13,12 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import BatchResult, Limiter, OnStoreFailure
+from extauth.limiter.limiter import BatchResult, Limiter
 from extauth.limiter.plan import Plan, Planner
 from extauth.rls.request import Descriptor, Entry, Request
 from extauth.rls.response import Code, DescriptorStatus, Verdict
 from extauth.rules.matcher import Matcher
+from extauth.rules.model import OnStoreFailure
 from tests.support.clock import MINUTE, SECOND, Clock
 
 CONFIG = """

@@ -20,12 +20,13 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Level, TakeResult
-from extauth.limiter.limiter import BatchResult, GroupResult, Limiter, OnStoreFailure
+from extauth.limiter.limiter import BatchResult, GroupResult, Limiter
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Planner
 from extauth.limiter.templates import Answers
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher, compile_regex
+from extauth.rules.model import OnStoreFailure
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Clock
 

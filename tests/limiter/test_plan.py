@@ -20,13 +20,14 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter, OnStoreFailure
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import NO_MODES, GlobalModes, Planner
 from extauth.limiter.templates import Answers
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
+from extauth.rules.model import OnStoreFailure
 from tests.support.clock import MINUTE, SECOND, Clock
 
 OK, OVER = 1, 2

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import calls_that_fit
 from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
-from extauth.limiter.limiter import GroupResult, Limiter, OnStoreFailure
+from extauth.limiter.limiter import GroupResult, Limiter
 from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
 from extauth.limiter.templates import Answers
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code, DescriptorStatus, HeldBack, Verdict, encode_response, whole_seconds
-from extauth.rules.model import Algorithm, Limit, Unit
+from extauth.rules.model import Algorithm, Limit, OnStoreFailure, Unit
 from tests.support.clock import Clock
 
 text = st.text(max_size=10)

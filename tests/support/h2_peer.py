@@ -15,10 +15,11 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter, OnStoreFailure
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE, decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
+from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.deadlines import Clock
 from extauth.transport.engine import ConnectionLimits, EngineContext, Guard

@@ -11,12 +11,12 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
-from extauth.limiter.limiter import BatchResult, GroupResult, Limiter, OnStoreFailure
+from extauth.limiter.limiter import BatchResult, GroupResult, Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code
 from extauth.rules.masking import Masking
-from extauth.rules.model import Limit, Unit
+from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Clock

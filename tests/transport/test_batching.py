@@ -7,10 +7,10 @@ import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.limiter.counters import Group, Level, LimitCheck, TakeResult
-from extauth.limiter.limiter import BatchResult, Limiter, OnStoreFailure
+from extauth.limiter.limiter import BatchResult, Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
-from extauth.rules.model import Limit, Unit
+from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.transport.batching import MAX_BATCH_US, Batcher
 from extauth.transport.waiting import TURN_CALLS, Calls

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from extauth.limiter.limiter import OnStoreFailure
+from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import SWEEP_S, Shed
 from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2 import frames
