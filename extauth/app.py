@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -15,7 +15,8 @@ from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Counters
-from extauth.limiter.limiter import BatchResult, Limiter
+from extauth.limiter.facts import Observer
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import GlobalModes, Planner
 from extauth.rls.request import decode_descriptor, split_request
 from extauth.rls.response import ResponseHeaders
@@ -76,7 +77,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.draining = False
-        self.metrics = Metrics(settings.on_store_failure, tuple(Guard), tuple(Shed))
+        self.metrics = Metrics(tuple(Guard), tuple(Shed))
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
         switches = GlobalModes(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
@@ -85,23 +86,22 @@ class Service:
         debug = settings.log_level == "debug"
         kind = SampledPlanner if debug else Planner
         self.planner = kind(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
-        self._decision_log: DecisionLog | None = None
-        if isinstance(self.planner, SampledPlanner):
-            self._decision_log = DecisionLog(self.planner, settings.on_store_failure, events.decision)
         url = settings.redis_url.get_secret_value()
         self.counters = RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
         self.store = StoreHealth(self.counters.probe, self._store_changed)
-        self.denials = DenialCache(self.counters, settings.denial_cache, self.metrics.denied_from_memory)
+        observers: list[Observer] = [self.metrics, self.store]
+        if isinstance(self.planner, SampledPlanner):
+            observers.append(DecisionLog(self.planner, events.decision))
+        self.denials = DenialCache(self.counters, settings.denial_cache)
         counters: Counters = self.denials if settings.denial_cache else self.counters
         limiter = Limiter(counters, settings.on_store_failure)
         headers = _response_headers(settings.response_headers)
         self.batcher = Batcher(
             limiter,
-            self._batch_decided,
+            observers,
             max_waiting=settings.max_waiting,
             headers=headers,
             denies=not settings.shadow_mode,
-            sheds=self.metrics.call_shed,
         )
         self.tls = _tls(settings)
         self.engine = self._engine()
@@ -187,13 +187,6 @@ class Service:
     def view(self) -> Iterator[str]:
         """The rules in force, masked, as JSON in pieces."""
         return view_rules(self.planner.matcher.rules, self.planner.matcher.masking)
-
-    def _batch_decided(self, decided: BatchResult, durations_s: Sequence[tuple[float, int]]) -> None:
-        self.metrics.batch_decided(decided, durations_s)
-        if decided.store_error is not None:
-            self.store.failed(decided.store_error)
-        if self._decision_log is not None:
-            self._decision_log.batch_decided(decided)
 
     def _store_changed(self, error: StoreError | None) -> None:
         self.metrics.store_changed(up=error is None)

@@ -85,9 +85,7 @@ class Conversation:
         self._script = script
         self.counters = Counters(_CLOCK)
         limiter = Limiter(self.counters, OnStoreFailure.ERROR)
-        self.batcher = Batcher(
-            limiter, lambda _decided, _times: None, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK
-        )
+        self.batcher = Batcher(limiter, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK)
         planner = Planner(_MATCHER, split_request, decode_descriptor, KeyNamer("t"))
         state = ServerState(EngineContext(planner=planner, batcher=self.batcher, limits=LIMITS))
         state.health.status = SERVING

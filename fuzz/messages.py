@@ -16,7 +16,8 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.limiter import BatchResult, Limiter
+from extauth.limiter.facts import BatchResult
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import NO_MODES, GlobalModes, Planner, PlanTemplate
 from extauth.limiter.templates import Answers
 from extauth.rls.protobuf import FIXED, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
@@ -187,7 +188,7 @@ def _check_plan(message: bytes, told: Any | None, switches: GlobalModes) -> None
     limiter = Limiter(MemoryCounters(Clock()))
     answers = Answers(limiter)
     for _ in range(2):
-        (settled,) = _run(limiter.decide({plan: 2})).settled
+        (settled,) = _run(limiter.decide({plan: 2})).groups
         for call, answer in enumerate(answers.encode(settled)):
             verdict = limiter.verdict(settled, call)
             assert verdict is not None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from extauth.limiter.algorithms import calls_that_fit, counted_calls
-from extauth.limiter.counters import Counters, CounterSet, Group, Level, LimitCheck, Mode, TakeResult
+from extauth.limiter.counters import Counters, CounterSet, Group, Level, LimitCheck, Mode, Source, TakeResult
 from extauth.rules.model import Algorithm, Limit
 
 MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones before them
@@ -39,14 +39,13 @@ class DenialCache:
 
     A take is denied from memory if all of its counters' levels are known from denials at most `bound_s` ago and one of
     them is surely too high. Takes that count denied hits always ask, and those in which a counter is held to several
-    limits, of which only one is remembered. `on_hit` is called with the number of calls that were denied so.
+    limits, of which only one is remembered.
     """
 
     def __init__(
         self,
         counters: Counters,
         bound_s: float,
-        on_hit: Callable[[int], None] = lambda _calls: None,
         clock_us: Callable[[], int] = _monotonic_us,
     ) -> None:
         self._counters = counters
@@ -55,7 +54,6 @@ class DenialCache:
         self._bytes = 0  # learnt since the older entries were set aside, or more
         self._entries: dict[bytes, _Entry] = {}
         self._old_entries: dict[bytes, _Entry] = {}
-        self._spared = on_hit
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say; raises StoreError."""
@@ -72,7 +70,6 @@ class DenialCache:
                     self._learn(group.take, outcome, now_us, told_us)
         if len(asked) == len(groups):
             return takens
-        self._spared(sum(group.calls for group, k in zip(groups, known, strict=True) if k is not None))
         rest = iter(takens)
         return [next(rest) if k is None else k for k in known]
 
@@ -114,7 +111,7 @@ class DenialCache:
             sure = sure or (check.mode is Mode.ENFORCED and not calls_that_fit(check, later))
             # What is told errs to the other side, so that nobody is told to come too early.
             levels.append(_later(limit, entry.level, now_us - entry.told_us))
-        return TakeResult(0, tuple(levels)) if sure else None
+        return TakeResult(0, tuple(levels), Source.DENIAL_CACHE) if sure else None
 
 
 def _after(check: LimitCheck, level: Level, admitted: int) -> Level:

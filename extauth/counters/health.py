@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from extauth.errors import StoreError
+from extauth.limiter.facts import BatchFact, ShedFact
 
 
 class StoreHealth:
@@ -22,6 +23,14 @@ class StoreHealth:
         if self._up is None:
             return "not checked yet"
         return "up" if self._up else f"down: {self._reason}"
+
+    def batch_decided(self, fact: BatchFact) -> None:
+        """Note the failure of a batch."""
+        if fact.store_error is not None:
+            self.failed(fact.store_error)
+
+    def call_shed(self, fact: ShedFact) -> None:
+        """A call that was not decided in time says nothing about the store."""
 
     async def check(self) -> None:
         """Probe the store."""

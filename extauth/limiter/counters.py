@@ -1,7 +1,7 @@
 """The port between the limiter and the store of counters."""
 
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
 from extauth.rules.model import Limit
@@ -71,6 +71,19 @@ class Level(NamedTuple):
     wait: int = 0
 
 
+class Source(StrEnum):
+    """Who decided about a call.
+
+    STORE: the counters. DENIAL_CACHE: a denial that is still certain was repeated. NO_COUNTER: the call takes from no
+    counter. FAILURE_POLICY: the call could not be counted.
+    """
+
+    STORE = "store"
+    DENIAL_CACHE = "denial_cache"
+    NO_COUNTER = "no_counter"
+    FAILURE_POLICY = "failure_policy"
+
+
 class TakeResult(NamedTuple):
     """The result for a group: its first `admitted` calls are admitted, the others are denied.
 
@@ -79,6 +92,7 @@ class TakeResult(NamedTuple):
 
     admitted: int
     levels: tuple[Level, ...]
+    source: Source = Source.STORE
 
 
 class Counters(Protocol):

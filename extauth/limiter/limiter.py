@@ -1,40 +1,16 @@
-"""A batch of plans → one take → what became of each plan's calls."""
+"""Decides a batch: from plans to one take, and from its result to the verdict of each call."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome, outcome
-from extauth.limiter.counters import Counters, Group, TakeResult
+from extauth.limiter.counters import Counters, Group, Source, TakeResult
+from extauth.limiter.facts import BatchResult, GroupResult
 from extauth.limiter.plan import UNLIMITED_AT, Plan
 from extauth.limiter.verdict import denying_limit, status_code, tightest_limit
 from extauth.rls.response import NO_LIMIT, UNLIMITED, Code, DescriptorStatus, Verdict
 from extauth.rules.model import OnStoreFailure
-
-
-def given_without_store(policy: OnStoreFailure, plan: Plan) -> OnStoreFailure:
-    """What a call gets that cannot be counted: the policy, unless none of its limits could have denied it."""
-    return policy if plan.template.blocks else OnStoreFailure.ALLOW
-
-
-class GroupResult(NamedTuple):
-    """What became of `calls` equal calls: the first `taken.admitted` of them are admitted.
-
-    `taken` is None where the store failed.
-    """
-
-    plan: Plan
-    calls: int
-    taken: TakeResult | None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """A decided batch, plans in the order in which they were asked; `store_error` is why some could not be counted."""
-
-    settled: list[GroupResult]
-    store_error: StoreError | None = None
 
 
 class Limiter:
@@ -59,19 +35,26 @@ class Limiter:
                 error = store_error.with_traceback(None)  # which would refer back to this frame, and keep the batch
             except Exception as unexpected:  # noqa: BLE001 - whatever it is, the calls get what they get without a store
                 error = StoreError.unexpected(unexpected)
-        settled = []
+        results = []
         for plan, number in calls.items():
             if not plan.names:
-                settled.append(GroupResult(plan, number, TakeResult(number, ())))
+                results.append(GroupResult(plan, number, TakeResult(number, (), Source.NO_COUNTER)))
+            elif error is None:
+                results.append(GroupResult(plan, number, next(takens)))
             else:
-                settled.append(GroupResult(plan, number, None if error else next(takens)))
-        return BatchResult(settled, error)
+                results.append(self.uncounted(plan, number))
+        return BatchResult(results, error)
 
-    def verdict(self, settled: GroupResult, call: int) -> Verdict | None:
-        """The answer to the `call`-th (from 0) of the settled calls; None: the store failed, and so must the call."""
-        plan, _, taken = settled
+    def uncounted(self, plan: Plan, calls: int) -> GroupResult:
+        """The result for calls that could not be counted: the failure policy, or ALLOW if no limit can deny them."""
+        given = self.on_store_failure if plan.template.blocks else OnStoreFailure.ALLOW
+        return GroupResult(plan, calls, None, given)
+
+    def verdict(self, group: GroupResult, call: int) -> Verdict | None:
+        """The answer to the `call`-th (from 0) of the group's calls; None if the call must fail."""
+        plan, _, taken, given = group
         if taken is None:
-            return self._failed(plan)
+            return _uncounted_verdict(plan, given)
         checks, template = plan.checks, plan.template
         outcomes = [
             outcome(check, level, call, taken.admitted) for check, level in zip(checks, taken.levels, strict=True)
@@ -82,13 +65,13 @@ class Limiter:
             return Verdict(Code.OK, statuses, template.tier, metadata=metadata)
         return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying_limit(checks, outcomes), metadata)
 
-    def _failed(self, plan: Plan) -> Verdict | None:
-        given = given_without_store(self.on_store_failure, plan)
-        if given is OnStoreFailure.ERROR:
-            return None
-        code = Code.OVER_LIMIT if given is OnStoreFailure.DENY else Code.OK
-        statuses = tuple(_failed_status(indices, code) for indices in plan.template.counters_of)
-        return Verdict(code, statuses, plan.template.tier, metadata=_metadata(plan, statuses))
+
+def _uncounted_verdict(plan: Plan, given: OnStoreFailure | None) -> Verdict | None:
+    if given is OnStoreFailure.ERROR:
+        return None
+    code = Code.OVER_LIMIT if given is OnStoreFailure.DENY else Code.OK
+    statuses = tuple(_uncounted_status(indices, code) for indices in plan.template.counters_of)
+    return Verdict(code, statuses, plan.template.tier, metadata=_metadata(plan, statuses))
 
 
 def _status(plan: Plan, outcomes: list[Outcome], indices: tuple[int, ...]) -> DescriptorStatus:
@@ -101,7 +84,7 @@ def _status(plan: Plan, outcomes: list[Outcome], indices: tuple[int, ...]) -> De
     return DescriptorStatus(status_code(plan.checks[i], told), plan.checks[i].limit, told.remaining, told.reset_us)
 
 
-def _failed_status(indices: tuple[int, ...], code: Code) -> DescriptorStatus:
+def _uncounted_status(indices: tuple[int, ...], code: Code) -> DescriptorStatus:
     return UNLIMITED if indices is UNLIMITED_AT else DescriptorStatus(code) if indices else NO_LIMIT
 
 

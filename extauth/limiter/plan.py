@@ -115,13 +115,15 @@ class PlanTemplate:
 class Tally:
     """The name of the rule of each check; one object for all plans with the same rules.
 
-    `series` belongs to the metrics, which look the rules' series up once and keep them here.
+    `calls` and `series` belong to the metrics: they count here, where all plans of the rules lead them, look the rules'
+    series up once, and add the calls to these now and then.
     """
 
-    __slots__ = ("rules", "series")
+    __slots__ = ("calls", "rules", "series")
 
     def __init__(self, rules: tuple[RuleName, ...]) -> None:
         self.rules = rules
+        self.calls = 0
         self.series: Any = None
 
     @property

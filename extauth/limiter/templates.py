@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from extauth.limiter.algorithms import Outcome, outcome
 from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
-from extauth.limiter.limiter import GroupResult, Limiter
+from extauth.limiter.facts import GroupResult
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import UNLIMITED_AT, PlanTemplate
 from extauth.limiter.verdict import denying_limit, status_code, tightest_limit
@@ -67,7 +68,7 @@ def _is_simple(check: LimitCheck) -> bool:
 
 
 class Answers:
-    """Encodes what was settled; `limiter` gives the verdicts of calls that the store failed.
+    """Encodes the results of groups; `limiter` gives the verdicts of calls that could not be counted.
 
     With `headers` each answer carries these, and is written the long way, as one with metadata is.
     """
@@ -80,14 +81,14 @@ class Answers:
             MAX_DENIALS_BYTES
         )
 
-    def encode(self, settled: GroupResult) -> list[bytes | None]:
-        """A `RateLimitResponse` a call, in order of arrival; None: the store failed, and so must the call."""
-        plan, calls, taken = settled
+    def encode(self, group: GroupResult) -> list[bytes | None]:
+        """A `RateLimitResponse` for each call, in order of arrival; None if the call must fail."""
+        plan, calls, taken, _ = group
         template = plan.template
         if taken is None:
-            return [self._plainly(settled, 0)] * calls
+            return [self._plainly(group, 0)] * calls
         if self._headers is not None or template.metadata is not None:
-            return [self._plainly(settled, call) for call in range(calls)]
+            return [self._plainly(group, call) for call in range(calls)]
         response = self._templates.get(template)
         if response is None:
             response = _ResponseTemplate(template)
@@ -107,8 +108,8 @@ class Answers:
                 messages += [self._denial(template, response, taken, admitted)] * (calls - admitted)
         return messages
 
-    def _plainly(self, settled: GroupResult, call: int) -> bytes | None:
-        verdict = self._limiter.verdict(settled, call)
+    def _plainly(self, group: GroupResult, call: int) -> bytes | None:
+        verdict = self._limiter.verdict(group, call)
         return None if verdict is None else encode_response(verdict, self._headers)
 
     def _admission(

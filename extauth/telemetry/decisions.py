@@ -5,9 +5,8 @@ from time import perf_counter
 from typing import Any
 
 from extauth.errors import InvalidRequestError
-from extauth.limiter.limiter import BatchResult, given_without_store
+from extauth.limiter.facts import BatchFact, ShedFact
 from extauth.limiter.plan import Plan, Planner
-from extauth.rules.model import OnStoreFailure
 
 MAX_PER_S = 10
 
@@ -39,20 +38,22 @@ class SampledPlanner(Planner):
 class DecisionLog:
     """Gives `log` a dict for each decision in the sample; secret values are masked."""
 
-    def __init__(self, planner: SampledPlanner, policy: OnStoreFailure, log: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, planner: SampledPlanner, log: Callable[[dict[str, Any]], None]) -> None:
         self._planner = planner
-        self._policy = policy
         self._log = log
 
-    def batch_decided(self, decided: BatchResult) -> None:
-        """Log what is in the sample."""
-        for plan, calls, taken in decided.settled:
+    def call_shed(self, fact: ShedFact) -> None:
+        """A call that is not decided in time is not logged."""
+
+    def batch_decided(self, fact: BatchFact) -> None:
+        """Log the decisions that are in the sample."""
+        for plan, calls, taken, given in fact.groups:
             message = self._planner.sampled(plan)
             if message is None:
                 continue
             outcome: dict[str, Any]
             if taken is None:
-                outcome = {"without_the_store": str(given_without_store(self._policy, plan))}
+                outcome = {"without_the_store": str(given)}
             else:
                 outcome = {"allowed": taken.admitted, "denied": calls - taken.admitted}
             rules = list(dict.fromkeys(rule.name for rule in plan.tally.rules))

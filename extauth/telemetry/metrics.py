@@ -22,8 +22,8 @@ from prometheus_client.utils import floatToGoString
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import calls_that_fit
-from extauth.limiter.counters import TakeResult
-from extauth.limiter.limiter import BatchResult, GroupResult, given_without_store
+from extauth.limiter.counters import Source, TakeResult
+from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.rules.model import OnStoreFailure
@@ -34,6 +34,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
 MAX_MADE_UP_RULES = 1000
 MAX_TEMPLATES_BYTES = 8 << 20
+MAX_TALLIES_BYTES = 4 << 20
 OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -46,12 +47,9 @@ class Metrics:
     that have values of requests in them the first thousand; the rest are `other`. What the files name always is.
     """
 
-    def __init__(
-        self, on_store_failure: OnStoreFailure, guards: Sequence[str] = (), shed_reasons: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, guards: Sequence[str] = (), shed_reasons: Sequence[str] = ()) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nothing here asks for
         self.registry = CollectorRegistry()
-        self._on_store_failure = on_store_failure
         self._paths: set[str] = set()
         self._made_up_rules: set[str] = set()
         ProcessCollector(registry=self.registry)
@@ -66,6 +64,8 @@ class Metrics:
             "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
         )
         self._by_template: Memo[PlanTemplate, _Series] = Memo(MAX_TEMPLATES_BYTES)
+        self._tallies: list[Tally] = []  # those that have series, and may have calls that are not in these yet
+        self._tallies_bytes = 0
         self._duration = _Histogram(
             "extauth_decision_duration_seconds",
             "Time from a call's arrival to its answer.",
@@ -134,50 +134,54 @@ class Metrics:
         for outcome in ("ok", "error"):
             self._reloads.labels(outcome)
 
-    def batch_decided(self, decided: BatchResult, durations_s: Sequence[tuple[float, int]]) -> None:
+    def batch_decided(self, fact: BatchFact) -> None:
         """Count a batch."""
-        tallies: dict[PlanTemplate, list[int]] = {}
-        for plan, calls, taken in decided.settled:
-            template = plan.template
+        self._count(fact.groups)
+        for arrived, calls in fact.arrivals:
+            self._duration.observe(fact.answered_at - arrived, calls)
+        if fact.store_error is not None:
+            self._store_errors.labels(fact.store_error.kind).inc()
+            for group in fact.groups:
+                if group.given is not None:
+                    self._failure_decisions.labels(group.given).inc(group.calls)
+
+    def call_shed(self, fact: ShedFact) -> None:
+        """Count a call that was not decided in time; one that is `counting` is counted with its batch besides."""
+        self._shed.labels(fact.reason).inc()
+        if not fact.counting:
+            self._count([fact.group])
+
+    def _count(self, groups: Sequence[GroupResult]) -> None:
+        outcomes: dict[PlanTemplate, list[int]] = {}
+        repeated = 0
+        for plan, calls, taken, given in groups:
+            template, tally = plan.template, plan.tally
             if taken is not None:
                 allowed = taken.admitted
+                if taken.source is Source.DENIAL_CACHE:
+                    repeated += calls
+            elif given is OnStoreFailure.ERROR:
+                continue
             else:
-                given = given_without_store(self._on_store_failure, plan)
-                if decided.store_error is not None:
-                    self._failure_decisions.labels(given).inc(calls)
-                if given is OnStoreFailure.ERROR:
-                    continue
                 allowed = calls if given is OnStoreFailure.ALLOW else 0
-            tally = tallies.get(template)
-            if tally is None:
-                tally = tallies[template] = [0, 0]
-            tally[0] += allowed
-            tally[1] += calls - allowed
-            asked, over = plan.tally.series or self._rule_series(plan.tally)
-            for cell in asked:
-                cell.value += calls
+            outcome = outcomes.get(template)
+            if outcome is None:
+                outcome = outcomes[template] = [0, 0]
+            outcome[0] += allowed
+            outcome[1] += calls - allowed
+            tally.calls += calls
+            if tally.series is None:
+                self._register(tally)
             if taken is not None and (allowed < calls or template.soft):
-                _count_over(over, plan, calls, taken)
-        for template, (allowed, denied) in tallies.items():
+                _count_over(tally.series.over, plan, calls, taken)
+        for template, (allowed, denied) in outcomes.items():
             series = self._series(template)
             series.allowed.value += allowed
             series.denied.value += denied
             if series.unmatched is not None:
                 series.unmatched.value += allowed + denied
-        for duration_s, calls in durations_s:
-            self._duration.observe(duration_s, calls)
-        if decided.store_error is not None:
-            self._store_errors.labels(decided.store_error.kind).inc()
-
-    def denied_from_memory(self, calls: int) -> None:
-        """Count calls that the denial cache answered."""
-        self._denied_from_memory.inc(calls)
-
-    def call_shed(self, reason: str, plan: Plan, counting: bool) -> None:
-        """Count a call that was not decided in time; one that is `counting` is counted with its batch besides."""
-        self._shed.labels(reason).inc()
-        if not counting:
-            self.batch_decided(BatchResult([GroupResult(plan, 1, None)]), ())
+        if repeated:
+            self._denied_from_memory.inc(repeated)
 
     def guard_tripped(self, guard: str) -> None:
         """Count a refusal."""
@@ -205,6 +209,7 @@ class Metrics:
         self._paths.clear()
         self._made_up_rules.clear()
         self._by_template.clear()
+        self._forget_tallies()
         for table in self._tables:
             table.age()
 
@@ -215,6 +220,7 @@ class Metrics:
 
     def render(self) -> Iterator[bytes]:
         """The text that Prometheus scrapes, of type CONTENT_TYPE, in pieces that take a few milliseconds each."""
+        self._add_tallies()
         yield generate_latest(self.registry)
         for table in self._tables:
             yield from map(str.encode, table.pieces())
@@ -235,11 +241,31 @@ class Metrics:
             self._by_template.remember(template, series, template.bytes + 250)
         return series
 
-    def _rule_series(self, tally: Tally) -> "_RuleSeries":
+    def _register(self, tally: Tally) -> None:
+        size = 300 + 100 * len(tally.rules) + tally.own_bytes
+        self._tallies_bytes += size
+        if self._tallies_bytes > MAX_TALLIES_BYTES:  # among them may be many of plans that are forgotten
+            self._forget_tallies()
+            self._tallies_bytes = size
         called = [(rule.domain, self._called(rule)) for rule in tally.rules]
         asked = dict.fromkeys(self._rule_calls.cell(*labels) for labels in called)
-        tally.series = series = _RuleSeries(tuple(asked), tuple([self._rule_over.cell(*labels) for labels in called]))
-        return series
+        tally.series = _RuleSeries(tuple(asked), tuple([self._rule_over.cell(*labels) for labels in called]))
+        self._tallies.append(tally)
+
+    def _add_tallies(self) -> None:
+        """Add to the series of rules what was counted since the last time."""
+        for tally in self._tallies:
+            calls = tally.calls
+            if calls:
+                tally.calls = 0
+                for cell in tally.series.asked:
+                    cell.value += calls
+
+    def _forget_tallies(self) -> None:
+        self._add_tallies()
+        for tally in self._tallies:
+            tally.series = None
+        self._tallies, self._tallies_bytes = [], 0
 
     def _called(self, rule: RuleName) -> str:
         return rule.name if rule.in_file else _first(self._made_up_rules, rule.name, MAX_MADE_UP_RULES)

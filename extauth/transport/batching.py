@@ -6,11 +6,12 @@ answers in one write a batch.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from time import perf_counter
 
-from extauth.limiter.limiter import BatchResult, GroupResult, Limiter
+from extauth.limiter.facts import BatchFact, Observer, ShedFact
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan
 from extauth.limiter.templates import Answers
 from extauth.rls.response import Code, ResponseHeaders, Verdict, encode_response, too_large_response
@@ -35,34 +36,26 @@ class Shed(StrEnum):
     TIMEOUT = "timeout"
 
 
-Observe = Callable[[BatchResult, Sequence[tuple[float, int]]], None]
-"""(what was decided, (seconds from arrival to answer, calls that took so long)…): the one fact a batch."""
-
-
-Sheds = Callable[[Shed, Plan, bool], None]
-"""(why, the plan of the call that got the failure policy, whether it is being counted all the same)."""
-
-
 class Batcher:
     """Gathers calls into batches and has them decided, a few batches at a time.
 
     A batch has at most `max_batch` calls, and what the store needs MAX_BATCH_US for, or it is a single call;
     `max_waiting` bounds the calls that wait for a batch.
-    Calls that are not decided in time are answered by the failure policy, and `sheds` is given each. What is too large
-    to be evaluated gets the answer `too_large`, a denial if `denies`.
+    Calls that are not decided in time are answered by the failure policy. What is too large to be evaluated gets the
+    answer `too_large`, a denial if `denies`. The `observers` hear of every batch and of every call that was not decided
+    in time.
     """
 
     def __init__(
         self,
         limiter: Limiter,
-        observe: Observe,
+        observers: Sequence[Observer] = (),
         *,
         max_batch: int = 1000,
         max_in_flight: int = 2,
         max_waiting: int = 20_000,
         headers: ResponseHeaders | None = None,
         denies: bool = True,
-        sheds: Sheds = lambda _why, _plan, _counting: None,
         clock: Clock = perf_counter,
     ) -> None:
         self.clock = clock
@@ -70,8 +63,7 @@ class Batcher:
         self.too_large = too_large_response() if denies else encode_response(Verdict(Code.OK, ()))
         self._limiter = limiter
         self._answers = Answers(limiter, headers)
-        self._observe = observe
-        self._sheds = sheds
+        self._observers = tuple(observers)
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
@@ -88,8 +80,11 @@ class Batcher:
 
     def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> bytes | None:
         """The answer to a call that is not decided in time: by the failure policy; None: it must fail."""
-        self._sheds(why, plan, counting)
-        return self._answers.encode(GroupResult(plan, 1, None))[0]
+        group = self._limiter.uncounted(plan, 1)
+        fact = ShedFact(why, group, counting)
+        for observer in self._observers:
+            observer.call_shed(fact)
+        return self._answers.encode(group)[0]
 
     def _sweep(self) -> None:
         """Forget calls that were cancelled while they waited, so that they take up no room."""
@@ -136,9 +131,10 @@ class Batcher:
         counts: Counter[Plan] = Counter()
         for calls in batch:
             counts.update(calls.plans)
+        asked_at = self.clock()
         try:
-            decided = await self._limiter.decide(counts)
-            answers = {settled.plan: iter(self._answers.encode(settled)).__next__ for settled in decided.settled}
+            result = await self._limiter.decide(counts)
+            answers = {group.plan: iter(self._answers.encode(group)).__next__ for group in result.groups}
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails these calls and no later ones
             self._log(error)
             self._fail(batch)
@@ -151,8 +147,10 @@ class Batcher:
                 self._log(error)
         for caller in {calls.caller for calls in batch}:
             self._flush(caller)
-        now = self.clock()
-        self._observe(decided, [(now - calls.arrived, len(calls.plans)) for calls in batch])
+        arrivals = [(calls.arrived, len(calls.plans)) for calls in batch]
+        fact = BatchFact(result.groups, result.store_error, arrivals, asked_at, self.clock())
+        for observer in self._observers:
+            observer.batch_decided(fact)
 
     def _fail(self, batch: list[Calls]) -> None:
         """Answer by the failure policy, without asking what failed."""

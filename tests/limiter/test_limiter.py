@@ -13,7 +13,8 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import BatchResult, Limiter
+from extauth.limiter.facts import BatchResult
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, Planner
 from extauth.rls.request import Descriptor, Entry, Request
 from extauth.rls.response import Code, DescriptorStatus, Verdict
@@ -66,7 +67,7 @@ class Service:
         """What was decided, and the verdicts in order of arrival."""
         plans = [self.planner.plan(message) for message in messages]
         decided = await self.limiter.decide(Counter(plans))
-        settled = {settled.plan: settled for settled in decided.settled}
+        settled = {settled.plan: settled for settled in decided.groups}
         earlier = (plans[:i].count(plan) for i, plan in enumerate(plans))
         return decided, [self.limiter.verdict(settled[plan], call) for plan, call in zip(plans, earlier, strict=True)]
 
@@ -179,7 +180,7 @@ async def test_calls_without_limits_ask_no_store() -> None:
     decided, verdicts = await service.decide(*calls)
     assert [v and v.code for v in verdicts] == [1, 1, 1]
     assert decided.store_error is None
-    assert [settled.plan.template.labels.path for settled in decided.settled] == ["/", "none", "/\\udcff"]
+    assert [settled.plan.template.labels.path for settled in decided.groups] == ["/", "none", "/\\udcff"]
 
 
 class Broken:
@@ -201,7 +202,7 @@ async def test_a_store_that_fails(service: Service, on_store_failure: OnStoreFai
     call = request("api_key=free", "address=a", "path=/")
     decided, verdicts = await service.decide(call, request("path=/"), call)
     assert [v and v.code for v in verdicts] == [code, Code.OK, code]
-    assert [(settled.calls, settled.taken is None) for settled in decided.settled] == [(2, True), (1, False)]
+    assert [(settled.calls, settled.taken is None) for settled in decided.groups] == [(2, True), (1, False)]
     assert decided.store_error is not None
     if verdict := verdicts[0]:
         assert verdict.statuses == (

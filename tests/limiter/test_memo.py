@@ -20,7 +20,8 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Level, TakeResult
-from extauth.limiter.limiter import BatchResult, GroupResult, Limiter
+from extauth.limiter.facts import GroupResult
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Planner
 from extauth.limiter.templates import Answers
@@ -29,6 +30,7 @@ from extauth.rules.matcher import Matcher, compile_regex
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Clock
+from tests.support.facts import batch
 
 
 def test_a_memo_forgets_what_it_learnt_first() -> None:
@@ -100,7 +102,7 @@ def test_made_up_requests_take_a_bounded_amount_of_memory(kind: str, size: int) 
         plan = planner.plan(bytes(RateLimitRequest(domain="api", descriptors=[descriptor], hits_addend=number + 1)))
         settled = GroupResult(plan, 1, TakeResult(0, tuple(Level(1, 1) for _ in plan.names)))
         answers.encode(settled)
-        metrics.batch_decided(BatchResult([settled]), [])
+        metrics.batch_decided(batch(settled))
 
     for number in range(100):
         ask(number)

@@ -54,7 +54,7 @@ class Service:
         each = [descriptor(d) if isinstance(d, str) else d for d in descriptors]
         message = bytes(RateLimitRequest(domain="d", descriptors=each, hits_addend=hits))
         decided = await self.limiter.decide(Counter([self.planner.plan(message)]))
-        (answer,) = self.answers.encode(decided.settled[0])
+        (answer,) = self.answers.encode(decided.groups[0])
         assert answer is not None
         return RateLimitResponse.parse(answer)
 

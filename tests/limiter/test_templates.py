@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import calls_that_fit
 from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
-from extauth.limiter.limiter import GroupResult, Limiter
+from extauth.limiter.facts import GroupResult
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
 from extauth.limiter.templates import Answers
 from extauth.limiter.verdict import Labels
@@ -56,7 +57,7 @@ def settled(draw: st.DrawFn) -> GroupResult:
     if not checks:
         return GroupResult(plan, calls, TakeResult(calls, ()))
     if draw(st.integers(0, 9)) == 0:
-        return GroupResult(plan, calls, None)
+        return GroupResult(plan, calls, None, draw(st.sampled_from(OnStoreFailure)))
     return GroupResult(plan, calls, TakeResult(_admitted(checks, levels, calls), tuple(levels)))
 
 
@@ -73,9 +74,9 @@ def _admitted(checks: list[LimitCheck], levels: list[Level], calls: int) -> int:
 
 
 @settings(max_examples=400, deadline=None)
-@given(settled(), st.sampled_from(OnStoreFailure))
-def test_templates_write_what_the_plain_encoder_writes(settled: GroupResult, on_store_failure: OnStoreFailure) -> None:
-    limiter = Limiter(MemoryCounters(Clock()), on_store_failure)
+@given(settled())
+def test_templates_write_what_the_plain_encoder_writes(settled: GroupResult) -> None:
+    limiter = Limiter(MemoryCounters(Clock()))
     verdicts = [limiter.verdict(settled, call) for call in range(settled.calls)]
     want = [None if verdict is None else encode_response(verdict) for verdict in verdicts]
     answers = Answers(limiter)

@@ -20,7 +20,7 @@ from extauth.limiter.plan import Planner
 from extauth.rls.request import SERVICE, decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
-from extauth.transport.batching import Batcher, Shed
+from extauth.transport.batching import Batcher
 from extauth.transport.deadlines import Clock
 from extauth.transport.engine import ConnectionLimits, EngineContext, Guard
 from extauth.transport.h2.frames import (
@@ -42,6 +42,7 @@ from extauth.transport.h2.grpc_framing import literal, prefixed
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls
 from tests.support.clock import Clock as UnixClock
+from tests.support.facts import Recorded
 
 PATH = f"/{SERVICE}/ShouldRateLimit"
 CONFIG = """
@@ -209,15 +210,14 @@ class Serving:
         self.path = str(folder / "grpc")
         self.counters = Held()
         self.tripped: list[Guard] = []
-        self.shed: list[Shed] = []
+        self.recorded = Recorded()
         matcher = Matcher(load_rules({"f.yaml": config}))
         self.planner = Planner(matcher, split_request, decode_descriptor, KeyNamer("t"))
         batcher = Batcher(
             Limiter(self.counters, policy),
-            lambda _decided, _durations: None,
+            [self.recorded],
             max_in_flight=1,
             max_waiting=max_waiting,
-            sheds=lambda why, _plan, _counting: self.shed.append(why),
             clock=clock,
         )
         context = EngineContext(
@@ -229,6 +229,10 @@ class Serving:
         )
         self.server = H2Server(f"unix:{self.path}", context)
         self._peers: list[Peer] = []
+
+    @property
+    def shed(self) -> list[str]:
+        return [fact.reason for fact in self.recorded.shed]
 
     async def connect(self, *, start: bool = True) -> Peer:
         """A new connection; with `start`, the preface and SETTINGS are sent."""

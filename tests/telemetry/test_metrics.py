@@ -10,8 +10,9 @@ from extauth.admin.rules_json import view_rules
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
-from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
-from extauth.limiter.limiter import BatchResult, GroupResult, Limiter
+from extauth.limiter.counters import Level, LimitCheck, Mode, Source, TakeResult
+from extauth.limiter.facts import GroupResult
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code
@@ -20,6 +21,7 @@ from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Clock
+from tests.support.facts import batch
 
 
 def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
@@ -46,11 +48,11 @@ def settled(
 
 
 def test_requests_are_counted_by_status_path_and_tier() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
     metrics.batch_decided(
-        BatchResult([settled(Labels("/", "free"), 3, 2), settled(Labels(), 1, 0)]), [(0.002, 5), (0.2, 1)]
+        batch(settled(Labels("/", "free"), 3, 2), settled(Labels(), 1, 0), durations_s=[(0.002, 5), (0.2, 1)])
     )
-    metrics.batch_decided(BatchResult([settled(Labels("/", "free"), 1, 0)]), [])
+    metrics.batch_decided(batch(settled(Labels("/", "free"), 1, 0)))
     assert samples(metrics, "http_requests_total") == {
         ("/", "allowed", "free"): 4,
         ("/", "denied", "free"): 2,
@@ -64,12 +66,12 @@ def test_requests_are_counted_by_status_path_and_tier() -> None:
 
 
 def test_calls_are_counted_by_rule() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
     enforced, shadowed = LimitCheck(Limit(2, Unit.DAY), 1), LimitCheck(Limit(1, Unit.DAY), 1, Mode.SHADOW)
     template = PlanTemplate((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels())
     plan = Plan((b"1", b"2", b"3"), template, Tally((A, A, RuleName("d", "b"))))
-    metrics.batch_decided(BatchResult([GroupResult(plan, 5, TakeResult(2, (Level(0, 0),) * 3))]), [])
-    metrics.batch_decided(BatchResult([settled(Labels(), 1, 3)]), [])
+    metrics.batch_decided(batch(GroupResult(plan, 5, TakeResult(2, (Level(0, 0),) * 3))))
+    metrics.batch_decided(batch(settled(Labels(), 1, 3)))
     assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
     assert samples(metrics, "extauth_rule_over_limit_total") == {("d", "a"): 4, ("d", "b"): 3, ("d", "k"): 3}
 
@@ -99,22 +101,23 @@ async def test_calls_over_a_limit_are_counted_denied_or_not(checks: list[LimitCh
     rules = tuple(RuleName("d", f"{i}") for i in range(len(checks)))
     template = PlanTemplate(tuple(checks), tuple((i,) for i in range(len(checks))), None, Labels())
     plan = Plan(tuple(b"%d" % i for i in range(len(checks))), template, Tally(rules))
-    metrics = Metrics(OnStoreFailure.ALLOW)
-    metrics.batch_decided(await Limiter(MemoryCounters(Clock())).decide({plan: 5}), [])
+    metrics = Metrics()
+    result = await Limiter(MemoryCounters(Clock())).decide({plan: 5})
+    metrics.batch_decided(batch(*result.groups))
     counted = samples(metrics, "extauth_rule_over_limit_total")
     assert [counted["d", rule.name] for rule in rules] == over
 
 
 def test_what_requests_bring_is_capped_and_what_the_files_name_is_not() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
     for i in range(150):
-        metrics.batch_decided(BatchResult([settled(Labels(f"/{i}", "t")), settled(Labels("/0", f"t{i}"))]), [])
+        metrics.batch_decided(batch(settled(Labels(f"/{i}", "t")), settled(Labels("/0", f"t{i}"))))
     counted = samples(metrics, "http_requests_total")
     assert counted["other", "allowed", "t"] == 50
     assert len(counted) == 2 * (101 + 150)
     for i in range(1500):
-        metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
-        metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+        metrics.batch_decided(batch(settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))))
+        metrics.batch_decided(batch(settled(Labels(), rule=RuleName("d", f"named-{i}"))))
     calls = samples(metrics, "extauth_rule_calls_total")
     assert calls["d", "other"] == 500
     assert sum(1 for _, rule in calls if rule.startswith("named")) == 1500
@@ -122,12 +125,12 @@ def test_what_requests_bring_is_capped_and_what_the_files_name_is_not() -> None:
 
 
 def test_series_of_rules_that_are_no_more_in_force_are_bounded() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
     for reload in range(50):
         metrics.rules_loaded(100, "0", ok=True)
-        metrics.batch_decided(BatchResult([settled(Labels(), rule=A)]), [])
+        metrics.batch_decided(batch(settled(Labels(), rule=A)))
         for i in range(100):
-            metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"{reload}-{i}"))]), [])
+            metrics.batch_decided(batch(settled(Labels(), rule=RuleName("d", f"{reload}-{i}"))))
     calls = samples(metrics, "extauth_rule_calls_total")
     assert calls["d", "a"] == 50, "what goes on being used goes on being counted"
     assert len(calls) <= 1000 + 2 * 101
@@ -135,15 +138,15 @@ def test_series_of_rules_that_are_no_more_in_force_are_bounded() -> None:
 
 
 def test_a_reload_keeps_what_was_counted_for_what_the_files_name() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
 
     def ask() -> None:
         for i in range(1500):
-            metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"named-{i}"))]), [])
+            metrics.batch_decided(batch(settled(Labels(), rule=RuleName("d", f"named-{i}"))))
 
     ask()
     for i in range(1500):
-        metrics.batch_decided(BatchResult([settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))]), [])
+        metrics.batch_decided(batch(settled(Labels(), rule=RuleName("d", f"made-up-{i}", in_file=False))))
     for reload in range(2, 5):
         metrics.rules_loaded(1500, "0", ok=True)
         calls = samples(metrics, "extauth_rule_calls_total")
@@ -152,29 +155,29 @@ def test_a_reload_keeps_what_was_counted_for_what_the_files_name() -> None:
 
 
 def test_label_values_are_escaped() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
     hostile = 'a"b\\c\nd{}'
-    metrics.batch_decided(BatchResult([settled(Labels(hostile), rule=RuleName(hostile, hostile))]), [])
+    metrics.batch_decided(batch(settled(Labels(hostile), rule=RuleName(hostile, hostile))))
     assert samples(metrics, "extauth_rule_calls_total") == {(hostile, hostile): 1}
 
 
 def test_calls_to_which_no_rule_applies_are_counted() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
     for domain in ("d", ""):
         template = PlanTemplate((), ((),), None, Labels(), domain, matched=False)
-        metrics.batch_decided(BatchResult([GroupResult(Plan((), template), 3, TakeResult(3, ()))]), [])
-    metrics.batch_decided(BatchResult([settled(Labels())]), [])
+        metrics.batch_decided(batch(GroupResult(Plan((), template), 3, TakeResult(3, ()))))
+    metrics.batch_decided(batch(settled(Labels())))
     assert samples(metrics, "extauth_unmatched_calls_total") == {("d",): 3, ("other",): 3}
 
 
 @pytest.mark.parametrize("policy", list(OnStoreFailure))
 @pytest.mark.parametrize("mode", [Mode.ENFORCED, Mode.SHADOW])
 def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailure, mode: Mode) -> None:
-    metrics = Metrics(policy)
+    metrics = Metrics()
     template = PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
     limiter = Limiter(MemoryCounters(Clock()), policy)
-    failed = GroupResult(Plan((b"k",), template, Tally((A,))), 3, None)
-    metrics.batch_decided(BatchResult([failed], StoreError("timeout", "")), [])
+    failed = limiter.uncounted(Plan((b"k",), template, Tally((A,))), 3)
+    metrics.batch_decided(batch(failed, error=StoreError("timeout", "")))
     verdict = limiter.verdict(failed, 0)
     got = "error" if verdict is None else "allow" if verdict.code is Code.OK else "deny"
     assert samples(metrics, "extauth_store_failure_decisions_total")[got,] == 3
@@ -182,9 +185,9 @@ def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailur
 
 
 def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
-    metrics = Metrics(OnStoreFailure.DENY)
-    failed = GroupResult(settled(Labels(), 0, 0).plan, 5, None)
-    metrics.batch_decided(BatchResult([failed], StoreError("timeout", "")), [])
+    metrics = Metrics()
+    failed = Limiter(MemoryCounters(Clock()), OnStoreFailure.DENY).uncounted(settled(Labels(), 0, 0).plan, 5)
+    metrics.batch_decided(batch(failed, error=StoreError("timeout", "")))
     metrics.store_changed(up=False)
     assert samples(metrics, "extauth_store_errors_total") == {
         ("timeout",): 1,
@@ -198,19 +201,21 @@ def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
 
 
 def test_guards_are_counted_from_0() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW, guards=["streams", "resets"])
+    metrics = Metrics(guards=["streams", "resets"])
     metrics.guard_tripped("resets")
     assert samples(metrics, "extauth_guard_trips_total") == {("streams",): 0, ("resets",): 1}
 
 
 def test_denials_from_memory_are_counted() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
-    metrics.denied_from_memory(3)
+    metrics = Metrics()
+    plan = settled(Labels()).plan
+    denied = TakeResult(0, (Level(9, 0),), Source.DENIAL_CACHE)
+    metrics.batch_decided(batch(GroupResult(plan, 3, denied), settled(Labels(), 0, 5)))
     assert samples(metrics, "extauth_denial_cache_hits_total") == {(): 3}
 
 
 def test_reloads_and_rules() -> None:
-    metrics = Metrics(OnStoreFailure.ALLOW)
+    metrics = Metrics()
     metrics.rules_loaded(7, "abc", ok=True)
     metrics.reloaded(ok=True)
     assert samples(metrics, "extauth_config_last_reload_successful") == {(): 1}

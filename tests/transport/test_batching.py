@@ -7,13 +7,14 @@ import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.limiter.counters import Group, Level, LimitCheck, TakeResult
-from extauth.limiter.limiter import BatchResult, Limiter
+from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.transport.batching import MAX_BATCH_US, Batcher
 from extauth.transport.waiting import TURN_CALLS, Calls
+from tests.support.facts import Recorded
 
 LIMIT = Limit(1000, Unit.HOUR)
 
@@ -78,12 +79,9 @@ class Rig:
         self, max_batch: int = 1000, policy: OnStoreFailure = OnStoreFailure.ALLOW, max_waiting: int = 20
     ) -> None:
         self.gate = Gate()
-        self.facts: list[tuple[BatchResult, Sequence[tuple[float, int]]]] = []
+        self.recorded = Recorded()
         self.batcher = Batcher(
-            Limiter(self.gate, policy),
-            lambda d, s: self.facts.append((d, s)),
-            max_batch=max_batch,
-            max_waiting=max_waiting,
+            Limiter(self.gate, policy), [self.recorded], max_batch=max_batch, max_waiting=max_waiting
         )
         self.client = Client()
         self._tag = 0
@@ -110,7 +108,7 @@ async def test_calls_of_one_loop_pass_are_one_batch_and_one_write() -> None:
     await rig.until(answered=5)
     assert rig.gate.batches == [5]
     assert rig.client.flushes == 1
-    assert [[calls for _, calls in durations] for _, durations in rig.facts] == [[3, 2]]
+    assert [[calls for _, calls in fact.arrivals] for fact in rig.recorded.batches] == [[3, 2]]
 
 
 async def test_what_arrives_while_batches_are_decided_is_the_next_batch() -> None:
@@ -216,7 +214,7 @@ async def test_an_error_of_the_counters_gives_its_own_batch_the_failure_policy()
     rig.gate.let()
     rig.call(1)
     await rig.until(answered=3)
-    failure, success = (decided.store_error for decided, _ in rig.facts)
+    failure, success = (fact.store_error for fact in rig.recorded.batches)
     assert failure is not None
     assert (failure.kind, success) == ("internal", None)
     assert "RuntimeError: a bug in " in str(failure)

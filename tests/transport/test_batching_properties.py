@@ -49,7 +49,7 @@ class Service:
     async def ask(self, plan: Plan, calls: int = 1) -> Verdict:
         """The verdict on the first of so many calls."""
         limiter = Limiter(self.counters)
-        verdict = limiter.verdict((await limiter.decide(Counter({plan: calls}))).settled[0], 0)
+        verdict = limiter.verdict((await limiter.decide(Counter({plan: calls}))).groups[0], 0)
         assert verdict is not None
         return verdict
 

@@ -26,6 +26,7 @@ from extauth.transport.engine import EngineContext, Guard
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.server import H2Server
 from tests.support.clock import Clock
+from tests.support.facts import Recorded
 
 METHOD = f"/{SERVICE}/ShouldRateLimit"
 CONFIG = """
@@ -68,18 +69,16 @@ class Engine:
         self.tripped: list[Guard] = []
         planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
         self.limiter = Limiter(self.counters, policy)
-        self.shed: list[tuple[Shed, bool]] = []
-        batcher = Batcher(
-            self.limiter,
-            lambda _decided, _durations: None,
-            max_in_flight=1,
-            max_waiting=3,
-            sheds=lambda why, _plan, counting: self.shed.append((why, counting)),
-        )
+        self.recorded = Recorded()
+        batcher = Batcher(self.limiter, [self.recorded], max_in_flight=1, max_waiting=3)
         context = EngineContext(planner=planner, batcher=batcher, on_guard=self.tripped.append)
         self.server = ENGINES[kind](self.listen, context)
         self.channel = grpc.aio.insecure_channel(self.listen)
         self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    @property
+    def shed(self) -> list[tuple[str, bool]]:
+        return [(fact.reason, fact.counting) for fact in self.recorded.shed]
 
     async def ask(
         self,

@@ -28,7 +28,7 @@ OK = encode_response(Verdict(Code.OK, ()))
 
 def state_of(on_guard: OnGuard = lambda _guard: None, **limits: int) -> ServerState:
     planner = Planner(Matcher(load_rules({"f": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
-    batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _times: None, clock=lambda: NOW)
+    batcher = Batcher(Limiter(MemoryCounters(Clock())), clock=lambda: NOW)
     bounds = ConnectionLimits(stall_timeout_s=STALL_S, **limits)
     return ServerState(EngineContext(planner=planner, batcher=batcher, limits=bounds, on_guard=on_guard))
 

@@ -97,7 +97,7 @@ class Wire(asyncio.Transport):
 async def talk(pieces: list[bytes]) -> tuple[bytes, bool]:
     """What a fresh connection writes when it is sent these pieces, and whether it ended."""
     planner = Planner(Matcher(load_rules({"f": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
-    batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _durations: None)
+    batcher = Batcher(Limiter(MemoryCounters(Clock())))
     limits = ConnectionLimits(max_message_bytes=1024)
     wire = Wire()
     connection = H2Protocol(ServerState(EngineContext(planner=planner, batcher=batcher, limits=limits)), set())

@@ -67,7 +67,7 @@ def free_port() -> int:
 @asynccontextmanager
 async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
     planner = Planner(Matcher(load_rules({"f.yaml": "domain: d"})), split_request, decode_descriptor, KeyNamer("t"))
-    batcher = Batcher(Limiter(MemoryCounters(Clock())), lambda _decided, _durations: None)
+    batcher = Batcher(Limiter(MemoryCounters(Clock())))
     port = free_port()
     server = ENGINES[kind](f"127.0.0.1:{port}", EngineContext(planner=planner, batcher=batcher, tls=tls))
     await server.start()

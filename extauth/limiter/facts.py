@@ -1,0 +1,73 @@
+"""What was decided, and by whom: one fact for each batch, which metrics, logs and the health of the store consume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from extauth.errors import StoreError
+from extauth.limiter.counters import Source, TakeResult
+from extauth.limiter.plan import Plan
+from extauth.rules.model import OnStoreFailure
+
+
+class GroupResult(NamedTuple):
+    """The result for `calls` equal calls: the first `taken.admitted` of them are admitted.
+
+    `taken` is None if the calls could not be counted; `given` is then what the failure policy gave each of them.
+    """
+
+    plan: Plan
+    calls: int
+    taken: TakeResult | None
+    given: OnStoreFailure | None = None
+
+    @property
+    def source(self) -> Source:
+        """Who decided."""
+        return Source.FAILURE_POLICY if self.taken is None else self.taken.source
+
+
+class BatchResult(NamedTuple):
+    """A decided batch, in the order of its plans; `store_error` is why some of them could not be counted."""
+
+    groups: list[GroupResult]
+    store_error: StoreError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFact:
+    """A batch whose answers were written.
+
+    `arrivals` are (instant, number of calls that arrived then). The counters were asked at `asked_at`, and the answers
+    were written at `answered_at`; all instants are seconds of the transport's monotonic clock.
+    """
+
+    groups: Sequence[GroupResult]
+    store_error: StoreError | None
+    arrivals: Sequence[tuple[float, int]]
+    asked_at: float
+    answered_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShedFact:
+    """A call that was not decided in time, for `reason`, and got the failure policy.
+
+    If it is `counting`, it is part of a batch that is being decided, and of that batch's fact.
+    """
+
+    reason: str
+    group: GroupResult
+    counting: bool
+
+
+class Observer(Protocol):
+    """Hears of every decision."""
+
+    def batch_decided(self, fact: BatchFact) -> None:
+        """Called once for each batch, after its answers were written."""
+        ...
+
+    def call_shed(self, fact: ShedFact) -> None:
+        """Called for each call that was not decided in time."""
+        ...
