@@ -13,8 +13,9 @@ from extauth.admin.http import STOP_GRACE_S, HttpServer
 from extauth.admin.routes import Answer, Audience, Request, Route
 from extauth.admin.server import Readiness
 from extauth.errors import SettingsError
-from tests.support.admin import LOOPS, METRICS_TYPE, Served, everything, is_closed, reply, serving, statuses, until
-from tests.support.served import free_port
+from tests.support.admin import LOOPS, METRICS_TYPE, ServedAdmin, everything, is_closed, reply, serving, statuses
+from tests.support.ports import free_port
+from tests.support.wait import until
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
@@ -36,14 +37,14 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def served(loop: str) -> Iterator[Served]:
+def served(loop: str) -> Iterator[ServedAdmin]:
     with serving(loop) as served:
         yield served
         assert served.errors == []
 
 
 @pytest.fixture
-def echo(loop: str) -> Iterator[Served]:
+def echo(loop: str) -> Iterator[ServedAdmin]:
     """A server with a path that takes a body."""
     route = Route(lambda request: Answer(request.body + request.query.encode()), Audience.MACHINES, ("POST",))
     with serving(loop, {"/echo": route}) as served:
@@ -51,7 +52,7 @@ def echo(loop: str) -> Iterator[Served]:
         assert served.errors == []
 
 
-def test_each_path_has_its_type_and_text(served: Served) -> None:
+def test_each_path_has_its_type_and_text(served: ServedAdmin) -> None:
     for path, (content_type, body) in PATHS.items():
         for target in (path, f"{path}?a=b", f"http://127.0.0.1:{served.port}{path}"):
             got = served.get(target)
@@ -59,7 +60,7 @@ def test_each_path_has_its_type_and_text(served: Served) -> None:
             assert "date" in got.headers
 
 
-def test_head_is_the_head_of_get(served: Served) -> None:
+def test_head_is_the_head_of_get(served: ServedAdmin) -> None:
     for path in PATHS:
         get, head = served.get(path), served.get(path, "HEAD")
         assert (head.status, head.body) == (200, b"")
@@ -73,20 +74,20 @@ def test_not_being_ready_is_a_503(loop: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS", "BREW"])
-def test_another_method_is_a_405_with_those_that_are_allowed(served: Served, method: str) -> None:
+def test_another_method_is_a_405_with_those_that_are_allowed(served: ServedAdmin, method: str) -> None:
     for path in PATHS:
         got = served.get(path, method)
         assert (got.status, got.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("target", ["/other", "/metrics/", "/METRICS", "*", "//", "a:1"])
-def test_another_path_is_a_404(served: Served, target: str) -> None:
+def test_another_path_is_a_404(served: ServedAdmin, target: str) -> None:
     for method in ("GET", "POST", "CONNECT"):
         got = everything(served.connect(f"{method} {target} HTTP/1.0\r\n\r\n".encode()))
         assert statuses(got) == [404]
 
 
-def test_a_connection_is_kept_alive(served: Served) -> None:
+def test_a_connection_is_kept_alive(served: ServedAdmin) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
     connection.connect()
     kept = connection.sock
@@ -99,21 +100,21 @@ def test_a_connection_is_kept_alive(served: Served) -> None:
     connection.close()
 
 
-def test_http_1_0_is_answered_without_chunks_and_closed(served: Served) -> None:
+def test_http_1_0_is_answered_without_chunks_and_closed(served: ServedAdmin) -> None:
     for path, (_, body) in PATHS.items():
         head, _, got = everything(served.connect(f"GET {path} HTTP/1.0\r\n\r\n".encode())).partition(b"\r\n\r\n")
         assert got == body
         assert b"chunked" not in head
 
 
-def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
+def test_pipelined_requests_are_answered_in_order(served: ServedAdmin) -> None:
     requests = [b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n"] * 200
     client = served.connect(b"".join(requests) + b"BREW / HTTP/1.0\r\n\r\n")
     assert statuses(everything(client)) == [200, 404] * 200 + [405]
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_request_may_come_in_any_pieces(echo: Served, size: int) -> None:
+def test_a_request_may_come_in_any_pieces(echo: ServedAdmin, size: int) -> None:
     sent = POST + b"Connection: close\r\n" + CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     client = echo.connect()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -124,7 +125,7 @@ def test_a_request_may_come_in_any_pieces(echo: Served, size: int) -> None:
     assert everything(client).endswith(b"\r\n\r\nabcde")
 
 
-def test_a_client_may_half_close_after_its_request(served: Served) -> None:
+def test_a_client_may_half_close_after_its_request(served: ServedAdmin) -> None:
     client = served.connect(GET + b"\r\n")
     client.shutdown(socket.SHUT_WR)
     assert statuses(everything(client)) == [200]
@@ -151,7 +152,7 @@ def test_a_client_may_half_close_after_its_request(served: Served) -> None:
     ],
 )
 def test_a_malformed_request_is_refused_without_a_line_in_the_log(
-    served: Served, caplog: pytest.LogCaptureFixture, sent: bytes, status: int
+    served: ServedAdmin, caplog: pytest.LogCaptureFixture, sent: bytes, status: int
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         served.settle()
@@ -182,7 +183,7 @@ def head_of(size: int) -> bytes:
     ],
     ids=["8192 bytes", "8193", "300,000", "300,000, no end", "100 headers", "101", "101, no end"],
 )
-def test_a_head_that_is_too_large_is_a_431(served: Served, sent: bytes, status: int) -> None:
+def test_a_head_that_is_too_large_is_a_431(served: ServedAdmin, sent: bytes, status: int) -> None:
     client = served.connect()
     try:
         client.sendall(sent)
@@ -202,7 +203,7 @@ def test_a_head_that_is_too_large_is_a_431(served: Served, sent: bytes, status: 
         (GET + b"Content-Length: 1025\r\n\r\n", 413),
     ],
 )
-def test_a_body_that_is_too_large_is_a_413(echo: Served, sent: bytes, status: int) -> None:
+def test_a_body_that_is_too_large_is_a_413(echo: ServedAdmin, sent: bytes, status: int) -> None:
     client = echo.connect()
     try:
         client.sendall(sent)
@@ -214,7 +215,7 @@ def test_a_body_that_is_too_large_is_a_413(echo: Served, sent: bytes, status: in
         assert got.endswith(b"\r\n\r\n" + b"x" * 1024)
 
 
-def test_a_body_is_asked_for_where_the_client_waits(echo: Served) -> None:
+def test_a_body_is_asked_for_where_the_client_waits(echo: ServedAdmin) -> None:
     client = echo.connect(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
     received = b""
     while b"\r\n\r\n" not in received:

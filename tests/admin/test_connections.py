@@ -17,7 +17,8 @@ import pytest
 from extauth.admin.connection import IDLE_S, STALL_S, Connection
 from extauth.admin.http import GRACE_S, KEPT_PLACES, PLACES
 from extauth.admin.routes import Answer, Audience, Request, Route
-from tests.support.admin import LOOPS, Seconds, Served, everything, is_closed, serving, statuses, until
+from tests.support.admin import LOOPS, Seconds, ServedAdmin, everything, is_closed, serving, statuses
+from tests.support.wait import until
 
 HALF_SENT = [
     b"",
@@ -66,7 +67,7 @@ def alive(client: socket.socket, size: int = 1_000_000) -> bool:
     return True
 
 
-def being_answered(served: Served, request: bytes, number: int) -> list[socket.socket]:
+def being_answered(served: ServedAdmin, request: bytes, number: int) -> list[socket.socket]:
     """Clients that read no more than the first byte of an answer without end."""
     clients = []
     for _ in range(number):
@@ -75,7 +76,7 @@ def being_answered(served: Served, request: bytes, number: int) -> list[socket.s
     return clients
 
 
-def kept_alive(served: Served) -> socket.socket:
+def kept_alive(served: ServedAdmin) -> socket.socket:
     """A client that has got an answer."""
     client = served.connect(PROBE)
     assert statuses(client.recv(1000)) == [200]

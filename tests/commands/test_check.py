@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from extauth.cli import app
 from extauth.rules.masking import Masking
-from tests.support.served import Served
+from tests.support.process import Served
 from tests.support.stores import Store
 
 RUN = CliRunner()
@@ -43,7 +43,7 @@ def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
         folder.mkdir()
         for i, text in enumerate(config.split("---\n")):
             (folder / f"{i}.yaml").write_text(text)
-        started.append(Served(own_store, folder, *arguments, **settings))
+        started.append(Served(own_store, folder, *arguments, settings=settings))
         return started[-1]
 
     yield start
@@ -98,9 +98,8 @@ def test_keep_going_starts_with_what_loads(serve: Callable[..., Served]) -> None
 
 def test_without_it_does_not_start(serve: Callable[..., Served]) -> None:
     served = serve(CONFIG + "---\ndomain: broken\nkee: 1\n")
-    _, stderr = served.process.communicate(timeout=30)
-    assert served.process.returncode == 1
-    assert b"1.yaml:2:1: unknown key 'kee'" in stderr
+    assert served.process.wait(30) == 1
+    assert "1.yaml:2:1: unknown key 'kee'" in served.log.read_text()
 
 
 class Another:

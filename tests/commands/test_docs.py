@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served import Served
+from tests.support.process import Served
 from tests.support.stores import Store
 
 ROOT = Path(__file__).parents[2]

@@ -1,17 +1,16 @@
 """The whole system in containers, as `docker compose up --build` starts it. What it does, not how fast."""
 
 import json
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 from docker.models.containers import Container
 
 from tests.compose.project import SERVICES, Project, service
+from tests.support.wait import until
 
 # On a machine that has built no image yet the first test waits minutes for them.
 pytestmark = pytest.mark.timeout(600)
@@ -33,15 +32,6 @@ def statuses(count: int, key: str | None = None) -> list[int]:
                 return error.code
 
     return [ask() for _ in range(count)]
-
-
-def eventually(holds: Callable[[], bool], what: str, within_s: float = 30) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {within_s:.0f} s: {what}")
-        time.sleep(0.1)
 
 
 def inside(container: Container, *command: str) -> tuple[int, str]:
@@ -79,7 +69,7 @@ def test_an_edit_in_the_mounted_folder_is_live(project: Project) -> None:
         edited = rules.with_name(".api.yaml.new")
         edited.write_text(shipped.replace("value: free-tier-key, tier: free", "value: free-tier-key, tier: premium"))
         edited.replace(rules)
-        eventually(lambda: statuses(1, "free-tier-key") == [200], "the eleventh request passes")
+        until(lambda: statuses(1, "free-tier-key") == [200], "the eleventh request passes")
     finally:
         rules.write_text(shipped)
 
@@ -149,10 +139,10 @@ def test_only_what_must_talk_can(project: Project) -> None:
 
 
 def test_prometheus_reaches_both_replicas_and_envoy(project: Project) -> None:
-    eventually(lambda: sorted(query('up{job="extauth"}').values()) == [1, 1], "both replicas are up")
-    eventually(lambda: query('up{job="envoy"}') == {"envoy:9902": 1}, "envoy is up")
+    until(lambda: sorted(query('up{job="extauth"}').values()) == [1, 1], "both replicas are up")
+    until(lambda: query('up{job="envoy"}') == {"envoy:9902": 1}, "envoy is up")
     assert statuses(1) == [200]
-    eventually(lambda: sum(query("http_requests_total").values()) >= 1, "the request is counted")
+    until(lambda: sum(query("http_requests_total").values()) >= 1, "the request is counted")
 
 
 def test_a_replica_stops_cleanly_and_is_not_missed(project: Project) -> None:

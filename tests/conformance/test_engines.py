@@ -25,7 +25,7 @@ from extauth.conformance.rules import EXTAUTH_DOMAIN, REFERENCE_DOMAIN
 from extauth.conformance.runner import run_cases
 from extauth.conformance.server import SERVICE
 from extauth.errors import ConformanceError
-from tests.support.served import ROOT, Served
+from tests.support.process import ROOT, Served
 from tests.support.stores import Store
 
 
@@ -54,7 +54,7 @@ def serve(any_store: Store, tmp_path: Path) -> Iterator[Callable[[str], tuple[st
         rules.mkdir()
         (rules / "other.yaml").write_text("domain: other")
         # What a busy machine delays must not be allowed for that.
-        served = Served(any_store, rules, EXTAUTH_ENGINE=engine, EXTAUTH_REDIS_TIMEOUT="10")
+        served = Served(any_store, rules, settings={"EXTAUTH_ENGINE": engine, "EXTAUTH_REDIS_TIMEOUT": "10"})
         started.append(served)
         served.until_it_answers()
         return served.address, rules

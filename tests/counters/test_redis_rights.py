@@ -16,7 +16,7 @@ from extauth.errors import StoreError
 from extauth.limiter.counters import Group
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support import takes
-from tests.support.served import Served
+from tests.support.process import Served
 from tests.support.stores import SERVERS, Store
 
 RUN = CliRunner()
@@ -60,7 +60,7 @@ def test_the_service_and_its_commands_run_with_just_those(server: Server, option
         with redis.Redis.from_url(server.store.url) as client:
             client.execute_command("ACL", "SETUSER", "extauth", right)
     url = server.url + option
-    served = Served(server.store, folder, EXTAUTH_REDIS_URL=url, EXTAUTH_ON_STORE_FAILURE="error")
+    served = Served(server.store, folder, settings={"EXTAUTH_REDIS_URL": url, "EXTAUTH_ON_STORE_FAILURE": "error"})
     try:
         served.until_it_answers()
         for algorithm in Algorithm:

@@ -1,7 +1,6 @@
 """What the end-to-end tests see of a running stack: its edge as a client does, and its instruments."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.stack import Stack
+from tests.support.wait import until_async
 
 # Limits by the day: the tightest refills one request every 14 minutes, so a slow run sees the same counts.
 CONFIG = """\
@@ -86,13 +86,7 @@ class Edge:
 
     async def until(self, check: Callable[[], Awaitable[bool]], what: str, *, within_s: float = 15) -> float:
         """Poll until the check holds; returns the seconds that took."""
-        started = time.monotonic()
-        while not await check():
-            if time.monotonic() - started > within_s:
-                msg = f"not within {within_s} s: {what}"
-                raise AssertionError(msg)
-            await asyncio.sleep(0.02)
-        return time.monotonic() - started
+        return await until_async(check, what, within_s=within_s, every_s=0.02)
 
     async def metric(self, name: str, **labels: str) -> list[float]:
         """A metric's value at each replica: the sum of the samples that bear the labels."""

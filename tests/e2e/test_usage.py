@@ -1,10 +1,8 @@
 """examples/usage: usage that is reported when the answer is complete is charged, through real Envoy."""
 
-import asyncio
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLi
 from scripts.stack import Ports, programs
 from tests.support.engine import ENGINE
 from tests.support.stores import Store
+from tests.support.wait import until_async
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "usage"
 
@@ -45,13 +44,6 @@ class Example:
                 "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
             )
             return RateLimitResponse.parse(await ask(message, timeout=10)).statuses[0].limit_remaining
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + 30
-    while not await condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -98,10 +90,10 @@ async def test_usage_that_is_reported_with_the_answer_is_charged(example: Exampl
     async def left(number: int) -> bool:
         return await example.left("ann") == number
 
-    await until(answers)
+    await until_async(answers)
     assert await example.ask("ann") == (200, 1000), "a check takes nothing"
-    await until(lambda: left(400))
+    await until_async(lambda: left(400))
     assert await example.ask("ann") == (200, 400), "what is left is enough to begin"
-    await until(lambda: left(0))
+    await until_async(lambda: left(0))
     assert await example.ask("ann") == (429, 0), "200 tokens in debt"
     assert await example.ask("bob") == (200, 1000)

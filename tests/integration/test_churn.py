@@ -22,8 +22,8 @@ from extauth.transport.h2.frames import (
     rst_stream,
     settings,
 )
-from tests.integration.test_serve import Served
-from tests.support.h2_peer import BLOCK, START, call
+from tests.support.h2_peer import BLOCK, CONFIG, START, call
+from tests.support.process import Served
 from tests.support.stores import Store
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -51,11 +51,12 @@ GOODBYES = [
 
 @pytest.fixture
 def served(own_store: Store) -> Iterator[Served]:
-    served = Served(own_store.folder, EXTAUTH_ENGINE="h2", EXTAUTH_REDIS_URL=own_store.url)
+    config = own_store.folder / "api.yaml"
+    config.write_text(CONFIG)
+    served = Served(own_store, config, settings={"EXTAUTH_ENGINE": "h2"})
     served.until_ready()
     yield served
-    served.process.kill()
-    served.process.wait()
+    served.stop()
 
 
 def come_and_go(path: str, number: int) -> None:

@@ -2,12 +2,8 @@
 
 import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.rules.masking import Masking
-from tests.support.engine import ENGINE
+from tests.support.ports import free_port
+from tests.support.process import Served
 from tests.support.stores import Store
 
 KEY = "a-key-nobody-may-see"
@@ -26,63 +23,6 @@ descriptors: [{{key: api_key, value: {KEY}, rate_limit: {{unit: minute, requests
 """
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-class Served:
-    """One running process."""
-
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.folder = folder
-        self.log = folder / "log"
-        self.admin_port = free_port()
-        config = folder / "api.yaml"
-        config.write_text(CONFIG)
-        env = {
-            **ENGINE,
-            "PATH": os.environ["PATH"],
-            "EXTAUTH_CONFIG": str(config),
-            "EXTAUTH_GRPC_LISTEN": f"unix:{folder}/grpc",
-            "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{self.admin_port}",
-            "EXTAUTH_DRAIN_DELAY": "0",
-        }
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "extauth", "serve"], env=env | settings, stdout=log, stderr=log
-            )
-
-    def get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
-
-    def until(self, true: Callable[[], bool]) -> None:
-        """Wait until it holds, for as long as the process runs and 30 seconds at most."""
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                if true():
-                    return
-            except OSError:
-                pass
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
-
-    def until_ready(self) -> None:
-        self.until(lambda: self.get("/readyz")[0] == 200)
-
-    def lines(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
 @pytest.fixture
 def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
@@ -90,13 +30,14 @@ def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
     def start(**settings: str) -> Served:
         folder = own_store.folder / f"serve{len(started)}"
         folder.mkdir()
-        started.append(Served(folder, **{"EXTAUTH_REDIS_URL": own_store.url} | settings))
+        config = folder / "api.yaml"
+        config.write_text(CONFIG)
+        started.append(Served(own_store, config, folder=folder, settings=settings))
         return started[-1]
 
     yield start
     for served in started:
-        served.process.kill()
-        served.process.wait()
+        served.stop()
 
 
 def test_admin_pages(serve: Callable[..., Served]) -> None:

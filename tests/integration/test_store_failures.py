@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,10 +18,11 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLi
 from redis.asyncio import Redis
 
 from extauth.rls.request import SERVICE
-from tests.integration.test_serve import free_port
-from tests.support.engine import ENGINE
+from tests.support.ports import free_port
+from tests.support.process import Served
 from tests.support.proxy import Proxy
 from tests.support.stores import SERVERS, Sentinel, Store
+from tests.support.wait import until_async
 
 OK, OVER_LIMIT = 1, 2
 Command = tuple[str, ...]
@@ -63,24 +61,16 @@ class Service:
     def __init__(self, folder: Path, redis_url: str, **settings: str) -> None:
         config = folder / "d.yaml"
         config.write_text(CONFIG)
-        self.log = folder / "serve.log"
-        self._admin_port = free_port()
-        environ = {
-            **ENGINE,
-            "PATH": os.environ["PATH"],
-            "EXTAUTH_CONFIG": str(config),
+        defaults = {
             "EXTAUTH_REDIS_URL": redis_url,
-            "EXTAUTH_GRPC_LISTEN": f"unix:{folder}/grpc",
-            "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{self._admin_port}",
             "EXTAUTH_REDIS_TIMEOUT": "5",  # of a test machine that is busy too, no timeout is to be counted
             "EXTAUTH_ON_STORE_FAILURE": "deny",
             "EXTAUTH_DENIAL_CACHE": "0",
             "EXTAUTH_LOG_FORMAT": "json",
         }
-        with self.log.open("wb") as log:
-            argv = [sys.executable, "-m", "extauth", "serve"]
-            self.process = subprocess.Popen(argv, env=environ | settings, stdout=log, stderr=log)
-        self.channel = grpc.aio.insecure_channel(f"unix:{folder}/grpc")
+        self.served = Served(folder, config, settings=defaults | settings)
+        self.process, self.log = self.served.process, self.served.log
+        self.channel = grpc.aio.insecure_channel(self.served.address)
         self._ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(
             f"/{SERVICE}/ShouldRateLimit"
         )
@@ -104,12 +94,7 @@ class Service:
         return codes
 
     async def get(self, path: str) -> str:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._admin_port)
-        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        answer = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        return answer.decode().partition("\r\n\r\n")[2]
+        return (await asyncio.to_thread(self.served.get, path))[1]
 
     async def store(self) -> str:
         """How `/readyz` says the store is."""
@@ -121,16 +106,14 @@ class Service:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
     async def until_store(self, pattern: str) -> None:
-        deadline = time.monotonic() + 30
-        state = ""
-        while not re.fullmatch(pattern, state):
-            assert time.monotonic() < deadline, (state, self.log.read_text())
+        async def so() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             try:
-                state = await self.store()
-            except OSError:
-                state = "not listening"
-            await asyncio.sleep(0.02)
+                return re.fullmatch(pattern, await self.store()) is not None
+            except OSError:  # it does not listen yet
+                return False
+
+        await until_async(so, self.log.read_text, every_s=0.02)
 
     def events(self) -> list[str]:
         """The log, a word a line; whatever is no event of ours stands there whole."""

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 
 from observability.grafana.queries import Prometheus, choose_all, interpolate, panels
 from scripts.stack import Stack
+from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
 OBSERVABILITY = ROOT / "observability"
@@ -80,11 +80,7 @@ def send_as_all(stack: Stack) -> None:
 
 def until_nothing(lacks: Callable[[], object], within_s: float = 90) -> None:
     """Wait until nothing lacks."""
-    deadline = time.monotonic() + within_s
-    while lacking := lacks():
-        if time.monotonic() > deadline:
-            pytest.fail(f"after {within_s:.0f} s still without {lacking}")
-        time.sleep(0.2)
+    until(lambda: not lacks(), lambda: f"still without {lacks()}", within_s=within_s, every_s=0.2)
 
 
 def call_of_no_domain(stack: Stack) -> None:

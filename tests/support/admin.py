@@ -5,7 +5,6 @@ import http.client
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -15,13 +14,13 @@ import uvloop
 from extauth.admin.http import HttpServer
 from extauth.admin.routes import Answer, Audience, Route
 from extauth.admin.server import AdminServer, Readiness
-from tests.support.served import free_port
+from tests.support.ports import free_port
+from tests.support.wait import PATIENCE_S, until
 
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
-PATIENCE_S = 20
 HEALTHZ = Route(lambda _: Answer(b"ok\n"), Audience.MACHINES)
 METRICS_TYPE = "text/plain; version=1.0.0"
 
@@ -47,15 +46,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def until(true: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.002)
-
-
-class Served:
+class ServedAdmin:
     """A running server; `errors` are what its loop was told went wrong."""
 
     def __init__(self, port: int, clock: Seconds, stop: Callable[[], None]) -> None:
@@ -138,11 +129,11 @@ def serving(
     *,
     listen: str = "127.0.0.1",
     **options: Any,  # noqa: ANN401
-) -> Iterator[Served]:
+) -> Iterator[ServedAdmin]:
     """A server of these routes and `/healthz`, or of extauth's own pages, until the block ends."""
     port, clock = free_port(), Seconds()
     stopping = threading.Event()
-    served = Served(port, clock, stop=stopping.set)
+    served = ServedAdmin(port, clock, stop=stopping.set)
     options = {"clock": clock, "check_s": 0.002, **options}
     pages: dict[str, Any] = {
         "metrics": lambda: iter([b"a 1\n", b"b 2\n"]),

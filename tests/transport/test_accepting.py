@@ -2,15 +2,9 @@
 
 import asyncio
 import gc
-import json
-import os
 import resource
-import signal
 import ssl
-import subprocess
-import sys
 import tracemalloc
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -23,16 +17,12 @@ from extauth.rls.request import SERVICE
 from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2.frames import PING, ErrorCode, frame
 from extauth.transport.tls import Tls, TlsFiles
-from tests.integration.test_serve import free_port
 from tests.support.h2_peer import BLOCK, MESSAGE, START, Peer, Serving, call, serving
+from tests.support.ports import free_port
+from tests.support.process import Served
 from tests.support.stores import Store
+from tests.support.wait import until_async
 from tests.transport.test_tls import Authority, write
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def asked(served: Serving) -> Peer:
@@ -135,7 +125,7 @@ async def test_tls_handshakes_count_from_the_first(
         half = [await served.connect(start=False) for _ in range(30)]
         for peer in half:
             peer.send(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
-        await until(lambda: served.tripped.count(Guard.CONNECTIONS) == 60 - 15)
+        await until_async(lambda: served.tripped.count(Guard.CONNECTIONS) == 60 - 15)
         assert served.server.count_connections() == 16
         honest.send(call(3))
         assert (await honest.answered(3))[0].status == 0
@@ -146,7 +136,7 @@ async def test_tls_handshakes_count_from_the_first(
         assert Guard.IDLE in served.tripped
         for peer in (honest, another, *silent, *half):
             await peer.close()
-        await until(lambda: not served.server.count_connections())
+        await until_async(lambda: not served.server.count_connections())
 
 
 async def test_tls_clients_that_say_nothing_are_ended_in_time(short_path: Path, tmp_path: Path) -> None:
@@ -157,7 +147,7 @@ async def test_tls_clients_that_say_nothing_are_ended_in_time(short_path: Path, 
         half.send(b"\x16\x03\x01\x02\x00\x01")
         for peer in (silent, half):
             assert await asyncio.wait_for(peer.reader.read(), 20) == b""
-        await until(lambda: not served.server.count_connections())
+        await until_async(lambda: not served.server.count_connections())
         assert served.tripped == [Guard.SLOW_START]
 
 
@@ -200,6 +190,10 @@ def _string(text: str) -> bytes:
     return bytes(out) + bytes((rest,)) + text.encode()
 
 
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 400))
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_all_descriptors_taken_by_idle_clients_leave_those_that_are_needed(
     tmp_path: Path, own_store: Store, tls: bool
@@ -207,29 +201,16 @@ async def test_all_descriptors_taken_by_idle_clients_leave_those_that_are_needed
     """With room for 400 descriptors; the soft limit is lower, and is raised."""
     config = tmp_path / "d.yaml"
     config.write_text("domain: d\ndescriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 1}}]")
-    port, admin_port = free_port(), free_port()
-    environ = {
-        "PATH": os.environ["PATH"],
-        "EXTAUTH_CONFIG": str(config),
-        "EXTAUTH_REDIS_URL": own_store.url,
-        "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{port}",
-        "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{admin_port}",
-        "EXTAUTH_LOG_FORMAT": "json",
-    }
+    port = free_port()
+    settings = {"EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{port}", "EXTAUTH_LOG_FORMAT": "json", "EXTAUTH_ENGINE": "h2"}
     authority = Authority()
     if tls:
         write(TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem"), authority)
-        environ |= {"EXTAUTH_GRPC_TLS_CERT": f"{tmp_path}/cert.pem", "EXTAUTH_GRPC_TLS_KEY": f"{tmp_path}/key.pem"}
-    log, opened = tmp_path / "log", (tmp_path / "log").open("wb")
-    process = subprocess.Popen(  # noqa: ASYNC220 - at once
-        [sys.executable, "-m", "extauth", "serve"],
-        env=environ,
-        stderr=opened,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 400)),  # noqa: PLW1509 - no threads here
-    )
+        settings |= {"EXTAUTH_GRPC_TLS_CERT": f"{tmp_path}/cert.pem", "EXTAUTH_GRPC_TLS_KEY": f"{tmp_path}/key.pem"}
+    served = Served(own_store, config, settings=settings, folder=tmp_path, prepare=few_descriptors)
     idle: list[asyncio.StreamWriter] = []
     try:
-        await until(lambda: "serving" in log.read_text())
+        await until_async(lambda: "serving" in served.log.read_text(), served.log.read_text)
         for _ in range(600):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             idle.append(writer)
@@ -241,12 +222,12 @@ async def test_all_descriptors_taken_by_idle_clients_leave_those_that_are_needed
             if tls
             else None
         )
-        reader, writer = await asyncio.open_connection("127.0.0.1", admin_port)
-        writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
-        assert b'"up"' in await asyncio.wait_for(reader.read(), 10)
-        writer.close()
-        events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
-        assert sorted(events) == ["max_connections_lowered", "serving", "store_up"]
+        assert '"up"' in (await asyncio.to_thread(served.get, "/readyz"))[1]
+        assert sorted(str(line["event"]) for line in served.lines()) == [
+            "max_connections_lowered",
+            "serving",
+            "store_up",
+        ]
         if channel is not None:  # what is silent for a second makes room
             async with channel:
                 ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ShouldRateLimit")
@@ -254,6 +235,4 @@ async def test_all_descriptors_taken_by_idle_clients_leave_those_that_are_needed
     finally:
         for writer in idle:
             writer.close()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        opened.close()
+        served.stop()

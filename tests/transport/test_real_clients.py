@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.ports import free_port
+from tests.support.process import Served
 from tests.support.real_clients import CLIENTS, run_client
-from tests.support.served import Served, free_port
 from tests.support.stores import Store
 
 CONFIG = """
@@ -26,7 +27,11 @@ def served(own_store: Store, tmp_path: Path) -> Iterator[Served]:
     config = tmp_path / "api.yaml"
     config.write_text(CONFIG)
     listen = f"127.0.0.1:{free_port()}"
-    running = Served(own_store, config, EXTAUTH_GRPC_LISTEN=listen, EXTAUTH_REDIS_TIMEOUT="20", EXTAUTH_ENGINE="h2")
+    running = Served(
+        own_store,
+        config,
+        settings={"EXTAUTH_GRPC_LISTEN": listen, "EXTAUTH_REDIS_TIMEOUT": "20", "EXTAUTH_ENGINE": "h2"},
+    )
     running.address = listen
     yield running
     running.stop()

@@ -29,6 +29,7 @@ from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
 from tests.support.clock import Clock
 from tests.support.h2_peer import START
+from tests.support.ports import free_port
 
 ENGINES: dict[str, type[GrpcioServer | H2Server]] = {"h2": H2Server, "grpcio": GrpcioServer}
 
@@ -56,12 +57,6 @@ def write(files: TlsFiles, authority: Authority, client_authority: Authority | N
         new = path.with_suffix(".new")
         new.write_bytes(content)
         new.replace(path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
