@@ -38,7 +38,7 @@ logs *ARGS:
 demo:
     @scripts/test.sh
 
-# Run the tests: `test`, `test tests/e2e -k tier`
+# Run the tests: `test`, `test tests/e2e -k tier`; `test --cov` also measures branch coverage
 [no-exit-message]
 test *ARGS: _venv
     @pytest "$@"
