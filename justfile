@@ -64,6 +64,11 @@ h2spec *ARGS: _venv
 fuzz *ARGS: _venv
     @scripts/fuzz.sh "$@"
 
+# Make small mistakes and see whether the tests notice: `mutants`, `mutants lua`, `mutants python --sample 500 --seed 1`
+[no-exit-message]
+mutants *ARGS: _venv
+    @scripts/mutants.sh "$@"
+
 # Let hostile clients at the stack, beside honest ones: `adversary`, `adversary --short`, `adversary resets_5k --bare`
 [no-exit-message]
 adversary *ARGS: _venv

@@ -7,8 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 from tests.support.stores import SERVERS, Store
+
+# For `./dev mutants`: an example that fails is enough, and making it small takes minutes.
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)
 
 
 @pytest.fixture

@@ -1,0 +1,117 @@
+"""Mutants of the Redis script, one an entry of tests/mutants/take.toml; the tests of the counters must fail on each.
+
+An entry names a piece of text that occurs once in the Lua files, what to put in its place, and why that is wrong.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.mutants.staged import ROOT, stage
+
+TABLE = ROOT / "tests" / "mutants" / "take.toml"
+SCRIPTS = "extauth/counters/redis/lua"
+FIRST = "tests/counters/test_properties.py::test_redis_and_memory_do_the_same"
+"""The test that notices most mutants, so it runs first."""
+TESTS = (
+    FIRST,
+    "tests/counters/test_contract.py",
+    "tests/counters/test_redis.py",
+    "tests/counters/test_redis_rights.py",
+    "tests/counters/test_properties.py",
+)
+IN_REDIS = "not [memory and not [denials"
+WITHIN_S = 240
+"""A script with a mistake may loop for ever."""
+
+
+class MutantError(Exception):
+    """An entry of the table that does not fit the Lua files; the message says which and what would fix it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LuaMutant:
+    """One mistake: `text` → `becomes`; `because` says what would go wrong."""
+
+    text: str
+    becomes: str
+    because: str
+
+    def find(self, folder: Path) -> Path:
+        """The one Lua file that holds the text once. Raises MutantError where there is none, or more than one place."""
+        places = [path for path in sorted(folder.glob("*.lua")) for _ in range(path.read_text().count(self.text))]
+        if len(places) != 1:
+            found = "occurs nowhere" if not places else f"occurs {len(places)} times"
+            raise MutantError(
+                f"{TABLE.relative_to(ROOT)}: the text {self.text!r} {found} in {SCRIPTS}/*.lua. Change the "
+                "entry so that its text occurs there exactly once."
+            )
+        return places[0]
+
+
+def table() -> list[LuaMutant]:
+    """The entries of the table."""
+    return [LuaMutant(**entry) for entry in tomllib.loads(TABLE.read_text())["mutant"]]
+
+
+def survivors() -> list[LuaMutant]:
+    """Run the tests on every mutant, printing a line each; those that the tests do not notice."""
+    folder = stage("lua")
+    mutants = table()
+    for mutant in mutants:
+        mutant.find(folder / SCRIPTS)
+    _tests_pass(folder)
+    alive = []
+    for number, mutant in enumerate(mutants, start=1):
+        path = mutant.find(folder / SCRIPTS)
+        original = path.read_text()
+        began = time.monotonic()
+        path.write_text(original.replace(mutant.text, mutant.becomes))
+        try:
+            killed = _fails(folder)
+        finally:
+            path.write_text(original)
+        if not killed:
+            alive.append(mutant)
+        verdict = "killed  " if killed else "SURVIVED"
+        print(f"{number}/{len(mutants)} {verdict} {time.monotonic() - began:5.1f} s  {mutant.because}", flush=True)
+    return alive
+
+
+def _tests_pass(folder: Path) -> None:
+    if _fails(folder):
+        raise MutantError(
+            "The tests of the counters fail without any mutant: mend that first (./dev test tests/counters)."
+        )
+
+
+def _fails(folder: Path) -> bool:
+    """Whether a test fails there; a script that makes the tests hang counts as noticed."""
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-seed=0",
+        "-k",
+        IN_REDIS,
+        *TESTS,
+    ]
+    environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=WITHIN_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return True
+    if done.returncode not in {0, 1}:
+        raise MutantError(f"pytest could not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 1
