@@ -181,8 +181,8 @@ class Conversation:
             kept = waiting | opened | sending | streams.watching.keys()
             assert streams.window_changes.keys() <= kept, "windows of streams that are closed"
             assert all(len(request.body) <= request.charged for request in streams.open.values())
-            assert receiver.requests.unacknowledged <= receiver.requests._window
-            assert not connection._sender._out
+            assert receiver.requests.unacknowledged <= receiver.requests.window
+            assert not connection._sender.out
             most = frames.HEAD.size + frames.MIN_MAX_FRAME_SIZE + len(PREFACE)
             assert connection.has_more == self.protocol._turn_scheduled
             assert len(connection._rest) < most or connection.has_more

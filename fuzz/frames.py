@@ -9,7 +9,7 @@ import zlib
 from random import Random
 
 from extauth.transport.h2 import frames
-from extauth.transport.h2.connection import GOAWAY_PING
+from extauth.transport.h2.control_frames import GOAWAY_PING
 from extauth.transport.h2.frames import (
     CONTINUATION,
     DATA,

@@ -15,8 +15,11 @@ import pytest
 
 from extauth.rls.request import SERVICE
 from extauth.transport.engine import ConnectionLimits, Guard
+from extauth.transport.h2.accepting import LOOK_EVERY_S
+from extauth.transport.h2.connection import IDLE_S
 from extauth.transport.h2.frames import PING, ErrorCode, frame
 from extauth.transport.tls import Tls, TlsFiles
+from tests.support.clock import Seconds
 from tests.support.h2_peer import BLOCK, MESSAGE, START, Peer, Serving, call, serving
 from tests.support.ports import free_port
 from tests.support.process import Served
@@ -33,20 +36,20 @@ async def asked(served: Serving) -> Peer:
     return peer
 
 
-async def test_the_connection_without_calls_for_longest_makes_room(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("extauth.transport.h2.connection.IDLE_S", 0)
-    monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
-    async with serving(short_path, ConnectionLimits(max_connections=8)) as served:
+async def test_the_connection_without_calls_for_longest_makes_room(short_path: Path) -> None:
+    clock = Seconds()
+    async with serving(short_path, ConnectionLimits(max_connections=8), clock=clock) as served:
         busy = await served.connect()
         served.counters.open.clear()
         busy.send(call(1))
         await served.asked()
-        peers = [await served.connect() for _ in range(6)]
-        for peer in peers:
-            peer.send(frame(PING, 0, 0, b"........"))
-            await peer.until(partial(len, peer.pings))
+        peers = []
+        for _ in range(6):
+            clock.now += 0.1
+            peers.append(await served.connect())
+            peers[-1].send(frame(PING, 0, 0, b"........"))
+            await peers[-1].until(partial(len, peers[-1].pings))
+        clock.now += IDLE_S
         assert served.tripped == []
         newest = await served.connect()
         await peers[0].until(lambda: peers[0].goaways)
@@ -64,15 +67,16 @@ async def test_the_connection_without_calls_for_longest_makes_room(
         assert not any(peer.goaways for peer in peers[1:])
 
 
-async def test_no_more_are_ended_than_there_is_need_for(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extauth.transport.h2.connection.IDLE_S", 0)
-    monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
-    async with serving(short_path, ConnectionLimits(max_connections=64)) as served:
+async def test_no_more_are_ended_than_there_is_need_for(short_path: Path) -> None:
+    clock = Seconds()
+    async with serving(short_path, ConnectionLimits(max_connections=64), clock=clock) as served:
         idle = [await served.connect() for _ in range(54)]
         for peer in idle:
             peer.send(frame(PING, 0, 0, b"........"))
             await peer.until(partial(len, peer.pings))
+        clock.now += IDLE_S
         for _ in range(7):  # room is short from the 57th on, and those that are told to go take a while
+            clock.now += LOOK_EVERY_S
             await asked(served)
         assert served.tripped == [Guard.IDLE] * (54 + 7 - 56)
 

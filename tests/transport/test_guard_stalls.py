@@ -10,13 +10,11 @@ from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import (
     DATA,
     END_HEADERS,
-    END_STREAM,
     HEADERS,
     ErrorCode,
     frame,
 )
-from extauth.transport.h2.grpc_framing import prefixed
-from tests.support.h2_peer import BLOCK, MESSAGE, START, Answer, call, serving
+from tests.support.h2_peer import BLOCK, START, Answer, call, serving
 
 CALM = ErrorCode.ENHANCE_YOUR_CALM
 
@@ -87,23 +85,3 @@ async def test_calls_wait_for_their_answers_as_long_as_that_takes(short_path: Pa
         await other.ended()  # the guard has looked at least once
         served.counters.open.set()
         assert (await slow.answered(1))[0].status == 0
-
-
-async def test_late_data_of_calls_that_were_given_up_ends_no_connection(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many they are, and though nothing else came meanwhile."""
-    monkeypatch.setattr("extauth.transport.h2.connection.SHRINK_S", 0)
-    async with serving(short_path, ConnectionLimits(stall_timeout_s=0.5)) as served:
-        peer = await served.connect()
-        streams = range(1, 401, 2)
-        body = prefixed(MESSAGE)
-        for stream in streams:
-            peer.send(frame(HEADERS, END_HEADERS, stream, BLOCK), frame(DATA, 0, stream, body[:-1]))
-        assert {answer.code for answer in await peer.answered(*streams)} == {2}
-        served.counters.open.clear()
-        peer.send(call(401), *(frame(DATA, END_STREAM, stream, body[-1:]) for stream in streams))
-        await served.asked()
-        served.counters.open.set()
-        assert (await peer.answered(401))[0].status == 0
-        assert not peer.goaways

@@ -15,12 +15,14 @@ from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext, Guard, OnGuard
 from extauth.transport.h2 import frames
-from extauth.transport.h2.connection import GOAWAY_PING, IDLE_S, START_S, Connection, Phase
-from extauth.transport.h2.frames import ACK, DATA, END_HEADERS, HEADERS, PING, ErrorCode, frame
+from extauth.transport.h2.connection import IDLE_S, SHRINK_S, START_S, Connection, Phase
+from extauth.transport.h2.control_frames import GOAWAY_PING
+from extauth.transport.h2.frames import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, ErrorCode, frame
+from extauth.transport.h2.grpc_framing import prefixed
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.waiting import Calls
 from tests.support.clock import Clock
-from tests.support.h2_peer import BLOCK, CONFIG, PATH, START, block, call
+from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
 
 NOW, STALL_S = 1000.0, 10.0
 OK = encode_response(Verdict(Code.OK, ()))
@@ -177,6 +179,25 @@ def test_a_connection_that_is_finished_has_no_more_turns() -> None:
     assert (owner.phase(), owner.connection.has_more) == (Phase.FINISHED, True)
     assert owner.connection.receive(b"", NOW) is None
     assert not owner.connection.has_more
+
+
+def test_late_data_of_calls_that_were_given_up_ends_no_connection() -> None:
+    """However many they are, and though memory was given back meanwhile."""
+    owner = Owner()
+    streams, body = range(1, 401, 2), prefixed(MESSAGE)
+    for stream in streams:
+        begun = frame(HEADERS, END_HEADERS, stream, BLOCK) + frame(DATA, 0, stream, body[:-1])
+        owner.connection.receive((START if stream == 1 else b"") + begun, NOW)
+    for passed_s in (STALL_S + 1, STALL_S + SHRINK_S + 2):
+        owner.connection.check(NOW + passed_s)
+    assert {stream for kind, stream in owner.written() if kind == DATA} == set(streams)
+    late = b"".join(frame(DATA, END_STREAM, stream, body[-1:]) for stream in streams)
+    calls = owner.connection.receive(call(401) + late, NOW + 2 * STALL_S)
+    assert calls is not None
+    assert calls.stream_ids == [401]
+    while owner.connection.has_more:
+        owner.connection.receive(b"", NOW + 2 * STALL_S)
+    assert owner.phase() is Phase.OPEN
 
 
 @pytest.mark.parametrize(("sent", "after_s"), [(b"", START_S), (START[:20], START_S), (START, IDLE_S)])

@@ -21,7 +21,7 @@ from typing import Final
 from extauth.transport.batching import Shed
 from extauth.transport.engine import Guard
 from extauth.transport.h2 import frames, preface
-from extauth.transport.h2.control_frames import Control
+from extauth.transport.h2.control_frames import GOAWAY_PING, Control
 from extauth.transport.h2.frames import HEAD, MAX_STREAM_ID, MIN_MAX_FRAME_SIZE, PREFACE, ErrorCode, H2Error
 from extauth.transport.h2.grpc_framing import Status, refusal_block
 from extauth.transport.h2.receiver import Receiver
@@ -33,7 +33,6 @@ from extauth.transport.waiting import Caller, Calls
 START_S: Final = 1.0  # while room for connections is short, a client may take this long to begin,
 IDLE_S: Final = 30.0  # and this long without a call
 SHRINK_S: Final = 3.0  # after the last frame, memory is given back
-GOAWAY_PING: Final = b"goaway\x00\x00"
 
 
 class Phase(IntEnum):
@@ -76,7 +75,7 @@ class Connection:
         limits = self._limits = context.limits
         self._streams = Streams(limits.max_streams, state.unfinished, context.batcher.deadlines)
         self._sender = Sender(self._streams)
-        self._control = Control(limits, context.on_guard, self._streams, self._sender, self._on_pong)
+        self._control = Control(limits, context.on_guard, self._streams, self._sender, self.refuse_new)
         self._receiver = Receiver(state, self._streams, self._sender, self._control, end=self._end, flush=caller.flush)
         self._opened_at = opened_at
         self._rest = b""
@@ -116,7 +115,8 @@ class Connection:
             self.has_more = len(rest) >= HEAD.size and STARTING < self.phase < ENDING and _holds_a_frame(rest)
             if self._sender.window_grew:
                 self._sender.pump()
-            requests.give_back()
+            if requests.unacknowledged >= requests.window >> 1:
+                requests.give_back()
         return calls if calls.plans else None
 
     def _read_preface(self, data: bytes, calls: Calls) -> int:
@@ -141,18 +141,25 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Take what is to be written; with it, the connection may have come to FINISHED."""
-        streams = self._streams
-        if (self.phase is DRAINING and not len(streams)) or (
-            self.phase is ENDING and not streams.waiting  # what a window holds back can no longer be sent
-        ):
-            self.phase = FINISHED
-        return self._sender.take()
+        if self.phase is not OPEN:
+            streams = self._streams
+            if (self.phase is DRAINING and not len(streams)) or (
+                self.phase is ENDING and not streams.waiting  # what a window holds back can no longer be sent
+            ):
+                self.phase = FINISHED
+        out = self._sender.out
+        if not out:
+            return b""
+        data = b"".join(out)
+        out.clear()
+        return data
 
     # What the batcher asks and brings
 
     def drop_abandoned(self, calls: Calls) -> None:
         """Drop calls that were cancelled, or whose own timeout is over, before they are counted."""
-        self._streams.drop_abandoned(calls)
+        if self._streams.abandoned:
+            self._streams.drop_abandoned(calls)
 
     def expire(self, calls: Calls, now: float) -> None:
         """Answer the calls whose own timeout is over."""
@@ -271,10 +278,6 @@ class Connection:
         self._caller = None
 
     # How it ends
-
-    def _on_pong(self, payload: bytes) -> None:
-        if payload == GOAWAY_PING:
-            self.refuse_new()
 
     def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
         self._on_guard(guard)

@@ -14,11 +14,12 @@ Handler = Callable[[int, int, bytes], None]
 """(flags, stream, payload) → handled; raises H2Error."""
 
 
-ANSWERING_S: Final = 1.0
+ANSWERING_S: Final = 1.0  # after an answer, calls count as being answered
+GOAWAY_PING: Final = b"goaway\x00\x00"
 
 
 class Control:
-    """Handles them at the time `now`; `pong` is given the payload of each PING that comes back."""
+    """Handles them at the time `now`; `goaway_heard` is called when the PING that follows GOAWAY comes back."""
 
     def __init__(
         self,
@@ -26,14 +27,14 @@ class Control:
         on_guard: OnGuard,
         streams: Streams,
         sender: Sender,
-        pong: Callable[[bytes], None],
+        goaway_heard: Callable[[], None],
     ) -> None:
         self.now = 0.0
         self.answered = -ANSWERING_S  # when the last answer was written
         self._on_guard = on_guard
         self._streams = streams
         self._sender = sender
-        self._pong = pong
+        self._goaway_heard = goaway_heard
         self._frames = TokenBucket(limits.max_control_frames_per_s)
         self._resets = TokenBucket(limits.max_resets_per_s)
         self.handlers: dict[int, Handler] = {
@@ -49,7 +50,7 @@ class Control:
     def close(self) -> None:
         """No more frames come: let go of what refers back to this."""
         self.handlers.clear()
-        self._pong = lambda _payload: None
+        self._goaway_heard = lambda: None
 
     def spend(self, *, honest: bool = True) -> None:
         """Pay for a frame that asks for nothing; `honest`: of a kind that clients send in numbers, with their calls."""
@@ -120,8 +121,8 @@ class Control:
             raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "PING is 8 bytes")
         if not flags & ACK:
             self._sender.send(frames.frame(frames.PING, ACK, 0, payload))
-        else:
-            self._pong(payload)
+        elif payload == GOAWAY_PING:
+            self._goaway_heard()
 
     def _on_goaway(self, _flags: int, stream: int, payload: bytes) -> None:
         self.spend(honest=False)

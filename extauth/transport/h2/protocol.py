@@ -54,8 +54,14 @@ class H2Protocol(asyncio.Protocol):
         """Handle what came; the calls among it are handed on together."""
         if self._turn_scheduled:
             self._unread += data
-        else:
-            self._receive(data)
+            return
+        connection = self._connection
+        calls = connection.receive(data, self._clock())
+        if connection.has_more:  # the next turn comes before the batch that these calls begin, and joins it
+            self._schedule_turn()
+        if calls is not None:
+            self._batcher.submit(calls)
+        self.flush()
 
     def eof_received(self) -> bool:
         """Close: no client half-closes."""
@@ -147,15 +153,6 @@ class H2Protocol(asyncio.Protocol):
 
     # Turns, and the end
 
-    def _receive(self, data: bytes) -> None:
-        connection = self._connection
-        calls = connection.receive(data, self._clock())
-        if connection.has_more:  # the next turn comes before the batch that these calls begin, and joins it
-            self._schedule_turn()
-        if calls is not None:
-            self._batcher.submit(calls)
-        self.flush()
-
     def _schedule_turn(self) -> None:
         """Let other connections have their turn first."""
         self._turn_scheduled = True
@@ -167,7 +164,7 @@ class H2Protocol(asyncio.Protocol):
         """Handle more of what came at once; what came after it is read once that is done."""
         self._turn_scheduled = False
         data, self._unread = self._unread, b""
-        self._receive(data)
+        self.data_received(data)
         if not self._turn_scheduled and self._paused_since is None and not self._transport.is_closing():
             self._transport.resume_reading()
 

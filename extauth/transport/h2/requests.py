@@ -38,7 +38,7 @@ class Requests:
         self.reading = False  # then whoever reads writes what has gathered, afterwards
         self.inflated = 0  # bytes of messages that came compressed
         self.unacknowledged = 0  # bytes of DATA that came, for which the connection's window is not given back yet
-        self._window = DEFAULT_WINDOW  # of the connection: bytes that the client may send before it gets some back
+        self.window = DEFAULT_WINDOW  # of the connection: bytes that the client may send before it gets some back
         self.calls: Calls  # where those go that are whole
         context = state.context
         self._state = state
@@ -124,11 +124,9 @@ class Requests:
 
     def give_back(self) -> None:
         """Give the client its connection's window back, a larger one if there is room for what it may send."""
-        if self.unacknowledged < self._window >> 1:
-            return
-        if self._window < LARGEST_WINDOW and self._state.unfinished.room_to_grow():
-            self.unacknowledged += LARGEST_WINDOW - self._window
-            self._window = LARGEST_WINDOW
+        if self.window < LARGEST_WINDOW and self._state.unfinished.room_to_grow():
+            self.unacknowledged += LARGEST_WINDOW - self.window
+            self.window = LARGEST_WINDOW
         self._sender.send(frames.window_update(0, self.unacknowledged))
         self.unacknowledged = 0
 

@@ -20,7 +20,7 @@ _EMPTY_TABLE = b"\x20"  # a dynamic table size update to 0 (RFC 7541 §6.3)
 
 
 class Sender:
-    """Collects the frames to send; it ends the streams that it has answered, or holds them while a window is shut.
+    """Collects the frames to send in `out`. It ends the streams that it has answered, or holds them for their windows.
 
     `window_grew`: `pump` must be called once all frames that came are handled.
     """
@@ -29,40 +29,34 @@ class Sender:
         self.window_grew = False
         self.max_frame = MIN_MAX_FRAME_SIZE
         self._streams = streams
-        self._out: list[bytes] = []
+        self.out: list[bytes] = []
         self._window = DEFAULT_WINDOW
         self._initial = DEFAULT_WINDOW
         self._prefix: bytes | None = None  # of the next header block
         self._fast_path_bytes = 0  # bytes of a message that surely fits a fresh stream's window, and one frame
         self.set_initial(DEFAULT_WINDOW)
 
-    def take(self) -> bytes:
-        """What has been collected since the last time."""
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
-
     def send(self, control_frame: bytes) -> None:
         """Send a frame of the connection's, or WINDOW_UPDATE."""
-        self._out.append(control_frame)
+        self.out.append(control_frame)
 
     def answer(self, stream: int, message: bytes, *, cut: bool = False) -> None:
         """Send an OK answer; `cut`: the request is not over, so reset its stream afterwards."""
         size = len(message)
         if size <= self._fast_path_bytes and size + 5 <= self._window:
             self._window -= size + 5
-            self._out.append(answer_frames(stream, message))
+            self.out.append(answer_frames(stream, message))
             if cut:
                 self._end(stream, cut=cut)
             elif self._streams.window_changes:
                 self._streams.window_changes.pop(stream, None)
             return
-        self._out.append(frame(HEADERS, END_HEADERS, stream, self._with_prefix(ANSWER_HEADERS)))
+        self.out.append(frame(HEADERS, END_HEADERS, stream, self._with_prefix(ANSWER_HEADERS)))
         self._send_body(stream, Sending(prefixed(message), ANSWER_TRAILERS, cut=cut))
 
     def begin(self, stream: int, message: bytes) -> None:
         """Send the first message of an answer that goes on."""
-        self._out.append(frame(HEADERS, END_HEADERS, stream, self._with_prefix(ANSWER_HEADERS)))
+        self.out.append(frame(HEADERS, END_HEADERS, stream, self._with_prefix(ANSWER_HEADERS)))
         self.go_on(stream, message)
 
     def go_on(self, stream: int, message: bytes) -> None:
@@ -80,15 +74,15 @@ class Sender:
         """
         block = self._with_prefix(block)
         if body:
-            self._out.append(frame(HEADERS, END_HEADERS, stream, block))
+            self.out.append(frame(HEADERS, END_HEADERS, stream, block))
             self._send_body(stream, Sending(body, None, cut=cut))
         else:
-            self._out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+            self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
             self._end(stream, cut=cut)
 
     def reset(self, stream: int, code: ErrorCode) -> None:
         """End the stream with RST_STREAM."""
-        self._out.append(rst_stream(stream, code))
+        self.out.append(rst_stream(stream, code))
         self._streams.close(stream, ignore=True)
 
     def window_update(self, stream: int, increment: int) -> None:
@@ -162,17 +156,17 @@ class Sender:
             changes[stream] = change - len(chunk)
             last = not sending.rest
             ends = last and sending.trailers is None and not sending.more
-            self._out.append(frame(DATA, END_STREAM if ends else 0, stream, chunk))
+            self.out.append(frame(DATA, END_STREAM if ends else 0, stream, chunk))
             if last:
                 break
         if sending.more:
             self._streams.sent(stream)
             return
         if sending.trailers is not None:
-            self._out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._with_prefix(sending.trailers)))
+            self.out.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._with_prefix(sending.trailers)))
         self._end(stream, cut=sending.cut)
 
     def _end(self, stream: int, *, cut: bool) -> None:
         self._streams.close(stream, ignore=cut)
         if cut:  # RFC 9113 §8.1: the answer is whole, the rest of the request is not wanted
-            self._out.append(rst_stream(stream, ErrorCode.NO_ERROR))
+            self.out.append(rst_stream(stream, ErrorCode.NO_ERROR))

@@ -190,8 +190,6 @@ class Streams:
 
     def drop_abandoned(self, calls: Calls) -> None:
         """Drop the abandoned calls from these, which the batcher is about to have counted."""
-        if not self.abandoned:
-            return
         pairs = list(zip(calls.plans, calls.stream_ids, strict=True))
         calls.plans.clear()
         calls.stream_ids.clear()
