@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
+from typing import NamedTuple
 
 
 class ExtauthError(Exception):
@@ -14,26 +16,55 @@ class SettingsError(ExtauthError):
     """An `EXTAUTH_*` variable is wrong, or its file or address is unavailable; the text names the fix, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
-    """One error in a config file; `line` and `column` count from 1, or are 0 if there is no place to name."""
+class Place(NamedTuple):
+    """A place in a config; `line` and `column` count from 1, or are 0 if only the file is known."""
 
     file: str
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+NOWHERE = Place("")
+
+
+class Severity(StrEnum):
+    """Whether a diagnostic keeps its domain from being loaded."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """A mistake in a config, or what looks like one; `hint` says what would fix it."""
+
+    severity: Severity
+    place: Place
     message: str
     hint: str = ""
 
+    @classmethod
+    def error(cls, place: Place, message: str, hint: str = "") -> "Diagnostic":
+        """A mistake."""
+        return cls(Severity.ERROR, place, message, hint)
+
+    @classmethod
+    def warning(cls, place: Place, message: str, hint: str = "") -> "Diagnostic":
+        """What looks like a mistake."""
+        return cls(Severity.WARNING, place, message, hint)
+
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        return f"{self.place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
 
 
 class ConfigError(ExtauthError):
     """The descriptor config cannot be used; `problems` has every error, ordered by file and line."""
 
     def __init__(self, problems: Iterable[Diagnostic]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.place))
         super().__init__("\n".join(map(str, self.problems)))
 
 

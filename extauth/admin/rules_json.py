@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from extauth.rules.masking import Masking
-from extauth.rules.model import Kind, Limit, Rule, RuleSet
+from extauth.rules.model import FLAGS, Domain, Kind, Limit, Rule, RuleSet
 
 
 def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
@@ -13,13 +13,13 @@ def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
     yield '{"domains": ['
     for i, domain in enumerate(rules.domains.values()):
         view: dict[str, Any] = {"domain": domain.name, "files": list(domain.files), "labels": list(domain.labels)}
-        if domain.name in rules.kept:
+        if domain.name in rules.retained:
             view["kept"] = "the files of this domain have problems: its rules are those of an earlier reading"
         yield (", " if i else "") + json.dumps(view)[:-1]
         yield ', "tiers": {'
         yield from _separated(f"{json.dumps(tier.name)}: {json.dumps(view_limit(tier.limit))}" for tier in domain.tiers)
         yield "}"
-        yield from _rules(domain.rules, masking)
+        yield from _rules(domain.rules, domain, masking)
         yield "}"
     yield '], "problems": ['
     yield from _separated(json.dumps(str(problem)) for problem in rules.problems)
@@ -28,16 +28,17 @@ def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
     yield "]}"
 
 
-def _rules(rules: Iterable[Rule], masking: Masking) -> Iterator[str]:
+def _rules(rules: Iterable[Rule], domain: Domain, masking: Masking) -> Iterator[str]:
     yield ', "descriptors": ['
     for i, rule in enumerate(rules):
-        yield (", " if i else "") + json.dumps(_rule(rule, masking))[:-1]
+        yield (", " if i else "") + json.dumps(_rule(rule, domain, masking))[:-1]
         if rule.kind is Kind.VALUES:
             yield ', "values": ['
-            yield from _separated(json.dumps(masking.show(str(value), secret=rule.secret)) for value in rule.values)
+            secret = domain.secret.cover(rule.key)
+            yield from _separated(json.dumps(masking.show(str(value), secret=secret)) for value in rule.values)
             yield "]"
         if rule.rules:
-            yield from _rules(rule.rules, masking)
+            yield from _rules(rule.rules, domain, masking)
         yield "}"
     yield "]"
 
@@ -68,11 +69,11 @@ def view_limit(limit: Limit) -> dict[str, Any]:
     return view
 
 
-def _rule(rule: Rule, masking: Masking) -> dict[str, Any]:
+def _rule(rule: Rule, domain: Domain, masking: Masking) -> dict[str, Any]:
     def shown(value: str) -> str:
-        return masking.show(value, secret=rule.secret)
+        return masking.show(value, secret=domain.secret.cover(rule.key))
 
-    view: dict[str, Any] = {"line": rule.line, "key": rule.key}
+    view: dict[str, Any] = {"line": rule.place.line, "key": rule.key}
     match rule.kind:
         case Kind.VALUE:
             view["value"] = shown(rule.value or "")
@@ -90,7 +91,7 @@ def _rule(rule: Rule, masking: Masking) -> dict[str, Any]:
         view["rate_limit"] = view_limit(rule.limits[0])
     elif rule.limits:
         view["rate_limits"] = list(map(view_limit, rule.limits))
-    for flag in ("shadow_mode", "quota_mode", "share_threshold", "detailed_metric", "value_to_metric"):
+    for flag in FLAGS:
         if getattr(rule, flag):
             view[flag] = True
     if rule.metadata is not None:

@@ -100,9 +100,9 @@ def read_matcher(settings: Settings) -> "Matcher":
 def view_problem(problem: Diagnostic) -> dict[str, Any]:
     """A problem as JSON's data."""
     return {
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
+        "file": problem.place.file,
+        "line": problem.place.line,
+        "column": problem.place.column,
         "message": problem.message,
         "fix": problem.hint,
     }

@@ -19,8 +19,7 @@ from extauth.commands.match_trace import Step, describe, steps, why_unknown
 from extauth.commands.preview import Asked, Planned, plan_request
 from extauth.commands.request import write_descriptor
 from extauth.commands.text import MODES, limit_in_words, many_keys, mode_in_short, place, shown
-from extauth.rules.masking import Masking
-from extauth.rules.model import Limit, Rule
+from extauth.rules.model import Domain, Limit, Rule
 
 EXAMPLE = """\b
 Example:
@@ -47,7 +46,7 @@ def explain(
     with failing(as_json=as_json):
         planned = plan_request(config, domain, descriptors, merge=merge_domains)
         told = [_explain(planned, i) for i in range(len(planned.descriptors))]
-        lines = [line for i, each in enumerate(told, 1) for line in _lines(i, each, planned.matcher.masking)]
+        lines = [line for i, each in enumerate(told, 1) for line in _lines(i, each, planned)]
         print_result([*lines, *_summary(planned)], _view(planned, told), as_json=as_json)
         if not any(planned.asked):
             raise typer.Exit(1)
@@ -89,13 +88,15 @@ def _explain(planned: Planned, i: int) -> _Told:
     return _Told(written, outcome, why, taken, rule, asked)
 
 
-def _lines(number: int, told: _Told, masking: Masking) -> list[str]:
+def _lines(number: int, told: _Told, planned: Planned) -> list[str]:
+    domain = planned.matcher.domain(planned.domain) or Domain(planned.domain)
+    masking = planned.matcher.masking
     lines = [f"descriptor {number}: {told.descriptor}"]
     for step in told.steps:
         entry = f"{step.entry.key}={step.entry.value}"
         hit = "nothing" if step.rule is None else place(step.rule)
         lines.append(f"  {entry} hits {hit}: {step.why}")
-        lines += [f"    not {describe(other, step.entry, masking)}" for other in step.others]
+        lines += [f"    not {describe(other, domain, step.entry, masking)}" for other in step.others]
         if step.more:
             lines.append(f"    nor {step.more} more with this key")
     if told.rule is None or not told.asked:

@@ -2,27 +2,28 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from extauth.config.merge import MAX_FILE_BYTES, load_valid_domains
 from extauth.config.parse import is_manifest
 from extauth.config.sources.files import SUFFIXES, not_utf8, read_valid_domains, too_large
-from extauth.config.yaml_document import DocumentError, Mapping, Place, Scalar, Sequence, read_documents
-from extauth.errors import ConfigError, Diagnostic
+from extauth.config.yaml_document import Mapping, Sequence, read_documents
+from extauth.config.yaml_errors import DocumentError
+from extauth.config.yaml_scalars import Scalar
+from extauth.errors import ConfigError, Diagnostic, Place
 from extauth.rules.model import RuleSet
 
 STDIN = Path("-")
 
 
 class Entry(NamedTuple):
-    """An entry of a ConfigMap's `data`: `place` is where its value begins in `file`.
+    """An entry of a ConfigMap's `data`: `place` is where its value begins.
 
     `indent` is that of a literal block (`|`), whose lines are lines of the file; None for any other scalar.
     """
 
-    file: str
     name: str
     text: str
     place: Place
@@ -30,12 +31,13 @@ class Entry(NamedTuple):
 
     def locate(self, problem: Diagnostic) -> Diagnostic:
         """A problem of the entry's text as one of the file."""
-        where, line, column = f"in {self.name}", *self.place
-        if self.indent is None and problem.line:
-            where += f", line {problem.line}, column {problem.column}"
-        elif self.indent is not None and problem.line > self.place.line:
-            line, column = problem.line, problem.column + self.indent
-        return Diagnostic(self.file, line, column, f"{where}: {problem.message}", problem.hint)
+        where, place = f"in {self.name}", self.place
+        _, line, column = problem.place
+        if self.indent is None and line:
+            where += f", line {line}, column {column}"
+        elif self.indent is not None and line > place.line:
+            place = Place(place.file, line, column + self.indent)
+        return replace(problem, place=place, message=f"{where}: {problem.message}")
 
     @property
     def padded(self) -> str:
@@ -65,8 +67,8 @@ class Given:
         """The problems where a reader finds them."""
         if not self.entries:
             return list(problems)
-        found = [self.entries[p.file].locate(p) if p.file in self.entries else p for p in problems]
-        return sorted(found, key=lambda problem: (problem.line, problem.column))
+        found = [self.entries[p.place.file].locate(p) if p.place.file in self.entries else p for p in problems]
+        return sorted(found, key=lambda problem: problem.place[1:])
 
 
 def read_given(path: Path, *, merge: bool) -> list[Given]:
@@ -86,7 +88,7 @@ def read_given(path: Path, *, merge: bool) -> list[Given]:
     except ConfigError as error:
         return [Given(RuleSet(problems=error.problems), _unread(path))]
     except OSError as error:
-        return [Given(RuleSet(problems=(Diagnostic(str(path), 0, 0, f"cannot be read: {error.strerror}"),)))]
+        return [Given(RuleSet(problems=(Diagnostic.error(Place(str(path)), f"cannot be read: {error.strerror}"),)))]
 
 
 def _text(file: str, data: bytes) -> str:
@@ -110,10 +112,10 @@ def _from_manifest(file: str, text: str, *, merge: bool) -> list[Given]:
     manifests: list[Mapping] = []
     problems: list[Diagnostic] = []
     try:
-        for root in read_documents(text):
+        for root in read_documents(file, text):
             manifests += _manifests(root)
     except DocumentError as error:
-        problems.append(Diagnostic(file, *error.place, str(error), error.hint))
+        problems.append(error.diagnostic)
     if not manifests:
         return []
     lines = text.split("\n")
@@ -121,10 +123,10 @@ def _from_manifest(file: str, text: str, *, merge: bool) -> list[Given]:
     given = [_from_map(file, lines, each, merge=merge) for each in maps]
     if not given and not problems:
         hint = "give the one whose `data` holds the config"
-        problems.append(Diagnostic(file, *manifests[0].place, "no ConfigMap is among these Kubernetes manifests", hint))
+        problems.append(Diagnostic.error(manifests[0].place, "no ConfigMap is among these Kubernetes manifests", hint))
     elif not problems and not any(each.entries or each.rules.problems for each in given):
         message = "no entry of the ConfigMap's `data` is named *.yaml or *.yml"
-        problems.append(Diagnostic(file, *maps[0].place, message, "name one so"))
+        problems.append(Diagnostic.error(maps[0].place, message, "give one such a name"))
     return [*given, *([Given(RuleSet(problems=tuple(problems)))] if problems else [])]
 
 
@@ -151,10 +153,10 @@ def _from_map(file: str, lines: list[str], manifest: Mapping, *, merge: bool) ->
         elif not isinstance(value, Scalar):
             message = f"in {name}: an entry of `data` must be a string"
             problems.append(
-                Diagnostic(file, *name.place, message, f"write `{name}: |`, and the config under it, indented")
+                Diagnostic.error(name.place, message, f"write `{name}: |`, and the config under it, indented")
             )
         else:
-            entries[f"{name} of {file}"] = Entry(file, name, str(value), value.place, _indent(value, lines))
+            entries[f"{name} of {file}"] = Entry(name, str(value), value.place, _indent(value, lines))
     binary = manifest.get(Scalar("binaryData"))
     unread += [f"{name} of {file} (binaryData)" for name in binary] if isinstance(binary, Mapping) else []
     rules = load_valid_domains(
@@ -165,7 +167,7 @@ def _from_map(file: str, lines: list[str], manifest: Mapping, *, merge: bool) ->
 
 def _indent(value: Scalar, lines: list[str]) -> int | None:
     """The indentation of a literal block; None where its lines are not the file's."""
-    line, column = value.place
+    _, line, column = value.place
     if lines[line - 1][column - 1 : column] != "|":
         return None
     for i, text in enumerate(value.split("\n")):

@@ -114,7 +114,7 @@ def _others(level: Iterable[Rule], hit: Rule | None, entry: Entry) -> list[Other
 
 
 def _matches(rule: Rule, entry: Entry) -> bool:
-    alone = Matcher(RuleSet({"": Domain("", (rule,))}))
+    alone = Matcher(RuleSet({"": Domain("", rules=(rule,))}))
     return alone.match("", [entry]) is not None
 
 
@@ -128,6 +128,6 @@ def _lost(rule: Rule, hit: Rule, entry: Entry) -> str:
     return "matches, too, but an earlier pattern wins"
 
 
-def describe(other: Other, entry: Entry, masking: Masking) -> str:
+def describe(other: Other, domain: Domain, entry: Entry, masking: Masking) -> str:
     """`FILE:LINE, KEY=VALUE: WHY`."""
-    return f"{place(other.rule)} ({rule_in_words(other.rule, entry.value, masking)}): {other.why}"
+    return f"{place(other.rule)} ({rule_in_words(other.rule, domain, entry.value, masking)}): {other.why}"

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from extauth.limiter.counters import Mode
 from extauth.rules.masking import Masking
-from extauth.rules.matcher import wildcard
-from extauth.rules.model import Algorithm, Kind, Limit, Rule
+from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule
+from extauth.rules.patterns import wildcard
 
 MODES = {
     Mode.ENFORCED: "enforced",
@@ -38,13 +38,13 @@ def shown(name: bytes) -> str:
 
 def place(rule: Rule) -> str:
     """`FILE:LINE`."""
-    return f"{rule.file}:{rule.line}"
+    return f"{rule.place.file}:{rule.place.line}"
 
 
-def rule_in_words(rule: Rule, typed: str, masking: Masking) -> str:
+def rule_in_words(rule: Rule, domain: Domain, typed: str, masking: Masking) -> str:
     """What the rule matches; secret values are masked, except for the one that the user `typed`."""
-    value = rule.value or ""
-    shown = value if value == typed else masking.show(value, secret=rule.secret)
+    value, secret = rule.value or "", domain.secret.cover(rule.key)
+    shown = value if value == typed else masking.show(value, secret=secret)
     match rule.kind:
         case Kind.VALUE:
             return f"{rule.key}={shown}"
@@ -53,7 +53,7 @@ def rule_in_words(rule: Rule, typed: str, masking: Masking) -> str:
         case Kind.SHA256:
             what = f"value_sha256 {masking.digest(value)}"
         case Kind.WILDCARD:
-            what = f"the wildcard {masking.show(wildcard(rule), secret=rule.secret)}"
+            what = f"the wildcard {masking.show(wildcard(rule), secret=secret)}"
         case Kind.REGEX:
             what = f"the regex {shown}"
         case Kind.RANGE:

@@ -1,6 +1,7 @@
 """`extauth validate`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -134,7 +135,7 @@ def _report(rules: Sequence[RuleSet], found: _Found) -> dict[str, Any]:
 
 def _lines(report: dict[str, Any], found: _Found) -> list[str]:
     lines = list(map(str, found.problems))
-    lines += [str(Diagnostic(w.file, w.line, w.column, f"warning: {w.message}", w.hint)) for w in found.warnings]
+    lines += [str(replace(warning, message=f"warning: {warning.message}")) for warning in found.warnings]
     lines += [f"{file}: not read: only *.yaml and *.yml are" for file in found.unread[:MAX_UNREAD]]
     if len(found.unread) > MAX_UNREAD:
         lines.append(f"{len(found.unread) - MAX_UNREAD} more files are not read")

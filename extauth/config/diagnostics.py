@@ -1,16 +1,18 @@
-"""What messages about a config file show of its text, and what they suggest in its place.
+"""Collects what is wrong with a config, and decides what messages show of its text and suggest in its place.
 
-An API key may stand anywhere in a file by mistake: as a tier, as a key, in a number's place. So a message shows a text
+An API key may be anywhere in a file by mistake: as a tier, as a key, in a number's place. So a message shows a text
 only if it is a word that is public anyway, or a misspelt one.
 """
 
 import re
 from collections.abc import Iterable
 from itertools import islice
+from typing import Protocol
 
-from extauth.errors import nearest
+from extauth.errors import Diagnostic, Place, Severity, nearest
 from extauth.rules.model import Unit
 
+MAX_PROBLEMS = 50  # shown of a file
 MAX_LETTERS_OFF = 2  # from a public word: what is further from all of them may be a secret
 _MAX_SHOWN = 60
 
@@ -28,6 +30,44 @@ _RATE = re.compile(
     r"([0-9]{1,10})(?: *(?:r|req|reqs|requests?))?(?: *(?:/|per|an?|every) *([0-9]{0,5}) *([a-z]{1,7}?)s?)?",
     re.IGNORECASE,
 )
+
+
+class Locate(Protocol):
+    """Finds the parts of a config."""
+
+    def __call__(self, location: tuple[str | int, ...], *, at_key: bool = False) -> Place:
+        """The place of the value at `location`, a path of keys and indices, or of its key."""
+
+
+class Diagnostics:
+    """The problems and warnings of one config, whose parts `locate` finds."""
+
+    def __init__(self, locate: Locate) -> None:
+        self.locate = locate
+        self.problems: list[Diagnostic] = []
+        self.warnings: list[Diagnostic] = []
+
+    def add(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Add diagnostics that know their place."""
+        for diagnostic in diagnostics:
+            (self.problems if diagnostic.severity is Severity.ERROR else self.warnings).append(diagnostic)
+
+    def error(self, location: tuple[str | int, ...], message: str, hint: str = "", *, at_key: bool = False) -> None:
+        """Add a problem at `location`; `at_key` points at the last key itself."""
+        self.problems.append(Diagnostic.error(self.locate(location, at_key=at_key), message, hint))
+
+    def warn(self, location: tuple[str | int, ...], message: str, hint: str = "", *, at_key: bool = False) -> None:
+        """Add a warning at `location`."""
+        self.warnings.append(Diagnostic.warning(self.locate(location, at_key=at_key), message, hint))
+
+
+def bounded(file: str, diagnostics: list[Diagnostic], what: str) -> list[Diagnostic]:
+    """The first MAX_PROBLEMS, and how many there are."""
+    if len(diagnostics) <= MAX_PROBLEMS:
+        return diagnostics
+    severity = diagnostics[0].severity
+    message = f"{len(diagnostics)} {what}; showing the first {MAX_PROBLEMS}"
+    return [*diagnostics[:MAX_PROBLEMS], Diagnostic(severity, Place(file), message)]
 
 
 def shown(text: str) -> str:
@@ -49,7 +89,7 @@ def quoted(text: str, words: Iterable[str]) -> str:
 
 def limit_for(value: object) -> str:
     """A limit as it is to be written, for what stands in its place: `10` or `10/minute`; `…` is what it lacks."""
-    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = _RATE.fullmatch(str(value).strip()) if isinstance(value, str | int) else None
     number, several, word = match.groups() if match else ("", "", "")
     unit = _UNITS.get((word or "").lower())
     if word and unit is None:

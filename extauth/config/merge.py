@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 
-from extauth.config.diagnostics import quoted, shown
-from extauth.config.parse import MAX_PROBLEMS, ParsedFile, bounded, identities, parse_file
+from extauth.config.compile import identities
+from extauth.config.diagnostics import MAX_PROBLEMS, bounded, quoted, shown
+from extauth.config.parse import ParsedFile, parse_file
 from extauth.errors import ConfigError, Diagnostic, nearest
 from extauth.rules.masking import SecretKeys
-from extauth.rules.model import Domain, Rule, RuleSet, Tier
+from extauth.rules.model import Domain, RuleSet, Tier
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 
@@ -16,7 +17,7 @@ MAX_FILE_BYTES = 32 * 1024 * 1024
 def load_rules(texts: Mapping[str, str], *, merge: bool = False) -> RuleSet:
     """Read config files, given as name → text; raises ConfigError with all problems of all files.
 
-    With `merge`, several files may speak of one domain.
+    With `merge`, several files may define one domain.
     """
     rules = load_valid_domains(texts, RuleSet(), merge=merge)
     if rules.problems:
@@ -33,7 +34,7 @@ def load_valid_domains(
     """
     files = [parse_file(file, text) for file, text in sorted(texts.items())]
     problems = list(unread)
-    broken_files = {problem.file for problem in problems}
+    broken_files = {problem.place.file for problem in problems}
     broken: set[str] = set()
     by_domain: dict[str, list[ParsedFile]] = {}
     for parsed in files:
@@ -55,8 +56,13 @@ def load_valid_domains(
         elif name not in broken:
             domains[name] = _merged([parsed.domain for parsed in group if parsed.domain is not None])
             warnings += _replaced_nothing(group)
-    kept = {name: domain for name, domain in old.domains.items() if name not in domains and name in broken}
-    return RuleSet({**domains, **kept}, tuple(warnings), ConfigError(problems).problems, frozenset(kept))
+    retained = {name: domain for name, domain in old.domains.items() if name not in domains and name in broken}
+    return RuleSet(
+        domains | retained,
+        warnings=tuple(warnings),
+        problems=ConfigError(problems).problems,
+        retained=frozenset(retained),
+    )
 
 
 def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
@@ -65,7 +71,7 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
     if others and not merge:
         message = f"domain {shown(first.name or '')!r} is already defined in {first.file}"
         hint = "merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
-        return [Diagnostic(other.file, *other.domain_place, message, hint) for other in others]
+        return [Diagnostic.error(other.place, message, hint) for other in others]
     problems = []
     labels = {label for parsed in files if parsed.domain for label in parsed.domain.labels}
     tiers: dict[str, tuple[Tier, str]] = {}
@@ -75,9 +81,8 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
         if domain is None:
             continue
         problems += [
-            Diagnostic(
-                parsed.file,
-                *parsed.domain_place,
+            Diagnostic.error(
+                parsed.place,
                 f"the tier {tier.name!r} differs from the one in {tiers[tier.name][1]}",
                 "make them the same, or rename one",
             )
@@ -87,12 +92,12 @@ def _clashes(files: list[ParsedFile], *, merge: bool) -> list[Diagnostic]:
         for rule in domain.rules:
             if rule.key in labels:
                 message = f"{shown(rule.key)!r} is one of `labels`, so no rule of its own can apply"
-                problems.append(Diagnostic(rule.file, rule.line, rule.column, message, "remove the rule, or the label"))
+                problems.append(Diagnostic.error(rule.place, message, "remove the rule, or the label"))
             for identity in identities(rule):
                 file = where.setdefault(identity, parsed.file)
                 if file != parsed.file:
                     message = f"the same descriptor is already defined in {file}"
-                    problems.append(Diagnostic(rule.file, rule.line, rule.column, message, "keep one of the two"))
+                    problems.append(Diagnostic.error(rule.place, message, "keep one of the two"))
     return problems
 
 
@@ -101,34 +106,27 @@ def _merged(domains: list[Domain]) -> Domain:
     if not others:
         return first
     tiers = {tier.name: tier for domain in domains for tier in domain.tiers}
-    secret = reduce(SecretKeys.merged, (domain.secret for domain in domains))
     return replace(
         first,
-        rules=tuple(_masked(rule, secret) for domain in domains for rule in domain.rules),
+        rules=tuple(rule for domain in domains for rule in domain.rules),
         tiers=tuple(tiers.values()),
         labels=tuple(dict.fromkeys(label for domain in domains for label in domain.labels)),
         files=tuple(file for domain in domains for file in domain.files),
-        secret=secret,
+        secret=reduce(SecretKeys.merged, (domain.secret for domain in domains)),
         digest=" ".join(domain.digest for domain in domains),
     )
-
-
-def _masked(rule: Rule, secret: SecretKeys) -> Rule:
-    """The rule, secret where any of the domain's files says so."""
-    inner = tuple(_masked(each, secret) for each in rule.rules)
-    return replace(rule, rules=inner, secret=secret.cover(rule.key))
 
 
 def _replaced_nothing(files: list[ParsedFile]) -> list[Diagnostic]:
     names = {name for parsed in files for name in parsed.names if name}
     warnings: list[Diagnostic] = []
     for parsed in files:
-        for place, name in parsed.replaced:
+        for name, place in parsed.replaced:
             if name not in names:
                 known = names if len(warnings) < MAX_PROBLEMS else ()
                 near = nearest(name, known)
                 hint = f"did you mean {near!r}?" if near else "remove it, or give a limit this name"
                 what = f"is named{name_shown}" if (name_shown := quoted(name, known)) else "has this name"
                 message = f"no limit {what}, so nothing is replaced"
-                warnings.append(Diagnostic(parsed.file, *place, message, hint))
+                warnings.append(Diagnostic.warning(place, message, hint))
     return bounded(files[0].file, warnings, "warnings")

@@ -1,4 +1,4 @@
-"""Takes out of a document what the grammar has refused, so that the rest can be looked at all the same."""
+"""Removes from a document what the schema has refused, so that the rest can be checked all the same."""
 
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence as AnySequence
@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from extauth.config.yaml_document import Mapping, Scalar, Sequence
+from extauth.config.yaml_document import Mapping, Sequence
+from extauth.config.yaml_scalars import Scalar
 
-_WHOLE = ("value_range", "replaces")  # what means nothing in part
+_WHOLE = ("value_range", "replaces")  # no part of these makes sense by itself
 
 
 def mend(

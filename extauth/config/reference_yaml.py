@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from extauth.errors import Diagnostic
-from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, RuleSet, Unit
+from extauth.errors import Diagnostic, Place
+from extauth.rules.model import FLAGS, Algorithm, Domain, Kind, Limit, Rule, RuleSet, Unit
 
 _UNITS = {unit.seconds * 1_000_000: unit for unit in Unit}
 _PATTERNS = {Kind.SHA256: "a digest", Kind.REGEX: "a regex", Kind.RANGE: "a range"}
@@ -44,14 +44,16 @@ class _Expander:
         return {"domain": domain.name, "descriptors": self._rules(domain.rules)}
 
     def _cannot(self, rule: Rule, message: str, hint: str = "") -> None:
-        self.unsupported.append(Diagnostic(rule.file, rule.line, rule.column, message, hint))
+        self.unsupported.append(Diagnostic.error(rule.place, message, hint))
 
     def _check_overrides(self, domain: Domain) -> None:
         plain = Limit(1, Unit.SECOND)
         if (domain.algorithm, domain.count_denied) != (plain.algorithm, plain.count_denied):
             how = str(domain.algorithm) if domain.algorithm is not plain.algorithm else "count_denied: false"
             message = f"limits that requests bring with them are {how} in the domain {domain.name!r}"
-            self.unsupported.append(Diagnostic(domain.files[0], 0, 0, message, "the reference counts in fixed windows"))
+            self.unsupported.append(
+                Diagnostic.error(Place(domain.files[0]), message, "the reference counts in fixed windows")
+            )
 
     def _check_labels(self, domain: Domain, rule: Rule) -> None:
         """A label limits nothing in the reference because it has no rule; a pattern of keys could be one."""
@@ -68,7 +70,9 @@ class _Expander:
                 name = f"{descriptor['key']}_{descriptor['value']}" if "value" in descriptor else descriptor["key"]
                 other = first.setdefault(name, rule)
                 if other is not rule:
-                    message = f"the reference takes this for the same as line {other.line}: it joins key and value"
+                    message = (
+                        f"the reference takes this for the same as line {other.place.line}: it joins key and value"
+                    )
                     self._cannot(rule, message, "rename a key")
                 said.append(descriptor)
         return said
@@ -94,7 +98,7 @@ class _Expander:
         for limit in rule.limits:
             self._check_limit(rule, limit)
             rest["rate_limit"] = _rate_limit(limit)
-        for flag in ("shadow_mode", "quota_mode", "share_threshold", "detailed_metric", "value_to_metric"):
+        for flag in FLAGS:
             if getattr(rule, flag):
                 rest[flag] = True
         if rule.metadata is not None:

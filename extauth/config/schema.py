@@ -1,22 +1,26 @@
-"""What may stand in a config file.
+"""The schema of a config: which keys a file, a descriptor and a limit may have, and the type of each value.
 
-The models take a file as `document.py` reads it: mappings, lists and `Scalar`s. A scalar keeps the text that stands in
-the file, so that each field decides what it means: `value: 10` is the string "10", `requests_per_unit: 10` a number.
+The models take plain data, whatever it was read from. `known_keys.py` helps with keys that they do not have.
 """
 
-import re
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, get_args
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from extauth.config.diagnostics import quoted
-from extauth.config.yaml_document import TRUE, Mapping, Scalar, Sequence, to_float, to_int
-from extauth.errors import nearest
+from extauth.config.field_types import (
+    AlgorithmName,
+    Count,
+    Digest,
+    Flag,
+    Label,
+    Metadata,
+    Multiplier,
+    Name,
+    Positive,
+    Text,
+    Whole,
+)
 from extauth.rules.model import Algorithm
-
-MAX_COUNT = 2**32 - 1  # RateLimitResponse.RateLimit.requests_per_unit is a uint32
-MAX_MULTIPLIER = 10_000
 
 # envoyproxy/ratelimit checks keys against one list, wherever they stand, and ignores those that mean nothing there.
 REFERENCE_KEYS = frozenset(
@@ -41,143 +45,18 @@ REFERENCE_KEYS = frozenset(
 )
 
 
-def _fail(message: str, hint: str = "") -> NoReturn:
-    raise PydanticCustomError("extauth", "{message}", {"message": message, "fix": hint})
-
-
-_KINDS = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return "nothing" if value is None else _KINDS.get(getattr(value, "tag", ""), "a string")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        _fail(f"must be a string, not {_kind(value)}")
-    if getattr(value, "tag", "") == "float":
-        _fail("must be a string, not a number with a fraction or exponent", "quote it")  # which may be an API key
-    return str(value)
-
-
-def _name(value: object) -> str:
-    return _text(value) or _fail("must not be empty")
-
-
-def _whole(value: object) -> int:
-    if getattr(value, "tag", "") != "int":
-        if re.fullmatch(r"\+?[0-9_]+", str(value)) and getattr(value, "tag", "") == "float":
-            _fail(f"must be at most {MAX_COUNT}")
-        kind = "a number with a fraction or exponent" if getattr(value, "tag", "") == "float" else _kind(value)
-        _fail(f"must be a whole number, not {kind}", "write digits, without quotes")
-    return to_int(str(value))
-
-
-def _count(value: object) -> int:
-    number = _whole(value)
-    if number < 0:
-        _fail("must be 0, 1, 2, …, not a negative number")
-    if number > MAX_COUNT:
-        _fail(f"must be at most {MAX_COUNT}")
-    return number
-
-
-def _positive(value: object) -> int:
-    return _count(value) or _fail("must be at least 1")
-
-
-def _multiplier(value: object) -> int:
-    number = _positive(value)
-    if number > MAX_MULTIPLIER:
-        _fail(f"must be at most {MAX_MULTIPLIER}", "use a longer unit")
-    return number
-
-
-def _flag(value: object) -> bool:
-    if getattr(value, "tag", "") != "bool":
-        _fail(f"must be true or false, not {_kind(value)}", "write true or false, without quotes")
-    return str(value) in TRUE
-
-
-def _algorithm(value: object) -> Algorithm:
-    text = _text(value)
-    try:
-        return Algorithm(text)
-    except ValueError:
-        _fail(f"unknown algorithm{quoted(text, Algorithm)}", "write one of " + ", ".join(Algorithm))
-
-
-def _label(value: object) -> str:
-    if (text := _text(value)) != "path":
-        _fail(f"unknown label{quoted(text, ('path',))}", "the metrics have one label to fill: path")
-    return text
-
-
-def _digest(value: object) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text := _text(value)):
-        _fail("must be a SHA-256 in 64 hexadecimal digits", "print it with `extauth hash`")
-    return text.lower()
-
-
-def _metadata(value: object) -> Any:  # noqa: ANN401 - any JSON
-    if not isinstance(value, dict):
-        _fail(f"must be a mapping, not {_kind(value)}")
-    return plain(value)
-
-
-def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - any JSON
-    """A part of a document as JSON's data: a google.protobuf.Struct can hold it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [plain(item) for item in value]
-    match getattr(value, "tag", "null"):
-        case "int":
-            return to_int(str(value))
-        case "float":
-            return _float(str(value))
-        case "bool":
-            return str(value) in TRUE
-        case "null":
-            return None
-    return str(value)
-
-
-def _float(text: str) -> float:
-    number = to_float(text)
-    return number if number == number and abs(number) != float("inf") else _fail("must be finite where it is a number")  # noqa: PLR0124
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-Name = Annotated[str, BeforeValidator(_name)]
-Count = Annotated[int, BeforeValidator(_count), Field(ge=0, le=MAX_COUNT)]
-Positive = Annotated[int, BeforeValidator(_positive), Field(ge=1, le=MAX_COUNT)]
-Multiplier = Annotated[int, BeforeValidator(_multiplier), Field(ge=1, le=MAX_MULTIPLIER)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-AlgorithmName = Annotated[Algorithm, BeforeValidator(_algorithm)]
-Label = Annotated[Literal["path"], BeforeValidator(_label)]
-Digest = Annotated[str, BeforeValidator(_digest), Field(pattern="^[0-9a-fA-F]{64}$")]
-Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
-
-
 class Model(BaseModel):
     """A mapping. A key with nothing after it counts as absent, unless it is one of `never_empty`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
     never_empty: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_empty(cls, data: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+    def _drop_empty(cls, data: Any) -> Any:  # noqa: ANN401 - any data
         if isinstance(data, dict) and None in data.values():
-            nothing = Scalar("", "null")
             return {
-                key: nothing if value is None and key in cls.never_empty else value
+                key: "" if value is None and key in cls.never_empty else value
                 for key, value in data.items()
                 if value is not None or key in cls.never_empty or key not in cls.model_fields
             }
@@ -259,62 +138,3 @@ class FileModel(Model):
     )
     tiers: dict[Name, RateLimitModel] = Field(default_factory=dict, description="Named limits, by name.")
     descriptors: list[DescriptorModel] = Field(default_factory=list, description="The rules.")
-
-
-# What others call our keys, where the nearest of ours would mislead.
-_OTHER_WORDS: dict[type[Model], dict[str, str]] = {
-    RateLimitModel: {
-        **dict.fromkeys(("limit", "limits", "rate", "requests", "count", "max", "quota"), "requests_per_unit"),
-        **dict.fromkeys(("per", "period", "interval", "window"), "unit"),
-        "multiplier": "unit_multiplier",
-    },
-    DescriptorModel: {"regex": "value_regex", "range": "value_range", "sha256": "value_sha256"},
-}
-LIMIT_WORDS = frozenset(
-    {"limit", "limits", "rate", "rates", "ratelimit", "ratelimits", "rateLimit", "rateLimits", "quota"}
-)
-WORDS = (
-    LIMIT_WORDS
-    | REFERENCE_KEYS
-    | {
-        word
-        for model in (FileModel, DescriptorModel, RateLimitModel, ReplacesModel, RangeModel)
-        for word in (*model.model_fields, *_OTHER_WORDS.get(model, ()))
-    }
-)
-
-
-def model_under(model: type[Model] | None, key: str) -> type[Model] | None:
-    """The model of the mappings that may stand under `key` of a `model`'s mapping; None where there is none."""
-    if model is None or key not in model.model_fields or key == "tiers":
-        return None
-    inner = model.model_fields[key].annotation
-    pending: list[Any] = [inner]
-    while pending:
-        candidate = pending.pop()
-        if isinstance(candidate, type) and issubclass(candidate, Model):
-            return candidate
-        pending += get_args(candidate)
-    return None
-
-
-def model_at(location: tuple[str | int, ...]) -> type[Model]:
-    """The model of the mapping at `location`, to name the nearest of its keys to a misspelt one."""
-    model: type[Model] = FileModel
-    steps = iter(location)
-    for step in steps:
-        if step == "tiers" and model is FileModel:
-            next(steps, None)  # the tier's name, which may be any
-            model = RateLimitModel
-        elif isinstance(step, str):
-            model = model_under(model, step) or model
-    return model
-
-
-def meant(key: str, model: type[Model], value: object) -> str:
-    """The key that was perhaps meant by one that the `model` does not know, and which `value` follows, or nothing."""
-    if key in LIMIT_WORDS and model in {FileModel, DescriptorModel}:
-        if model is DescriptorModel and isinstance(value, Mapping | Sequence):
-            return "rate_limit" if isinstance(value, Mapping) else "rate_limits"
-        return ""
-    return _OTHER_WORDS.get(model, {}).get(key) or nearest(key, model.model_fields)

@@ -1,106 +1,24 @@
-"""A YAML text as plain data in which every value knows its place.
+"""A YAML text as a tree in which every value knows its place.
 
 It is built from the parser's events, in Python: composing in the C library would hold the interpreter, and with it
 every call under way, for as long as a large file takes.
 """
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any
 
 import yaml
 
 from extauth.config.diagnostics import quoted
+from extauth.config.yaml_errors import DocumentError, explained, not_yaml, place_of
+from extauth.config.yaml_scalars import Scalar, fits, key_text, tag_of
+from extauth.errors import Diagnostic, Place
 
 MAX_NODES = 2_000_000  # after aliases are followed: 100,000 rules take about 700,000
 MAX_ALIASED_NODES = 10_000  # beyond what a text of that length can hold without aliases
 MAX_DEPTH = 200
-MAX_NAMED = 50  # keys that stand twice, which flaws name
-
-# What plain scalars mean to gopkg.in/yaml.v2, which reads envoyproxy/ratelimit's files.
-_WORDS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), "null"),
-    **dict.fromkeys(
-        [
-            "y",
-            "Y",
-            "yes",
-            "Yes",
-            "YES",
-            "true",
-            "True",
-            "TRUE",
-            "on",
-            "On",
-            "ON",
-            "n",
-            "N",
-            "no",
-            "No",
-            "NO",
-            "false",
-            "False",
-            "FALSE",
-            "off",
-            "Off",
-            "OFF",
-        ],
-        "bool",
-    ),
-    **dict.fromkeys(
-        [".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF"], "float"
-    ),
-    "<<": "merge",
-}
-TRUE = frozenset(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"])
-_INT = re.compile(r"[-+]?(?:0[bB][01]+|0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_CHECKED = {"int": ("int",), "float": ("int", "float"), "bool": ("bool",), "null": ("null",)}
-_NUMERIC = frozenset("0123456789+-.")
-_MAX_DIGITS = 70  # 64 of a binary number, its sign and prefix
-_FIXES = {
-    "cannot start any token": "indent with spaces, and quote a value that begins with a sign",
-    "tab character": "indent with spaces",
-    "mapping values are not allowed": "write `key: value`, each key on its own line; quote a value that holds ': '",
-    "could not find expected ':'": "write `key: value`, with a space after the colon",
-    "did not find expected ',' or": "close the bracket",
-    "unexpected end of stream": "close the quote or bracket",
-    "unknown escape character": "write \\\\ for a backslash, or use single quotes",
-    "scanning an alias": 'quote a text that begins with *, as in `value: "*"`',
-    "unacceptable character": "remove it, or write it as an escape between double quotes",
-}
-_ANY_FIX = "check the indentation, brackets and quotes here and on the lines above"
-
-
-class _Mark(Protocol):
-    line: int
-    column: int
-
-
-class Place(NamedTuple):
-    """Where something stands; line and column count from 1."""
-
-    line: int
-    column: int
-
-
-class Scalar(str):
-    """A YAML scalar: its text, its `place`, and its `tag`: `str`, `int` (of 64 bits), `float`, `bool`, `null`, `merge`.
-
-    Integers that are too large are floats. A date is a string.
-    """
-
-    __slots__ = ("place", "tag")
-    place: Place
-    tag: str
-
-    def __new__(cls, text: str, tag: str = "str", place: Place = Place(1, 1)) -> Self:  # noqa: B008 - a constant
-        """Wrap `text`."""
-        self = super().__new__(cls, text)
-        self.tag = tag
-        self.place = place
-        return self
+MAX_NAMED = 50  # repeated keys that diagnostics name
 
 
 class Mapping(dict[Scalar, Any]):
@@ -115,24 +33,6 @@ class Sequence(list[Any]):
 
     __slots__ = ("place",)
     place: Place
-
-
-class DocumentError(Exception):
-    """The text is no YAML, or too large or deep; the text says why."""
-
-    def __init__(self, message: str, place: Place, hint: str) -> None:
-        self.place = place
-        self.hint = hint
-        super().__init__(message)
-
-
-class Flaw(NamedTuple):
-    """What does not keep the rest from being read: a mistake, or where it is `harmless`, what looks like one."""
-
-    place: Place
-    message: str
-    hint: str
-    harmless: bool = False
 
 
 @dataclass(slots=True)
@@ -161,15 +61,16 @@ class _Anchored:
 class _Builder:
     """Puts events together."""
 
+    file: str
     most_nodes: int
     words: Collection[str] = ()
-    flaws: list[Flaw] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
     root: Any = None
     _open: list[_Open] = field(default_factory=list)
     _anchors: dict[str, _Anchored | None] = field(default_factory=dict)
 
     def add(self, event: yaml.Event) -> None:
-        place = _place(event.start_mark)
+        place = place_of(self.file, event.start_mark)
         if isinstance(event, yaml.ScalarEvent):
             value = Scalar(event.value, self._tag(event, place), place)
             if event.anchor is not None:
@@ -195,10 +96,10 @@ class _Builder:
             hint = (
                 'quote a text that begins with *, as in `value: "*"`, or put & and its name before what it stands for'
             )
-            raise _not_yaml("this alias refers to no anchor", place, hint)
+            raise not_yaml(place, "this alias refers to no anchor", hint)
         anchored = self._anchors[anchor]
         if anchored is None:
-            raise DocumentError("this alias is inside the value that it refers to", place, "write it out")
+            raise DocumentError(place, "this alias is inside the value that it refers to", "write it out")
         self._check_depth(len(self._open) + anchored.height, place)
         self._put(anchored.value, place, anchored.nodes, anchored.height)
 
@@ -213,7 +114,7 @@ class _Builder:
         parent.height = max(parent.height, height + 1)
         if parent.nodes > self.most_nodes:
             message = f"the file holds more than {self.most_nodes} values once its aliases are followed"
-            raise DocumentError(message, place, "write it flatter, without nested aliases")
+            raise DocumentError(place, message, "write it flatter, without nested aliases")
         into = parent.into
         if isinstance(into, Sequence):
             into.append(value)
@@ -232,20 +133,22 @@ class _Builder:
         if not isinstance(value, Scalar) or value.tag not in {"str", "merge"}:
             if not isinstance(value, dict | list) and any(level.key == "metadata" for level in self._open[:-1]):
                 top = len(self._open) > 1 and self._open[-2].key == "metadata"
-                return Scalar(_key_text(value, top=top), "str", place)  # anything goes there
-            self.flaws.append(Flaw(place, "a key must be a string", "quote it"))
+                return Scalar(key_text(value, top=top), "str", place)  # anything goes there
+            self.diagnostics.append(Diagnostic.error(place, "a key must be a string", "quote it"))
             return None
         if value in into and value not in self._open[-1].merged:
-            words = self.words if len(self.flaws) < MAX_NAMED else ()  # to look for the nearest takes time
+            words = self.words if len(self.diagnostics) < MAX_NAMED else ()  # to look for the nearest takes time
             message = f"the key{quoted(value, words)} appears twice in one mapping; the last one applies"
-            self.flaws.append(Flaw(place, message, "keep one of the two", harmless=True))
+            self.diagnostics.append(Diagnostic.warning(place, message, "keep one of the two"))
         return value
 
     def _merge(self, parent: _Open, into: Mapping, value: Any, place: Place) -> None:  # noqa: ANN401
         """Merge keys (YAML 1.1): of a list the earlier mapping wins; over what stands before the key, all do."""
         sources = value if isinstance(value, Sequence) else [value]
         if not all(isinstance(source, Mapping) for source in sources):
-            self.flaws.append(Flaw(place, "<< takes a mapping, or a list of mappings", "name one by an alias"))
+            self.diagnostics.append(
+                Diagnostic.error(place, "<< takes a mapping, or a list of mappings", "name one by an alias")
+            )
             return
         for source in reversed(sources):
             for key, item in source.items():
@@ -253,89 +156,63 @@ class _Builder:
                 parent.merged.add(key)
 
     def _tag(self, event: yaml.ScalarEvent, place: Place) -> str:
-        tag = _resolve(event)
-        if event.tag is not None and tag in _CHECKED and _plain_tag(event.value) not in _CHECKED[tag]:
-            self.flaws.append(Flaw(place, f"this value does not fit its tag, {tag}", "remove the tag"))
+        tag = tag_of(event)
+        if event.tag is not None and not fits(event.value, tag):
+            self.diagnostics.append(
+                Diagnostic.error(place, f"this value does not fit its tag, {tag}", "remove the tag")
+            )
             return "str"
         return tag
 
     def _check_depth(self, depth: int, place: Place) -> None:
         if depth > MAX_DEPTH:
-            raise DocumentError(f"the file nests deeper than {MAX_DEPTH} levels", place, "write it flatter")
+            raise DocumentError(place, f"the file nests deeper than {MAX_DEPTH} levels", "write it flatter")
 
 
-def read_document(text: str, words: Collection[str] = ()) -> tuple[Any, list[Flaw]]:
+def read_document(file: str, text: str, words: Collection[str] = ()) -> tuple[Any, list[Diagnostic]]:
     """The text as Mapping, Sequence, Scalar or None, which stands for nothing and null; raises DocumentError.
 
-    YAML 1.1, as gopkg.in/yaml.v2 reads it: only the first document counts, and of a key that comes again the last.
-    Both are flaws, as are keys that are no strings, which are left out. `words` are keys that messages may show.
+    YAML 1.1, as gopkg.in/yaml.v2 reads it: only the first document counts, and of a repeated key the last. The
+    diagnostics warn of both, and report keys that are not strings, which are left out. `words` are keys that messages
+    may show.
     """
-    builder = _builder(text, words)
+    builder = _builder(file, text, words)
     ended = False
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             if ended and isinstance(event, yaml.DocumentStartEvent):
-                builder.flaws.append(_more(_place(event.start_mark)))
+                builder.diagnostics.append(_another(place_of(file, event.start_mark)))
                 break
             builder.add(event)
             ended = ended or isinstance(event, yaml.DocumentEndEvent)
     except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
-        what, place = _said(error, text)
+        place, what = explained(error, file, text)
         if not ended:
-            raise _not_yaml(what, place) from error
-        builder.flaws.append(_more(place))
-    return builder.root, builder.flaws
+            raise not_yaml(place, what) from error
+        builder.diagnostics.append(_another(place))
+    return builder.root, builder.diagnostics
 
 
-def read_documents(text: str) -> Iterator[Any]:
+def read_documents(file: str, text: str) -> Iterator[Any]:
     """All documents of the text, each as `read_document` gives it; raises DocumentError."""
-    builder = _builder(text)
+    builder = _builder(file, text)
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             builder.add(event)
             if isinstance(event, yaml.DocumentEndEvent):
                 yield builder.root
-                builder = _builder(text)
+                builder = _builder(file, text)
     except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
-        raise _not_yaml(*_said(error, text)) from error
+        raise not_yaml(*explained(error, file, text)) from error
 
 
-def _builder(text: str, words: Collection[str] = ()) -> _Builder:
-    return _Builder(min(MAX_NODES, len(text) + MAX_ALIASED_NODES), words)
+def _builder(file: str, text: str, words: Collection[str] = ()) -> _Builder:
+    return _Builder(file, min(MAX_NODES, len(text) + MAX_ALIASED_NODES), words)
 
 
-def _said(error: yaml.MarkedYAMLError | yaml.reader.ReaderError, text: str) -> tuple[str, Place]:
-    if isinstance(error, yaml.reader.ReaderError):
-        place = place_of_byte(text.encode("utf-8", "surrogatepass"), error.position)
-        return f"unacceptable character {_character(text, place)!r}", place
-    place = _place(error.problem_mark or error.context_mark)
-    what = " ".join(filter(None, (error.context, error.problem)))
-    if "cannot start any token" in what:
-        what = what.replace("character that", f"{_character(text, place)!r}, which")
-    return what, place
-
-
-def _more(place: Place) -> Flaw:
-    return Flaw(
-        place, "only the file's first document is read", "remove the line ---, or split the file", harmless=True
-    )
-
-
-def place_of_byte(data: bytes, index: int) -> Place:
-    """The place of the byte at `index` of a text in UTF-8."""
-    before = data[:index]
-    line_start = before.rfind(b"\n") + 1
-    return Place(before.count(b"\n") + 1, len(before[line_start:].decode("utf-8", "replace")) + 1)
-
-
-def _character(text: str, place: Place) -> str:
-    lines = text.split("\n")
-    return lines[place.line - 1][place.column - 1 : place.column] if place.line <= len(lines) else ""
-
-
-def _not_yaml(what: str, place: Place, hint: str = "") -> DocumentError:
-    hint = hint or next((hint for part, hint in _FIXES.items() if part in what), _ANY_FIX)
-    return DocumentError(f"not YAML: {what}", place, hint)
+def _another(place: Place) -> Diagnostic:
+    hint = "remove the line ---, or split the file"
+    return Diagnostic.warning(place, "only the file's first document is read", hint)
 
 
 def _assign(into: Mapping, key: Scalar, value: Any) -> None:  # noqa: ANN401 - a tree of any shape
@@ -349,57 +226,3 @@ def _assign(into: Mapping, key: Scalar, value: Any) -> None:  # noqa: ANN401 - a
             both[inner] = item
         value = both
     into[key] = value
-
-
-def _key_text(value: Scalar | None, *, top: bool) -> str:
-    """A key that is no string, as the reference writes it: at the `top` as it stands there, below as Go prints it."""
-    if top:
-        return "" if value is None else str(value)
-    if value is None:
-        return "<nil>"
-    if value.tag == "float":
-        number = to_float(value)
-        return str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number)
-    if value.tag == "bool":
-        return "true" if value in TRUE else "false"
-    return str(to_int(value)) if value.tag == "int" else str(value)
-
-
-def _resolve(event: yaml.ScalarEvent) -> str:
-    tag = event.tag
-    if tag is None and event.implicit[0]:
-        return _plain_tag(event.value)
-    return "str" if tag is None or tag == "!" else str(tag.rpartition(":")[2])
-
-
-def _plain_tag(text: str) -> str:
-    first = text[:1]
-    if not first or first in "yYnNtTfFoO~<.+-":
-        tag = _WORDS.get(text)
-        if tag is not None:
-            return tag
-    if first in _NUMERIC and len(text) < _MAX_DIGITS:
-        digits = text.replace("_", "") if "_" in text else text
-        if _INT.fullmatch(digits):
-            return "int" if -(2**63) <= to_int(digits) < 2**63 else "float"
-        if _FLOAT.fullmatch(text if first == "." else digits) and abs(float(digits)) != float("inf"):
-            return "float"
-    elif first in _NUMERIC and re.fullmatch(r"[-+]?[0-9]+", text.replace("_", "")):
-        return "float"
-    return "str"
-
-
-def to_int(text: str) -> int:
-    """The number that a scalar tagged `int` stands for: 10, +10, 0x0a, 0b1010, 012, 0o12, 1_0."""
-    digits = text.replace("_", "")
-    octal = re.fullmatch(r"([-+]?)0[oO]?([0-7]+)", digits)
-    return int(octal[1] + octal[2], 8) if octal else int(digits, 0)
-
-
-def to_float(text: str) -> float:
-    """The number that a scalar tagged `float` stands for: 1.5, 1e3, .inf, .nan, 1_0.5."""
-    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-def _place(mark: _Mark | None) -> Place:
-    return Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)

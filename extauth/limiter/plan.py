@@ -522,4 +522,4 @@ def counter_suffixes(limits: Sequence[Limit]) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def _override(override: Override, algorithm: Algorithm, count_denied: bool) -> Limit:
-    return Limit(override.requests_per_unit, override.unit, algorithm, count_denied)
+    return Limit(override.requests_per_unit, override.unit, algorithm, count_denied=count_denied)

@@ -6,24 +6,15 @@ matches; the rule for the bare key. There is no backtracking, as in envoyproxy/r
 no other is tried.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
-
-import re2
+from typing import NamedTuple
 
 from extauth.rules.masking import Masking
 from extauth.rules.model import Domain, Kind, Rule, RuleSet, walk
+from extauth.rules.patterns import Test, compile_pattern, shared_pattern
 from extauth.rules.rule_names import RuleName, RuleNamer, request_name
-
-# What RE2 may need for a regex, and what values that are matched with it may make it keep. A larger one gets more.
-_USUAL_REGEX_BYTES = 1 << 20
-_MAX_REGEX_BYTES = 8 << 20
-
-Test = Callable[[str, str], bool]
-"""(key, value) of an entry → whether the pattern matches it."""
 
 
 class Match(NamedTuple):
@@ -78,12 +69,12 @@ class _Node:
             case Kind.SHA256:
                 self.digests[rule.key, rule.value or ""] = node
             case _ if "*" in rule.key:
-                pattern = (_test(rule), node)
+                pattern = (compile_pattern(rule), node)
                 self.key_patterns.append(pattern)
                 for patterns in self.patterns.values():
                     patterns.append(pattern)
             case _:
-                self.patterns.setdefault(rule.key, list(self.key_patterns)).append((_test(rule), node))
+                self.patterns.setdefault(rule.key, list(self.key_patterns)).append((compile_pattern(rule), node))
                 if rule.kind is Kind.WILDCARD:  # the reference finds the text of a pattern as a value, too
                     self.exact.setdefault((rule.key, rule.value or ""), node)
 
@@ -115,7 +106,7 @@ class Matcher:
         self.rules = rules
         self.size = len(rules)
         self.masking = masking or Masking()
-        namers = {name: RuleNamer(name, self.masking) for name in rules.domains}
+        namers = {name: RuleNamer(domain, self.masking) for name, domain in rules.domains.items()}
         self._roots = {name: _Node(None, domain.rules, namers[name]) for name, domain in rules.domains.items()}
         self._taken = {name: namer.taken for name, namer in namers.items() if namer.left_names_open}
         self._patterns = {name: _patterns_by_key(domain.rules) for name, domain in rules.domains.items()}
@@ -147,35 +138,6 @@ class Matcher:
         return sum(len(value) * (patterns.get(key, 0) + patterns["*"]) for key, value in entries) if patterns else 0
 
 
-class RegexError(ValueError):
-    """What is no RE2 regex; the text says why, and shows nothing of the regex but punctuation."""
-
-
-def compile_regex(regex: str) -> Any:  # noqa: ANN401 - re2 has no types
-    """An RE2 regex over UTF-8 bytes: it takes time linear in what it is matched with. Raises RegexError."""
-    options = re2.Options()
-    options.log_errors = False
-    for options.max_mem in (_USUAL_REGEX_BYTES, _MAX_REGEX_BYTES):
-        try:
-            return re2.compile(regex.encode(), options)
-        except (re2.error, UnicodeError) as error:
-            wrong = error
-    reason = wrong.args[0]
-    text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-    what, _, part = text.partition(": ")
-    raise RegexError(what if re.search(r"\w\w", part) else text) from None  # the regex may hold an API key
-
-
-def shared_pattern(rule: Rule) -> str:
-    """What stands for all values of a wildcard: key and value apart where the key has a * of its own."""
-    return f"{rule.key}\0{rule.value or ''}" if "*" in rule.key else rule.value or ""
-
-
-def wildcard(rule: Rule) -> str:
-    """The pattern of a wildcard rule: its value, or key and value where the key has a * of its own."""
-    return f"{rule.key}_{rule.value}" if "*" in rule.key and rule.value else rule.value or rule.key
-
-
 def _patterns_by_key(rules: Sequence[Rule]) -> Counter[str]:
     """How many patterns there are for values of each key; those of keys with a wildcard are under `*`."""
     patterns: Counter[str] = Counter()
@@ -183,39 +145,3 @@ def _patterns_by_key(rules: Sequence[Rule]) -> Counter[str]:
         if rule.kind in {Kind.REGEX, Kind.WILDCARD}:
             patterns["*" if "*" in rule.key else rule.key] += 1
     return patterns
-
-
-def _test(rule: Rule) -> Test:
-    match rule.kind:
-        case Kind.REGEX:
-            regex = compile_regex(rule.value or "")
-            return lambda _key, value: regex.fullmatch(value.encode("utf-8", "surrogateescape")) is not None
-        case Kind.RANGE:
-            start, end = (int(value) for value in rule.values)
-            return lambda _key, value: (number := _number(value)) is not None and start <= number < end
-    parts = wildcard(rule).split("*")
-    if "*" in rule.key:  # as in the reference, which looks at `key_value`
-        return lambda key, value: _glob(parts, f"{key}_{value}")
-    return lambda _key, value: _glob(parts, value)
-
-
-def _glob(parts: list[str], text: str) -> bool:
-    """Whether the parts stand in the text in order, the first at its beginning and the last at its end."""
-    first, *middle, last = parts
-    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
-        return False
-    at, end = len(first), len(text) - len(last)
-    for part in middle:
-        at = text.find(part, at, end)
-        if at < 0:
-            return False
-        at += len(part)
-    return True
-
-
-def _number(text: str) -> int | None:
-    """As Envoy reads one for a range match: an optional sign and digits, in 64 bits."""
-    digits = text[1:] if text[:1] in {"-", "+"} else text
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 19:
-        return None
-    return int(text)

@@ -1,13 +1,13 @@
 """The rules as frozen values: what a config says, once it is known to be right."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import Enum, StrEnum
 from hashlib import sha256
 from math import gcd
 from typing import Any, NamedTuple
 
-from extauth.errors import Diagnostic
+from extauth.errors import NOWHERE, Diagnostic, Place
 from extauth.rules.masking import NAMED_SO, SecretKeys
 
 MAX_EXACT = 10_000  # requests of a sliding window that are remembered one by one
@@ -90,6 +90,7 @@ class Limit:
     requests_per_unit: int
     unit: Unit
     algorithm: Algorithm = Algorithm.FIXED_WINDOW
+    _: KW_ONLY
     count_denied: bool = True
     name: str = ""
     replaces: tuple[str, ...] = ()
@@ -161,28 +162,31 @@ class Rule:
 
     `value` is the value, pattern, regex or hex digest to match, None for any; `values` are those of a list, or the
     first and the end (excluded) of a range. `limits`, which must all admit, apply to a request's descriptor that ends
-    here; `rules` match the entry after this one. `tier` is the name of the tier that the limit came from. `line` and
-    `column` are where the rule stands in `file`, from 1. The rest is as in envoyproxy/ratelimit; `metadata` is JSON's
-    data. The values of a `secret` one are shown only masked.
+    here; `rules` match the entry after this one. `tier` is the name of the tier that the limit came from, and `place`
+    where the rule is in its file. The rest is as in envoyproxy/ratelimit; `metadata` is JSON's data. Whether its values
+    are shown only masked depends on its domain: `Domain.secret`.
     """
 
     key: str
+    _: KW_ONLY
     value: str | None = None
+    kind: Kind = Kind.ANY
+    values: tuple[str, ...] | tuple[int, int] = ()
     limits: tuple[Limit, ...] = ()
     tier: str | None = None
     rules: tuple["Rule", ...] = ()
-    file: str = ""
-    line: int = 0
-    column: int = 0
-    kind: Kind = Kind.ANY
-    values: tuple[str, ...] | tuple[int, int] = ()
+    place: Place = NOWHERE
     shadow_mode: bool = False
     quota_mode: bool = False
     share_threshold: bool = False
     detailed_metric: bool = False
     value_to_metric: bool = False
     metadata: Mapping[str, Any] | None = None
-    secret: bool = False
+
+
+FLAGS = tuple(each.name for each in fields(Rule) if each.type is bool)
+CARRIED = (*FLAGS, "metadata")
+"""What a descriptor of the config and its rule both have, under one name and with one meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,7 @@ class Domain:
     """
 
     name: str
+    _: KW_ONLY
     rules: tuple[Rule, ...] = ()
     tiers: tuple[Tier, ...] = ()
     labels: tuple[str, ...] = ()
@@ -222,13 +227,14 @@ def walk(rules: Iterable[Rule]) -> Iterator[Rule]:
 class RuleSet:
     """All domains of a config, by name; `warnings` are what in its files looks like a mistake.
 
-    `problems` are why the rules of the domains `kept` are those of an earlier reading.
+    `problems` are why the rules of the `retained` domains are those of an earlier reading.
     """
 
     domains: Mapping[str, Domain] = field(default_factory=dict)
+    _: KW_ONLY
     warnings: tuple[Diagnostic, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
-    kept: frozenset[str] = frozenset()
+    retained: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Rule]:
         """Every rule of every domain, outer before inner."""

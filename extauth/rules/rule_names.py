@@ -25,7 +25,7 @@ class RuleName(NamedTuple):
 class RuleNamer:
     """Names the rules of one domain, in the order of its files."""
 
-    def __init__(self, domain: str, masking: Masking) -> None:
+    def __init__(self, domain: Domain, masking: Masking) -> None:
         self._domain = domain
         self._masking = masking
         self.taken: set[str] = set()
@@ -41,13 +41,15 @@ class RuleNamer:
             self.left_names_open = True
             return None
         before = f"{outer.name}." if outer is not None else ""
-        name = before + self._masking.shorten(_joined(rule.key, _value(rule, self._masking)), MAX_NAME_BYTES)
+        name = before + self._masking.shorten(
+            _joined(rule.key, _value(rule, self._domain, self._masking)), MAX_NAME_BYTES
+        )
         if name in self.taken:
-            name += f" ({PurePath(rule.file).name}:{rule.line})"
+            name += f" ({PurePath(rule.place.file).name}:{rule.place.line})"
         if name in self.taken:
-            name += f":{rule.column}"
+            name += f":{rule.place.column}"
         self.taken.add(name)
-        return RuleName(self._domain, name)
+        return RuleName(self._domain.name, name)
 
 
 def request_name(
@@ -58,13 +60,13 @@ def request_name(
     parts = []
     for rule, (key, value) in zip(path, entries, strict=True):
         if detailed or rule.value_to_metric:
-            secret = rule.secret or domain.secret.cover(key)
-            shown = _value(rule, masking) if rule.share_threshold else masking.show(value, secret=secret)
+            secret = domain.secret.cover(rule.key) or domain.secret.cover(key)
+            shown = _value(rule, domain, masking) if rule.share_threshold else masking.show(value, secret=secret)
             parts.append(_joined(key, shown))
         elif rule.kind is Kind.VALUES:
-            parts.append(_joined(rule.key, masking.show(value, secret=rule.secret)))
+            parts.append(_joined(rule.key, masking.show(value, secret=domain.secret.cover(rule.key))))
         else:
-            parts.append(_joined(rule.key, _value(rule, masking)))
+            parts.append(_joined(rule.key, _value(rule, domain, masking)))
     in_file = not detailed and not any(rule.value_to_metric for rule in path)
     return RuleName(domain.name, masking.shorten(".".join(parts), MAX_NAME_BYTES), in_file)
 
@@ -74,7 +76,7 @@ def override_name(domain: str, keys: Iterable[str], masking: Masking) -> RuleNam
     return RuleName(domain, masking.shorten("override:" + ".".join(keys), MAX_NAME_BYTES), in_file=False)
 
 
-def _value(rule: Rule, masking: Masking) -> str:
+def _value(rule: Rule, domain: Domain, masking: Masking) -> str:
     """What the rule matches, in short; nothing where it matches any value."""
     match rule.kind:
         case Kind.ANY:
@@ -85,7 +87,7 @@ def _value(rule: Rule, masking: Masking) -> str:
             return masking.digest(rule.value or "")
         case _:
             value = rule.value or ""
-    return masking.show(value, secret=rule.secret) if value else ""
+    return masking.show(value, secret=domain.secret.cover(rule.key)) if value else ""
 
 
 def _joined(key: str, value: str | None) -> str:

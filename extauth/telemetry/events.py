@@ -36,13 +36,13 @@ def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
     domains = list(rules.domains)
     if gone := sorted(before.domains.keys() - rules.domains.keys()):
         logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
-    if not rules.kept:
+    if not rules.retained:
         logger().info("config_reloaded", domains=domains, rules=size)
     elif rules.digest != before.digest:
         logger().warning(
             "config_reloaded_in_part",
-            reloaded=[name for name in domains if name not in rules.kept],
-            not_reloaded=sorted(rules.kept),
+            reloaded=[name for name in domains if name not in rules.retained],
+            not_reloaded=sorted(rules.retained),
             effect="the domains that were not reloaded keep the rules that they had",
         )
 

@@ -359,7 +359,7 @@ def test_manifests_beside_a_configmap_are_passed_over(tmp_path: Path) -> None:
         ),
         (
             "apiVersion: v1\nkind: ConfigMap\ndata: {a.txt: x}\n",
-            "<stdin>:1:1: no entry of the ConfigMap's `data` is named *.yaml or *.yml; name one so",
+            "<stdin>:1:1: no entry of the ConfigMap's `data` is named *.yaml or *.yml; give one such a name",
         ),
         (
             "apiVersion: v1\nkind: ConfigMap\n---\n[",

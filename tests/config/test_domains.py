@@ -2,8 +2,11 @@
 
 import pytest
 
+from extauth.admin.rules_json import view_rules
 from extauth.config.merge import load_rules, load_valid_domains
-from extauth.errors import ConfigError, Diagnostic
+from extauth.errors import ConfigError, Diagnostic, Place
+from extauth.rules.masking import Masking
+from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 
 
@@ -30,17 +33,19 @@ BROKEN = {
 def test_a_broken_file_keeps_its_domain_and_no_other(text: str) -> None:
     loaded = load_valid_domains({"a.yaml": text, "b.yaml": rules("b", "new")}, OLD)
     assert keys(loaded) == {"a": ["old"], "b": ["new"]}
-    assert loaded.kept == {"a"}
-    assert [problem.file for problem in loaded.problems] == ["a.yaml"]
+    assert loaded.retained == {"a"}
+    assert [problem.place.file for problem in loaded.problems] == ["a.yaml"]
     again = load_valid_domains({"a.yaml": text, "b.yaml": rules("b", "newer")}, loaded)
     assert keys(again) == {"a": ["old"], "b": ["newer"]}, "and goes on keeping it"
     mended = load_valid_domains({"a.yaml": rules("a", "new"), "b.yaml": rules("b", "newer")}, again)
-    assert (keys(mended), mended.kept, mended.problems) == ({"b": ["newer"], "a": ["new"]}, frozenset(), ())
+    assert (keys(mended), mended.retained, mended.problems) == ({"b": ["newer"], "a": ["new"]}, frozenset(), ())
 
 
 def test_a_file_that_cannot_be_read_keeps_its_domain() -> None:
-    loaded = load_valid_domains({"b.yaml": rules("b", "new")}, OLD, [Diagnostic("a.yaml", 0, 0, "cannot be read")])
-    assert (keys(loaded), loaded.kept) == ({"b": ["new"], "a": ["old"]}, frozenset("a"))
+    loaded = load_valid_domains(
+        {"b.yaml": rules("b", "new")}, OLD, [Diagnostic.error(Place("a.yaml"), "cannot be read")]
+    )
+    assert (keys(loaded), loaded.retained) == ({"b": ["new"], "a": ["old"]}, frozenset("a"))
 
 
 def test_a_domain_whose_file_is_gone_is_gone() -> None:
@@ -55,7 +60,7 @@ def test_what_never_loaded_is_left_out() -> None:
 def test_a_domain_in_two_files_keeps_what_it_had() -> None:
     texts = {"a.yaml": rules("a", "new"), "b.yaml": rules("b", "new"), "c.yaml": rules("a", "more")}
     loaded = load_valid_domains(texts, OLD)
-    assert (keys(loaded), loaded.kept) == ({"b": ["new"], "a": ["old"]}, frozenset("a"))
+    assert (keys(loaded), loaded.retained) == ({"b": ["new"], "a": ["old"]}, frozenset("a"))
     assert list(map(str, loaded.problems)) == [
         "c.yaml:1:9: domain 'a' is already defined in a.yaml; merge the two files, or set EXTAUTH_MERGE_DOMAINS=true"
     ]
@@ -66,16 +71,19 @@ TIERS = "tiers: {free: {unit: day, requests_per_unit: %d}}\n"
 
 def test_what_one_file_calls_secret_is_so_in_all_files_of_a_domain() -> None:
     texts = {
-        "a.yaml": "domain: d\ndescriptors: [{key: tenant, value: t, descriptors: [{key: k}]}, {key: other}]",
+        "a.yaml": "domain: d\ndescriptors: [{key: tenant, value: free-of-charge}, {key: other, value: in-clear-text}]",
         "b.yaml": "domain: d\nsecret: [tenant, k]",
     }
-    domain = load_rules(texts, merge=True).domains["d"]
-    assert [(rule.key, rule.secret) for rule in load_rules(texts, merge=True)] == [
-        ("tenant", True),
-        ("k", True),
-        ("other", False),
-    ]
-    assert domain.secret.keys == {"tenant", "k"}
+    rules = load_rules(texts, merge=True)
+    view = "".join(view_rules(rules, Masking()))
+    assert "free-of-charge" not in view
+    assert "in-clear-text" in view
+    entries = (("tenant", "free-of-charge"),)
+    matcher = Matcher(rules)
+    match = matcher.match("d", entries)
+    assert match is not None
+    assert matcher.name(match, "d", entries).name.startswith("tenant_fr***~")
+    assert rules.domains["d"].secret.keys == {"tenant", "k"}
 
 
 def test_files_of_one_domain_are_merged_where_that_is_set() -> None:
@@ -90,10 +98,10 @@ def test_files_of_one_domain_are_merged_where_that_is_set() -> None:
 def test_a_merged_domain_is_kept_whole_where_one_of_its_files_is_broken(text: str) -> None:
     old = load_rules({"a.yaml": rules("d", "a"), "b.yaml": rules("d", "b")}, merge=True)
     loaded = load_valid_domains({"a.yaml": rules("d", "new"), "b.yaml": text}, old, merge=True)
-    assert (keys(loaded), loaded.kept) == ({"d": ["a", "b"]}, frozenset("d"))
-    unread = [Diagnostic("b.yaml", 0, 0, "cannot be read")]
+    assert (keys(loaded), loaded.retained) == ({"d": ["a", "b"]}, frozenset("d"))
+    unread = [Diagnostic.error(Place("b.yaml"), "cannot be read")]
     loaded = load_valid_domains({"a.yaml": rules("d", "new")}, old, unread, merge=True)
-    assert (keys(loaded), loaded.kept) == ({"d": ["a", "b"]}, frozenset("d"))
+    assert (keys(loaded), loaded.retained) == ({"d": ["a", "b"]}, frozenset("d"))
 
 
 CLASHES = {

@@ -93,7 +93,7 @@ async def test_an_edit_is_seen(tmp_path: Path, watch: Callable[[Path], Watched],
     write(tmp_path, BROKEN)
     rules = await watched.next()
     assert "f.yaml:2:1: not YAML" in str(rules.problems[0])
-    assert (list(rules.domains), rules.kept) == (["new"], frozenset({"new"}))
+    assert (list(rules.domains), rules.retained) == (["new"], frozenset({"new"}))
     write(tmp_path, OLD)
     assert await watched.domains() == ["old"]
     assert watched.errors.empty()
@@ -222,7 +222,7 @@ async def test_a_file_that_cannot_be_read_any_more_keeps_its_domain_until_it_is_
     api.unlink()
     make(api)
     rules = await watched.next()
-    assert (set(rules.domains), rules.kept) == ({"api", "old"}, frozenset({"api"}))
+    assert (set(rules.domains), rules.retained) == ({"api", "old"}, frozenset({"api"}))
     assert list(map(str, rules.problems)) == [f"{api}: cannot be read: {reason}"]
     other.write_text(NEW)
     assert set(await watched.domains()) == {"api", "new"}, "other files are read all the same"
@@ -253,7 +253,7 @@ async def test_a_symlink_to_nothing_is_read_once_there_is_something(
     watched = watch(folder)
     await asyncio.sleep(0)
     by_rename(folder, "domain: old\nlabels: [path]")
-    assert [problem.file for problem in (await watched.next()).problems] == [str(folder / "link.yaml")]
+    assert [problem.place.file for problem in (await watched.next()).problems] == [str(folder / "link.yaml")]
     (elsewhere / "target.yaml").write_text(NEW)
     rules = await watched.next()
     assert (set(rules.domains), rules.problems) == ({"new", "old"}, ())

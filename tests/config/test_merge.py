@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from extauth.config.merge import load_rules
-from extauth.errors import ConfigError
+from extauth.errors import ConfigError, Place
 from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule, RuleSet, Tier, Unit
 
 SHIPPED = Path(__file__).parents[2] / "envoy/descriptors/api.yaml"
@@ -47,10 +47,10 @@ descriptors:
     value:
 """
     users = Limit(500, Unit.SECOND, Algorithm.FIXED_WINDOW, count_denied=True, name="users", replaces=("all",))
-    table = Rule("table", None, (Limit(5, Unit.WEEK),), file="f.yaml", line=8, column=9)
+    table = Rule("table", limits=(Limit(5, Unit.WEEK),), place=Place("f.yaml", 8, 9))
     assert load(text).rules == (
-        Rule("database", "users", (users,), rules=(table,), file="f.yaml", line=4, column=5, kind=Kind.VALUE),
-        Rule("database", file="f.yaml", line=12, column=5),
+        Rule("database", value="users", kind=Kind.VALUE, limits=(users,), rules=(table,), place=Place("f.yaml", 4, 5)),
+        Rule("database", place=Place("f.yaml", 12, 5)),
     )
 
 
@@ -74,7 +74,7 @@ def test_defaults_of_the_file_and_of_the_algorithm(
         .rules[0]
         .limits[0]
     )
-    assert limit == Limit(1, Unit.DAY, algorithm, count_denied)
+    assert limit == Limit(1, Unit.DAY, algorithm, count_denied=count_denied)
 
 
 def test_values_are_the_text_that_stands_there() -> None:
@@ -180,7 +180,7 @@ def test_all_problems_of_all_files_come_at_once() -> None:
     texts = {"b.yaml": "domain: d\ntears: {}\nlabels: 3", "a.yaml": "", "c.yaml": "domain: d", "d.yaml": "domain: d"}
     with pytest.raises(ConfigError) as raised:
         load_rules(texts)
-    assert [(p.file, p.line) for p in raised.value.problems] == [
+    assert [problem.place[:2] for problem in raised.value.problems] == [
         ("a.yaml", 1),
         ("b.yaml", 2),
         ("b.yaml", 3),

@@ -21,11 +21,11 @@ Want = tuple[str, Limit] | tuple[str, Limit, int] | tuple[str, Limit, int, Mode]
 
 
 def gcra(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:
-    return Limit(requests, unit, Algorithm.GCRA, count_denied)
+    return Limit(requests, unit, Algorithm.GCRA, count_denied=count_denied)
 
 
 def window(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = True) -> Limit:
-    return Limit(requests, unit, Algorithm.FIXED_WINDOW, count_denied)
+    return Limit(requests, unit, Algorithm.FIXED_WINDOW, count_denied=count_denied)
 
 
 @dataclass
@@ -292,7 +292,7 @@ async def test_a_store_that_counts_says_so_when_it_is_probed(bench: Bench) -> No
 
 
 def sliding(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:
-    return Limit(requests, unit, Algorithm.SLIDING_WINDOW, count_denied)
+    return Limit(requests, unit, Algorithm.SLIDING_WINDOW, count_denied=count_denied)
 
 
 EXACT = [gcra(10), window(10), window(10, count_denied=False), sliding(10), sliding(10, count_denied=True)]

@@ -88,7 +88,7 @@ async def test_redis_and_memory_do_the_same(any_store: Store, steps: list[tuple[
 
 
 POOL = {
-    name: Limit(requests, unit, algorithm, count_denied)
+    name: Limit(requests, unit, algorithm, count_denied=count_denied)
     for name, (requests, unit, algorithm, count_denied) in {
         b"a": (3, Unit.SECOND, Algorithm.GCRA, False),
         b"b": (2, Unit.SECOND, Algorithm.FIXED_WINDOW, False),

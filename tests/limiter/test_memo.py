@@ -26,8 +26,9 @@ from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Planner
 from extauth.limiter.templates import Answers
 from extauth.rls.request import decode_descriptor, split_request
-from extauth.rules.matcher import Matcher, compile_regex
+from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
+from extauth.rules.patterns import compile_regex
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Clock
 from tests.support.facts import batch

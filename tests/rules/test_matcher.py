@@ -44,7 +44,7 @@ descriptors:
 )
 def test_match(entries: list[tuple[str, str]], line: int | None) -> None:
     match = MATCHER.match("d", entries)
-    assert (match and match.rule.line) == line
+    assert (match and match.rule.place.line) == line
 
 
 KEY_PATTERNS = Matcher(
@@ -106,7 +106,7 @@ descriptors:
 )
 def test_a_pattern_for_keys(entries: list[tuple[str, str]], line: int | None) -> None:
     match = KEY_PATTERNS.match("d", entries)
-    assert (match and match.rule.line) == line
+    assert (match and match.rule.place.line) == line
 
 
 def test_another_domain_matches_nothing() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import watchfiles
 
 from extauth.config.merge import MAX_FILE_BYTES, load_valid_domains
-from extauth.config.yaml_document import place_of_byte
-from extauth.errors import ConfigError, Diagnostic
+from extauth.config.yaml_errors import place_of_byte
+from extauth.errors import ConfigError, Diagnostic, Place
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
@@ -43,7 +43,7 @@ def read_valid_domains(path: Path, old: RuleSet, *, merge: bool = False) -> Rule
     try:
         paths = _files(path)
     except OSError as error:
-        raise ConfigError([Diagnostic(str(path), 0, 0, f"cannot be read: {error.strerror}")]) from error
+        raise ConfigError([Diagnostic.error(Place(str(path)), f"cannot be read: {error.strerror}")]) from error
     if not paths:
         raise ConfigError([_nothing_at(path)])
     for file in paths:
@@ -52,13 +52,13 @@ def read_valid_domains(path: Path, old: RuleSet, *, merge: bool = False) -> Rule
         except FileNotFoundError:
             if file.is_symlink():
                 message = f"cannot be read: it is a symlink to {str(file.readlink())!r}, which does not exist"
-                problems.append(Diagnostic(str(file), 0, 0, message, "make what it points to, or remove it"))
+                problems.append(Diagnostic.error(Place(str(file)), message, "make what it points to, or remove it"))
         except UnicodeDecodeError as error:
             problems.append(not_utf8(str(file), error))
         except ConfigError as error:
             problems += error.problems
         except OSError as error:
-            problems.append(Diagnostic(str(file), 0, 0, f"cannot be read: {error.strerror}"))
+            problems.append(Diagnostic.error(Place(str(file)), f"cannot be read: {error.strerror}"))
     rules = load_valid_domains(texts, old, problems, merge=merge)
     return replace(rules, warnings=(*rules.warnings, *_unread(path, paths)))
 
@@ -67,9 +67,11 @@ def _read(file: Path) -> str:
     """The file's text; raises ConfigError where it is none that could be read, OSError or UnicodeDecodeError."""
     status = file.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise ConfigError([Diagnostic(str(file), 0, 0, "cannot be read: it is a folder", "rename it, or move it away")])
+        raise ConfigError(
+            [Diagnostic.error(Place(str(file)), "cannot be read: it is a folder", "rename it, or move it away")]
+        )
     if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
-        raise ConfigError([Diagnostic(str(file), 0, 0, "cannot be read: it is no regular file", "move it away")])
+        raise ConfigError([Diagnostic.error(Place(str(file)), "cannot be read: it is no regular file", "move it away")])
     if status.st_size > MAX_FILE_BYTES:
         raise ConfigError([too_large(str(file))])
     return file.read_text(encoding="utf-8")
@@ -77,26 +79,28 @@ def _read(file: Path) -> str:
 
 def not_utf8(file: str, error: UnicodeDecodeError) -> Diagnostic:
     """Why the file is no text."""
-    place = place_of_byte(error.object, error.start)
-    return Diagnostic(file, *place, f"not UTF-8: {error.reason}", "save the file as UTF-8")
+    place = place_of_byte(file, error.object, error.start)
+    return Diagnostic.error(place, f"not UTF-8: {error.reason}", "save the file as UTF-8")
 
 
 def too_large(file: str) -> Diagnostic:
     """Why the file is not read."""
-    return Diagnostic(file, 0, 0, f"the file is larger than {MAX_FILE_BYTES} bytes", "split it by domain")
+    return Diagnostic.error(Place(file), f"the file is larger than {MAX_FILE_BYTES} bytes", "split it by domain")
 
 
 def _nothing_at(path: Path) -> Diagnostic:
     """Why there is nothing to read; YAML in sub-folders is named."""
     if not path.is_dir():
         what = "no regular file" if path.exists() else "no such file"
-        return Diagnostic(str(path), 0, 0, what, "set EXTAUTH_CONFIG to a folder or a file")
+        return Diagnostic.error(Place(str(path)), what, "set EXTAUTH_CONFIG to a folder or a file")
     folders = [entry.name for entry in sorted(path.iterdir()) if entry.name[0] != "." and _holds_yaml(entry)]
     if not folders:
-        return Diagnostic(str(path), 0, 0, "no *.yaml file here", "put one there, or set EXTAUTH_CONFIG")
+        return Diagnostic.error(Place(str(path)), "no *.yaml file here", "put one there, or set EXTAUTH_CONFIG")
     names = ", ".join(map(repr, folders[:5])) + ("" if len(folders) <= 5 else f" and {len(folders) - 5} more")
     message = f"no *.yaml file here, only in sub-folders, which are not read: {names}"
-    return Diagnostic(str(path), 0, 0, message, "move the files up, or set EXTAUTH_CONFIG to one of these folders")
+    return Diagnostic.error(
+        Place(str(path)), message, "move the files up, or set EXTAUTH_CONFIG to one of these folders"
+    )
 
 
 def _holds_yaml(entry: Path) -> bool:
@@ -110,9 +114,9 @@ def _unread(path: Path, read: Sequence[Path]) -> list[Diagnostic]:
         if entry.name.startswith(".") or entry in known:
             continue
         if _holds_yaml(entry):
-            warnings.append(Diagnostic(str(entry), 0, 0, "files in sub-folders are not read", "move them up"))
+            warnings.append(Diagnostic.warning(Place(str(entry)), "files in sub-folders are not read", "move them up"))
         elif entry.is_file() and entry.suffix.lower() in {"", *SUFFIXES}:
-            warnings.append(Diagnostic(str(entry), 0, 0, "only *.yaml and *.yml are read", "rename it"))
+            warnings.append(Diagnostic.warning(Place(str(entry)), "only *.yaml and *.yml are read", "rename it"))
     return warnings
 
 
@@ -154,7 +158,7 @@ def _read_matcher(path: Path, current: RuleSet, masking: Masking | None, *, merg
         return error
     except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch
         reason = f"cannot be read, by a fault of the reader: {type(error).__name__}"
-        return ConfigError([Diagnostic(str(path), 0, 0, reason)])
+        return ConfigError([Diagnostic.error(Place(str(path)), reason)])
 
 
 async def _wakes(path: Path) -> AsyncIterator[None]:
