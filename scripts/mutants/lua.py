@@ -101,6 +101,7 @@ def _fails(folder: Path) -> bool:
         "-p",
         "no:cacheprovider",
         "--hypothesis-seed=0",
+        "--hypothesis-profile=mutants",
         "-k",
         IN_REDIS,
         *TESTS,
