@@ -17,8 +17,8 @@ from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import GlobalModes, Planner
-from extauth.rls.request import decode_descriptor, split_request
+from extauth.limiter.modes import GlobalModes
+from extauth.limiter.planner import Planner
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
@@ -85,7 +85,7 @@ class Service:
         matcher = Matcher(_first_rules(settings), masking)
         debug = settings.log_level == "debug"
         kind = SampledPlanner if debug else Planner
-        self.planner = kind(matcher, split_request, decode_descriptor, self.name_counter, switches=switches)
+        self.planner = kind(matcher, self.name_counter, modes=switches)
         url = settings.redis_url.get_secret_value()
         self.counters = RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
         self.store = StoreHealth(self.counters.probe, self._store_changed)

@@ -14,8 +14,7 @@ from extauth.errors import StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Planner
-from extauth.rls.request import decode_descriptor, split_request
+from extauth.limiter.planner import Planner
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher
@@ -86,7 +85,7 @@ class Conversation:
         self.counters = Counters(_CLOCK)
         limiter = Limiter(self.counters, OnStoreFailure.ERROR)
         self.batcher = Batcher(limiter, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK)
-        planner = Planner(_MATCHER, split_request, decode_descriptor, KeyNamer("t"))
+        planner = Planner(_MATCHER, KeyNamer("t"))
         state = ServerState(EngineContext(planner=planner, batcher=self.batcher, limits=LIMITS))
         state.health.status = SERVING
         self._connections: set[H2Protocol] = set()

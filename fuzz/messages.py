@@ -18,7 +18,9 @@ from extauth.errors import InvalidRequestError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.facts import BatchResult
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import NO_MODES, GlobalModes, Planner, PlanTemplate
+from extauth.limiter.modes import NO_MODES, GlobalModes
+from extauth.limiter.plan import PlanTemplate
+from extauth.limiter.planner import Planner
 from extauth.limiter.templates import Answers
 from extauth.rls.protobuf import FIXED, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
 from extauth.rls.request import SERVICE, Descriptor, Entry, Override, decode_descriptor, split_request
@@ -175,7 +177,7 @@ def _descriptor(told: Any) -> Descriptor:  # noqa: ANN401 - made above
 
 def _check_plan(message: bytes, told: Any | None, switches: GlobalModes) -> None:  # noqa: ANN401 - made above
     """Planned from other bytes that say the same, it is the same plan; and it can be decided and answered."""
-    planner = Planner(_MATCHER, split_request, decode_descriptor, KeyNamer("t"), switches=switches)
+    planner = Planner(_MATCHER, KeyNamer("t"), modes=switches)
     try:
         plan = planner.plan(message)
     except InvalidRequestError:

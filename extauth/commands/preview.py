@@ -8,8 +8,10 @@ from extauth.commands.common import read_matcher, settings_for
 from extauth.commands.request import encode_request, read_descriptor
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import LimitCheck
-from extauth.limiter.plan import UNLIMITED_AT, GlobalModes, Plan, Planner
-from extauth.rls.request import Descriptor, decode_descriptor, split_request
+from extauth.limiter.modes import GlobalModes
+from extauth.limiter.plan import UNLIMITED_AT, Plan
+from extauth.limiter.planner import Planner
+from extauth.rls.request import Descriptor
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import Limit
 from extauth.settings import Settings
@@ -46,10 +48,8 @@ def plan_request(config: Path | None, domain: str, arguments: Sequence[str], *, 
     matcher = read_matcher(settings)
     planner = Planner(
         matcher,
-        split_request,
-        decode_descriptor,
         KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value()),
-        switches=GlobalModes(settings.shadow_mode, settings.quota_mode),
+        modes=GlobalModes(settings.shadow_mode, settings.quota_mode),
     )
     plan = planner.plan(encode_request(domain, descriptors))
     rules = matcher.domain(domain)

@@ -6,7 +6,8 @@ from typing import Any
 
 from extauth.errors import InvalidRequestError
 from extauth.limiter.facts import BatchFact, ShedFact
-from extauth.limiter.plan import Plan, Planner
+from extauth.limiter.plan import Plan
+from extauth.limiter.planner import Planner
 
 MAX_PER_S = 10
 

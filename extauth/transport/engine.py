@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
-from extauth.limiter.plan import Planner
+from extauth.limiter.planner import Planner
 from extauth.transport.batching import Batcher
 from extauth.transport.deadlines import Clock
 from extauth.transport.tls import Tls

@@ -16,8 +16,7 @@ from extauth.config.merge import load_rules
 from extauth.counters.redis.counters import RedisCounters
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group
-from extauth.limiter.plan import Planner
-from extauth.rls.request import decode_descriptor, split_request
+from extauth.limiter.planner import Planner
 from extauth.rules.matcher import Matcher
 from tests.support.stores import Store
 
@@ -59,7 +58,7 @@ class Commands:
     def spend(self, calls: int, *descriptors: str) -> None:
         """Ask as the service does."""
         matcher = Matcher(load_rules({"f.yaml": self.config.read_text()}))
-        planner = Planner(matcher, split_request, decode_descriptor, KeyNamer(self.prefix))
+        planner = Planner(matcher, KeyNamer(self.prefix))
         plan = planner.plan(encode_request("d", list(map(read_descriptor, descriptors))))
 
         async def take() -> None:

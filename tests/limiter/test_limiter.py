@@ -1,7 +1,6 @@
 """From calls to verdicts, on counters in memory."""
 
 import gc
-import json
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -13,10 +12,12 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
+from extauth.limiter.descriptor_plan import DESCRIPTOR_US
 from extauth.limiter.facts import BatchResult
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Plan, Planner
-from extauth.rls.request import Descriptor, Entry, Request
+from extauth.limiter.plan import Plan
+from extauth.limiter.planner import BUILD_US, Planner
+from extauth.rls.protobuf import bytes_field, number_field
 from extauth.rls.response import Code, DescriptorStatus, Verdict
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
@@ -40,18 +41,16 @@ descriptors:
 """
 
 
+def descriptor(*entries: str) -> bytes:
+    """A RateLimitDescriptor of `key=value` entries."""
+    pairs = [text.encode("utf-8", "surrogateescape").split(b"=", 1) for text in entries]
+    return b"".join(bytes_field(1, bytes_field(1, key) + bytes_field(2, value)) for key, value in pairs)
+
+
 def request(*descriptors: str, hits: int = 1, domain: str = "api") -> bytes:
-    """A call's message, in this test's own writing: `key=value` a descriptor."""
-    return json.dumps([domain, descriptors, hits]).encode()
-
-
-def split(message: bytes) -> Request:
-    domain, descriptors, hits = json.loads(message)
-    return Request(domain, [text.encode("utf-8", "surrogateescape") for text in descriptors], hits)
-
-
-def decode(descriptor: bytes) -> Descriptor:
-    return Descriptor((Entry(*descriptor.decode("utf-8", "surrogateescape").split("=")),))
+    """A RateLimitRequest with a `key=value` for each descriptor."""
+    encoded = b"".join(bytes_field(2, descriptor(text)) for text in descriptors)
+    return (bytes_field(1, domain.encode()) if domain else b"") + encoded + number_field(3, hits)
 
 
 class Service:
@@ -61,7 +60,7 @@ class Service:
         self.clock = Clock()
         self.counters = MemoryCounters(self.clock)
         self.limiter = Limiter(self.counters)
-        self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, decode, KeyNamer("t"))
+        self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
 
     async def decide(self, *messages: bytes) -> tuple[BatchResult, list[Verdict | None]]:
         """What was decided, and the verdicts in order of arrival."""
@@ -246,34 +245,20 @@ def test_equal_messages_have_one_plan_until_the_rules_change(service: Service) -
 
 
 def test_the_memo_is_bounded() -> None:
-    splits: list[bytes] = []
-    decoded: list[bytes] = []
-
-    def counted_split(message: bytes) -> Request:
-        splits.append(message)
-        return split(message)
-
-    def counted_decode(descriptor: bytes) -> Descriptor:
-        decoded.append(descriptor)
-        return decode(descriptor)
-
-    rules = Matcher(load_rules({"f.yaml": CONFIG}))
-    planner = Planner(rules, counted_split, counted_decode, KeyNamer("t"), plans_bytes=64 * 600)
+    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"), plans_bytes=64 * 600)
     messages = [request(f"address={i}", "api_key=free") for i in range(300)]
-    plans: list[Plan] = [planner.plan(message) for message in messages]
+    plans = [planner.plan(message) for message in messages]
     assert planner.plan(messages[-1]) is plans[-1]
     assert planner.plan(messages[0]) is not plans[0]
-    assert len(splits) == 301
-    assert len(decoded) == 301, "each descriptor is decoded once, whatever messages it stands in"
+    once_each = 301 * (DESCRIPTOR_US + 1) + 2 * BUILD_US
+    assert planner.work.us == once_each, "each descriptor is planned once, whatever messages contain it"
 
 
 def test_a_request_of_too_many_entries_is_too_large() -> None:
     def plan(descriptors: int, entries: int) -> Plan:
-        def decode_many(descriptor: bytes) -> Descriptor:
-            return Descriptor((Entry("address", descriptor.decode()),) * entries)
-
-        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, decode_many, KeyNamer("t"))
-        return planner.plan(request(*map(str, range(descriptors))))
+        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
+        each = (descriptor(*[f"address={i}"] * entries) for i in range(descriptors))
+        return planner.plan(bytes_field(1, b"api") + b"".join(bytes_field(2, encoded) for encoded in each))
 
     assert plan(100, 60).names == ()
     with pytest.raises(RequestTooLargeError, match="too many entries"):
@@ -283,38 +268,21 @@ def test_a_request_of_too_many_entries_is_too_large() -> None:
 def test_a_request_whose_values_take_long_to_match_is_too_large() -> None:
     regexes = "".join(f"  - {{key: k, value_regex: '.*x{i}', rate_limit: {{unit: day}}}}\n" for i in range(100))
     matcher = Matcher(load_rules({"f.yaml": f"domain: api\ndescriptors:\n{regexes}"}))
-    planner = Planner(matcher, split, decode, KeyNamer("t"))
+    planner = Planner(matcher, KeyNamer("t"))
     assert planner.plan(request("k=" + "v" * 30_000)).names == ()
-    assert planner.work_us > 5000, "which counts in its connection's turn"
+    assert planner.work.us > 5000, "which counts in its connection's turn"
     assert planner.plan(request(*(f"other={i}" + "v" * 30_000 for i in range(50)))).names == ()
-    before = planner.work_us
+    before = planner.work.us
     with pytest.raises(RequestTooLargeError):
         planner.plan(request(*(f"k={i}" + "v" * 30_000 for i in range(50))))
-    assert planner.work_us - before < 20_000, "it is refused before all of it is matched"
+    assert planner.work.us - before < 20_000, "it is refused before all of it is matched"
 
 
-def test_a_descriptor_of_any_size_is_decoded_once() -> None:
-    decoded: list[bytes] = []
-
-    def counted_decode(descriptor: bytes) -> Descriptor:
-        decoded.append(descriptor)
-        return decode(descriptor)
-
-    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split, counted_decode, KeyNamer("t"))
+def test_a_descriptor_of_any_size_is_planned_once() -> None:
+    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
     large = [request("address=" + "a" * 30_000 + end) for end in "bc"]
-    names = [planner.plan(message).names for message in large + large]
-    assert names[:2] == names[2:]
+    names = [planner.plan(message).names for message in large]
+    worked_us = planner.work.us
+    assert [planner.plan(message).names for message in large] == names
+    assert planner.work.us == worked_us
     assert names[0] != names[1]
-    assert len(decoded) == 2
-
-
-async def test_memory_counters_are_bounded() -> None:
-    service = Service()
-    service.limiter = Limiter(counters := MemoryCounters(service.clock, max_counters=10))
-    for i in range(30):
-        await service.one(f"address={i}")
-    assert len(counters) == 10
-    assert (await service.one("address=29")).statuses[0].remaining == 0
-    service.clock.sleep(MINUTE)
-    await service.one("address=new")
-    assert len(counters) == 1

@@ -23,9 +23,8 @@ from extauth.limiter.counters import Level, TakeResult
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
-from extauth.limiter.plan import Planner
+from extauth.limiter.planner import Planner
 from extauth.limiter.templates import Answers
-from extauth.rls.request import decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.rules.patterns import compile_regex
@@ -84,7 +83,7 @@ descriptors:
 @pytest.mark.parametrize("size", [10, 400, 62_000])
 @pytest.mark.parametrize("kind", ["api_key", "path", "named", "override", "hits"])
 def test_made_up_requests_take_a_bounded_amount_of_memory(kind: str, size: int) -> None:
-    planner = Planner(Matcher(load_rules({"f.yaml": MADE_UP})), split_request, decode_descriptor, KeyNamer("t"))
+    planner = Planner(Matcher(load_rules({"f.yaml": MADE_UP})), KeyNamer("t"))
     answers = Answers(Limiter(MemoryCounters(Clock())))
     metrics = Metrics(OnStoreFailure.ALLOW)
 

@@ -21,9 +21,9 @@ from extauth.errors import InvalidRequestError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import NO_MODES, GlobalModes, Planner
+from extauth.limiter.modes import NO_MODES, GlobalModes
+from extauth.limiter.planner import Planner
 from extauth.limiter.templates import Answers
-from extauth.rls.request import decode_descriptor, split_request
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
@@ -47,7 +47,7 @@ class Service:
         self.limiter = Limiter(MemoryCounters(self.clock))
         self.answers = Answers(self.limiter, headers)
         matcher = Matcher(load_rules({"f.yaml": "domain: d\n" + rules}))
-        self.planner = Planner(matcher, split_request, decode_descriptor, KeyNamer("t"), switches=switches)
+        self.planner = Planner(matcher, KeyNamer("t"), modes=switches)
 
     async def ask(self, *descriptors: str | RateLimitDescriptor, hits: int = 0) -> RateLimitResponse:
         """One call; a descriptor given as text is one of that entry."""

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from extauth.config.merge import load_rules
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.plan import Planner
-from extauth.rls.request import decode_descriptor, split_request
+from extauth.limiter.planner import Planner
 from extauth.rules.matcher import Matcher
 
 keys = st.sampled_from(["a", "a", "a", "a", "b", "a_b"])
@@ -148,7 +147,7 @@ def message(descriptors: list[list[tuple[str, str]]]) -> bytes:
 
 
 def planner(matcher: Matcher) -> Planner:
-    return Planner(matcher, split_request, decode_descriptor, KeyNamer("t"), plans_bytes=64 * 600)
+    return Planner(matcher, KeyNamer("t"), plans_bytes=64 * 600)
 
 
 @settings(max_examples=200, deadline=None)

@@ -16,8 +16,8 @@ from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Planner
-from extauth.rls.request import SERVICE, decode_descriptor, split_request
+from extauth.limiter.planner import Planner
+from extauth.rls.request import SERVICE
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher
@@ -212,7 +212,7 @@ class Serving:
         self.tripped: list[Guard] = []
         self.recorded = Recorded()
         matcher = Matcher(load_rules({"f.yaml": config}))
-        self.planner = Planner(matcher, split_request, decode_descriptor, KeyNamer("t"))
+        self.planner = Planner(matcher, KeyNamer("t"))
         batcher = Batcher(
             Limiter(self.counters, policy),
             [self.recorded],

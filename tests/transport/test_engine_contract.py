@@ -17,8 +17,8 @@ from extauth.errors import SettingsError, StoreError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Planner
-from extauth.rls.request import SERVICE, decode_descriptor, split_request
+from extauth.limiter.planner import Planner
+from extauth.rls.request import SERVICE
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher, Shed
@@ -67,7 +67,7 @@ class Engine:
         self.listen = f"unix:{folder}/grpc"
         self.counters = Switched()
         self.tripped: list[Guard] = []
-        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
+        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
         self.limiter = Limiter(self.counters, policy)
         self.recorded = Recorded()
         batcher = Batcher(self.limiter, [self.recorded], max_in_flight=1, max_waiting=3)

@@ -66,9 +66,9 @@ async def test_a_turn_ends_by_what_its_calls_take_to_plan(short_path: Path) -> N
         hostile.send(many)
         honest.send(call(3))
         assert (await honest.answered(3))[0].code == 1
-        planned_us = served.planner.work_us
+        planned_us = served.planner.work.us
         await hostile.answered(*streams)
-        assert planned_us < served.planner.work_us
+        assert planned_us < served.planner.work.us
 
 
 async def test_the_turn_that_follows_joins_the_batch(short_path: Path) -> None:

@@ -8,8 +8,7 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Planner
-from extauth.rls.request import decode_descriptor, split_request
+from extauth.limiter.planner import Planner
 from extauth.rls.response import Code, Verdict, encode_response
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
@@ -29,7 +28,7 @@ OK = encode_response(Verdict(Code.OK, ()))
 
 
 def state_of(on_guard: OnGuard = lambda _guard: None, **limits: int) -> ServerState:
-    planner = Planner(Matcher(load_rules({"f": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
+    planner = Planner(Matcher(load_rules({"f": CONFIG})), KeyNamer("t"))
     batcher = Batcher(Limiter(MemoryCounters(Clock())), clock=lambda: NOW)
     bounds = ConnectionLimits(stall_timeout_s=STALL_S, **limits)
     return ServerState(EngineContext(planner=planner, batcher=batcher, limits=bounds, on_guard=on_guard))

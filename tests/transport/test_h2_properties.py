@@ -12,8 +12,7 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Planner
-from extauth.rls.request import decode_descriptor, split_request
+from extauth.limiter.planner import Planner
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
@@ -96,7 +95,7 @@ class Wire(asyncio.Transport):
 
 async def talk(pieces: list[bytes]) -> tuple[bytes, bool]:
     """What a fresh connection writes when it is sent these pieces, and whether it ended."""
-    planner = Planner(Matcher(load_rules({"f": CONFIG})), split_request, decode_descriptor, KeyNamer("t"))
+    planner = Planner(Matcher(load_rules({"f": CONFIG})), KeyNamer("t"))
     batcher = Batcher(Limiter(MemoryCounters(Clock())))
     limits = ConnectionLimits(max_message_bytes=1024)
     wire = Wire()

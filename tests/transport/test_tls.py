@@ -18,8 +18,7 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import SettingsError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Planner
-from extauth.rls.request import decode_descriptor, split_request
+from extauth.limiter.planner import Planner
 from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import EngineContext
@@ -61,7 +60,7 @@ def write(files: TlsFiles, authority: Authority, client_authority: Authority | N
 
 @asynccontextmanager
 async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
-    planner = Planner(Matcher(load_rules({"f.yaml": "domain: d"})), split_request, decode_descriptor, KeyNamer("t"))
+    planner = Planner(Matcher(load_rules({"f.yaml": "domain: d"})), KeyNamer("t"))
     batcher = Batcher(Limiter(MemoryCounters(Clock())))
     port = free_port()
     server = ENGINES[kind](f"127.0.0.1:{port}", EngineContext(planner=planner, batcher=batcher, tls=tls))

@@ -112,9 +112,9 @@ class Receiver:
         unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
         decoder.decoded = requests.inflated = 0
         planner = self._planner
-        last_work_us = planner.work_us + MAX_TURN_WORK_US
+        last_work_us = planner.work.us + MAX_TURN_WORK_US
         for _ in range(self._limits.max_turn_frames):
-            if size - at < 9 or planner.work_us > last_work_us:
+            if size - at < 9 or planner.work.us > last_work_us:
                 break
             high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low

@@ -1,0 +1,43 @@
+"""A request as data: for dynamic metadata and for logs, with secret values masked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from extauth.limiter.descriptor_plan import RuleEffect
+from extauth.limiter.plan import UNLIMITED_AT, RequestMetadata
+from extauth.rls.request import Descriptor, Request, decode_descriptor
+from extauth.rules.masking import NAMED_SO
+from extauth.rules.matcher import Matcher
+
+
+def request_metadata(
+    described: dict[str, Any], effects: Sequence[RuleEffect], counters_of: Sequence[tuple[int, ...]], tier: str | None
+) -> RequestMetadata:
+    """The metadata for a request's answers; `described` is the request as data."""
+    if tier is not None:
+        described["tier"] = tier
+    applied = zip(effects, counters_of, strict=True)
+    return RequestMetadata(
+        described, tuple(each.metadata if own and own is not UNLIMITED_AT else None for each, own in applied)
+    )
+
+
+def describe_request(request: Request, matcher: Matcher) -> dict[str, Any]:
+    """A request as JSON's data; raises InvalidRequestError."""
+    rules, masking = matcher.rules.domains.get(request.domain), matcher.masking
+    secret = NAMED_SO if rules is None else rules.secret
+    descriptors = []
+    for descriptor in map(decode_descriptor, request.descriptors):
+        entries = (f"{key}={masking.mask(value) if secret.cover(key) else value}" for key, value in descriptor.entries)
+        descriptors.append({"entries": list(entries), **_describe_numbers(descriptor)})
+    hits = {} if request.hits_addend == 1 else {"hitsAddend": request.hits_addend}
+    return {"domain": request.domain, "descriptors": descriptors, **hits}
+
+
+def _describe_numbers(descriptor: Descriptor) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if descriptor.limit is not None:
+        told["limit"] = f"requests_per_unit:{descriptor.limit.requests_per_unit} unit:{descriptor.limit.unit.name}"
+    if descriptor.hits_addend is not None:
+        told["hitsAddend"] = descriptor.hits_addend
+    return told
