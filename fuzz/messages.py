@@ -8,8 +8,7 @@ from dataclasses import fields as fields_of
 from random import Random
 from typing import Any, cast
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from extauth.config.merge import load_rules
@@ -29,6 +28,7 @@ from extauth.rules.matcher import Matcher
 from extauth.rules.model import Unit
 from extauth.transport.h2.grpc_framing import GrpcError, Status
 from extauth.transport.h2.health import SERVICES, SERVING, Health
+from fuzz.schema import MESSAGES
 from fuzz.target import Flip, Target, mutate_items
 from tests.support.clock import Clock
 
@@ -56,53 +56,7 @@ descriptors:
 
 UNITS = {unit.number: unit for unit in Unit}
 
-_Field = descriptor_pb2.FieldDescriptorProto
 
-
-def _messages() -> dict[str, type[Message]]:
-    """Messages with just the fields that are read.
-
-    Strings are bytes here, as we take them: protobuf would refuse what is not UTF-8.
-    """
-    file = descriptor_pb2.FileDescriptorProto(name="fuzz.proto", package="fuzz", syntax="proto3")
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-
-    def add(name: str, *members: tuple[str, int, int, str, bool]) -> None:
-        message = file.message_type.add(name=name)
-        for member, number, kind, of, repeated in members:
-            label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
-            message.field.add(name=member, number=number, type=kind, label=label, type_name=of or None)
-
-    text, whole, number = _Field.TYPE_BYTES, _Field.TYPE_UINT32, _Field.TYPE_INT32
-    add("Entry", ("key", 1, text, "", False), ("value", 2, text, "", False))
-    add("Override", ("requests_per_unit", 1, whole, "", False), ("unit", 2, number, "", False))
-    add(
-        "Descriptor",
-        ("entries", 1, _Field.TYPE_MESSAGE, ".fuzz.Entry", True),
-        ("limit", 2, _Field.TYPE_MESSAGE, ".fuzz.Override", False),
-        ("hits_addend", 3, _Field.TYPE_MESSAGE, ".google.protobuf.UInt64Value", False),
-        ("is_negative_hits", 4, _Field.TYPE_BOOL, "", False),
-    )
-    add(
-        "Request",
-        ("domain", 1, text, "", False),
-        ("descriptors", 2, _Field.TYPE_MESSAGE, ".fuzz.Descriptor", True),
-        ("hits_addend", 3, whole, "", False),
-    )
-    add("Status", ("code", 1, number, "", False))
-    add(
-        "Response",
-        ("overall_code", 1, number, "", False),
-        ("statuses", 2, _Field.TYPE_MESSAGE, ".fuzz.Status", True),
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    named = file.message_type
-    return {m.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"fuzz.{m.name}")) for m in named}
-
-
-MESSAGES = _messages()
 _MATCHER = Matcher(load_rules({"f.yaml": RULES}))
 
 

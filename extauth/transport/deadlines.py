@@ -1,4 +1,4 @@
-"""Calls' own clocks: one timer for all that wait, whatever their timeouts are."""
+"""The timeouts of calls: one timer for all calls that wait, whatever their timeouts are."""
 
 import asyncio
 import heapq
@@ -9,7 +9,7 @@ from typing import Final, Protocol
 # From a timer to a verdict that lies in a socket already: libuv runs timers before it polls, so one turn of the loop
 # polls and reads the reply, and the next one hands it to whoever waits.
 IO_TURNS: Final = 3
-MIN_HEAP: Final = 1024  # of what is settled, so much may stay before the heap is made anew
+MIN_HEAP: Final = 1024  # the heap may grow by this many settled items before it is rebuilt
 
 
 Clock = Callable[[], float]
@@ -17,17 +17,17 @@ Clock = Callable[[], float]
 
 
 class Expiring(Protocol):
-    """Something that must be settled by `deadline`, in seconds of the clock."""
+    """An item that must be settled by `deadline`, in seconds of the clock."""
 
     deadline: float
 
     def expire(self, now: float) -> None:
-        """Settle what is due; leave in `deadline` when the rest is."""
+        """Settle what is due, and set `deadline` to when the rest is due."""
         ...
 
 
 class Deadlines:
-    """Has what is added to it expire in time, unless it was discarded before.
+    """Calls `expire` of each item at its deadline, unless the item was discarded before.
 
     A deadline is judged only after a pass of I/O: when this process was stopped, the answer may have come in time.
     """
@@ -44,14 +44,14 @@ class Deadlines:
         return len(self._live)
 
     def add(self, item: Expiring) -> None:
-        """Watch over it, from now on."""
+        """Expire the item at its deadline."""
         number = self._live[item] = next(self._numbers)
         heapq.heappush(self._heap, (item.deadline, number, item))
         if item.deadline < self._next:
             self._arm(item.deadline)
 
     def discard(self, item: Expiring) -> None:
-        """It is settled."""
+        """The item is settled: it need not expire."""
         if self._live.pop(item, None) is not None and len(self._heap) > MIN_HEAP + 2 * len(self._live):
             self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)
@@ -84,7 +84,7 @@ class Deadlines:
 
 
 def after_io(call: Callable[[], None], turns: int = IO_TURNS) -> None:
-    """Call once the loop has read what lay in its sockets, and those who waited for it have run."""
+    """Call once the loop has read its sockets, and the tasks that waited for their data have run."""
     if turns:
         asyncio.get_running_loop().call_soon(after_io, call, turns - 1)
     else:

@@ -1,4 +1,4 @@
-"""What app and the gRPC engines agree on: what an engine does and is made of, and the limits on its clients."""
+"""What app and the gRPC engines agree on: what an engine does and is built from, and the limits on its clients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ MAX_BLOCK_BYTES: Final = 1_048_576
 
 
 class Guard(StrEnum):
-    """What a client was refused for; the name is the metric's label."""
+    """Why a client was refused; the value is the label of the metric."""
 
     CONNECTIONS = "connections"
     IDLE = "idle"
@@ -92,7 +92,7 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineContext:
-    """What an engine is made of: it hands the calls to `planner` and `batcher`, and reports refusals to `on_guard`."""
+    """What an engine is built from: it hands calls to `planner` and `batcher`, and reports refusals to `on_guard`."""
 
     planner: Planner
     batcher: Batcher

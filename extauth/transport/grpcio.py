@@ -37,7 +37,7 @@ class GrpcioServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
-        """Listen and be SERVING; raises SettingsError where the address cannot be had."""
+        """Listen and report SERVING; raises SettingsError if the address is not available."""
         server = grpc.aio.server(
             options=(
                 ("grpc.so_reuseport", 0),  # else a second server on a taken port would silently share its calls
@@ -73,11 +73,11 @@ class GrpcioServer:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self) -> None:
-        """Say NOT_SERVING to health checks; calls are still answered."""
+        """Report NOT_SERVING to health checks; calls are still answered."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new calls, and answer those in flight within `grace_s`."""
+        """Accept no new calls, and answer those in flight within `grace_s`."""
         if self._server is not None:
             await self._server.stop(grace_s)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from extauth.limiter.plan import Plan
 from extauth.transport.deadlines import Deadlines
 
-# What a caller may add to a batch before the others have their turn, where not all of what waits fits into one.
+# A caller may add this much to a batch before the others have their turn, if not all waiting calls fit into one.
 TURN_US = 1000
 TURN_CALLS = 200
 
@@ -33,7 +33,7 @@ class Calls:
         self.stream_ids: list[int] = []
 
     def expire(self, now: float) -> None:
-        """Have those answered whose time is over."""
+        """Have the calls answered whose own timeout is over."""
         self.caller.expire(self, now)
 
     def cost_us(self) -> int:
@@ -41,7 +41,7 @@ class Calls:
         return sum(map(_cost_us, self.plans))
 
     def fitting(self, max_calls: int, max_us: int) -> int:
-        """How many of them, from the first, are at most `max_calls` and cost at most `max_us`."""
+        """The number of calls, from the first on, that are at most `max_calls` and cost at most `max_us`."""
         for number, plan in enumerate(self.plans):
             max_us -= plan.cost_us
             if number == max_calls or max_us < 0:
@@ -49,7 +49,7 @@ class Calls:
         return len(self.plans)
 
     def split(self, number: int) -> "Calls":
-        """Keep the first `number` of them; returns the others."""
+        """Keep the first `number` of the calls, and return the others."""
         others = Calls(self.caller, self.arrived)
         others.deadline = self.deadline
         others.plans, others.stream_ids = self.plans[number:], self.stream_ids[number:]
@@ -58,18 +58,18 @@ class Calls:
 
 
 class Caller(Protocol):
-    """Who is owed answers."""
+    """Sends calls to the batcher, and gets their answers."""
 
     def drop_abandoned(self, calls: Calls) -> None:
-        """Drop from `calls`, before they are counted, those that nobody waits for any more."""
+        """Drop from `calls`, before they are counted, those that were cancelled or are answered already."""
         ...
 
     def expire(self, calls: Calls, now: float) -> None:
-        """Answer those of the calls whose own time is over; set `calls.deadline` to the first of the others'."""
+        """Answer the calls whose own timeout is over, and set `calls.deadline` to the earliest of the others."""
         ...
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
-        """Take a message a call; None: the store failed, and so must the call."""
+        """Take one message for each call; None: the store failed, and so must the call."""
         ...
 
     def flush(self) -> None:
@@ -78,7 +78,7 @@ class Caller(Protocol):
 
 
 class WaitingCalls:
-    """What waits for a batch: `size` calls. Where Calls are split, `deadlines` get the new ones too."""
+    """The calls that wait for a batch; `size` is their number. Calls that are split off are added to `deadlines`."""
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._all: list[Calls] = []  # in order of arrival, as long as all of it fits into one batch
@@ -89,7 +89,7 @@ class WaitingCalls:
         self._deadlines = deadlines
 
     def add(self, calls: Calls) -> None:
-        """Let them wait behind what waits of the same caller."""
+        """Add calls behind those of the same caller."""
         self.size += len(calls.plans)
         if not self._queues:
             self._all.append(calls)
@@ -97,17 +97,17 @@ class WaitingCalls:
             self._enqueue(calls)
 
     def drop_abandoned(self) -> None:
-        """Drop the calls that nobody waits for any more."""
+        """Drop the calls that were cancelled or are answered already."""
         for calls in [*self._all, *chain.from_iterable(self._queues.values())]:
             before = len(calls.plans)
             calls.caller.drop_abandoned(calls)
             self.size -= before - len(calls.plans)
 
     def take(self, max_calls: int, max_us: int) -> list[Calls]:
-        """Take what is to be the next batch: at least one call, else as many as are within both limits.
+        """Take the next batch: at least one call, and as many as both limits allow.
 
-        All that waits, if that is so few. Else callers take turns, so that whoever sends very much, or what costs very
-        much, holds up the others by one turn.
+        All of them, if they fit. Otherwise callers take turns, so that a caller with very many or very costly calls
+        delays the others by one turn only.
         """
         batch = self._all
         if batch:

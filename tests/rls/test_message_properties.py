@@ -16,7 +16,7 @@ from extauth.errors import InvalidRequestError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.rls.protobuf import bytes_field, varint
 from extauth.rls.request import Entry, decode_descriptor, split_request
-from fuzz.messages import MESSAGES
+from fuzz.schema import MESSAGES
 
 text = st.text(max_size=20)
 entries = st.lists(st.builds(RateLimitDescriptorEntry, key=text, value=text), max_size=4)

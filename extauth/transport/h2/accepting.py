@@ -48,7 +48,7 @@ class Acceptor:
         self._looked = 0.0
 
     def __len__(self) -> int:
-        """How many connections there are, handshakes included."""
+        """The number of connections, handshakes included."""
         return len(self._connections) + len(self._silent) + len(self._starting)
 
     def start(self, listeners: list[socket.socket]) -> None:
@@ -71,7 +71,7 @@ class Acceptor:
         await asyncio.gather(*self._starting, return_exceptions=True)
 
     def check(self, now: float) -> None:
-        """End those that are silent for too long; called every second or so."""
+        """End the connections that are silent for too long; called every second or so."""
         for sock, since in list(self._silent.items()):
             if now - since < self._limits.stall_timeout_s:
                 break  # the others came later
@@ -147,7 +147,7 @@ class Acceptor:
         sock.close()
 
     def _make_room(self, now: float, excess: int) -> None:
-        """End as many as are too many of those that nobody uses, the one that has been unused for longest first."""
+        """End `excess` connections that nobody uses, those that have been unused for longest first."""
         if now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now

@@ -1,4 +1,4 @@
-"""The frames that carry no request (RFC 9113 §6.3 to §6.9), and what a client may spend on them."""
+"""The frames that carry no request (RFC 9113 §6.3 to §6.9), and how many of them a client may send."""
 
 from collections.abc import Callable
 from typing import Final
@@ -19,7 +19,7 @@ GOAWAY_PING: Final = b"goaway\x00\x00"
 
 
 class Control:
-    """Handles them at the time `now`; `goaway_heard` is called when the PING that follows GOAWAY comes back."""
+    """Handles these frames at the time `now`; calls `goaway_heard` when the PING that follows GOAWAY comes back."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class Control:
         }
 
     def close(self) -> None:
-        """No more frames come: let go of what refers back to this."""
+        """No more frames come: drop all references back to the connection."""
         self.handlers.clear()
         self._goaway_heard = lambda: None
 
     def spend(self, *, honest: bool = True) -> None:
-        """Pay for a frame that asks for nothing; `honest`: of a kind that clients send in numbers, with their calls."""
+        """Spend a token on a frame that requests nothing; `honest`: clients send many of this kind with their calls."""
         if not self._frames.spend(self.now) and not (honest and self._answering()):
             self._on_guard(Guard.CONTROL_FRAMES)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     def spend_reset(self) -> None:
-        """Pay for a stream that the client made us reset (CVE-2025-8671); those that it resets itself cost nothing."""
+        """Spend a token on a stream that the client made us reset (CVE-2025-8671); its own resets cost nothing."""
         if not self._resets.spend(self.now) and not self._answering():
             self._on_guard(Guard.RESETS)
             raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that had to be reset")

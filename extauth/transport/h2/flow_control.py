@@ -13,14 +13,14 @@ LARGEST_WINDOW: Final = 1_048_576  # of a connection, in bytes
 
 
 class Holder(Protocol):
-    """A connection, as far as it holds what is unfinished."""
+    """A connection that holds unfinished messages and header blocks."""
 
     def grant(self, number: int, window: int) -> None:
-        """Let the client send so many bytes more on the stream."""
+        """Let the client send `window` more bytes on the stream."""
         ...
 
     def drop_newest(self, spare: "Message | None") -> None:
-        """End what began last, unless it is to be spared and something else can go."""
+        """End the newest unfinished message, other than `spare`; if there is none, the header block."""
         ...
 
 
@@ -33,12 +33,12 @@ class Message(Protocol):
 
     @property
     def owner(self) -> Holder:
-        """Whose it is."""
+        """The connection that it came on."""
         ...
 
 
 class Unfinished:
-    """The bytes reserved, at most `limit`, and those of the one message that goes on without room."""
+    """Reserves at most `limit` bytes, and besides what the one message needs that goes on without room."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -57,7 +57,7 @@ class Unfinished:
         return self._used + LARGEST_WINDOW <= self._limit // 2
 
     def charge(self, holder: Holder, message: Message | None, size: int) -> None:
-        """Reserve for bytes that have come, of a message or else of a header block; make room where there is none."""
+        """Reserve memory for bytes that came, of a message or else of a header block; make room if there is none."""
         self._reserve(holder, message, size)
         while self._used - self._excess() > self._limit and self._held:
             max(self._held, key=self._weight).drop_newest(self._exempt)
@@ -69,7 +69,7 @@ class Unfinished:
         self._serve()
 
     def release(self, holder: Holder, message: Message | None, size: int) -> None:
-        """What was reserved is free again: the message is whole or given up, or the header block is decoded."""
+        """Free what was reserved: the message is whole or given up, or the header block is decoded."""
         if message is not None:
             self._queue.pop(message, None)
             size, message.charged = message.charged, 0

@@ -1,4 +1,4 @@
-"""GRPC over HTTP/2: how messages stand in bodies, and what answers look like as frames.
+"""GRPC over HTTP/2: the framing of messages in bodies, and answers as frames.
 
 Source: the gRPC project's PROTOCOL-HTTP2. Header blocks are written without the dynamic table, so that an answer
 is made of constants and depends on nothing sent before.
@@ -108,7 +108,7 @@ MAX_FAST_BYTES: Final = len(_PREFIXES) - 1
 
 
 def prefixed(message: bytes) -> bytes:
-    """The message as it stands in a body."""
+    """The message with the prefix that it has in a body."""
     return b"\x00" + len(message).to_bytes(4, "big") + message
 
 
@@ -121,7 +121,7 @@ def refusal_block(status: Status, text: str, *extra: tuple[bytes, bytes]) -> byt
 
 
 def plain_block(http_status: int, body: bytes) -> bytes:
-    """The header block of an answer to what is no gRPC call."""
+    """The header block of the answer to a request that is not a gRPC call."""
     return (
         literal(b":status", b"%d" % http_status)
         + literal(b"content-type", b"text/plain; charset=utf-8")

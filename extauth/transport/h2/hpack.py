@@ -43,9 +43,9 @@ class HeaderDecoder:
         self.decoded = 0  # bytes of lists that were not known, FIELD_BYTES a field included
 
     def decode(self, block: bytes) -> Head:
-        """What the block says; raises H2Error for the connection where the table's state is lost.
+        """Decode the block; raises H2Error for the connection if the table's state is lost.
 
-        That is so for a block that cannot be decoded, and for a list of more than MAX_BLOCK_BYTES.
+        It is lost by a block that cannot be decoded, and by a list of more than MAX_BLOCK_BYTES.
         """
         head = self.known.get(block)
         if head is not None:

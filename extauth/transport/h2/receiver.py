@@ -2,7 +2,7 @@
 
 Frames are handled in the order in which they came, and every header block is decoded whatever becomes of its stream,
 for the decoder's table is state. A call of the usual form, its head in one frame and its message in the next, takes a
-short cut through `read`; all else goes through `_frame`, which knows the whole protocol.
+short cut in `read`; all other frames go through `_frame`, which implements the whole protocol.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,9 @@ from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Request, Streams
 from extauth.transport.waiting import Calls
 
-MADE_OF_BYTES = 4  # in a turn, headers and messages may come to so many times its bytes once they are decoded
+MAX_EXPANSION = 4  # in a turn, decoded headers and messages may be this many times as large as `max_turn_bytes`
 MAX_TURN_WORK_US = 2000  # of planning in a turn; its last call may take as long again, and more
-MAX_ECHO = 100  # characters of the client's that an answer repeats: each may become six bytes
+MAX_ECHO = 100  # characters from the client that an answer repeats: each may become six bytes
 
 
 class HeaderBlock:
@@ -54,7 +54,7 @@ class HeaderBlock:
 
 
 class Receiver:
-    """Reads what follows a connection's preface; `end` closes the connection, and `flush` writes what has gathered."""
+    """Reads the frames after the preface; `end` ends the connection, and `flush` writes what is to be sent."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Receiver:
         self._unfinished = state.unfinished
         self._limits = context.limits
         self._on_guard = context.on_guard
-        self._most_made = MADE_OF_BYTES * context.limits.max_turn_bytes
+        self._max_decoded_bytes = MAX_EXPANSION * context.limits.max_turn_bytes
         self._plan = context.planner.plan
         self._streams = streams
         self._sender = sender
@@ -93,7 +93,7 @@ class Receiver:
         self._decoder.known.clear()
 
     def close(self) -> None:
-        """No more frames come: let go of what refers back to this."""
+        """No more frames come: drop all references back to the connection."""
         self.end_block()
         self._end = lambda _error: None
         self._handlers.clear()
@@ -109,7 +109,7 @@ class Receiver:
         waiting, opened, sending = streams.waiting, streams.open, streams.sending
         known, plan = self._decoder.known, self._plan
         room, max_streams, max_message = self._batcher.room(), streams.max_open, self._limits.max_message_bytes
-        unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._most_made
+        unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._max_decoded_bytes
         decoder.decoded = requests.inflated = 0
         planner = self._planner
         last_work_us = planner.work.us + MAX_TURN_WORK_US
@@ -173,7 +173,7 @@ class Receiver:
         return at
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes, head: Head | None = None) -> None:
-        """Handle a frame; `head` is what a whole header block says, where it is decoded already."""
+        """Handle a frame; `head` is its header block, if it is decoded already."""
         if self.block is not None and (kind != CONTINUATION or stream != self.block.stream):
             raise H2Error(ErrorCode.PROTOCOL_ERROR, "a header block must go on without other frames in between")
         try:
@@ -244,7 +244,7 @@ class Receiver:
             self._end(_no_room())
 
     def _on_head(self, number: int, head: Head, *, end_stream: bool, depends_on_itself: bool) -> None:
-        """A request's head, or its trailers."""
+        """Handle the head or the trailers of a request."""
         streams = self._streams
         request = streams.open.get(number)
         if request is not None:
@@ -285,7 +285,7 @@ class Receiver:
 
 
 def _unserved(head: Head) -> bytes | None:
-    """The header block of the answer to a call that need not be whole to be refused."""
+    """The header block of the answer to a call that can be refused before it is whole; None for other calls."""
     if head.refusal is not None:  # plain HTTP clients want to be heard out
         return None
     if head.method is Method.UNKNOWN:

@@ -1,4 +1,4 @@
-"""What a header block says to a gRPC server: RFC 9113 §8.2 and §8.3, and gRPC over HTTP/2."""
+"""Header blocks as heads of gRPC calls: RFC 9113 §8.2 and §8.3, and gRPC over HTTP/2."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connecti
 
 
 class Method(Enum):
-    """What is asked for."""
+    """The methods that are served, and any other."""
 
     SHOULD_RATE_LIMIT = f"/{SERVICE}/ShouldRateLimit"
     HEALTH_CHECK = f"/{HEALTH_SERVICE}/Check"
@@ -38,7 +38,7 @@ class Head:
 
     `malformed` says what is wrong with it as HTTP, `refusal` why it is no gRPC call as (HTTP status, text).
     `patience_s` is the time from its arrival in which the call must be answered, None without a grpc-timeout;
-    `encoding` what grpc-encoding says. `oversized`: its list is larger than what is accepted. `plain`: a
+    `encoding` the value of grpc-encoding. `oversized`: its list is larger than what is accepted. `plain`: a
     ShouldRateLimit call as it should be.
     """
 
@@ -55,7 +55,7 @@ class Head:
 
     @property
     def limits(self) -> bool:
-        """Whether it asks for a decision, so that a refusal would let a request pass."""
+        """Whether it is a rate limit call, so that a refusal would let a request pass."""
         return self.method is Method.SHOULD_RATE_LIMIT and self.refusal is None and not self.malformed
 
 

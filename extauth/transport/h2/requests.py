@@ -1,4 +1,4 @@
-"""Requests from their first DATA to their answer or to the batcher: bodies, messages, and what cannot be evaluated.
+"""Requests from their first DATA to their answer or to the batcher: bodies, messages, and calls that are refused.
 
 A call that a client of Envoy can shape always gets an answer, for Envoy lets a request through whose call fails:
 OVER_LIMIT where the call is too large or never whole, the failure policy where too many wait.
@@ -23,7 +23,7 @@ from extauth.transport.waiting import Calls
 
 
 class Requests:
-    """The requests of one connection; `flush` writes what has gathered, `no_room` gives up a header block."""
+    """The requests of one connection; `flush` writes what is to be sent, `no_room` gives up the header block."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class Requests:
         flush: Callable[[], None],
         no_room: Callable[[], None],
     ) -> None:
-        self.reading = False  # then whoever reads writes what has gathered, afterwards
+        self.reading = False  # while frames are handled: what is to be sent is written afterwards
         self.inflated = 0  # bytes of messages that came compressed
         self.unacknowledged = 0  # bytes of DATA that came, for which the connection's window is not given back yet
         self.window = DEFAULT_WINDOW  # of the connection: bytes that the client may send before it gets some back
-        self.calls: Calls  # where those go that are whole
+        self.calls: Calls  # the calls of this turn
         context = state.context
         self._state = state
         self._planner = context.planner
@@ -53,19 +53,19 @@ class Requests:
         self._no_room = no_room
 
     def close(self) -> None:
-        """No more frames come: let go of what refers back to this."""
+        """No more frames come: drop all references back to the connection."""
         self._flush = self._no_room = lambda: None
         vars(self).pop("calls", None)
 
     def refuse_stream(self, number: int, head: Head, *, end_stream: bool) -> None:
-        """Answer a call for which no stream is left; raises H2Error for what is none."""
+        """Deny a call for which no stream is left; raises H2Error for any other request."""
         if not head.limits:
             raise H2Error(ErrorCode.REFUSED_STREAM, "too many streams", number)
         self._on_guard(Guard.MESSAGE)
         self._deny(number, cut=not end_stream)
 
     def _deny(self, number: int, *, cut: bool = False) -> None:
-        """Answer a call that cannot be evaluated."""
+        """Answer OVER_LIMIT to a call that cannot be evaluated."""
         self._control.answered = self._control.now
         self._sender.answer(number, self._batcher.too_large, cut=cut)
 
@@ -88,7 +88,7 @@ class Requests:
         self._add(request, size, content, end_stream=end_stream)
 
     def _add(self, request: Request, size: int, content: bytes, *, end_stream: bool) -> None:
-        """Add to a body what a frame of that size holds."""
+        """Add to a body the `content` of a frame of `size` bytes."""
         number = request.number
         if size > request.window:
             raise H2Error(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows", number)
@@ -131,12 +131,12 @@ class Requests:
         self.unacknowledged = 0
 
     def _hold(self, request: Request, size: int) -> None:
-        """Reserve memory for what has come of an incomplete message, which may end this message or another one."""
+        """Reserve memory for the part of a message that came, which may end this message or another one."""
         if size:
             self._state.unfinished.charge(self, request, size)
 
     def grant(self, number: int, window: int) -> None:
-        """Let the client send so many bytes more on the stream."""
+        """Let the client send `window` more bytes on the stream."""
         request = self._streams.open[number]
         request.window += window
         request.progressed = 0.0  # it waited for us: the client's time begins at the next check
@@ -145,7 +145,7 @@ class Requests:
             self._flush()
 
     def drop_newest(self, spare: Message | None) -> None:
-        """End the request that began last of those that hold memory: there is no more for what is unfinished."""
+        """End the newest request that holds memory, other than `spare`; if there is none, the header block."""
         held = (request for request in reversed(self._streams.open.values()) if request.charged)
         newest = next((request for request in held if request is not spare), None)
         if newest is not None:
@@ -171,18 +171,18 @@ class Requests:
             self._sender.reset(number, ErrorCode.CANCEL)
 
     def watch(self) -> None:
-        """Let those who watch the health know of a change."""
+        """Send the health to the streams that watch it: it has changed."""
         for number, known in self._streams.watching.items():
             if known:
                 self._sender.go_on(number, self._state.health.current())
 
     def unwatch(self) -> None:
-        """End the streams of those who watch the health."""
+        """End the streams that watch the health."""
         for number in list(self._streams.watching):
             self._refuse(number, Status.UNAVAILABLE, "shutting down")
 
     def complete(self, number: int, request: Request) -> None:
-        """The request is whole."""
+        """Answer a request that is whole, or hand its call to the batcher."""
         self._streams.complete(number)
         head = request.head
         if head.content_length not in (None, request.received):
@@ -218,7 +218,7 @@ class Requests:
             self._sender.begin(number, health.watched(message))
 
     def _submit(self, request: Request, plan: Plan) -> None:
-        """Hand a call to the batcher, or answer it by the failure policy where there are too many."""
+        """Hand a call to the batcher, or answer it by the failure policy if there are too many."""
         batcher, calls, number = self._batcher, self.calls, request.number
         if request.shed or batcher.room() <= len(calls.plans):
             self._control.answered = self._control.now
@@ -234,7 +234,7 @@ class Requests:
         self._streams.wait(request)
 
     def refuse_invalid(self, number: int, error: InvalidRequestError) -> None:
-        """Answer a call that makes no sense, or is too large to be evaluated."""
+        """Answer a call that is invalid, or too large to be evaluated."""
         if isinstance(error, RequestTooLargeError):
             self._on_guard(Guard.MESSAGE)
             self._deny(number)

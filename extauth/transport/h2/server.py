@@ -31,14 +31,14 @@ class H2Server:
         self._checks: asyncio.Task[None] | None = None
 
     def count_connections(self) -> int:
-        """How many connections are open, TLS handshakes included."""
+        """The number of open connections, TLS handshakes included."""
         return len(self._acceptor)
 
     def _connect(self) -> H2Protocol:
         return H2Protocol(self._state, self._connections)
 
     async def start(self) -> None:
-        """Listen and be SERVING; raises SettingsError where the address cannot be had."""
+        """Listen and report SERVING; raises SettingsError if the address is not available."""
         try:
             _clear_socket(self._listen)
             listeners = listen_on(self._listen, BACKLOG)
@@ -51,13 +51,13 @@ class H2Server:
         self._state.health.status = SERVING
 
     async def drain(self) -> None:
-        """Say NOT_SERVING to health checks; calls are still answered."""
+        """Report NOT_SERVING to health checks; calls are still answered."""
         self._state.health.status = NOT_SERVING
         for connection in list(self._connections):
             connection.health_changed()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new calls, and answer those in flight within `grace_s`."""
+        """Accept no new calls, and answer those in flight within `grace_s`."""
         if self._checks is None:
             return
         self._state.stopping = True
@@ -88,7 +88,7 @@ class H2Server:
 
 
 def _clear_socket(listen: str) -> None:
-    """Remove a Unix socket on which nobody listens any more; raises OSError where somebody does."""
+    """Remove a Unix socket on which no server listens any more; raises OSError if one does."""
     kind, _, path = listen.partition(":")
     if kind != "unix":
         return
