@@ -21,7 +21,7 @@ limits = st.builds(
     st.sampled_from([0, 1, 2, 7, 10]),
     st.sampled_from([Unit.SECOND, Unit.MINUTE, Unit.HOUR]),
     st.sampled_from(Algorithm),
-    st.just(value=False),
+    count_denied=st.just(value=False),
 )
 modes = st.lists(st.sampled_from([Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.REPORT_ONLY]), min_size=1, max_size=4)
 
