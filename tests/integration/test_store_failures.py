@@ -18,13 +18,13 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLi
 from redis.asyncio import Redis
 
 from extauth.rls.request import SERVICE
+from tests.support.codes import OK, OVER_LIMIT
 from tests.support.ports import free_port
 from tests.support.process import Served
 from tests.support.proxy import Proxy
 from tests.support.stores import SERVERS, Sentinel, Store
 from tests.support.wait import until_async
 
-OK, OVER_LIMIT = 1, 2
 Command = tuple[str, ...]
 REPLICA, MASTER = ("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")
 ONE_COUNTER = b"*4\r\n"  # how take.lua's reply for one begins; a probe has two

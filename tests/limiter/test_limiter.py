@@ -22,6 +22,7 @@ from extauth.rls.response import Code, DescriptorStatus, Verdict
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from tests.support.clock import MINUTE, SECOND, Clock
+from tests.support.codes import OK, OVER_LIMIT
 
 CONFIG = """
 domain: api
@@ -94,11 +95,11 @@ def service() -> Service:
 
 
 async def test_tiers(service: Service) -> None:
-    assert await service.codes("address=1.2.3.4/32", "path=/", calls=3) == [1, 1, 2]
-    assert await service.codes("api_key=free", "address=1.2.3.4/32", "path=/", calls=11) == [1] * 10 + [2]
-    assert await service.codes("api_key=premium", "address=1.2.3.4/32", "path=/", calls=21) == [1] * 20 + [2]
-    assert await service.codes("api_key=invented", "address=1.2.3.4/32", "path=/", calls=1) == [2]
-    assert await service.codes("api_key=invented", "address=5.6.7.8/32", "path=/", calls=3) == [1, 1, 2]
+    assert await service.codes("address=1.2.3.4/32", "path=/", calls=3) == [OK, OK, OVER_LIMIT]
+    assert await service.codes("api_key=free", "address=1.2.3.4/32", "path=/", calls=11) == [OK] * 10 + [OVER_LIMIT]
+    assert await service.codes("api_key=premium", "address=1.2.3.4/32", "path=/", calls=21) == [OK] * 20 + [OVER_LIMIT]
+    assert await service.codes("api_key=invented", "address=1.2.3.4/32", "path=/", calls=1) == [OVER_LIMIT]
+    assert await service.codes("api_key=invented", "address=5.6.7.8/32", "path=/", calls=3) == [OK, OK, OVER_LIMIT]
 
 
 async def test_statuses_stand_in_the_descriptors_order(service: Service) -> None:
@@ -168,7 +169,7 @@ async def test_the_same_counter_twice_counts_twice(service: Service) -> None:
 async def test_a_batch_answers_equal_calls_in_order_of_arrival(service: Service) -> None:
     anonymous, free = request("address=a", "path=/a"), request("api_key=free")
     verdicts = [v for v in await service.batch(anonymous, free, anonymous, anonymous, free) if v]
-    assert [v.code for v in verdicts] == [1, 1, 1, 2, 1]
+    assert [v.code for v in verdicts] == [OK, OK, OK, OVER_LIMIT, OK]
     assert [v.statuses[0].remaining for v in verdicts] == [1, 9, 0, 0, 8]
 
 
@@ -177,7 +178,7 @@ async def test_calls_without_limits_ask_no_store() -> None:
     service.limiter = Limiter(Broken(), OnStoreFailure.ERROR)
     calls = request("path=/"), request("a=b", domain="unknown"), request("path=/\udcff")
     decided, verdicts = await service.decide(*calls)
-    assert [v and v.code for v in verdicts] == [1, 1, 1]
+    assert [v and v.code for v in verdicts] == [OK, OK, OK]
     assert decided.store_error is None
     assert [settled.plan.template.labels.path for settled in decided.groups] == ["/", "none", "/\\udcff"]
 

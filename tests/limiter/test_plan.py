@@ -29,8 +29,7 @@ from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from tests.support.clock import MINUTE, SECOND, Clock
-
-OK, OVER = 1, 2
+from tests.support.codes import OK, OVER_LIMIT
 
 
 def descriptor(*entries: str, **more: Any) -> RateLimitDescriptor:  # noqa: ANN401
@@ -72,7 +71,7 @@ async def test_an_unlimited_descriptor_has_all_remaining_and_may_replace() -> No
         "\n- {key: vip, rate_limit: {unlimited: true, name: vip, replaces: [{name: small}]}}"
         + rule("a", 0, limit=", name: small")
     )
-    assert await service.codes("a=1", calls=1) == [OVER]
+    assert await service.codes("a=1", calls=1) == [OVER_LIMIT]
     response = await service.ask("vip=1", "a=1")
     assert int(response.overall_code) == OK
     assert [(int(s.code), s.current_limit, s.limit_remaining) for s in response.statuses] == [
@@ -93,7 +92,7 @@ async def test_shadow_mode_for_all() -> None:
     service = Service("descriptors:" + rule("a", 1), GlobalModes(shadow_mode=True))
     responses = [await service.ask("a=1") for _ in range(2)]
     assert [int(r.overall_code) for r in responses] == [OK, OK]
-    assert [int(r.statuses[0].code) for r in responses] == [OK, OVER]
+    assert [int(r.statuses[0].code) for r in responses] == [OK, OVER_LIMIT]
 
 
 QUOTAS = "descriptors:" + rule("small", 1, ", quota_mode: true") + rule("large", 3, ", quota_mode: true") + rule("e", 2)
@@ -101,25 +100,25 @@ QUOTAS = "descriptors:" + rule("small", 1, ", quota_mode: true") + rule("large",
 
 async def test_quotas_deny_only_together() -> None:
     service = Service(QUOTAS)
-    assert await service.codes("small=1", "large=1", calls=4) == [OK, OK, OK, OVER]
+    assert await service.codes("small=1", "large=1", calls=4) == [OK, OK, OK, OVER_LIMIT]
     service = Service(QUOTAS)
-    assert await service.codes("small=1", "large=1", "e=1", calls=3) == [OK, OK, OVER]
+    assert await service.codes("small=1", "large=1", "e=1", calls=3) == [OK, OK, OVER_LIMIT]
     response = await service.ask("small=2", "large=2")
     assert [int(s.code) for s in response.statuses] == [OK, OK]
     response = await service.ask("small=2", "large=2")
-    assert (int(response.overall_code), [int(s.code) for s in response.statuses]) == (OK, [OVER, OK])
+    assert (int(response.overall_code), [int(s.code) for s in response.statuses]) == (OK, [OVER_LIMIT, OK])
 
 
 async def test_quota_mode_for_all_and_what_always_passes() -> None:
     service = Service("descriptors:" + rule("a", 1) + rule("b", 2), GlobalModes(quota_mode=True))
-    assert await service.codes("a=1", "b=1", calls=3) == [OK, OK, OVER]
+    assert await service.codes("a=1", "b=1", calls=3) == [OK, OK, OVER_LIMIT]
     assert await service.codes("a=2", "unmatched=1", calls=3) == [OK] * 3, "a descriptor without a limit passes"
 
 
 async def test_a_quota_in_shadow_passes_for_all_of_them() -> None:
     text = "descriptors:" + rule("a", 1, ", quota_mode: true") + rule("s", 1, ", quota_mode: true, shadow_mode: true")
     assert await Service(text).codes("a=1", "s=1", calls=3) == [OK] * 3
-    assert await Service(text).codes("a=1", calls=2) == [OK, OVER]
+    assert await Service(text).codes("a=1", calls=2) == [OK, OVER_LIMIT]
 
 
 SEVERAL = """
@@ -141,12 +140,12 @@ async def test_several_limits_must_all_admit_and_the_tightest_is_told() -> None:
         assert status.current_limit is not None
         told.append((int(status.code), status.current_limit.requests_per_unit, status.limit_remaining))
         service.clock.sleep(SECOND // 2)
-    assert told == [(OK, 2, 1), (OK, 3, 1), (OK, 3, 0), (OVER, 3, 0)]
+    assert told == [(OK, 2, 1), (OK, 3, 1), (OK, 3, 0), (OVER_LIMIT, 3, 0)]
 
 
 async def test_one_of_several_limits_may_be_replaced() -> None:
     service = Service(SEVERAL)
-    assert await service.codes("a=1", "b=1", calls=4) == [OK, OK, OK, OVER]
+    assert await service.codes("a=1", "b=1", calls=4) == [OK, OK, OK, OVER_LIMIT]
 
 
 async def test_hits_of_the_request_and_of_a_descriptor() -> None:
@@ -174,20 +173,22 @@ async def test_a_peek_is_over_where_a_hit_would_be() -> None:
     service = Service("algorithm: gcra\ndescriptors:" + rule("a", 1))
     peek = descriptor("a=1", hits_addend=0)
     assert await service.codes(peek, peek, "a=1", calls=1) == [OK]
-    assert await service.codes(peek, calls=2) == [OVER, OVER]
+    assert await service.codes(peek, calls=2) == [OVER_LIMIT, OVER_LIMIT]
 
 
 async def test_an_override_counts_apart_and_as_the_file_says() -> None:
     service = Service("algorithm: gcra\ndescriptors:" + rule("a", 1))
     override = RateLimitDescriptorRateLimitOverride(requests_per_unit=2, unit=RateLimitUnit.MINUTE)
     own = descriptor("a=1", limit=override)
-    assert await service.codes(own, calls=3) == [OK, OK, OVER]
-    assert await service.codes("a=1", calls=2) == [OK, OVER]
-    assert await service.codes(descriptor("unmatched=1", limit=override), calls=3) == [OK, OK, OVER]
+    assert await service.codes(own, calls=3) == [OK, OK, OVER_LIMIT]
+    assert await service.codes("a=1", calls=2) == [OK, OVER_LIMIT]
+    assert await service.codes(descriptor("unmatched=1", limit=override), calls=3) == [OK, OK, OVER_LIMIT]
     hourly = RateLimitDescriptorRateLimitOverride(requests_per_unit=1, unit=RateLimitUnit.HOUR)
-    assert await service.codes(descriptor("a=1", limit=hourly), calls=2) == [OK, OVER], "another window, another count"
+    assert await service.codes(descriptor("a=1", limit=hourly), calls=2) == [OK, OVER_LIMIT], (
+        "another window, another count"
+    )
     service.clock.sleep(30 * SECOND)
-    assert await service.codes(own, calls=2) == [OK, OVER]
+    assert await service.codes(own, calls=2) == [OK, OVER_LIMIT]
 
 
 async def test_an_override_of_an_unknown_unit_is_invalid() -> None:
@@ -200,7 +201,7 @@ async def test_an_override_counts_apart_from_several_limits_too() -> None:
     service = Service(SEVERAL)
     assert await service.codes("a=1", calls=2) == [OK, OK]
     override = RateLimitDescriptorRateLimitOverride(requests_per_unit=1, unit=RateLimitUnit.MINUTE)
-    assert await service.codes(descriptor("a=1", limit=override), calls=2) == [OK, OVER]
+    assert await service.codes(descriptor("a=1", limit=override), calls=2) == [OK, OVER_LIMIT]
 
 
 def override(requests: int, unit: RateLimitUnit = RateLimitUnit.HOUR, **more: Any) -> RateLimitDescriptor:  # noqa: ANN401
@@ -231,7 +232,7 @@ async def test_an_override_whose_number_moves_keeps_what_is_used(text: str) -> N
     assert await service.codes(override(3), calls=3) == [OK] * 3
     assert numbers(await service.ask(override(100))) == [(OK, 100, 96)]
     assert numbers(await service.ask(override(50))) == [(OK, 50, 45)]
-    assert await service.codes(override(3), override(4), calls=1) == [OVER]
+    assert await service.codes(override(3), override(4), calls=1) == [OVER_LIMIT]
     assert numbers(await service.ask(override(3, RateLimitUnit.DAY))) == [(OK, 3, 2)], "another unit counts apart"
 
 
@@ -243,10 +244,10 @@ async def test_two_numbers_of_one_unit_in_a_request_both_hold(text: str) -> None
         left = [numbers(await service.ask(*both))[:: 1 if many_first else -1] for _ in range(3)]
         assert left == [[(OK, 10, 10 - used), (OK, 3, 3 - used)] for used in (1, 2, 3)]
         denied = await service.ask(*both)
-        assert int(denied.overall_code) == OVER
+        assert int(denied.overall_code) == OVER_LIMIT
         ten, three = numbers(denied)[:: 1 if many_first else -1]
         assert ten == (OK, 10, 6 if "count_denied: true" in text else 7)
-        assert three == (OVER, 3, 0)
+        assert three == (OVER_LIMIT, 3, 0)
 
 
 @ALGORITHMS
@@ -264,14 +265,14 @@ async def test_hits_of_two_numbers_of_one_unit_add(text: str) -> None:
         (OK, 4, 0),
         (OK, 10, 9),
     ]
-    assert numbers(await service.ask(override(4), override(9), override(10)))[0] == (OVER, 4, 0)
+    assert numbers(await service.ask(override(4), override(9), override(10)))[0] == (OVER_LIMIT, 4, 0)
 
 
 @ALGORITHMS
 async def test_quotas_of_two_numbers_are_used_up_when_the_larger_is(text: str) -> None:
     service = Service(text, GlobalModes(quota_mode=True))
     codes = await service.codes(override(2), override(6, hits_addend=0), calls=8)
-    assert codes == [OK] * 6 + [OVER] * 2
+    assert codes == [OK] * 6 + [OVER_LIMIT] * 2
 
 
 @ALGORITHMS
@@ -280,7 +281,7 @@ async def test_two_numbers_in_shadow_mode_are_told_and_deny_nothing(text: str) -
     told = [await service.ask(override(2), override(4, hits_addend=0)) for _ in range(6)]
     assert [int(response.overall_code) for response in told] == [OK] * 6
     assert [numbers(response) for response in told] == [
-        [(OK if used <= 2 else OVER, 2, max(2 - used, 0)), (OK if used <= 4 else OVER, 4, max(4 - used, 0))]
+        [(OK if used <= 2 else OVER_LIMIT, 2, max(2 - used, 0)), (OK if used <= 4 else OVER_LIMIT, 4, max(4 - used, 0))]
         for used in range(1, 7)
     ]
 
@@ -290,11 +291,11 @@ async def test_more_hits_than_any_limit_has_are_over_it(algorithm: str) -> None:
     most = 2**32 - 1
     service = Service(f"algorithm: {algorithm}\ncount_denied: false\ndescriptors:" + rule("a", most))
     for hits in (2**64 - 1, 2**53, 2**32):
-        assert await service.codes(descriptor("a=1", hits_addend=hits), calls=1) == [OVER]
+        assert await service.codes(descriptor("a=1", hits_addend=hits), calls=1) == [OVER_LIMIT]
     half = descriptor("a=1", hits_addend=2**31)
-    assert await service.codes(half, half, calls=1) == [OVER], "together they are more"
-    assert await service.codes("a=1", "a=1", calls=1, hits=most) == [OVER]
-    assert await service.codes(descriptor("a=1", hits_addend=most), calls=2) == [OK, OVER]
+    assert await service.codes(half, half, calls=1) == [OVER_LIMIT], "together they are more"
+    assert await service.codes("a=1", "a=1", calls=1, hits=most) == [OVER_LIMIT]
+    assert await service.codes(descriptor("a=1", hits_addend=most), calls=2) == [OK, OVER_LIMIT]
 
 
 def test_shared_counters_of_two_wildcards_are_two() -> None:
@@ -312,10 +313,10 @@ async def test_share_threshold() -> None:
     text = "descriptors:\n- {key: p, value: x/*, share_threshold: true, rate_limit: {unit: day, requests_per_unit: 2}}"
     service = Service(text + "\n- {key: p, value: y/*, rate_limit: {unit: day, requests_per_unit: 1}}")
     assert await service.codes("p=x/1", calls=1) == [OK]
-    assert await service.codes("p=x/2", calls=2) == [OK, OVER]
-    assert await service.codes("p=y/1", calls=2) == [OK, OVER]
-    assert await service.codes("p=y/2", calls=2) == [OK, OVER]
-    assert await service.codes("p=x/*", calls=1) == [OVER], "the pattern's own text is one of its values"
+    assert await service.codes("p=x/2", calls=2) == [OK, OVER_LIMIT]
+    assert await service.codes("p=y/1", calls=2) == [OK, OVER_LIMIT]
+    assert await service.codes("p=y/2", calls=2) == [OK, OVER_LIMIT]
+    assert await service.codes("p=x/*", calls=1) == [OVER_LIMIT], "the pattern's own text is one of its values"
 
 
 async def test_a_multiple_of_a_unit_is_told_without_one() -> None:
@@ -323,7 +324,7 @@ async def test_a_multiple_of_a_unit_is_told_without_one() -> None:
     (status,) = (await service.ask("a=1")).statuses
     assert status.current_limit is not None
     assert (status.current_limit.requests_per_unit, int(status.current_limit.unit)) == (5, 0)
-    assert await service.codes("a=1", calls=5) == [OK] * 4 + [OVER]
+    assert await service.codes("a=1", calls=5) == [OK] * 4 + [OVER_LIMIT]
     service.clock.sleep(24 * 60 * MINUTE)
     service.clock.sleep(24 * 60 * MINUTE)
     assert await service.codes("a=1", calls=1) == [OK]
@@ -333,9 +334,9 @@ async def test_a_burst_of_its_own() -> None:
     service = Service(
         "algorithm: gcra\ndescriptors: [{key: a, rate_limit: {unit: minute, requests_per_unit: 60, burst: 3}}]"
     )
-    assert await service.codes("a=1", calls=4) == [OK, OK, OK, OVER]
+    assert await service.codes("a=1", calls=4) == [OK, OK, OK, OVER_LIMIT]
     service.clock.sleep(SECOND)
-    assert await service.codes("a=1", calls=2) == [OK, OVER]
+    assert await service.codes("a=1", calls=2) == [OK, OVER_LIMIT]
     assert (await service.ask("a=2")).statuses[0].limit_remaining == 2
 
 
@@ -394,7 +395,7 @@ async def test_a_denials_headers_describe_the_limit_that_its_retry_after_waits_f
         for each in descriptors:
             await service.ask(each)
     response = await service.ask(*descriptors)
-    assert int(response.overall_code) == OVER
+    assert int(response.overall_code) == OVER_LIMIT
     headers = {header.key: header.value for header in response.response_headers_to_add}
     assert (headers["L"], headers["R"], headers["S"]) == (limit, "0", reset)
     assert headers.get("retry-after") == retry_after

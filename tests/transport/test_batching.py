@@ -14,6 +14,7 @@ from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.transport.batching import MAX_BATCH_US, Batcher
 from extauth.transport.waiting import TURN_CALLS, Calls
+from tests.support.codes import OK, OVER_LIMIT
 from tests.support.facts import Recorded
 
 LIMIT = Limit(1000, Unit.HOUR)
@@ -221,7 +222,7 @@ async def test_an_error_of_the_counters_gives_its_own_batch_the_failure_policy()
 
 
 @pytest.mark.parametrize(
-    ("policy", "code"), [(OnStoreFailure.ALLOW, 1), (OnStoreFailure.DENY, 2), (OnStoreFailure.ERROR, None)]
+    ("policy", "code"), [(OnStoreFailure.ALLOW, OK), (OnStoreFailure.DENY, OVER_LIMIT), (OnStoreFailure.ERROR, None)]
 )
 async def test_an_answer_that_cannot_be_read_gives_its_own_batch_the_failure_policy(
     caplog: pytest.LogCaptureFixture, policy: OnStoreFailure, code: int | None

@@ -26,6 +26,7 @@ from extauth.transport.engine import EngineContext, Guard
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.server import H2Server
 from tests.support.clock import Clock
+from tests.support.codes import OK, OVER_LIMIT
 from tests.support.facts import Recorded
 
 METHOD = f"/{SERVICE}/ShouldRateLimit"
@@ -112,7 +113,7 @@ async def engine(request: pytest.FixtureRequest, short_path: Path) -> AsyncItera
 
 async def test_it_decides(engine: Engine) -> None:
     codes = [(await engine.ask(call(("api_key", "k")))).overall_code for _ in range(11)]
-    assert codes == [1] * 10 + [2]
+    assert codes == [OK] * 10 + [OVER_LIMIT]
 
 
 async def test_concurrent_calls_admit_exactly_the_limit(engine: Engine) -> None:
@@ -152,11 +153,11 @@ async def test_past_the_bound_of_waiting_calls_new_ones_get_the_failure_policy_a
         assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert engine.shed == [(Shed.WAITING_CALLS, False)] * 2
     engine.limiter.on_store_failure = OnStoreFailure.DENY
-    assert (await engine.ask(call(("api_key", "k")))).overall_code == 2
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == OVER_LIMIT
     engine.limiter.on_store_failure = OnStoreFailure.ALLOW
-    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == OK
     engine.counters.open.set()
-    assert [a.overall_code for a in await asyncio.gather(first, *set(others) - done)] == [1] * 4
+    assert [a.overall_code for a in await asyncio.gather(first, *set(others) - done)] == [OK] * 4
 
 
 async def test_before_its_timeout_a_call_gets_the_failure_policy_and_no_other_is_touched(engine: Engine) -> None:
@@ -165,16 +166,16 @@ async def test_before_its_timeout_a_call_gets_the_failure_policy_and_no_other_is
     patient = asyncio.create_task(engine.ask(call(("api_key", "k"))))
     await asyncio.wait_for(engine.counters.asked.wait(), 10)
     waited = await engine.ask(call(("api_key", "k"), hits=5), timeout_s=1)
-    assert waited.overall_code == 2
+    assert waited.overall_code == OVER_LIMIT
     assert engine.shed == [(Shed.TIMEOUT, False)]
     engine.counters.open.set()
-    assert (await patient).overall_code == 1
+    assert (await patient).overall_code == OK
     left = (await engine.ask(call(("api_key", "k")))).statuses[0].limit_remaining
     assert left == 8, "what was answered while it waited is not counted"
     engine.counters.open.clear()
     engine.counters.asked.clear()
     counting = await engine.ask(call(("api_key", "k")), timeout_s=1)
-    assert counting.overall_code == 2
+    assert counting.overall_code == OVER_LIMIT
     assert engine.shed[1:] == [(Shed.TIMEOUT, True)]
     engine.counters.open.set()
     left = (await engine.ask(call(("api_key", "k")))).statuses[0].limit_remaining
@@ -183,7 +184,7 @@ async def test_before_its_timeout_a_call_gets_the_failure_policy_and_no_other_is
 
 async def test_bytes_that_are_no_text_are_just_another_value(engine: Engine) -> None:
     message = call(("api_key", "k!")).replace(b"k!", b"k\xff")
-    assert (await engine.ask(message)).overall_code == 1
+    assert (await engine.ask(message)).overall_code == OK
 
 
 async def test_what_cannot_be_understood_is_an_invalid_argument(engine: Engine) -> None:
@@ -213,7 +214,7 @@ async def test_large_messages_are_decided_and_too_large_ones_denied(
 
 async def test_more_descriptors_than_are_evaluated_are_denied(engine: Engine) -> None:
     many = [("n", str(i)) for i in range(101)]
-    assert (await engine.ask(call(*many))).overall_code == 2
+    assert (await engine.ask(call(*many))).overall_code == OVER_LIMIT
     assert engine.tripped == [Guard.MESSAGE]
 
 
@@ -230,7 +231,7 @@ async def test_a_failing_store_fails_the_call_where_that_is_set(engine: Engine) 
     unavailable = (grpc.StatusCode.UNAVAILABLE, "the counters' store does not answer")
     assert await engine.refused(call(("api_key", "k"))) == unavailable
     engine.counters.error = None
-    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == OK
 
 
 async def test_health_is_serving_until_the_drain(engine: Engine) -> None:
@@ -240,7 +241,7 @@ async def test_health_is_serving_until_the_drain(engine: Engine) -> None:
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
     await engine.server.drain()
     assert [await engine.status(service) for service in ("", SERVICE)] == [2, 2]
-    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1, "calls are still answered"
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == OK, "calls are still answered"
 
 
 async def test_calls_in_flight_are_answered_when_it_stops(engine: Engine) -> None:
@@ -250,7 +251,7 @@ async def test_calls_in_flight_are_answered_when_it_stops(engine: Engine) -> Non
     stopping = asyncio.create_task(engine.server.stop(10))
     await asyncio.sleep(0)
     engine.counters.open.set()
-    assert (await pending).overall_code == 1
+    assert (await pending).overall_code == OK
     await stopping
 
 
@@ -261,7 +262,7 @@ async def test_a_caller_that_gives_up_harms_nobody(engine: Engine) -> None:
     pending.cancel()
     await asyncio.gather(pending, return_exceptions=True)
     engine.counters.open.set()
-    assert (await engine.ask(call(("api_key", "k")))).overall_code == 1
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == OK
 
 
 @pytest.mark.parametrize("kind", ENGINES)

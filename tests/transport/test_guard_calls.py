@@ -19,6 +19,7 @@ from extauth.transport.h2.frames import (
 )
 from extauth.transport.h2.grpc_framing import Status, prefixed
 from tests.support.clock import Seconds
+from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_peer import BLOCK, MESSAGE, PATH, block, call, serving
 
 CALM = ErrorCode.ENHANCE_YOUR_CALM
@@ -73,9 +74,9 @@ async def test_incomplete_calls_past_the_bound_of_streams_are_denied(short_path:
         peer = await served.connect()
         peer.send(*(frame(HEADERS, END_HEADERS, stream, BLOCK) for stream in (1, 3, 5, 7)))
         (answer,) = await peer.answered(7)
-        assert answer.code == 2
+        assert answer.code == OVER_LIMIT
         peer.send(*(frame(DATA, END_STREAM, stream, prefixed(MESSAGE)) for stream in (1, 3, 5, 7)))
-        assert [answer.code for answer in await peer.answered(1, 3, 5)] == [1] * 3
+        assert [answer.code for answer in await peer.answered(1, 3, 5)] == [OK] * 3
 
 
 async def test_calls_past_the_bound_of_waiting_ones_get_the_failure_policy(short_path: Path) -> None:
@@ -86,10 +87,10 @@ async def test_calls_past_the_bound_of_waiting_ones_get_the_failure_policy(short
         await served.asked()
         peer.send(call(3), call(5), call(7))
         (answer,) = await peer.answered(7)
-        assert answer.code == 2
+        assert answer.code == OVER_LIMIT
         assert served.shed == [Shed.WAITING_CALLS]
         served.counters.open.set()
-        assert [answer.code for answer in await peer.answered(1, 3, 5)] == [1] * 3
+        assert [answer.code for answer in await peer.answered(1, 3, 5)] == [OK] * 3
 
 
 async def test_cancelled_calls_take_up_no_room_among_those_that_wait(short_path: Path) -> None:
@@ -109,7 +110,7 @@ async def test_cancelled_calls_take_up_no_room_among_those_that_wait(short_path:
         clock.now += 2 * SWEEP_S
         peer.send(call(203))
         served.counters.open.set()
-        assert [answer.code for answer in await peer.answered(1, 203)] == [1, 1]
+        assert [answer.code for answer in await peer.answered(1, 203)] == [OK, OK]
         assert len(served.shed) == before
 
 
@@ -129,7 +130,7 @@ async def test_a_call_gets_the_failure_policy_before_its_own_timeout(
         assert not {3, 9} & peer.answers.keys()
         assert served.shed == [Shed.TIMEOUT] * 3
         served.counters.open.set()
-        assert [answer.code for answer in await peer.answered(3, 9)] == [1, 1]
+        assert [answer.code for answer in await peer.answered(3, 9)] == [OK, OK]
         assert served.counters.calls == 3, "of those that waited, the one with time left is counted"
 
 
@@ -138,7 +139,7 @@ async def test_an_incomplete_call_is_denied_before_its_own_timeout(short_path: P
         peer = await served.connect()
         peer.send(frame(HEADERS, END_HEADERS, 1, block(PATH, ("grpc-timeout", "50m"))), frame(DATA, 0, 1, b"\0"))
         (answer,) = await peer.answered(1)
-        assert answer.code == 2
+        assert answer.code == OVER_LIMIT
         assert served.tripped == [Guard.SLOW_REQUEST]
         peer.send(call(3))
-        assert (await peer.answered(3))[0].code == 1
+        assert (await peer.answered(3))[0].code == OK

@@ -9,6 +9,7 @@ from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.h2.grpc_framing import Status, literal
+from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_peer import BLOCK, MESSAGE, PATH, block, call, serving
 
 CALM = ErrorCode.ENHANCE_YOUR_CALM
@@ -119,7 +120,7 @@ async def test_answers_without_a_decision_keep_a_connection_open_too(short_path:
         peer = await served.connect()
         for stream in range(1, 201, 2):
             peer.send(call(stream, message), frames.window_update(0, 100) * 2)
-        assert {answer.code for answer in await peer.answered(*range(1, 201, 2))} == {2}
+        assert {answer.code for answer in await peer.answered(*range(1, 201, 2))} == {OVER_LIMIT}
         assert not peer.goaways
         served.counters.open.set()
 
@@ -129,7 +130,7 @@ async def test_calls_that_make_no_sense_end_no_connection(short_path: Path) -> N
     async with serving(short_path, ConnectionLimits(max_resets_per_s=1, max_control_frames_per_s=1)) as served:
         peer = await served.connect()
         peer.send(*(call(stream, b"") for stream in range(1, 201, 2)), call(201))
-        assert (await peer.answered(201))[0].code == 1
+        assert (await peer.answered(201))[0].code == OK
         assert served.tripped == [Guard.INVALID_CALL] * 100
 
 
@@ -151,4 +152,4 @@ async def test_many_windows_in_one_settings_frame_cost_little(short_path: Path) 
         peer = await served.connect()
         many = frames.SETTING.pack(frames.SETTINGS_INITIAL_WINDOW_SIZE, 1000) * 2700
         peer.send(frame(frames.SETTINGS, 0, 0, many), call(1))
-        assert (await peer.answered(1))[0].code == 1
+        assert (await peer.answered(1))[0].code == OK

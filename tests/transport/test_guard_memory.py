@@ -7,6 +7,7 @@ from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.h2.grpc_framing import prefixed
+from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_bodies import Sending, data, large
 from tests.support.h2_peer import BLOCK, MESSAGE, Peer, call, serving
 
@@ -45,8 +46,8 @@ async def test_large_messages_wait_for_room_and_are_all_decided(short_path: Path
         sending = Sending(peer, bodies)
         sending.window -= len(MESSAGE) + 5
         peer.send(call(81))
-        assert (await peer.answered(81))[0].code == 1
-        assert [answer.code for answer in await sending.until_answered()] == [1] * 40
+        assert (await peer.answered(81))[0].code == OK
+        assert [answer.code for answer in await sending.until_answered()] == [OK] * 40
         assert not served.tripped
 
 
@@ -55,7 +56,7 @@ async def test_without_any_room_messages_go_on_one_by_one(short_path: Path) -> N
         for stream in (1, 3):
             peer = await served.connect()
             (answer,) = await Sending(peer, {stream: prefixed(large(1_000_000))}).until_answered()
-            assert answer.code == 1, served.tripped
+            assert answer.code == OK, served.tripped
         assert not served.tripped
 
 
@@ -81,14 +82,14 @@ async def test_memory_for_unfinished_messages_is_bounded_and_small_calls_are_ans
                 sent += len(part) - 9
                 peer.send(part)
         peer.send(call(121))
-        assert (await peer.answered(121))[0].code == 1
+        assert (await peer.answered(121))[0].code == OK
         denied = [stream for stream, answer in peer.answers.items() if stream != 121]
-        assert all(peer.answers[stream].code == 2 for stream in denied)
+        assert all(peer.answers[stream].code == OVER_LIMIT for stream in denied)
         assert len(denied) == 60 - 1_000_000 // 60_004
         assert 1 not in denied, "the oldest stays"
         assert served.tripped == [Guard.MESSAGE] * len(denied)
         peer.send(frame(DATA, END_STREAM, 1, bodies[1][-1:]))
-        assert (await peer.answered(1))[0].code == 1
+        assert (await peer.answered(1))[0].code == OK
 
 
 async def test_who_holds_most_makes_room_for_the_others(short_path: Path) -> None:
@@ -105,9 +106,9 @@ async def test_who_holds_most_makes_room_for_the_others(short_path: Path) -> Non
         assert not modest.answers
         modest.send(frame(HEADERS, END_HEADERS, 3, BLOCK), *data(3, half[:2_000], end=False))
         (answer,) = await greedy.answered(3)
-        assert answer.code == 2
+        assert answer.code == OVER_LIMIT
         modest.send(*data(1, half[39_000:]), *data(3, half[2_000:]))
-        assert [answer.code for answer in await modest.answered(1, 3)] == [1, 1]
+        assert [answer.code for answer in await modest.answered(1, 3)] == [OK, OK]
 
 
 async def test_calls_that_hold_nothing_yet_make_no_room(short_path: Path) -> None:
@@ -119,6 +120,6 @@ async def test_calls_that_hold_nothing_yet_make_no_room(short_path: Path) -> Non
         peer.send(*(frame(HEADERS, END_HEADERS, stream, BLOCK) for stream in range(5, 25, 2)))
         peer.send(*data(1, half[55_000:59_000], end=False), *data(3, half[40_000:50_000], end=False))
         (answer,) = await peer.answered(3)
-        assert answer.code == 2
+        assert answer.code == OVER_LIMIT
         peer.send(*(frame(DATA, END_STREAM, stream, prefixed(MESSAGE)) for stream in range(5, 25, 2)))
-        assert [answer.code for answer in await peer.answered(*range(5, 25, 2))] == [1] * 10
+        assert [answer.code for answer in await peer.answered(*range(5, 25, 2))] == [OK] * 10

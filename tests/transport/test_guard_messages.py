@@ -7,6 +7,7 @@ import pytest
 from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.h2.grpc_framing import prefixed
+from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_bodies import Sending, gzipped, large
 from tests.support.h2_peer import BLOCK, MESSAGE, PATH, block, call, serving
 
@@ -27,7 +28,7 @@ async def test_messages_past_the_bound_are_denied(short_path: Path, head: bytes,
     async with serving(short_path, ConnectionLimits(max_message_bytes=1024)) as served:
         peer = await served.connect()
         peer.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, body), call(3))
-        assert [answer.code for answer in await peer.answered(1, 3)] == [2, 1]
+        assert [answer.code for answer in await peer.answered(1, 3)] == [OVER_LIMIT, OK]
         assert served.tripped == [Guard.MESSAGE]
 
 
@@ -37,7 +38,7 @@ async def test_a_message_past_the_bound_is_denied_before_it_is_whole(short_path:
         peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK), frame(DATA, 0, 1, b"\x00\x00\x00\x04\x01"))
         (answer,) = await peer.answered(1)
         await peer.until(lambda: answer.reset is not None)
-        assert answer.code == 2
+        assert answer.code == OVER_LIMIT
         assert answer.reset == ErrorCode.NO_ERROR
         peer.send(frame(DATA, END_STREAM, 1, bytes(1025)), call(3))
         assert (await peer.answered(3))[0].status == 0, "what was on its way is ignored"
@@ -57,7 +58,7 @@ async def test_a_message_of_very_many_parts_is_denied_at_once(short_path: Path, 
             chunks = [data[i : i + 16_384] for i in range(0, len(data), 16_384)]
             peer.send(*(frame(DATA, END_STREAM if c is chunks[-1] else 0, stream, c) for c in chunks))
             (answer,) = await peer.answered(stream)
-            assert answer.code == 2
+            assert answer.code == OVER_LIMIT
 
 
 async def test_a_message_that_swells_is_decided(short_path: Path) -> None:
@@ -67,7 +68,7 @@ async def test_a_message_that_swells_is_decided(short_path: Path) -> None:
         head = block(PATH, ("grpc-encoding", "gzip"))
         data = frame(DATA, END_STREAM, 1, b"\x01" + len(body).to_bytes(4, "big") + body)
         peer.send(frame(HEADERS, END_HEADERS, 1, head), data)
-        assert (await peer.answered(1))[0].code == 1
+        assert (await peer.answered(1))[0].code == OK
         assert not served.tripped
 
 
@@ -75,5 +76,5 @@ async def test_a_message_that_swells_is_decided(short_path: Path) -> None:
 async def test_large_messages_are_decided(short_path: Path, size: int) -> None:
     async with serving(short_path) as served:
         (answer,) = await Sending(await served.connect(), {1: prefixed(large(size))}).until_answered()
-        assert answer.code == 1
+        assert answer.code == OK
         assert not served.tripped

@@ -14,6 +14,7 @@ from extauth.transport.h2.frames import (
     ErrorCode,
     frame,
 )
+from tests.support.codes import OVER_LIMIT
 from tests.support.h2_peer import BLOCK, START, Answer, call, serving
 
 CALM = ErrorCode.ENHANCE_YOUR_CALM
@@ -40,7 +41,7 @@ async def test_a_request_that_is_never_finished(short_path: Path, sent: bytes) -
         peer = await served.connect()
         peer.send(sent)
         (answer,) = await peer.answered(1)
-        assert answer.code == 2
+        assert answer.code == OVER_LIMIT
         assert served.tripped == [Guard.SLOW_REQUEST]
         peer.send(call(3))
         assert (await peer.answered(3))[0].status == 0

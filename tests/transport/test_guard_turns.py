@@ -8,6 +8,7 @@ from extauth.rls.protobuf import bytes_field, varint
 from extauth.transport.engine import ConnectionLimits
 from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, frame
+from tests.support.codes import OK
 from tests.support.h2_bodies import gzipped
 from tests.support.h2_peer import BLOCK, MESSAGE, PATH, block, call, serving
 
@@ -41,7 +42,7 @@ async def test_a_turn_ends_by_what_a_client_makes_of_its_bytes_too(short_path: P
         many = [costly.replace(b"\x00\x00\x00\x01", s.to_bytes(4, "big"), 2) for s in range(3, 23, 2)]
         hostile.send(table, *many, frame(frames.PING, 0, 0, b"the last"))
         honest.send(call(3))
-        assert (await honest.answered(3))[0].code == 1
+        assert (await honest.answered(3))[0].code == OK
         assert len(served.tripped) + served.counters.calls < 2 + len(many)
         await hostile.until(lambda: hostile.pings)
         assert len(served.tripped) + served.counters.calls == 2 + len(many)
@@ -65,7 +66,7 @@ async def test_a_turn_ends_by_what_its_calls_take_to_plan(short_path: Path) -> N
         assert len(many) < ConnectionLimits().max_turn_bytes
         hostile.send(many)
         honest.send(call(3))
-        assert (await honest.answered(3))[0].code == 1
+        assert (await honest.answered(3))[0].code == OK
         planned_us = served.planner.work.us
         await hostile.answered(*streams)
         assert planned_us < served.planner.work.us

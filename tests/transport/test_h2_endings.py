@@ -16,6 +16,7 @@ from extauth.transport.h2.frames import (
     frame,
 )
 from extauth.transport.h2.grpc_framing import Status, prefixed
+from tests.support.codes import OK
 from tests.support.h2_peer import BLOCK, Answer, Peer, block, call, serving
 
 
@@ -56,7 +57,7 @@ async def test_going_away_takes_what_comes_until_it_was_heard(short_path: Path) 
         assert peer.goaways[1][:2] == (3, ErrorCode.NO_ERROR)
         assert (await peer.answered(5))[0].reset == ErrorCode.REFUSED_STREAM
         served.counters.open.set()
-        assert [answer.code for answer in await peer.answered(1, 3)] == [1, 1]
+        assert [answer.code for answer in await peer.answered(1, 3)] == [OK, OK]
         assert await peer.ended() == (ErrorCode.NO_ERROR, "shutting down")
         await stopping
 
@@ -120,7 +121,7 @@ async def test_health_can_be_watched(short_path: Path) -> None:
         await peer.until(lambda: all(peer.answers[stream].body == serving_now + stopping for stream in (1, 5)))
         assert peer.answers[3].body == unknown
         peer.send(frames.rst_stream(5, ErrorCode.CANCEL), call(7))
-        assert (await peer.answered(7))[0].code == 1
+        assert (await peer.answered(7))[0].code == OK
         stop = asyncio.create_task(served.server.stop(10))
         await peer.until(lambda: len(peer.pings) == 1)
         peer.send(frame(frames.PING, frames.ACK, 0, peer.pings[0][1]))
@@ -157,5 +158,5 @@ async def _hang_up_while_it_ends(short_path: Path) -> None:
             await asyncio.sleep(0)
         served.counters.open.set()
         for peer in others:
-            assert (await peer.answered(1))[0].code == 1
+            assert (await peer.answered(1))[0].code == OK
     assert not errors

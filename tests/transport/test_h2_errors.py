@@ -19,6 +19,7 @@ from extauth.transport.h2.frames import (
     frame,
 )
 from extauth.transport.h2.grpc_framing import Status, literal, prefixed
+from tests.support.codes import OK
 from tests.support.h2_peer import BLOCK, MESSAGE, PATH, START, Answer, block, call, serving
 from tests.support.programs import program, said
 
@@ -100,7 +101,7 @@ async def test_a_streaming_client_hears_at_once_that_its_method_is_not_there(sho
         await peer.until(lambda: answer.reset is not None)
         assert (answer.status, answer.reset) == (Status.UNIMPLEMENTED, ErrorCode.NO_ERROR)
         peer.send(frame(DATA, 0, 1, b"late"), frame(HEADERS, END_HEADERS | END_STREAM, 1, literal(b"x", b"y")), call(3))
-        assert (await peer.answered(3))[0].code == 1
+        assert (await peer.answered(3))[0].code == OK
 
 
 @pytest.mark.parametrize(
@@ -206,4 +207,4 @@ async def test_errors_of_a_stream(short_path: Path, sent: bytes, error: ErrorCod
         assert peer.answers[1].reset == error
         served.counters.open.set()
         peer.send(call(3))
-        assert (await peer.answered(3))[0].code == 1
+        assert (await peer.answered(3))[0].code == OK

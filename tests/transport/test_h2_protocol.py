@@ -19,6 +19,7 @@ from extauth.transport.h2.frames import (
     frame,
 )
 from extauth.transport.h2.grpc_framing import literal, prefixed
+from tests.support.codes import OK
 from tests.support.h2_peer import BLOCK, MESSAGE, PATH, START, Answer, block, call, serving
 
 LONG_NAME = f"""
@@ -49,7 +50,7 @@ async def test_an_answer(short_path: Path) -> None:
         (answer,) = await peer.answered(1)
         assert answer.headers == {":status": "200", "content-type": "application/grpc"}
         assert answer.trailers == {"grpc-status": "0"}
-        assert answer.code == 1
+        assert answer.code == OK
         assert peer.settings_acks == 1
 
 
@@ -61,7 +62,7 @@ async def test_bytes_may_come_in_any_pieces(short_path: Path, size: int) -> None
         for i in range(0, len(sent), size):
             peer.send(sent[i : i + size])
             await asyncio.sleep(0)
-        assert [answer.code for answer in await peer.answered(1, 3)] == [1, 1]
+        assert [answer.code for answer in await peer.answered(1, 3)] == [OK, OK]
         assert peer.pings == [(frames.ACK, b"12345678")]
 
 
@@ -71,7 +72,7 @@ async def test_huffman_strings_end_in_ones(short_path: Path, field: bytes) -> No
         peer = await served.connect()
         for stream in (1, 3):  # the second from memory
             peer.send(call(stream, head=BLOCK + field))
-        assert [answer.code for answer in await peer.answered(1, 3)] == [1, 1]
+        assert [answer.code for answer in await peer.answered(1, 3)] == [OK, OK]
 
 
 async def test_a_message_may_be_split_anywhere(short_path: Path) -> None:
@@ -85,7 +86,7 @@ async def test_a_message_may_be_split_anywhere(short_path: Path) -> None:
                 frame(DATA, 0, stream, body[:i]),
                 frame(DATA, END_STREAM, stream, body[i:]),
             )
-            assert (await peer.answered(stream))[0].code == 1
+            assert (await peer.answered(stream))[0].code == OK
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ async def test_a_call_in_other_forms(short_path: Path, sent: bytes) -> None:
     async with serving(short_path) as served:
         peer = await served.connect()
         peer.send(sent)
-        assert (await peer.answered(1))[0].code == 1
+        assert (await peer.answered(1))[0].code == OK
 
 
 async def test_a_window_of_one_byte(short_path: Path) -> None:
@@ -122,7 +123,7 @@ async def test_a_window_of_one_byte(short_path: Path) -> None:
         while not answer.ended:
             await peer.until(partial(grown, answer, len(answer.body)))
             peer.send(frames.window_update(1, 1))
-        assert answer.code == 1
+        assert answer.code == OK
         assert {len(payload) for kind, _, _, payload in peer.frames if kind == DATA} == {1}
 
 
@@ -130,11 +131,11 @@ async def test_the_connections_window_holds_for_all_streams(short_path: Path) ->
     async with serving(short_path, config=LONG_NAME) as served:
         peer = await served.connect()
         peer.send(call(1), call(3), call(5))
-        assert (await peer.answered(1))[0].code == 1
+        assert (await peer.answered(1))[0].code == OK
         await peer.until(lambda: sum(len(answer.body) for answer in peer.answers.values()) == frames.DEFAULT_WINDOW)
         assert not peer.answers[5].ended
         peer.send(frames.window_update(0, 100_000), call(7))
-        assert [answer.code for answer in await peer.answered(3, 5, 7)] == [1] * 3
+        assert [answer.code for answer in await peer.answered(3, 5, 7)] == [OK] * 3
 
 
 async def test_answers_are_split_by_the_peers_frame_size(short_path: Path) -> None:
@@ -157,7 +158,7 @@ async def test_settings_change_the_windows_of_open_streams(short_path: Path) -> 
         served.counters.open.set()
         await peer.until(lambda: len(peer.answers.get(1, Answer()).body) == 10)
         peer.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 65_535}))
-        assert (await peer.answered(1))[0].code == 1
+        assert (await peer.answered(1))[0].code == OK
 
 
 async def test_a_call_that_is_reset_gets_no_answer(short_path: Path) -> None:
