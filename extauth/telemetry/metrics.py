@@ -1,9 +1,7 @@
 """Prometheus metrics, fed one fact per batch."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from itertools import accumulate
 from time import time
 from typing import NamedTuple
 
@@ -15,27 +13,21 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from extauth.errors import StoreError
-from extauth.limiter.algorithms import calls_that_fit
-from extauth.limiter.counters import Source, TakeResult
+from extauth.limiter.counters import Source
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.memo import Memo
-from extauth.limiter.plan import Plan, PlanTemplate, Tally
+from extauth.limiter.plan import PlanTemplate
 from extauth.rules.model import OnStoreFailure
-from extauth.rules.rule_names import RuleName
-from extauth.telemetry.tables import Cell, CounterTable
+from extauth.telemetry.histogram import Histogram
+from extauth.telemetry.rule_counters import RuleCounters
+from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
-MAX_MADE_UP_RULES = 1000
 MAX_TEMPLATES_BYTES = 8 << 20
-MAX_TALLIES_BYTES = 4 << 20
-OTHER = "other"
 
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -51,22 +43,14 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nothing here asks for
         self.registry = CollectorRegistry()
         self._paths: set[str] = set()
-        self._made_up_rules: set[str] = set()
         ProcessCollector(registry=self.registry)
         self._requests = CounterTable("http_requests", "Requests decided.", ("path", "status", "tier"))
         self._unmatched = CounterTable(
             "extauth_unmatched_calls", "Calls to which no rule of their domain applied.", ("domain",)
         )
-        self._rule_calls = CounterTable(
-            "extauth_rule_calls", "Calls that a rule's limits were asked about.", ("domain", "rule")
-        )
-        self._rule_over = CounterTable(
-            "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
-        )
+        self._rules_asked = RuleCounters()
         self._by_template: Memo[PlanTemplate, _Series] = Memo(MAX_TEMPLATES_BYTES)
-        self._tallies: list[Tally] = []  # those that have series, and may have calls that are not in these yet
-        self._tallies_bytes = 0
-        self._duration = _Histogram(
+        self._duration = Histogram(
             "extauth_decision_duration_seconds",
             "Time from a call's arrival to its answer.",
             _BUCKETS_S,
@@ -154,8 +138,9 @@ class Metrics:
     def _count(self, groups: Sequence[GroupResult]) -> None:
         outcomes: dict[PlanTemplate, list[int]] = {}
         repeated = 0
+        count_rules = self._rules_asked.count
         for plan, calls, taken, given in groups:
-            template, tally = plan.template, plan.tally
+            template = plan.template
             if taken is not None:
                 allowed = taken.admitted
                 if taken.source is Source.DENIAL_CACHE:
@@ -169,11 +154,7 @@ class Metrics:
                 outcome = outcomes[template] = [0, 0]
             outcome[0] += allowed
             outcome[1] += calls - allowed
-            tally.calls += calls
-            if tally.series is None:
-                self._register(tally)
-            if taken is not None and (allowed < calls or template.soft):
-                _count_over(tally.series.over, plan, calls, taken)
+            count_rules(plan, calls, taken)
         for template, (allowed, denied) in outcomes.items():
             series = self._series(template)
             series.allowed.value += allowed
@@ -207,9 +188,8 @@ class Metrics:
         if ok:
             self._reload_time.set(time())
         self._paths.clear()
-        self._made_up_rules.clear()
         self._by_template.clear()
-        self._forget_tallies()
+        self._rules_asked.rules_loaded()
         for table in self._tables:
             table.age()
 
@@ -220,19 +200,19 @@ class Metrics:
 
     def render(self) -> Iterator[bytes]:
         """The text that Prometheus scrapes, of type CONTENT_TYPE, in pieces that take a few milliseconds each."""
-        self._add_tallies()
+        self._rules_asked.add_tallies()
         yield generate_latest(self.registry)
         for table in self._tables:
             yield from map(str.encode, table.pieces())
 
     @property
     def _tables(self) -> tuple[CounterTable, ...]:
-        return self._requests, self._unmatched, self._rule_calls, self._rule_over
+        return self._requests, self._unmatched, self._rules_asked.calls, self._rules_asked.over
 
     def _series(self, template: PlanTemplate) -> "_Series":
         series = self._by_template.get(template)
         if series is None:
-            path = _first(self._paths, template.labels.path, MAX_PATHS)
+            path = named_first(self._paths, template.labels.path, MAX_PATHS)
             tier = template.labels.tier
             allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
             unmatched = None if template.matched else self._unmatched.cell(template.domain or OTHER)
@@ -241,35 +221,6 @@ class Metrics:
             self._by_template.remember(template, series, template.bytes + 250)
         return series
 
-    def _register(self, tally: Tally) -> None:
-        size = 300 + 100 * len(tally.rules) + tally.own_bytes
-        self._tallies_bytes += size
-        if self._tallies_bytes > MAX_TALLIES_BYTES:  # among them may be many of plans that are forgotten
-            self._forget_tallies()
-            self._tallies_bytes = size
-        called = [(rule.domain, self._called(rule)) for rule in tally.rules]
-        asked = dict.fromkeys(self._rule_calls.cell(*labels) for labels in called)
-        tally.series = _RuleSeries(tuple(asked), tuple([self._rule_over.cell(*labels) for labels in called]))
-        self._tallies.append(tally)
-
-    def _add_tallies(self) -> None:
-        """Add to the series of rules what was counted since the last time."""
-        for tally in self._tallies:
-            calls = tally.calls
-            if calls:
-                tally.calls = 0
-                for cell in tally.series.asked:
-                    cell.value += calls
-
-    def _forget_tallies(self) -> None:
-        self._add_tallies()
-        for tally in self._tallies:
-            tally.series = None
-        self._tallies, self._tallies_bytes = [], 0
-
-    def _called(self, rule: RuleName) -> str:
-        return rule.name if rule.in_file else _first(self._made_up_rules, rule.name, MAX_MADE_UP_RULES)
-
 
 class _Series(NamedTuple):
     """The series of a PlanTemplate: allowed and denied calls, and those to which no rule applied."""
@@ -277,52 +228,3 @@ class _Series(NamedTuple):
     allowed: Cell
     denied: Cell
     unmatched: Cell | None
-
-
-class _RuleSeries(NamedTuple):
-    """The series of a Tally: the calls of each of its rules, and for each check the calls over the rule's limits."""
-
-    asked: tuple[Cell, ...]
-    over: tuple[Cell, ...]
-
-
-class _Histogram(Collector):
-    """A histogram that takes many equal observations at once, as prometheus-client's own does not."""
-
-    def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._buckets = (*buckets, float("inf"))
-        self._counts = [0] * len(self._buckets)
-        self._sum = 0.0
-        registry.register(self)
-
-    def observe(self, value: float, times: int = 1) -> None:
-        self._counts[bisect_left(self._buckets, value)] += times
-        self._sum += value * times
-
-    def collect(self) -> Iterator[Metric]:
-        buckets = zip(map(floatToGoString, self._buckets), accumulate(self._counts), strict=True)
-        yield HistogramMetricFamily(self._name, self._documentation, list(buckets), self._sum)
-
-
-def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: TakeResult) -> None:
-    """Count, for each rule, the calls that its limits had no room for."""
-    if len(over) == 1 and not plan.template.soft:
-        over[0].value += calls - taken.admitted
-        return
-    most: dict[Cell, int] = {}
-    for check, level, cell in zip(plan.checks, taken.levels, over, strict=True):
-        fitting = calls_that_fit(check, level)
-        if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
-            most[cell] = max(most.get(cell, 0), calls - fitting)
-    for cell, number in most.items():
-        cell.value += number
-
-
-def _first(seen: set[str], value: str, most: int) -> str:
-    if value not in seen:
-        if len(seen) >= most:
-            return OTHER
-        seen.add(value)
-    return value

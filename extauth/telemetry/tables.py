@@ -7,6 +7,7 @@ from prometheus_client.utils import floatToGoString
 
 PIECE_LINES = 250  # of a scrape, as many as are rendered well within 5 ms
 MAX_STALE = 1000
+OTHER = "other"
 
 
 class Cell:
@@ -57,6 +58,15 @@ class CounterTable:
         cells = iter(list(self._cells.values()))
         while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for cell in islice(cells, PIECE_LINES)]):
             yield piece
+
+
+def named_first(seen: set[str], value: str, most: int) -> str:
+    """The value if it is one of the first `most` that were `seen`, else `other`."""
+    if value not in seen:
+        if len(seen) >= most:
+            return OTHER
+        seen.add(value)
+    return value
 
 
 def _number(value: int) -> str:

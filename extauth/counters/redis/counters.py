@@ -6,7 +6,8 @@ from hashlib import sha1
 from importlib.resources import files
 from itertools import islice
 
-from extauth.counters.redis.connection import NOT_LET_IN, RedisConnection, ReplyError
+from extauth.counters.redis.connection import NOT_LET_IN, RedisConnection
+from extauth.counters.redis.protocol import ReplyError
 from extauth.errors import StoreError
 from extauth.limiter.counters import CounterSet, Group, Level, LimitCheck, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit

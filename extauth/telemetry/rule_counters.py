@@ -1,0 +1,97 @@
+"""The calls of each rule, and those that were over its limits."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from extauth.limiter.algorithms import calls_that_fit
+from extauth.limiter.counters import TakeResult
+from extauth.limiter.plan import Plan, Tally
+from extauth.rules.rule_names import RuleName
+from extauth.telemetry.tables import Cell, CounterTable, named_first
+
+MAX_MADE_UP_RULES = 1000
+MAX_TALLIES_BYTES = 4 << 20
+
+
+class _RuleSeries(NamedTuple):
+    """The series of a Tally: the calls of each of its rules, and for each check the calls over the rule's limits."""
+
+    asked: tuple[Cell, ...]
+    over: tuple[Cell, ...]
+
+
+class RuleCounters:
+    """Two tables of counters by domain and rule.
+
+    The calls of a rule are counted in the Tallies of its plans, and added to the tables before these are rendered. Of
+    the names that contain values of requests, the first MAX_MADE_UP_RULES have series; the others share `other`.
+    """
+
+    def __init__(self) -> None:
+        self.calls = CounterTable(
+            "extauth_rule_calls", "Calls that a rule's limits were asked about.", ("domain", "rule")
+        )
+        self.over = CounterTable(
+            "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
+        )
+        self._made_up_rules: set[str] = set()
+        self._tallies: list[Tally] = []  # those that have series, and may have calls that are not in these yet
+        self._tallies_bytes = 0
+
+    def count(self, plan: Plan, calls: int, taken: TakeResult | None) -> None:
+        """Count equal calls; `taken` is None if they could not be counted by the store."""
+        tally = plan.tally
+        tally.calls += calls
+        if tally.series is None:
+            self._register(tally)
+        if taken is not None and (taken.admitted < calls or plan.template.soft):
+            _count_over(tally.series.over, plan, calls, taken)
+
+    def rules_loaded(self) -> None:
+        """Other rules are in force."""
+        self.forget_tallies()
+        self._made_up_rules.clear()
+
+    def _register(self, tally: Tally) -> None:
+        size = 300 + 100 * len(tally.rules) + tally.own_bytes
+        self._tallies_bytes += size
+        if self._tallies_bytes > MAX_TALLIES_BYTES:  # among them may be many of plans that are forgotten
+            self.forget_tallies()
+            self._tallies_bytes = size
+        called = [(rule.domain, self._called(rule)) for rule in tally.rules]
+        asked = dict.fromkeys(self.calls.cell(*labels) for labels in called)
+        tally.series = _RuleSeries(tuple(asked), tuple([self.over.cell(*labels) for labels in called]))
+        self._tallies.append(tally)
+
+    def add_tallies(self) -> None:
+        """Add to the series of rules what was counted since the last time."""
+        for tally in self._tallies:
+            calls = tally.calls
+            if calls:
+                tally.calls = 0
+                for cell in tally.series.asked:
+                    cell.value += calls
+
+    def forget_tallies(self) -> None:
+        """Add what was counted, and let go of the tallies: their plans may be forgotten."""
+        self.add_tallies()
+        for tally in self._tallies:
+            tally.series = None
+        self._tallies, self._tallies_bytes = [], 0
+
+    def _called(self, rule: RuleName) -> str:
+        return rule.name if rule.in_file else named_first(self._made_up_rules, rule.name, MAX_MADE_UP_RULES)
+
+
+def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: TakeResult) -> None:
+    """Count, for each rule, the calls that its limits had no room for."""
+    if len(over) == 1 and not plan.template.soft:
+        over[0].value += calls - taken.admitted
+        return
+    most: dict[Cell, int] = {}
+    for check, level, cell in zip(plan.checks, taken.levels, over, strict=True):
+        fitting = calls_that_fit(check, level)
+        if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
+            most[cell] = max(most.get(cell, 0), calls - fitting)
+    for cell, number in most.items():
+        cell.value += number
