@@ -28,6 +28,10 @@ def window(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = True
     return Limit(requests, unit, Algorithm.FIXED_WINDOW, count_denied=count_denied)
 
 
+def sliding(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:
+    return Limit(requests, unit, Algorithm.SLIDING_WINDOW, count_denied=count_denied)
+
+
 @dataclass
 class Bench:
     """The counters under test, their clock, and a prefix that no other test uses."""
@@ -213,6 +217,20 @@ async def test_gcra_drains_at_the_old_rate_until_the_limit_changes(bench: Bench)
     assert await bench.take(("a", gcra(20)), calls=99) == 15
 
 
+async def test_gcra_drains_at_the_new_rate_from_the_first_denial_on(bench: Bench) -> None:
+    assert await bench.take(("a", gcra(7)), calls=7) == 7
+    assert await bench.take(("a", gcra(11), 11)) == 0
+    bench.clock.sleep(39 * SECOND)  # 11 a minute make room for 7 in 38.2 s, 7 a minute in 60
+    assert await bench.take(("a", gcra(11), 11)) == 1
+
+
+@pytest.mark.parametrize("new", [gcra(10), sliding(10)], ids=str)
+async def test_a_window_that_has_ended_counts_for_no_other_algorithm(bench: Bench, new: Limit) -> None:
+    assert await bench.take(("a", window(10)), calls=10) == 10
+    bench.clock.sleep(MINUTE)
+    assert await bench.take(("a", new), calls=99) == 10
+
+
 @pytest.mark.parametrize("limit", [gcra(10), window(10), window(10, count_denied=False)], ids=str)
 async def test_a_clock_that_steps_back_admits_no_more_and_locks_nobody_out(bench: Bench, limit: Limit) -> None:
     assert await bench.take(("a", limit), calls=10) == 10
@@ -289,10 +307,6 @@ async def test_hits_beyond_what_any_limit_has_are_denied(bench: Bench, limit: Li
 
 async def test_a_store_that_counts_says_so_when_it_is_probed(bench: Bench) -> None:
     await bench.counters.probe()
-
-
-def sliding(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:
-    return Limit(requests, unit, Algorithm.SLIDING_WINDOW, count_denied=count_denied)
 
 
 EXACT = [gcra(10), window(10), window(10, count_denied=False), sliding(10), sliding(10, count_denied=True)]
