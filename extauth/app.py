@@ -1,7 +1,6 @@
-"""Builds the whole service and takes it down."""
+"""The composition: one running service from its settings."""
 
 import asyncio
-import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -23,52 +22,20 @@ from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
-from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
+from extauth.settings import Settings
 from extauth.telemetry import events
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
-from extauth.telemetry.logs import configure_logs, logger
+from extauth.telemetry.logs import logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.engine import ConnectionLimits, Engine, EngineContext, Guard
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
-from extauth.tuning import fitting_connections, raise_descriptors, tune_python
+from extauth.tuning import fitting_connections, raise_descriptors
 
 STOP_GRACE_S = 5
 STORE_CHECK_S = 2
 TLS_CHECK_S = 1
-
-
-async def serve(settings: Settings, environ: dict[str, str]) -> None:
-    """Run until SIGTERM or SIGINT; raises ConfigError or SettingsError where it cannot start.
-
-    From the signal on, health checks hear NOT_SERVING while calls are still answered, for the drain delay or until a
-    second signal: the time in which Envoy learns to ask elsewhere. Then calls in flight are answered, and it ends.
-    """
-    configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON)
-    stopping, hurry = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        (hurry if stopping.is_set() else stopping).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    async with AsyncExitStack() as stack:
-        service = Service(settings)
-        tune_python()
-        await service.start(stack)
-        for warning in unknown_variables(environ):
-            logger().warning("unknown_variable", reason=warning)
-        for warning in reference_variables(environ):
-            logger().warning("reference_variable", reason=warning)
-        await stopping.wait()
-        logger().info("draining", delay_s=settings.drain_delay)
-        service.draining = True
-        await service.engine.drain()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(hurry.wait(), settings.drain_delay)
-    logger().info("stopped")
 
 
 class Service:

@@ -53,7 +53,7 @@ def serve(
     ] = False,
 ) -> None:
     """Run the service."""
-    from extauth.app import serve as run  # noqa: PLC0415 - a second of imports that --help does not need
+    from extauth.lifecycle import serve as run  # noqa: PLC0415 - a second of imports that --help does not need
 
     try:
         settings = read_settings(os.environ)

@@ -1,24 +1,11 @@
-"""What a long-running service asks of its process: Python's collector, its threads, and descriptors."""
+"""How many file descriptors the process may have, and how many connections they are enough for."""
 
-import gc
 import resource
 import sys
 from typing import Final
 
 RESERVED_DESCRIPTORS: Final = 128
 """For the store, the admin port, listeners, config files and their watch: clients of the gRPC port never get these."""
-
-
-def tune_python() -> None:
-    """Keep Python's cycle collector from walking over all remembered plans again and again: they hold no cycles.
-
-    What is there when serving begins is never looked at; young objects are, in small portions; old ones hardly ever.
-    And let whatever else runs in this process, such as the reading of a large file, hand the interpreter over quickly.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10_000)
-    sys.setswitchinterval(0.001)
 
 
 def raise_descriptors() -> int:

@@ -1,0 +1,60 @@
+"""Runs the service in this process: from the first log line to the last, and what the process is tuned to."""
+
+import asyncio
+import gc
+import signal
+import sys
+from contextlib import AsyncExitStack, suppress
+
+from extauth.app import Service
+from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
+from extauth.telemetry.logs import configure_logs, logger
+
+
+async def serve(settings: Settings, environ: dict[str, str]) -> None:
+    """Run until SIGTERM or SIGINT; raises ConfigError or SettingsError where it cannot start.
+
+    From the signal on, health checks hear NOT_SERVING while calls are still answered, for the drain delay or until a
+    second signal: the time in which Envoy learns to ask elsewhere. Then calls in flight are answered, and it ends.
+    """
+    configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON)
+    stopping, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    async with AsyncExitStack() as stack:
+        service = Service(settings)
+        tune_python()
+        await service.start(stack)
+        for warning in unknown_variables(environ):
+            logger().warning("unknown_variable", reason=warning)
+        for warning in reference_variables(environ):
+            logger().warning("reference_variable", reason=warning)
+        await stopping.wait()
+        await _drain(service, settings.drain_delay, hurry)
+    logger().info("stopped")
+
+
+async def _drain(service: Service, delay_s: float, hurry: asyncio.Event) -> None:
+    """Report NOT_SERVING for the delay, or until `hurry` is set, while calls are answered."""
+    logger().info("draining", delay_s=delay_s)
+    service.draining = True
+    await service.engine.drain()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(hurry.wait(), delay_s)
+
+
+def tune_python() -> None:
+    """Keep Python's cycle collector from walking over all remembered plans again and again: they hold no cycles.
+
+    What is there when serving begins is never looked at; young objects are, in small portions; old ones hardly ever.
+    And let whatever else runs in this process, such as the reading of a large file, hand the interpreter over quickly.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10_000)
+    sys.setswitchinterval(0.001)
