@@ -1,41 +1,55 @@
 """The command `extauth`."""
 
-import asyncio
 import os
 from collections.abc import Callable
-from importlib.metadata import version
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from extauth.commands import check, explain, hash, inspect, reset, schema, validate  # noqa: A004 - it is its name
 from extauth.conformance import command as conformance
 from extauth.errors import ExtauthError
-from extauth.settings import Settings, read_settings
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"extauth {version('extauth')}")
-        raise typer.Exit
+if TYPE_CHECKING:
+    import asyncio
 
 
-@app.callback()
-def extauth(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+class _InOrder(click.Group):
+    """A group that lists its commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        del ctx
+        return list(self.commands)
+
+
+# Commands inherit these: each shows its options' defaults, and takes -h for --help.
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="extauth", message="extauth %(version)s", help="Print the version.")
+def app() -> None:
     """A global rate limit service for Envoy."""
 
 
-def _settings_help() -> str:
-    lines = ["Serve rate limits over gRPC until SIGTERM.", "", "Settings are environment variables:", "", "\b"]
-    for name, field in Settings.model_fields.items():
-        lines.append(f"EXTAUTH_{name.upper()}: {field.description} (default: {_default(field.default)})")
-    return "\n".join(lines)
+class _Serve(click.Command):
+    """The command whose help lists the settings."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help text, then a line for each setting."""
+        super().format_help_text(ctx, formatter)
+        with formatter.indentation():
+            formatter.write_paragraph()
+            formatter.write_text("Settings are environment variables:")
+            formatter.write_paragraph()
+            formatter.write_text("\b\n" + "\n".join(_setting_lines()))
+
+
+def _setting_lines() -> list[str]:
+    from extauth.settings import Settings
+
+    return [
+        f"EXTAUTH_{name.upper()}: {field.description} (default: {_default(field.default)})"
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 def _default(value: object) -> str:
@@ -45,15 +59,14 @@ def _default(value: object) -> str:
     return str(shown or "none") if shown != 0 else "0"
 
 
-@app.command(help=_settings_help())
-def serve(
-    keep_going: Annotated[
-        bool,
-        typer.Option("--keep-going", help="Start with the domains that load, as with EXTAUTH_KEEP_GOING=true."),
-    ] = False,
-) -> None:
-    """Run the service."""
-    from extauth.lifecycle import serve as run  # noqa: PLC0415 - a second of imports that --help does not need
+@app.command(cls=_Serve)
+@click.option("--keep-going", is_flag=True, help="Start with the domains that load, as with EXTAUTH_KEEP_GOING=true.")
+def serve(*, keep_going: bool) -> None:
+    """Serve rate limits over gRPC until SIGTERM."""
+    import asyncio
+
+    from extauth.lifecycle import serve as run
+    from extauth.settings import read_settings
 
     try:
         settings = read_settings(os.environ)
@@ -62,29 +75,32 @@ def serve(
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run(settings, dict(os.environ)))
     except ExtauthError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        click.echo(str(error), err=True)
+        raise click.exceptions.Exit(1) from error
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
     """Uvloop's loop, or None, asyncio's own, where there is no uvloop."""
     try:
-        import uvloop  # noqa: PLC0415
+        import uvloop
     except ImportError:
         return None
     return uvloop.new_event_loop
 
 
-app.command(epilog=validate.EXAMPLE)(validate.validate)
-app.command(epilog=explain.EXAMPLE)(explain.explain)
-app.command(epilog=check.EXAMPLE)(check.check)
-app.command(epilog=inspect.EXAMPLE)(inspect.inspect)
-app.command(epilog=reset.EXAMPLE)(reset.reset)
-app.command("hash", epilog=hash.EXAMPLE, context_settings=hash.CONTEXT)(hash.hash_key)
-app.command(epilog=schema.EXAMPLE)(schema.schema)
-app.command(epilog=conformance.EXAMPLE)(conformance.conformance)
+for command in (
+    validate.validate,
+    explain.explain,
+    check.check,
+    inspect.inspect,
+    reset.reset,
+    hash.hash_key,
+    schema.schema,
+    conformance.conformance,
+):
+    app.add_command(command)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    app(prog_name="extauth")

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from extauth.commands.common import AsJson, Descriptors, DomainName, failing, print_json, print_lines
-from extauth.commands.request import encode_request, read_descriptor
+from extauth.commands import options
+from extauth.commands.output import failing, print_json, print_lines
 
 if TYPE_CHECKING:
     from extauth.commands.client import Answer, Status
@@ -20,31 +20,41 @@ Example:
 
 Exit code: 0 where the last answer was OK, 1 where it was OVER_LIMIT, 2 where the server cannot be asked."""
 
-Address = Annotated[str, typer.Option(metavar="ADDRESS", help="HOST:PORT, [IPV6]:PORT or unix:PATH.")]
-Hits = Annotated[int, typer.Option(min=1, max=2**32 - 1, metavar="N", help="How many hits a request counts as.")]
-Repeat = Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="Ask so many times, one after the other.")]
-Timeout = Annotated[float, typer.Option(min=0.001, max=600, metavar="SECONDS", help="How long to wait for an answer.")]
-WithTls = Annotated[bool, typer.Option("--tls", help="Ask over TLS; each option that begins so implies it.")]
-TlsCa = Annotated[Path | None, typer.Option(metavar="FILE", help="The CAs to trust, PEM; by default gRPC's own.")]
-TlsCert = Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate to show, PEM.")]
-TlsKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")]
-TlsName = Annotated[str | None, typer.Option(metavar="NAME", help="Whose certificate to expect, where not HOST's.")]
+_ADDRESS = "HOST:PORT, [IPV6]:PORT or unix:PATH."
+_HITS = click.IntRange(1, 2**32 - 1)
+_REPEAT = click.IntRange(1, 1_000_000)
+_TIMEOUT = click.FloatRange(0.001, 600)
+_TLS = "Ask over TLS; each option that begins so implies it."
+_CA = "The CAs to trust, PEM; by default gRPC's own."
 
 
+@click.command(epilog=EXAMPLE)
+@options.domain_name
+@options.descriptors
+@click.option("--address", default="127.0.0.1:8081", metavar="ADDRESS", help=_ADDRESS)
+@click.option("--hits", type=_HITS, default=1, metavar="N", help="How many hits a request counts as.")
+@click.option("--repeat", type=_REPEAT, default=1, metavar="N", help="How many requests to send, one after the other.")
+@click.option("--timeout", type=_TIMEOUT, default=5, metavar="SECONDS", help="How long to wait for an answer.")
+@click.option("--tls", is_flag=True, help=_TLS)
+@click.option("--tls-ca", type=options.PATH, metavar="FILE", help=_CA)
+@click.option("--tls-cert", type=options.PATH, metavar="FILE", help="The certificate to show, PEM.")
+@click.option("--tls-key", type=options.PATH, metavar="FILE", help="Its key, PEM.")
+@click.option("--tls-name", metavar="NAME", help="The name that the certificate must have, if not HOST.")
+@options.as_json
 def check(
-    domain: DomainName,
-    descriptors: Descriptors,
+    domain: str,
+    descriptors: tuple[str, ...],
     *,
-    address: Address = "127.0.0.1:8081",
-    hits: Hits = 1,
-    repeat: Repeat = 1,
-    timeout: Timeout = 5,
-    tls: WithTls = False,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    tls_name: TlsName = None,
-    as_json: AsJson = False,
+    address: str,
+    hits: int,
+    repeat: int,
+    timeout: float,
+    tls: bool,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_name: str | None,
+    as_json: bool,
 ) -> None:
     """Ask a rate limit service as Envoy does, and show its answer. This counts.
 
@@ -52,14 +62,15 @@ def check(
     one an argument; a status is told of each. With --repeat, each answer is a line, and a summary ends it.
     """
     from extauth.commands.client import TlsOptions, connected
+    from extauth.commands.request import encode_request, read_descriptor
 
     with failing(as_json=as_json):
         request = encode_request(domain, tuple(map(read_descriptor, descriptors)), 0 if hits == 1 else hits)
-        options = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
-        secure = tls or any(option is not None for option in options)
+        files = TlsOptions(tls_ca, tls_cert, tls_key, tls_name)
+        secure = tls or any(option is not None for option in files)
         answers: list[Answer] = []
         started = time.perf_counter()
-        with connected(address, timeout, options if secure else None) as asker:
+        with connected(address, timeout, files if secure else None) as asker:
             for number in range(1, repeat + 1):
                 answers.append(asker.ask(request))
                 if repeat > 1 and not as_json:
@@ -74,7 +85,7 @@ def check(
         else:
             print_lines(list(_lines(answers[0])))
         if not answers[-1].ok:
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
 
 
 def _line(number: int, answer: "Answer") -> str:

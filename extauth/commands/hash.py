@@ -4,9 +4,10 @@ import sys
 from getpass import getpass
 from hashlib import sha256
 
-import typer
+import click
 
-from extauth.commands.common import AsJson, failing, print_json
+from extauth.commands import options
+from extauth.commands.output import failing, print_json
 from extauth.errors import CommandError
 
 EXAMPLE = """\b
@@ -21,7 +22,10 @@ Exit code: 0, or 2 where there is no key."""
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def hash_key(context: typer.Context, as_json: AsJson = False) -> None:
+@click.command("hash", epilog=EXAMPLE, context_settings=CONTEXT)
+@options.as_json
+@click.pass_context
+def hash_key(context: click.Context, *, as_json: bool) -> None:
     """Turn an API key on standard input into its value_sha256.
 
     It prints a line for the config: with `value_sha256` in place of `value`, the file matches the key without holding
@@ -36,12 +40,12 @@ def hash_key(context: typer.Context, as_json: AsJson = False) -> None:
         if not key:
             raise CommandError('there is no key on standard input; pipe one in: printf %s "$API_KEY" | extauth hash')
         if key != key.strip() or b"\n" in key:
-            typer.echo("extauth: warning: the key holds blanks or line breaks that no header's value has", err=True)
+            click.echo("extauth: warning: the key holds blanks or line breaks that no header's value has", err=True)
         digest = sha256(key).hexdigest()
         if as_json:
             print_json({"value_sha256": digest})
         else:
-            typer.echo(f"value_sha256: {digest}")
+            click.echo(f"value_sha256: {digest}")
 
 
 def _read_key() -> bytes:

@@ -1,17 +1,11 @@
 """`extauth inspect`."""
 
-import typer
+from pathlib import Path
 
-from extauth.commands.common import (
-    AsJson,
-    Config,
-    Descriptors,
-    DomainName,
-    MergeDomains,
-    failing,
-    print_result,
-)
-from extauth.commands.preview import plan_request
+import click
+
+from extauth.commands import options
+from extauth.commands.output import failing, print_result
 
 EXAMPLE = """\b
 Example, with the store of `./dev up local`:
@@ -21,13 +15,19 @@ Example, with the store of `./dev up local`:
 Exit code: 0, 1 where the request counts nothing, 2 where config or store cannot be read."""
 
 
+@click.command(epilog=EXAMPLE)
+@options.domain_name
+@options.descriptors
+@options.config
+@options.merge_domains
+@options.as_json
 def inspect(
-    domain: DomainName,
-    descriptors: Descriptors,
+    domain: str,
+    descriptors: tuple[str, ...],
     *,
-    config: Config = None,
-    merge_domains: MergeDomains = False,
-    as_json: AsJson = False,
+    config: Path | None,
+    merge_domains: bool,
+    as_json: bool,
 ) -> None:
     """Show what is left in a request's counters, taking nothing.
 
@@ -35,6 +35,7 @@ def inspect(
     counters' names follow EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET, as in `extauth serve`. Where a rule takes many
     values, the descriptor's own decide which counter is looked at. Why a limit is missing, `extauth explain` tells.
     """
+    from extauth.commands.preview import plan_request
     from extauth.commands.usage import in_store, look, standing_lines, view_standings
 
     with failing(as_json=as_json):
@@ -43,4 +44,4 @@ def inspect(
         lines = standing_lines(standings) or ["the request counts nothing"]
         print_result(lines, {"counters": view_standings(standings)}, as_json=as_json)
         if not standings:
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)

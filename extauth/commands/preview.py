@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from extauth.commands.common import read_matcher, settings_for
+from extauth.commands.options import read_matcher, settings_for
 from extauth.commands.request import encode_request, read_descriptor
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import LimitCheck

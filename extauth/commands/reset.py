@@ -1,21 +1,11 @@
 """`extauth reset`."""
 
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from extauth.commands.common import (
-    AsJson,
-    Config,
-    Descriptors,
-    DomainName,
-    MergeDomains,
-    failing,
-    many,
-    print_lines,
-    print_result,
-)
-from extauth.commands.preview import plan_request
+from extauth.commands import options
+from extauth.commands.output import failing, many, print_lines, print_result
 from extauth.errors import CommandError
 
 EXAMPLE = """\b
@@ -25,23 +15,29 @@ Example, with the store of `./dev up local`:
 
 Exit code: 0, 1 where the request counts nothing or the answer was no, 2 where config or store cannot be read."""
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
-
+@click.command(epilog=EXAMPLE)
+@options.domain_name
+@options.descriptors
+@options.config
+@options.merge_domains
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
 def reset(
-    domain: DomainName,
-    descriptors: Descriptors,
+    domain: str,
+    descriptors: tuple[str, ...],
     *,
-    config: Config = None,
-    merge_domains: MergeDomains = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
+    config: Path | None,
+    merge_domains: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Make a request's counters whole again.
 
     They are shown as by `extauth inspect`; then it asks, deletes, and shows them again. Exactly the counters
     shown are deleted. A replica may repeat a denial that it knows for EXTAUTH_DENIAL_CACHE seconds more.
     """
+    from extauth.commands.preview import plan_request
     from extauth.commands.usage import in_store, look, standing_lines, view_standings
 
     with failing(as_json=as_json):
@@ -49,13 +45,13 @@ def reset(
         plan = planned.plan
         if not plan.names:
             print_result(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
         before = in_store(planned, lambda counters: look(counters, plan))
         if not as_json:
             print_lines(standing_lines(before))
         if not yes and not _agreed(len(before)):
             print_result(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
         deleted = in_store(planned, lambda counters: counters.forget(plan.names))
         after = in_store(planned, lambda counters: look(counters, plan))
         view = {"deleted": deleted, "before": view_standings(before), "after": view_standings(after)}
@@ -64,6 +60,6 @@ def reset(
 
 def _agreed(number: int) -> bool:
     try:
-        return typer.confirm(f"Delete {'it' if number == 1 else f'these {number}'}?", err=True)
-    except typer.Abort as error:
+        return click.confirm(f"Delete {'it' if number == 1 else f'these {number}'}?", err=True)
+    except click.Abort as error:
         raise CommandError("nothing was deleted; answer y, or pass --yes") from error

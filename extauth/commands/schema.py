@@ -3,10 +3,9 @@
 import json
 from typing import Any
 
-import typer
+import click
 
-from extauth.commands.common import AsJson
-from extauth.rules.model import Unit
+from extauth.commands import options
 
 EXAMPLE = """\b
 Example, at the top of a config file, for editors with a YAML language server:
@@ -19,13 +18,15 @@ _TEXT = ["string", "integer", "boolean"]  # whatever a plain scalar looks like, 
 _BOUNDS = {"ge": "minimum", "le": "maximum"}  # pydantic's words, which it leaves in
 
 
-def schema(as_json: AsJson = False) -> None:
+@click.command(epilog=EXAMPLE)
+@options.as_json
+def schema(*, as_json: bool) -> None:
     """Print the JSON Schema of config files.
 
     It ships with the package, as extauth/rules/schema.json. It says what may stand where; whether tiers exist, patterns
     compile and no descriptor comes twice, only `extauth validate` knows. With --json it is on one line.
     """
-    typer.echo(json.dumps(file_schema(), indent=None if as_json else 2))
+    click.echo(json.dumps(file_schema(), indent=None if as_json else 2))
 
 
 def file_schema() -> dict[str, Any]:
@@ -100,6 +101,8 @@ def _value(field: dict[str, Any]) -> dict[str, Any]:
 
 def _unit() -> dict[str, Any]:
     """A unit, in any case; editors offer what stands in the enum."""
+    from extauth.rules.model import Unit
+
     units = list(map(str, Unit))
     anyhow = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in unit) for unit in units)
     return {"anyOf": [{"enum": units}, {"type": "string", "pattern": f"^({anyhow})$"}, {"type": "null"}]}

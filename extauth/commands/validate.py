@@ -3,27 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import typer
+import click
 
-from extauth.commands.common import (
-    AsJson,
-    MergeDomains,
-    failing,
-    many,
-    print_json,
-    print_lines,
-    printable,
-    settings_for,
-    view_problem,
-)
+from extauth.commands import options
+from extauth.commands.output import failing, many, print_json, print_lines, printable, view_problem
 from extauth.errors import CommandError, Diagnostic
-from extauth.rules.model import RuleSet
 
 if TYPE_CHECKING:
     from extauth.commands.inputs import Given
     from extauth.config.reference_yaml import Expansion
+    from extauth.rules.model import RuleSet
 
 MAX_UNREAD = 20  # told of by name
 
@@ -34,22 +25,16 @@ Example:
 
 Exit code: 0 no problems, 1 problems or, with --strict, warnings, 2 a PATH that is not there."""
 
-Paths = Annotated[
-    list[Path],
-    typer.Argument(metavar="PATH", help="A file, a folder of *.yaml and *.yml files, a pipe, or - for standard input."),
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Warnings, too, make the exit code 1.")]
-Expand = Annotated[bool, typer.Option("--expand", help="Print the rules as plain envoyproxy/ratelimit YAML.")]
+_PATHS = "A file, a folder of *.yaml and *.yml files, a pipe, or - for standard input."
 
 
-def validate(
-    paths: Paths,
-    *,
-    merge_domains: MergeDomains = False,
-    strict: Strict = False,
-    expand: Expand = False,
-    as_json: AsJson = False,
-) -> None:
+@click.command(epilog=EXAMPLE)
+@click.argument("paths", nargs=-1, required=True, type=options.PATH, metavar="PATH...", help=_PATHS)
+@options.merge_domains
+@click.option("--strict", is_flag=True, help="Warnings, too, make the exit code 1.")
+@click.option("--expand", is_flag=True, help="Print the rules as plain envoyproxy/ratelimit YAML.")
+@options.as_json
+def validate(paths: tuple[Path, ...], *, merge_domains: bool, strict: bool, expand: bool, as_json: bool) -> None:
     """Tell every problem in config files, with place and fix.
 
     They are read as the service reads them: each PATH is a config of its own, as if EXTAUTH_CONFIG were it. Of a
@@ -61,7 +46,7 @@ def validate(
     reason is told with its place, and the exit code is 1.
     """
     with failing(as_json=as_json):
-        given = _read(paths, merge=settings_for(merge=merge_domains).merge_domains)
+        given = _read(paths, merge=options.settings_for(merge=merge_domains).merge_domains)
         found = _Found(
             [problem for each in given for problem in each.problems],
             [warning for each in given for warning in each.warnings],
@@ -81,14 +66,14 @@ def validate(
             print_json(report | more)
         elif expand:
             for line in [*_lines(report, found), *map(str, unsupported)]:
-                typer.echo(printable(line), err=True)
+                click.echo(printable(line), err=True)
             if unsupported:
-                typer.echo("the domains of these lines cannot be said in envoyproxy/ratelimit's YAML", err=True)
-            typer.echo("---\n".join(documents), nl=False)
+                click.echo("the domains of these lines cannot be said in envoyproxy/ratelimit's YAML", err=True)
+            click.echo("---\n".join(documents), nl=False)
         else:
             print_lines(_lines(report, found))
         if not found.ok or unsupported:
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
 
 
 class _Found(NamedTuple):
@@ -115,13 +100,13 @@ def _read(paths: Sequence[Path], *, merge: bool) -> "list[Given]":
     return [given for path in paths for given in read_given(path, merge=merge)]
 
 
-def _expand(rules: Sequence[RuleSet]) -> "list[Expansion]":
+def _expand(rules: "Sequence[RuleSet]") -> "list[Expansion]":
     from extauth.config.reference_yaml import expand
 
     return [expand(each) for each in rules]
 
 
-def _report(rules: Sequence[RuleSet], found: _Found) -> dict[str, Any]:
+def _report(rules: "Sequence[RuleSet]", found: _Found) -> dict[str, Any]:
     return {
         "ok": found.ok,
         "files": len({file for each in rules for domain in each.domains.values() for file in domain.files}),

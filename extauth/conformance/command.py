@@ -1,12 +1,11 @@
 """The command `extauth conformance`."""
 
-import asyncio
 import difflib
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from extauth.errors import ConformanceError
 
@@ -22,29 +21,29 @@ Exit code: 0 where no case failed, 1 where one did, 2 where the suite cannot run
 CANNOT_RUN = 2
 
 
-Address = Annotated[str, typer.Option(metavar="ADDRESS", help="The server: HOST:PORT or unix:PATH, without TLS.")]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="The folder of rules that the server watches. Without it: they are loaded already."
-    ),
-]
-Settle = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long the server may take to load rules.")]
-PrintRules = Annotated[bool, typer.Option("--print-rules", help="Print the rules to load, and run nothing.")]
-Only = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A case, or a pattern with *; may be repeated.")]
-ReferenceOnly = Annotated[bool, typer.Option("--reference-only", help="Only load what envoyproxy/ratelimit knows.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_ADDRESS = "The server: HOST:PORT or unix:PATH, without TLS."
+_CONFIG = "The folder of rules that the server watches. Without it: they are loaded already."
+_SETTLE = "How long the server may take to load rules."
+_ONLY = "A case, or a pattern with *; may be repeated."
 
 
+@click.command(epilog=EXAMPLE)
+@click.option("--address", default="", show_default=False, metavar="ADDRESS", help=_ADDRESS)
+@click.option("--config", type=click.Path(path_type=Path), metavar="DIR", help=_CONFIG)
+@click.option("--settle", type=click.FloatRange(min=0), default=10, metavar="SECONDS", help=_SETTLE)
+@click.option("--print-rules", is_flag=True, help="Print the rules to load, and run nothing.")
+@click.option("--only", multiple=True, metavar="NAME", help=_ONLY)
+@click.option("--reference-only", is_flag=True, help="Only load what envoyproxy/ratelimit knows.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def conformance(
     *,
-    address: Address = "",
-    config: Config = None,
-    settle: Settle = 10,
-    print_rules: PrintRules = False,
-    only: Only = None,
-    reference_only: ReferenceOnly = False,
-    as_json: AsJson = False,
+    address: str,
+    config: Path | None,
+    settle: float,
+    print_rules: bool,
+    only: tuple[str, ...],
+    reference_only: bool,
+    as_json: bool,
 ) -> None:
     """Test whether a rate limit service does as specified.
 
@@ -52,22 +51,35 @@ def conformance(
     writes files of rules into DIR, waits until the server has loaded them, asks, and removes them. Each case is a line.
     """
     if print_rules:
-        typer.echo(_rules(reference_only=reference_only), nl=False)
+        click.echo(_rules(reference_only=reference_only), nl=False)
         return
     try:
         if not address:
             raise ConformanceError("say which server: --address HOST:PORT or unix:PATH")  # noqa: TRY301
+        import asyncio
+
+        _need_messages()
         results = asyncio.run(
             _run(_chosen(only), address, config, settle, reference_only=reference_only, quiet=as_json)
         )
     except ConformanceError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(CANNOT_RUN) from error
+        click.echo(str(error), err=True)
+        raise click.exceptions.Exit(CANNOT_RUN) from error
     from extauth.conformance import report
     from extauth.conformance.case import Outcome
 
-    typer.echo(report.as_json(address, results) if as_json else report.totals(results))
-    raise typer.Exit(1 if any(result.outcome is Outcome.FAILED for _, result in results) else 0)
+    click.echo(report.as_json(address, results) if as_json else report.totals(results))
+    raise click.exceptions.Exit(1 if any(result.outcome is Outcome.FAILED for _, result in results) else 0)
+
+
+def _need_messages() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("envoy_data_plane") is None:
+        raise ConformanceError(
+            "the suite needs the package envoy-data-plane, which is not installed; install the extra that brings it: "
+            "pip install 'extauth[conformance]'"
+        )
 
 
 def _rules(*, reference_only: bool) -> str:
@@ -77,7 +89,7 @@ def _rules(*, reference_only: bool) -> str:
     return "---\n".join(f"# {domain}.yaml\n{text_of(domain)}" for domain in domains)
 
 
-def _chosen(only: list[str] | None) -> "list[Case]":
+def _chosen(only: tuple[str, ...]) -> "list[Case]":
     from extauth.conformance.cases import CASES
 
     if not only:
@@ -100,5 +112,5 @@ async def _run(
     async for case, result in run_cases(cases, address, config, settle_s=settle_s, reference_only=reference_only):
         results.append((case, result))
         if not quiet:
-            typer.echo(report.line(case, result))
+            click.echo(report.line(case, result))
     return results

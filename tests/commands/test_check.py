@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from click.testing import CliRunner
 from envoy_data_plane.envoy.config.core.v3 import HeaderValue
 from envoy_data_plane.envoy.service.ratelimit.v3 import (
     RateLimitRequest,
@@ -18,7 +19,6 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import (
     RateLimitResponseRateLimit,
     RateLimitResponseRateLimitUnit,
 )
-from typer.testing import CliRunner
 
 from extauth.cli import app
 from extauth.rules.masking import Masking

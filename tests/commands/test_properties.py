@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from extauth.cli import app
 from extauth.commands.request import read_descriptor, write_descriptor

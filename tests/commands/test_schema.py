@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from extauth.cli import app
 from extauth.config.schema import DescriptorModel, FileModel, RateLimitModel

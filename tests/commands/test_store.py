@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 import redis
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from extauth.cli import app
 from extauth.commands.request import encode_request, read_descriptor

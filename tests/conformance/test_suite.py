@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,13 @@ def test_a_report_says_why_a_case_did_not_pass() -> None:
         "not_applicable": 1,
     }
     assert (told["cases"][0]["expected"], told["cases"][1]["reason"]) == ("1", "it does otherwise")
+
+
+def test_without_its_messages_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['envoy_data_plane'] = None; from extauth.cli import main; main()"
+    argv = [sys.executable, "-c", code, "conformance"]
+    ran = subprocess.run([*argv, "--address", "127.0.0.1:1"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "pip install 'extauth[conformance]'" in ran.stderr
+    rules = subprocess.run([*argv, "--print-rules"], capture_output=True, text=True, check=False)
+    assert (rules.returncode, rules.stderr) == (0, "")

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 import redis
+from click.testing import CliRunner
 from redis.asyncio import Redis
-from typer.testing import CliRunner
 
 from extauth.cli import app
 from extauth.counters.redis.counters import RIGHTS, RedisCounters

@@ -1,0 +1,57 @@
+"""Options and arguments that several commands take, and what is read by them.
+
+A command's module is imported to list and to complete commands. Pydantic, asyncio and what imports them is therefore
+imported only while a command runs.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from extauth.rules.matcher import Matcher
+    from extauth.settings import Settings
+
+PATH = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+config = click.option(
+    "--config",
+    type=PATH,
+    metavar="PATH",
+    help="A folder of *.yaml files, or one file; by default EXTAUTH_CONFIG, then envoy/descriptors.",
+)
+merge_domains = click.option(
+    "--merge-domains",
+    is_flag=True,
+    help="Several files may define one domain, as with EXTAUTH_MERGE_DOMAINS=true.",
+)
+domain_name = click.argument("domain", metavar="DOMAIN", help="The rate-limit filter's domain.")
+descriptors = click.argument(
+    "descriptors",
+    nargs=-1,
+    required=True,
+    metavar="KEY=VALUE[,…]...",
+    help="A descriptor an argument, its entries parted by commas; \\, is a comma in a value, \\\\ a backslash.",
+)
+
+
+def settings_for(config: Path | None = None, *, merge: bool = False) -> "Settings":
+    """The settings from EXTAUTH_* variables, over which options win; raises SettingsError."""
+    from extauth.settings import read_settings
+
+    settings = read_settings(os.environ)
+    given: dict[str, Any] = {} if config is None else {"config": config}
+    return settings.model_copy(update=given | ({"merge_domains": True} if merge else {}))
+
+
+def read_matcher(settings: "Settings") -> "Matcher":
+    """The matcher of the rules that the settings name; raises ConfigError."""
+    from extauth.config.sources.files import read_rules
+    from extauth.rules.masking import Masking
+    from extauth.rules.matcher import Matcher
+
+    rules = read_rules(settings.config, merge=settings.merge_domains)
+    return Matcher(rules, Masking(settings.key_secret.get_secret_value()))
