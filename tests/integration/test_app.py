@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from extauth.app import serve
 from extauth.errors import ConfigError
+from extauth.lifecycle import serve
 from extauth.settings import read_settings
 from extauth.transport.tls import TlsFiles
 from tests.support.codes import OK, OVER_LIMIT
