@@ -1,4 +1,4 @@
-"""`extauth.app.serve` in this process, from its start to its end."""
+"""`extauth.lifecycle.serve` in this process, from its start to its end."""
 
 import asyncio
 import gc
