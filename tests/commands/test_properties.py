@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.cli import app
@@ -89,6 +89,7 @@ def meaning(match: Match | None) -> object:
     return limits, rule.shadow_mode, rule.quota_mode, match.shared
 
 
+@settings(deadline=None)  # the first command that runs imports what it needs
 @given(rules(plain_limits))
 def test_an_expansion_means_the_same(descriptors: list[dict[str, Any]]) -> None:
     ours = loaded(descriptors)
@@ -113,6 +114,7 @@ requests = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rules(any_limits, {"value_range": {"start": 1, "end": 3}}, {"value_regex": "[xy,]+"}), requests)
 def test_an_explanation_agrees_with_itself(descriptors: list[dict[str, Any]], request: list[list[Entry]]) -> None:
     """It names a rule of the file for each counter, and each counter for some descriptor."""

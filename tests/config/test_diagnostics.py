@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.cli import app
@@ -118,6 +118,7 @@ def test_no_message_shows_what_stands_in_a_wrong_place(text: str) -> None:
         assert_hidden(written(FILE, {place: text}))
 
 
+@settings(deadline=None)  # the first command that runs imports what it needs
 @given(stands=st.dictionaries(st.sampled_from(PLACES), st.sampled_from(list(STANDS.values())), min_size=2, max_size=5))
 def test_nor_where_several_things_are_wrong(stands: dict[tuple[Path_, bool], str]) -> None:
     files = (written(FILE, stands), written(FILE, {}), written(FILE, dict(list(stands.items())[:1])))
