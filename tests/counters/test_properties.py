@@ -26,7 +26,7 @@ limits = st.builds(
     requests,
     st.sampled_from(UNITS),
     st.sampled_from(Algorithm),
-    st.booleans(),
+    count_denied=st.booleans(),
 )
 costs = st.sampled_from([1, 1, 1, 2, 3, 11])
 hits = costs | st.sampled_from([0, -1, -2, -20])

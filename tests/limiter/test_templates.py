@@ -23,8 +23,8 @@ limits = st.builds(
     requests,
     st.sampled_from(Unit),
     st.sampled_from(Algorithm),
-    st.booleans(),
-    st.sampled_from(["", "é", "gold"]),
+    count_denied=st.booleans(),
+    name=st.sampled_from(["", "é", "gold"]),
 )
 costs = st.sampled_from([1, 2, 11, 2**32 - 1, 0, -1])
 modes = st.sampled_from([Mode.ENFORCED, Mode.ENFORCED, Mode.QUOTA, Mode.SHADOW, Mode.REPORT_ONLY])
