@@ -17,6 +17,8 @@ _CALLS = struct.Struct("<I")
 _ASK = struct.Struct("<IBd")
 _NUMBERS = {Algorithm.GCRA: 2, Algorithm.FIXED_WINDOW: 2, Algorithm.SLIDING_WINDOW: 3}  # in a reply, a counter
 _COUNT_DENIED = 4
+# take.lua last: each may use what those before it define.
+_SCRIPT_FILES = ("state", "gcra", "fixed_window", "sliding_window", "take")
 
 
 RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
@@ -56,7 +58,7 @@ class RedisCounters:
         self._clock = clock
         self._asked = 0
         self._prefix = prefix
-        script = files("extauth.counters.redis").joinpath("lua/take.lua").read_bytes()
+        script = _read_script()
         self._evalsha = _bulk(b"EVALSHA") + _bulk(sha1(script, usedforsecurity=False).hexdigest().encode())
         self._eval = _bulk(b"EVAL") + _bulk(script)
         # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
@@ -180,6 +182,11 @@ def _pack_limit(limit: Limit) -> bytes:
     if limit.algorithm is Algorithm.SLIDING_WINDOW:
         return _LIMIT.pack(3 + denied, limit.period_us, limit.requests_per_unit, limit.quantum_us)
     return _LIMIT.pack(2 + denied, limit.period_us, limit.requests_per_unit, 0)
+
+
+def _read_script() -> bytes:
+    folder = files("extauth.counters.redis") / "lua"
+    return b"\n".join((folder / f"{name}.lua").read_bytes() for name in _SCRIPT_FILES)
 
 
 def _bulk(value: bytes) -> bytes:
