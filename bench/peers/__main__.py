@@ -104,7 +104,7 @@ def table(
                 f"| {way} | {connections} | {name} | {sample.service_us:.1f} | {sample.store_us:.1f} | {times:.1f}× "
                 f"| {sample.per_s:,.0f} | {sample.p50_us / 1000:.2f} | {sample.p99_us / 1000:.2f} |"
             )
-    counts = ", ".join(f"{name} {count:,}" for name, count in exact.items())
+    counts = "; ".join(f"{name} {count:,}" for name, count in exact.items())
     lines += ["", f"Of about {4 * LIMIT:,} calls at once for one key with a limit of {LIMIT:,}, admitted: {counts}."]
     return "\n".join(lines) + "\n"
 
@@ -118,7 +118,7 @@ def versions(ratelimit: Path | None, limitador: Path | None) -> dict[str, str]:
             (words[2] for words in modules if words[:1] == ["mod"]), "of unknown version"
         )
     if limitador is not None:
-        said["Limitador"] = _said(str(limitador), "--version").removeprefix("Limitador Server ")
+        said["Limitador"] = _said(str(limitador), "--version").removeprefix("Limitador Server ").split(" ")[0]
     return said
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("extauth", "tests", "scripts", "envoy", "docs", "pyproject.toml")
+COPIED = ("extauth", "tests", "scripts", "fuzz", "envoy", "docs", "pyproject.toml")
 
 
 def stage(name: str) -> Path:

@@ -22,4 +22,4 @@ def test_the_table_compares_service_and_store_with_extauth() -> None:
     lines = table({("direct", 8): samples}, {"extauth": 1000, "other": 1024}, {"other": "1.2"}, 3).splitlines()
     assert "| direct | 8 | extauth | 8.0 | 2.0 | 1.0× | 1,000 | 1.00 | 2.00 |" in lines
     assert "| direct | 8 | other | 20.0 | 5.0 | 2.5× | 500 | 2.00 | 4.00 |" in lines
-    assert lines[-1].endswith("admitted: extauth 1,000, other 1,024.")
+    assert lines[-1].endswith("admitted: extauth 1,000; other 1,024.")
