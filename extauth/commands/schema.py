@@ -1,7 +1,6 @@
 """`extauth schema`."""
 
 import json
-from typing import Any
 
 import click
 
@@ -14,10 +13,6 @@ Example, at the top of a config file, for editors with a YAML language server:
 Exit code: 0."""
 
 
-_TEXT = ["string", "integer", "boolean"]  # whatever a plain scalar looks like, its text is what counts
-_BOUNDS = {"ge": "minimum", "le": "maximum"}  # pydantic's words, which it leaves in
-
-
 @click.command(epilog=EXAMPLE)
 @options.as_json
 def schema(*, as_json: bool) -> None:
@@ -26,83 +21,6 @@ def schema(*, as_json: bool) -> None:
     It ships with the package, as extauth/rules/schema.json. It says what may stand where; whether tiers exist, patterns
     compile and no descriptor comes twice, only `extauth validate` knows. With --json it is on one line.
     """
+    from extauth.config.json_schema import file_schema
+
     click.echo(json.dumps(file_schema(), indent=None if as_json else 2))
-
-
-def file_schema() -> dict[str, Any]:
-    """What pydantic says of the grammar, so that it takes the files that the loader takes.
-
-    It is a little stricter: flags are `true` or `false`, and keys that envoyproxy/ratelimit ignores are refused.
-    """
-    from extauth.config.schema import DescriptorModel, FileModel, Model, RangeModel, RateLimitModel, ReplacesModel
-
-    generated = FileModel.model_json_schema()
-    inner: tuple[type[Model], ...] = (DescriptorModel, RateLimitModel, ReplacesModel, RangeModel)
-    definitions = generated.pop("$defs")
-    file = _mapping(generated, FileModel.never_empty)
-    file["properties"]["tiers"]["propertyNames"] = {"pattern": "^[A-Za-z0-9_.-]{1,64}$"}
-    described = {_name(model.__name__): _mapping(definitions[model.__name__], model.never_empty) for model in inner}
-    described["descriptor"]["properties"]["value_sha256"] |= {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
-    described["algorithm"] = {key: value for key, value in definitions["Algorithm"].items() if key != "title"}
-    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "extauth's descriptor config"}
-    return head | file | {"definitions": described}
-
-
-def _name(model: str) -> str:
-    names = {"DescriptorModel": "descriptor", "RateLimitModel": "rate_limit"}
-    return names.get(model, model.removesuffix("Model").lower())
-
-
-def _mapping(definition: dict[str, Any], never_empty: frozenset[str]) -> dict[str, Any]:
-    required = definition.get("required", [])
-    properties = {
-        name: _property(name, field, required=name in required, empty=name not in {*required, *never_empty})
-        for name, field in definition["properties"].items()
-    }
-    return {
-        "description": definition["description"],
-        "type": "object",
-        "additionalProperties": False,
-        "properties": properties,
-        **({"required": required} if required else {}),
-    }
-
-
-def _property(name: str, field: dict[str, Any], *, required: bool, empty: bool) -> dict[str, Any]:
-    """A key's schema; one with nothing after it counts as absent, and so may be `empty`."""
-    tidy = {"description": field["description"]}
-    if field.get("default") not in (None, ""):
-        tidy["default"] = field["default"]
-    if name == "unit":
-        return tidy | _unit()
-    value = _value(next((each for each in field.get("anyOf", ()) if each.get("type") != "null"), field))
-    if required and value.get("type") == _TEXT:
-        value["minLength"] = 1
-    if empty and "$ref" in value:
-        value = {"anyOf": [value, {"type": "null"}]}
-    elif empty:
-        types = value["type"] if isinstance(value["type"], list) else [value["type"]]
-        value["type"] = [*types, "null"]
-    return tidy | value
-
-
-def _value(field: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in field:
-        return {"$ref": f"#/definitions/{_name(field['$ref'].rpartition('/')[2])}"}
-    kept = {key: value for key, value in field.items() if key not in {"title", "description", "default", "anyOf"}}
-    value = {_BOUNDS.get(key, key): value for key, value in kept.items()}
-    if value == {"type": "string"}:
-        value["type"] = _TEXT
-    for key in ("items", "additionalProperties"):
-        if isinstance(value.get(key), dict):
-            value[key] = _value(value[key])
-    return value
-
-
-def _unit() -> dict[str, Any]:
-    """A unit, in any case; editors offer what stands in the enum."""
-    from extauth.rules.model import Unit
-
-    units = list(map(str, Unit))
-    anyhow = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in unit) for unit in units)
-    return {"anyOf": [{"enum": units}, {"type": "string", "pattern": f"^({anyhow})$"}, {"type": "null"}]}
