@@ -20,7 +20,12 @@ def typed(node: Any, shape: Shape = ANYTHING) -> Any:  # noqa: ANN401 - a tree o
             named = Shape(model=shape.model)
             return {str(key): typed(item, named) for key, item in node.items()}
         known = shapes(shape.model) if shape.model is not None else {}
-        return {str(key): typed(item, known.get(key, ANYTHING)) for key, item in node.items()}
+        return {
+            str(key): str(item)
+            if type(item) is Scalar and item.tag == "str"  # as most are, and so for speed
+            else typed(item, known.get(key, ANYTHING))
+            for key, item in node.items()
+        }
     if isinstance(node, Sequence):
         return [typed(item, shape) for item in node]
     return None

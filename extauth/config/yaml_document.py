@@ -12,7 +12,7 @@ import yaml
 
 from extauth.config.diagnostics import quoted
 from extauth.config.yaml_errors import DocumentError, explained, not_yaml, place_of
-from extauth.config.yaml_scalars import Scalar, fits, key_text, tag_of
+from extauth.config.yaml_scalars import Scalar, explicit_tag, fits, key_text, plain_tag
 from extauth.errors import Diagnostic, Place
 
 MAX_NODES = 2_000_000  # after aliases are followed: 100,000 rules take about 700,000
@@ -70,9 +70,11 @@ class _Builder:
     _anchors: dict[str, _Anchored | None] = field(default_factory=dict)
 
     def add(self, event: yaml.Event) -> None:
-        place = place_of(self.file, event.start_mark)
+        mark = event.start_mark
+        place = Place(self.file, 1, 1) if mark is None else Place(self.file, mark.line + 1, mark.column + 1)
         if isinstance(event, yaml.ScalarEvent):
-            value = Scalar(event.value, self._tag(event, place), place)
+            plain = event.tag is None and event.implicit[0]
+            value = Scalar(event.value, plain_tag(event.value) if plain else self._tag(event, place), place)
             if event.anchor is not None:
                 self._anchors[event.anchor] = _Anchored(value, 1, 1)
             self._put(value, place, 1, 1)
@@ -156,7 +158,7 @@ class _Builder:
                 parent.merged.add(key)
 
     def _tag(self, event: yaml.ScalarEvent, place: Place) -> str:
-        tag = tag_of(event)
+        tag = explicit_tag(event)
         if event.tag is not None and not fits(event.value, tag):
             self.diagnostics.append(
                 Diagnostic.error(place, f"this value does not fit its tag, {tag}", "remove the tag")

@@ -103,12 +103,9 @@ def key_text(value: Scalar | None, *, top: bool) -> str:
     return str(to_int(value)) if value.tag == "int" else str(value)
 
 
-def tag_of(event: yaml.ScalarEvent) -> str:
-    """The event's tag: its explicit one, or that of its text."""
-    tag = event.tag
-    if tag is None and event.implicit[0]:
-        return plain_tag(event.value)
-    return "str" if tag is None or tag == "!" else str(tag.rpartition(":")[2])
+def explicit_tag(event: yaml.ScalarEvent) -> str:
+    """The tag of a scalar that is quoted or tagged."""
+    return "str" if event.tag is None or event.tag == "!" else str(event.tag.rpartition(":")[2])
 
 
 def plain_tag(text: str) -> str:
