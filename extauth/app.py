@@ -1,13 +1,13 @@
 """The composition: one running service from its settings."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
-from extauth.config.sources.files import read_valid_domains, signature, watch_rules
+from extauth.config.sources.files import FileSource
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.health import StoreHealth
 from extauth.counters.redis.counters import RedisCounters
@@ -38,6 +38,16 @@ STORE_CHECK_S = 2
 TLS_CHECK_S = 1
 
 
+class RuleSource(Protocol):
+    """Where rules come from."""
+
+    def read(self) -> RuleSet:
+        """The rules to begin with; raises ConfigError where there are none."""
+
+    def updates(self) -> AsyncIterator[RuleSet | ConfigError]:
+        """Each later set of rules, or why there is none, while the rules in force stay."""
+
+
 class Service:
     """One running extauth."""
 
@@ -46,10 +56,10 @@ class Service:
         self.draining = False
         self.metrics = Metrics(tuple(Guard), tuple(Shed))
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
-        self._seen = signature(settings.config)  # before the files are read: an edit in between must not be missed
+        self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
         switches = GlobalModes(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
         masking = Masking(settings.key_secret.get_secret_value())
-        matcher = Matcher(_first_rules(settings), masking)
+        matcher = Matcher(_first_rules(self._source, keep_going=settings.keep_going), masking)
         debug = settings.log_level == "debug"
         kind = SampledPlanner if debug else Planner
         self.planner = kind(matcher, self.name_counter, modes=switches)
@@ -165,17 +175,11 @@ class Service:
             await asyncio.sleep(STORE_CHECK_S)
 
     async def _reload(self) -> None:
-        config, merge = self.settings.config, self.settings.merge_domains
-        watch = watch_rules(
-            config,
-            lambda: self.planner.matcher.rules,
-            self._reload_failed,
-            self._seen,
-            merge=merge,
-            masking=self.planner.matcher.masking,
-        )
-        async for matcher in watch:
-            self._swap(matcher)
+        async for rules in self._source.updates():
+            if isinstance(rules, ConfigError):
+                self._reload_failed(rules)
+            else:
+                self._swap(await asyncio.to_thread(Matcher, rules, self.planner.matcher.masking))
 
     def _swap(self, matcher: Matcher) -> None:
         before = self.planner.matcher.rules
@@ -205,10 +209,10 @@ class Service:
         events.reload_failed(error)
 
 
-def _first_rules(settings: Settings) -> RuleSet:
+def _first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:
     """What to begin with; raises ConfigError where anything is wrong, or with `keep_going` where all is."""
-    rules = read_valid_domains(settings.config, RuleSet(), merge=settings.merge_domains)
-    if rules.problems and not (settings.keep_going and rules.domains):
+    rules = source.read()
+    if rules.problems and not (keep_going and rules.domains):
         raise ConfigError(rules.problems)
     return rules
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extauth.config.sources.files import read_rules, signature, watch_rules
+from extauth.config.sources.files import FileSource, read_rules
 from extauth.errors import ConfigError
 from extauth.rules.model import RuleSet
 
@@ -23,13 +23,16 @@ class Watched:
     def __init__(self, path: Path) -> None:
         self.rules: asyncio.Queue[RuleSet] = asyncio.Queue()
         self.errors: asyncio.Queue[ConfigError] = asyncio.Queue()
-        self.current = RuleSet()
-        self._task = asyncio.create_task(self._run(path))
+        source = FileSource(path)
+        source.read()
+        self._task = asyncio.create_task(self._run(source))
 
-    async def _run(self, path: Path) -> None:
-        async for matcher in watch_rules(path, lambda: self.current, self.errors.put_nowait):
-            self.current = matcher.rules
-            self.rules.put_nowait(matcher.rules)
+    async def _run(self, source: FileSource) -> None:
+        async for rules in source.updates():
+            if isinstance(rules, ConfigError):
+                self.errors.put_nowait(rules)
+            else:
+                self.rules.put_nowait(rules)
 
     async def next(self) -> RuleSet:
         """The next rules; they are live within a second."""
@@ -101,11 +104,13 @@ async def test_an_edit_is_seen(tmp_path: Path, watch: Callable[[Path], Watched],
 
 async def test_an_edit_between_the_first_reading_and_the_watch_is_seen(tmp_path: Path) -> None:
     in_place(tmp_path, OLD)
-    before = signature(tmp_path)
+    source = FileSource(tmp_path)
+    assert list(source.read().domains) == ["old"]
     in_place(tmp_path, NEW)
     async with asyncio.timeout(5):
-        async for matcher in watch_rules(tmp_path, RuleSet, lambda _error: None, before):
-            assert list(matcher.rules.domains) == ["new"]
+        async for rules in source.updates():
+            assert isinstance(rules, RuleSet)
+            assert list(rules.domains) == ["new"]
             break
 
 

@@ -1,8 +1,8 @@
-"""Reads the config's files and watches them: a whole new set of rules, or the reason why the old one stays."""
+"""The config's files as a source of rules: reads and watches them."""
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,6 @@ import watchfiles
 from extauth.config.merge import MAX_FILE_BYTES, load_valid_domains
 from extauth.config.yaml_errors import place_of_byte
 from extauth.errors import ConfigError, Diagnostic, Place
-from extauth.rules.masking import Masking
-from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 
 SUFFIXES = (".yaml", ".yml")
@@ -120,45 +118,45 @@ def _unread(path: Path, read: Sequence[Path]) -> list[Diagnostic]:
     return warnings
 
 
-async def watch_rules(
-    path: Path,
-    current: Callable[[], RuleSet],
-    failed: Callable[[ConfigError], None],
-    seen: Signature | None = None,
-    *,
-    merge: bool = False,
-    masking: Masking | None = None,
-) -> AsyncIterator[Matcher]:
-    """Yield the new rules each time the files at `path` change; tell `failed` where there are none left.
+class FileSource:
+    """A file, or the files of a folder, as a source of rules."""
 
-    A domain that has problems keeps what it has in the `current` rules.
+    def __init__(self, path: Path, *, merge: bool = False) -> None:
+        self._path = path
+        self._merge = merge
+        self._current = RuleSet()
+        self._seen: Signature = ()
 
-    Sees edits in place, renames over a file, and symlinks that are pointed elsewhere (as Kubernetes updates a
-    ConfigMap): the system's change events only make it quicker, every POLL_MS it looks for itself. `seen` is the
-    `signature` from before the rules in force were read: what has changed since then counts.
-    """
-    seen = signature(path) if seen is None else seen
-    async for _ in _wakes(path):
-        now = await _settled(path)
-        if now == seen:
-            continue
-        seen = now
-        read = await asyncio.to_thread(_read_matcher, path, current(), masking, merge=merge)
-        if isinstance(read, ConfigError):
-            failed(read)
-        else:
-            yield read
+    def read(self) -> RuleSet:
+        """Read the rules to begin with; raises ConfigError where there are no files at all."""
+        return self._read(signature(self._path))  # before the files are read: an edit in between must not be missed
 
+    async def updates(self) -> AsyncIterator[RuleSet | ConfigError]:
+        """Yield the new rules each time the files change, or the reason why there are none left.
 
-def _read_matcher(path: Path, current: RuleSet, masking: Masking | None, *, merge: bool) -> Matcher | ConfigError:
-    """The rules, or why there are none: as a value, for a StopIteration of a thread never reaches its awaiter."""
-    try:
-        return Matcher(read_valid_domains(path, current, merge=merge), masking)
-    except ConfigError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch
-        reason = f"cannot be read, by a fault of the reader: {type(error).__name__}"
-        return ConfigError([Diagnostic.error(Place(str(path)), reason)])
+        A domain that has problems keeps the rules that were read before. Edits in place are seen, renames over a file,
+        and symlinks that are pointed elsewhere (as Kubernetes updates a ConfigMap): the system's change events only
+        make it quicker, every POLL_MS the files are looked at anyway. What has changed since `read` counts.
+        """
+        async for _ in _wakes(self._path):
+            now = await _settled(self._path)
+            if now != self._seen:
+                yield await asyncio.to_thread(self._read_again, now)
+
+    def _read(self, seen: Signature) -> RuleSet:
+        self._seen = seen
+        self._current = read_valid_domains(self._path, self._current, merge=self._merge)
+        return self._current
+
+    def _read_again(self, seen: Signature) -> RuleSet | ConfigError:
+        """The rules, or why there are none: as a value, for a StopIteration of a thread never reaches its awaiter."""
+        try:
+            return self._read(seen)
+        except ConfigError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - a reader's fault must not end the watch
+            reason = f"cannot be read, by a fault of the reader: {type(error).__name__}"
+            return ConfigError([Diagnostic.error(Place(str(self._path)), reason)])
 
 
 async def _wakes(path: Path) -> AsyncIterator[None]:
