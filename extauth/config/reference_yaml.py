@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from extauth.config.schema import REFERENCE_KEYS
 from extauth.errors import Diagnostic, Place
 from extauth.rules.model import FLAGS, Algorithm, Domain, Kind, Limit, Rule, RuleSet, Unit
 
@@ -14,7 +15,7 @@ _PATTERNS = {Kind.SHA256: "a digest", Kind.REGEX: "a regex", Kind.RANGE: "a rang
 
 
 class Expansion(NamedTuple):
-    """`documents` are YAML texts by domain; `unsaid` is what keeps the other domains from being said."""
+    """`documents` are YAML texts by domain; `unsupported` is what keeps the other domains from being expressed."""
 
     documents: dict[str, str]
     unsupported: tuple[Diagnostic, ...]
@@ -101,6 +102,8 @@ class _Expander:
         for flag in FLAGS:
             if getattr(rule, flag):
                 rest[flag] = True
+                if flag not in REFERENCE_KEYS:
+                    self._cannot(rule, f"the reference has no {flag}", "remove it")
         if rule.metadata is not None:
             rest["metadata"] = rule.metadata
         if rule.rules:
