@@ -41,13 +41,13 @@ class Entry(NamedTuple):
 
     @property
     def padded(self) -> str:
-        """The text, from the line on that it stands on in the file."""
+        """The text after as many empty lines as precede it in the file."""
         return self.text if self.indent is None else "\n" * self.place.line + self.text
 
 
 @dataclass(slots=True)
 class Given:
-    """What was read: `rules` with what is wrong, and the files of a folder that are `unread`."""
+    """What was read: `rules` with their problems, and the files of a folder that are `unread`."""
 
     rules: RuleSet
     unread: list[str] = field(default_factory=list)

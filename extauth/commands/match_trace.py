@@ -13,7 +13,7 @@ from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Domain, Kind, Rule, RuleSet
 
-MAX_OTHERS = 5  # rules of a level that are told, of those that are not hit
+MAX_OTHERS = 5  # rules of a level that are listed, of those that are not hit
 _EXACT = {Kind.VALUE, Kind.VALUES}
 _HIT = {
     Kind.VALUE: "exactly this value",
@@ -35,14 +35,14 @@ _DIFFERS = {
 
 
 class Other(NamedTuple):
-    """A rule that the entry's key speaks of and that is not hit, and why."""
+    """A rule for the entry's key that is not hit, and why."""
 
     rule: Rule
     why: str
 
 
 class Step(NamedTuple):
-    """One entry of a descriptor: the rule it hits, or None, and why; `more` others are not told."""
+    """One entry of a descriptor: the rule it hits, or None, and why; `more` others are not listed."""
 
     entry: Entry
     rule: Rule | None
@@ -85,12 +85,12 @@ def _why(hit: Rule, entry: Entry) -> str:
 def _why_nothing(level: Sequence[Rule], above: Rule | None, entry: Entry) -> str:
     if not level and above is not None:
         return f"no rule is as deep as this: {place(above)} has no descriptors under it"
-    if not any(_speaks_of(rule, entry.key) for rule in level):
+    if not any(_is_for(rule, entry.key) for rule in level):
         return f"no rule here has the key {entry.key!r}; the keys are " + many_keys(rule.key for rule in level)
     return f"no rule here with the key {entry.key!r} takes this value"
 
 
-def _speaks_of(rule: Rule, key: str) -> bool:
+def _is_for(rule: Rule, key: str) -> bool:
     return rule.key == key or (rule.kind is Kind.WILDCARD and "*" in rule.key)
 
 
@@ -104,7 +104,7 @@ def _others(level: Iterable[Rule], hit: Rule | None, entry: Entry) -> list[Other
     unlike: list[Other] = []
     other_values: list[Other] = []
     for rule in level:
-        if rule is hit or not _speaks_of(rule, entry.key):
+        if rule is hit or not _is_for(rule, entry.key):
             continue
         if hit is not None and _matches(rule, entry):
             beaten.append(Other(rule, _lost(rule, hit, entry)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from extauth.config.reference_yaml import Expansion
     from extauth.rules.model import RuleSet
 
-MAX_UNREAD = 20  # told of by name
+MAX_UNREAD = 20  # listed by name
 
 EXAMPLE = """\b
 Example:
@@ -35,15 +35,15 @@ _PATHS = "A file, a folder of *.yaml and *.yml files, a pipe, or - for standard 
 @click.option("--expand", is_flag=True, help="Print the rules as plain envoyproxy/ratelimit YAML.")
 @options.as_json
 def validate(paths: tuple[Path, ...], *, merge_domains: bool, strict: bool, expand: bool, as_json: bool) -> None:
-    """Tell every problem in config files, with place and fix.
+    """Print every problem in config files, with its place and fix.
 
     They are read as the service reads them: each PATH is a config of its own, as if EXTAUTH_CONFIG were it. Of a
-    Kubernetes ConfigMap, the data is read as the folder that it is mounted as. Warnings are told, and are no problems
-    without --strict.
+    Kubernetes ConfigMap, the data is read as the folder that it is mounted as. Warnings are printed, and are not
+    problems without --strict.
 
     With --expand, the YAML goes to standard output, one document a domain (to be put in a file each), and all else to
-    standard error. It means the same to envoyproxy/ratelimit. A domain that cannot be said in it is not printed: each
-    reason is told with its place, and the exit code is 1.
+    standard error. It means the same to envoyproxy/ratelimit. A domain that cannot be expressed in it is not
+    printed: each reason is, with its place, and the exit code is 1.
     """
     with failing(as_json=as_json):
         given = _read(paths, merge=options.settings_for(merge=merge_domains).merge_domains)
@@ -68,7 +68,7 @@ def validate(paths: tuple[Path, ...], *, merge_domains: bool, strict: bool, expa
             for line in [*_lines(report, found), *map(str, unsupported)]:
                 click.echo(printable(line), err=True)
             if unsupported:
-                click.echo("the domains of these lines cannot be said in envoyproxy/ratelimit's YAML", err=True)
+                click.echo("the domains of these lines cannot be expressed in envoyproxy/ratelimit's YAML", err=True)
             click.echo("---\n".join(documents), nl=False)
         else:
             print_lines(_lines(report, found))

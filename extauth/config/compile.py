@@ -1,4 +1,4 @@
-"""From a checked config to rules: the second half of the grammar, which no schema can express."""
+"""From a checked config to rules: checks what no schema can express."""
 
 import re
 from typing import NamedTuple

@@ -62,7 +62,7 @@ class Diagnostics:
 
 
 def bounded(file: str, diagnostics: list[Diagnostic], what: str) -> list[Diagnostic]:
-    """The first MAX_PROBLEMS, and how many there are."""
+    """The first MAX_PROBLEMS of them, and the number of all."""
     if len(diagnostics) <= MAX_PROBLEMS:
         return diagnostics
     severity = diagnostics[0].severity
@@ -71,7 +71,7 @@ def bounded(file: str, diagnostics: list[Diagnostic], what: str) -> list[Diagnos
 
 
 def shown(text: str) -> str:
-    """As much of a text as a message has room for."""
+    """The text, shortened if it is too long for a message."""
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
 
 
@@ -88,7 +88,7 @@ def quoted(text: str, words: Iterable[str]) -> str:
 
 
 def limit_for(value: object) -> str:
-    """A limit as it is to be written, for what stands in its place: `10` or `10/minute`; `…` is what it lacks."""
+    """The correct form of a limit that was written as `10` or `10/minute`; `…` where something is missing."""
     match = _RATE.fullmatch(str(value).strip()) if isinstance(value, str | int) else None
     number, several, word = match.groups() if match else ("", "", "")
     unit = _UNITS.get((word or "").lower())
@@ -99,7 +99,7 @@ def limit_for(value: object) -> str:
 
 
 def _letters_off(text: str, word: str) -> int:
-    """How many letters to add, remove or replace; at least their difference in length."""
+    """The number of letters to add, remove or replace; the difference in length, where that alone is too much."""
     if abs(len(text) - len(word)) > MAX_LETTERS_OFF:
         return abs(len(text) - len(word))
     row = list(range(len(word) + 1))

@@ -79,7 +79,7 @@ def _value(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unit() -> dict[str, Any]:
-    """A unit, in any case; editors offer what stands in the enum."""
+    """A unit, in any case; editors offer the items of the enum."""
     units = list(map(str, Unit))
     anyhow = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in unit) for unit in units)
     return {"anyOf": [{"enum": units}, {"type": "string", "pattern": f"^({anyhow})$"}, {"type": "null"}]}

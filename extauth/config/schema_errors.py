@@ -50,7 +50,7 @@ def renamed_keys(details: list[ErrorDetails]) -> dict[Location, str]:
 
 
 def _fix_for(key: str, parents: Location, value: object) -> str:
-    """What to write for an unknown key."""
+    """The hint for an unknown key."""
     model = model_at(parents)
     near = meant(key, model, value)
     if near:
@@ -62,7 +62,7 @@ def _fix_for(key: str, parents: Location, value: object) -> str:
 
 
 def _mapping_fix(location: Location, value: object) -> str:
-    """What to write where there is no mapping."""
+    """The hint for a value that should be a mapping."""
     match location:
         case ("tiers",):
             return "write each as `NAME: {unit: …, requests_per_unit: …}`"

@@ -37,7 +37,7 @@ class Sequence(list[Any]):
 
 @dataclass(slots=True)
 class _Open:
-    """A collection that is being read."""
+    """A collection that has not ended yet."""
 
     into: Mapping | Sequence
     anchor: str | None
@@ -50,7 +50,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _Anchored:
-    """What an alias may name; `value` is complete, `nodes` and `height` as if its own aliases were written out."""
+    """The target of an alias: `value` is complete; `nodes` and `height` count it with its own aliases written out."""
 
     value: Any
     nodes: int
@@ -145,7 +145,7 @@ class _Builder:
         return value
 
     def _merge(self, parent: _Open, into: Mapping, value: Any, place: Place) -> None:  # noqa: ANN401
-        """Merge keys (YAML 1.1): of a list the earlier mapping wins; over what stands before the key, all do."""
+        """Merge keys (YAML 1.1): in a list, the earlier mapping wins; all win over what precedes the key."""
         sources = value if isinstance(value, Sequence) else [value]
         if not all(isinstance(source, Mapping) for source in sources):
             self.diagnostics.append(
@@ -172,7 +172,7 @@ class _Builder:
 
 
 def read_document(file: str, text: str, words: Collection[str] = ()) -> tuple[Any, list[Diagnostic]]:
-    """The text as Mapping, Sequence, Scalar or None, which stands for nothing and null; raises DocumentError.
+    """The text as Mapping, Sequence, Scalar or None (for nothing and for null); raises DocumentError.
 
     YAML 1.1, as gopkg.in/yaml.v2 reads it: only the first document counts, and of a repeated key the last. The
     diagnostics warn of both, and report keys that are not strings, which are left out. `words` are keys that messages
@@ -218,7 +218,7 @@ def _another(place: Place) -> Diagnostic:
 
 
 def _assign(into: Mapping, key: Scalar, value: Any) -> None:  # noqa: ANN401 - a tree of any shape
-    """Over what stands there already, as gopkg.in/yaml.v2 does: what a limit or metadata does not name stays."""
+    """Set a key as gopkg.in/yaml.v2 does: a limit or metadata keeps what its new value does not name."""
     old = into.pop(key, None)  # with its place
     if isinstance(old, Mapping) and isinstance(value, Mapping) and key in {"rate_limit", "metadata"}:
         both = Mapping(old)

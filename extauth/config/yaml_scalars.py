@@ -1,4 +1,4 @@
-"""YAML scalars: which type a plain one has, and the value it stands for, as gopkg.in/yaml.v2 reads it.
+"""YAML scalars: the type of a plain one, and its value, as gopkg.in/yaml.v2 reads them.
 
 That library reads the files of envoyproxy/ratelimit.
 """
@@ -71,7 +71,7 @@ class Scalar(str):
 
 
 def value_of(scalar: Scalar) -> object:
-    """The value that the scalar stands for."""
+    """The scalar's value."""
     match scalar.tag:
         case "int":
             return to_int(scalar)
@@ -90,7 +90,7 @@ def fits(text: str, tag: str) -> bool:
 
 
 def key_text(value: Scalar | None, *, top: bool) -> str:
-    """A key that is no string, as the reference writes it: at the `top` as it stands there, below as Go prints it."""
+    """A key that is not a string, as the reference writes it: at the `top` its text, below that what Go prints."""
     if top:
         return "" if value is None else str(value)
     if value is None:
@@ -127,12 +127,12 @@ def plain_tag(text: str) -> str:
 
 
 def to_int(text: str) -> int:
-    """The number that a scalar tagged `int` stands for: 10, +10, 0x0a, 0b1010, 012, 0o12, 1_0."""
+    """The value of a scalar tagged `int`: 10, +10, 0x0a, 0b1010, 012, 0o12, 1_0."""
     digits = text.replace("_", "")
     octal = re.fullmatch(r"([-+]?)0[oO]?([0-7]+)", digits)
     return int(octal[1] + octal[2], 8) if octal else int(digits, 0)
 
 
 def to_float(text: str) -> float:
-    """The number that a scalar tagged `float` stands for: 1.5, 1e3, .inf, .nan, 1_0.5."""
+    """The value of a scalar tagged `float`: 1.5, 1e3, .inf, .nan, 1_0.5."""
     return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))

@@ -1,4 +1,4 @@
-"""How values of configs and of requests are shown, in metrics, logs and pages."""
+"""How metrics, logs and pages show the values of configs and requests."""
 
 import re
 from hashlib import blake2b
@@ -54,7 +54,7 @@ class Masking:
         return f"{_printable(begin)}***~{self._fingerprint(value)}"
 
     def digest(self, hexadecimal: str) -> str:
-        """The beginning of a SHA-256 that stands in a file for a value."""
+        """The beginning of a SHA-256 that a file has in place of a value."""
         return f"{hexadecimal[:12]}…"
 
     def shorten(self, text: str, max_bytes: int = MAX_SHOWN_BYTES) -> str:

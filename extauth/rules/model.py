@@ -1,4 +1,4 @@
-"""The rules as frozen values: what a config says, once it is known to be right."""
+"""The rules as frozen values: the meaning of a config that was checked."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -58,7 +58,7 @@ class OnStoreFailure(StrEnum):
 
 
 class Kind(StrEnum):
-    """How a rule tells whether an entry's value is its own."""
+    """How a rule matches an entry's value."""
 
     ANY = "any"
     VALUE = "value"
@@ -78,11 +78,11 @@ class EmissionInterval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many requests in `unit_multiplier` units of time.
+    """At most `requests_per_unit` requests in `unit_multiplier` units of time.
 
     `requests_per_unit` is 0 to 2**32 - 1; 0 denies everything. `burst` (gcra) is how many requests are admitted at one
     instant after a rest; None: as many as `requests_per_unit`. `count_denied` says whether hits count even when the
-    request is denied. `name` is what another limit's `replaces` may speak of; `replaces` drops limits by that name
+    request is denied. another limit's `replaces` refers to it by `name`; `replaces` drops limits by that name
     from a request in which this one applies. An `unlimited` limit counts nothing, and may replace others.
     What is worked out from these is worked out once, here.
     """
