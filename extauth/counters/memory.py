@@ -1,4 +1,4 @@
-"""Counters in this process: the algorithms of lua/take.lua, for one replica alone."""
+"""Counters in this process: the algorithms of redis/lua, for one replica alone."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
