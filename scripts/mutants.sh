@@ -11,6 +11,8 @@ if [ "${1-}" != lua ] && [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; the
   .venv/bin/python -m venv --clear "$venv"
   "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install --require-hashes --only-binary :all: \
     -r requirements/mutants.txt || fail "pip could not install requirements/mutants.txt; its reason stands above."
+  "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install --no-deps --no-build-isolation --editable . ||
+    fail "pip could not install the project itself; its reason stands above."
   printf '%s\n' "$stamp" >"$venv/stamp"
 fi
 exec .venv/bin/python -m scripts.mutants "$@"

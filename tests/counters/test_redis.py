@@ -157,6 +157,14 @@ async def test_a_sliding_window_that_was_lengthened_is_kept_as_long(connect: Con
         assert ends_us(limit, 10, before_us) <= await gone_us(client, "c") <= ends_us(limit, 10, after_us) + SPARE_US
 
 
+async def test_a_log_of_which_all_is_given_back_is_gone(connect: Connect, client: Redis) -> None:
+    counters = connect()
+    limit = Limit(10, Unit.HOUR, Algorithm.SLIDING_WINDOW, count_denied=False)
+    assert await take(counters, limit, calls=3) == 3
+    await counters.take([Group(takes.take((b"c", limit, -3)), 1)])
+    assert await client.dbsize() == 0
+
+
 async def test_a_denial_writes_nothing(connect: Connect, client: Redis) -> None:
     counters = connect()
     closed = Limit(0, Unit.HOUR, Algorithm.GCRA, count_denied=False)
