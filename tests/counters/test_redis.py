@@ -157,6 +157,16 @@ async def test_a_sliding_window_that_was_lengthened_is_kept_as_long(connect: Con
         assert ends_us(limit, 10, before_us) <= await gone_us(client, "c") <= ends_us(limit, 10, after_us) + SPARE_US
 
 
+async def test_a_full_log_grows_no_further(connect: Connect, client: Redis) -> None:
+    limit = Limit(20_000, Unit.HOUR, Algorithm.SLIDING_WINDOW, count_denied=False)
+    newest_us, entries = await now_us(client) - 60_000_000, 10_000
+    log = b"".join(struct.pack("<dd", newest_us - entries + total, total) for total in range(1, entries + 1))
+    await client.set("c", struct.pack("<Bddddd", 3, 3_600_000_000, 0, 0, entries, newest_us) + log)
+    before = await client.strlen("c")
+    assert await take(connect(), limit, calls=20_000) == 10_000
+    assert await client.strlen("c") == before
+
+
 async def test_a_log_of_which_all_is_given_back_is_gone(connect: Connect, client: Redis) -> None:
     counters = connect()
     limit = Limit(10, Unit.HOUR, Algorithm.SLIDING_WINDOW, count_denied=False)
