@@ -1,6 +1,7 @@
 """The composition: one running service from its settings."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from extauth.admin.server import AdminServer, Readiness
 from extauth.config.sources.files import FileSource
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.health import StoreHealth
+from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
 from extauth.limiter.counter_names import KeyNamer
@@ -36,6 +38,7 @@ from extauth.tuning import fitting_connections, raise_descriptors
 STOP_GRACE_S = 5
 STORE_CHECK_S = 2
 TLS_CHECK_S = 1
+IN_MEMORY = "in this process: it must be the only replica, and its counts end with it"
 
 
 class RuleSource(Protocol):
@@ -63,14 +66,14 @@ class Service:
         debug = settings.log_level == "debug"
         kind = SampledPlanner if debug else Planner
         self.planner = kind(matcher, self.name_counter, modes=switches)
-        url = settings.redis_url.get_secret_value()
-        self.counters = RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
+        self.counters = _counters(settings)
         self.store = StoreHealth(self.counters.probe, self._store_changed)
         observers: list[Observer] = [self.metrics, self.store]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
         self.denials = DenialCache(self.counters, settings.denial_cache)
-        counters: Counters = self.denials if settings.denial_cache else self.counters
+        cached = settings.denial_cache and not settings.counts_in_memory
+        counters: Counters = self.denials if cached else self.counters
         limiter = Limiter(counters, settings.on_store_failure)
         headers = _response_headers(settings.response_headers)
         self.batcher = Batcher(
@@ -146,6 +149,7 @@ class Service:
             engine=settings.engine,
             tls="off" if self.tls is None else "on" if settings.grpc_tls_client_ca is None else "mutual",
             redis=settings.shown_redis_url(),
+            **({"counters": IN_MEMORY} if settings.counts_in_memory else {}),
             on_store_failure=str(settings.on_store_failure),
             config=str(settings.config),
             domains=list(self.planner.matcher.rules.domains),
@@ -159,6 +163,8 @@ class Service:
             "rules": self.planner.matcher.size,
             "store": str(self.store),
         }
+        if self.settings.counts_in_memory:
+            detail["counters"] = IN_MEMORY
         return Readiness(not self.draining, detail)
 
     def view(self) -> Iterator[str]:
@@ -207,6 +213,13 @@ class Service:
     def _reload_failed(self, error: ConfigError) -> None:
         self.metrics.reloaded(ok=False)
         events.reload_failed(error)
+
+
+def _counters(settings: Settings) -> RedisCounters | MemoryCounters:
+    if settings.counts_in_memory:
+        return MemoryCounters(lambda: time.monotonic_ns() // 1000, settings.memory_bytes)
+    url = settings.redis_url.get_secret_value()
+    return RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
 
 
 def _first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:

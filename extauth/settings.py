@@ -100,7 +100,8 @@ class Settings(BaseModel):
     config: Path = Field(Path("envoy/descriptors"), description="a folder of *.yaml files, or one file")
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, or unix:///PATH[?db=DB]",
+        description="redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, unix:///PATH[?db=DB], "
+        "or memory: to count in this process alone",
     )
     grpc_listen: Annotated[str, AfterValidator(_address_or_socket)] = Field(
         "127.0.0.1:8081", description="HOST:PORT, [IPV6]:PORT or unix:PATH"
@@ -127,6 +128,12 @@ class Settings(BaseModel):
     engine: Literal["h2", "grpcio"] = Field("h2", description="h2 or grpcio")
     on_store_failure: OnStoreFailure = Field(OnStoreFailure.ALLOW, description="allow, deny or error")
     redis_timeout: float = Field(0.1, ge=0.001, le=60, description="seconds, 0.001 to 60")
+    memory_bytes: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="bytes for the counters of memory:, 1048576 or more",
+    )
     denial_cache: float = Field(1, ge=0, le=60, description="seconds, 0 (off) to 60")
     max_waiting: int = Field(20_000, ge=1, le=1_000_000, description="calls, 1 to 1000000")
     max_connections: int = Field(1024, ge=1, le=100_000, description="connections, 1 to 100000")
@@ -144,6 +151,11 @@ class Settings(BaseModel):
     drain_delay: float = Field(2, ge=0, le=300, description="seconds, 0 to 300")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: LogFormat = Field(LogFormat.CONSOLE, description="console or json")
+
+    @property
+    def counts_in_memory(self) -> bool:
+        """Whether counters live in this process, and not in Redis."""
+        return self.redis_url.get_secret_value() == "memory:"
 
     def shown_redis_url(self) -> str:
         """The Redis URL without user, password and query, which may hold them too."""

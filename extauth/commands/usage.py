@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from extauth.admin.rules_json import view_limit
 from extauth.commands.preview import Planned
 from extauth.commands.text import limit_in_words, mode_in_short, seconds, shown
+from extauth.errors import CommandError
 from extauth.limiter.algorithms import outcome
 from extauth.limiter.counters import CounterSet, Group, Level, LimitCheck, Mode
 from extauth.limiter.plan import Plan
@@ -34,8 +35,14 @@ class CounterUsage(NamedTuple):
 
 
 def in_store(planned: Planned, work: "Callable[[RedisCounters], Coroutine[Any, Any, _T]]") -> _T:
-    """Do the work on the store of EXTAUTH_REDIS_URL; raises SettingsError or StoreError."""
+    """Do the work on the store of EXTAUTH_REDIS_URL; raises SettingsError, StoreError or CommandError."""
     from extauth.counters.redis.counters import RedisCounters
+
+    if planned.settings.counts_in_memory:
+        raise CommandError(
+            "EXTAUTH_REDIS_URL=memory: keeps the counters inside the process of `extauth serve`, where no other "
+            "process can read or delete them; count in Redis to inspect them, or restart the service to reset them all"
+        )
 
     async def run() -> _T:
         settings = planned.settings

@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from extauth.counters.counter_table import ENTRY_BYTES, CounterTable
 from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS, calls_that_fit, counted_calls
 from extauth.limiter.counters import Group, Level, LimitCheck, Mode, TakeResult
 from extauth.rules.model import MAX_EXACT, Algorithm, EmissionInterval, Limit
@@ -26,6 +27,9 @@ class _Bucket:
     def ends_us(self) -> int:
         return self.at_us - (-self.backlog // self.interval.ticks_per_us)
 
+    def more_bytes(self) -> int:
+        return 0
+
 
 @dataclass(slots=True)
 class _Window:
@@ -39,6 +43,9 @@ class _Window:
 
     def ends_us(self) -> int:
         return self.end_us
+
+    def more_bytes(self) -> int:
+        return 0
 
 
 @dataclass(slots=True)
@@ -62,6 +69,13 @@ class _Log:
 
     def ends_us(self) -> int:
         return self.times[-1] + self.period_us
+
+    def more_bytes(self) -> int:
+        return (len(self.times) - 1) * _LOG_ENTRY_BYTES
+
+    def join_newest(self) -> None:
+        """Make one of the two newest entries: the hits of both count until the later one leaves the window."""
+        del self.times[-2], self.totals[-2]
 
     def wait_us(self, excess: int, now: int, period_us: int) -> int:
         """Until so many hits are out of the window."""
@@ -94,26 +108,33 @@ class _Log:
 
 
 _State = _Bucket | _Window | _Log
+_LOG_ENTRY_BYTES = 96  # two integers, and their places in two lists
+
+MAX_BYTES = 256 * 1024 * 1024
 
 
 class MemoryCounters:
-    """`limiter.counters.Counters` in a dict of at most `max_counters`.
+    """`limiter.counters.Counters` in this process, in at most about `max_bytes`.
 
-    When it is full, what can no longer matter goes first, then what was written longest ago.
-    `clock` gives microseconds since the epoch.
+    When they are full, expired counters make room. Where that is not enough, a counter that is not held counts as used
+    up, so that too much is never admitted; the others count as ever.
+    `clock` gives microseconds, since the epoch or any other instant.
     """
 
-    def __init__(self, clock: Callable[[], int], max_counters: int = 1_000_000) -> None:
+    def __init__(self, clock: Callable[[], int], max_bytes: int = MAX_BYTES) -> None:
         self._clock = clock
-        self._max_counters = max_counters
-        self._states: dict[bytes, _State] = {}
+        self._states: CounterTable[_State] = CounterTable(max_bytes)
 
     def __len__(self) -> int:
         return len(self._states)
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """Take for the groups one after the other."""
         now = self._clock()
+        self._states.keep_reserve(now)
         return [self._take(group, now) for group in groups]
 
     async def probe(self) -> None:
@@ -122,8 +143,12 @@ class MemoryCounters:
     def _take(self, group: Group, now: int) -> TakeResult:
         (names, checks), calls = (group.take.names, group.take.checks), group.calls
         last = _are_last(names)
+        refused = self._without_room(names, now)
         states = [
-            self._own(name, check.limit, now, keep=kept) for name, check, kept in zip(names, checks, last, strict=True)
+            _after(None, check.limit, check.limit.capacity, now)
+            if name in refused
+            else self._own(name, check.limit, now, keep=kept)
+            for name, check, kept in zip(names, checks, last, strict=True)
         ]
         levels = [_level(state, check.limit, now) for state, check in zip(states, checks, strict=True)]
         fits = [calls_that_fit(check, level) for check, level in zip(checks, levels, strict=True)]
@@ -139,6 +164,18 @@ class MemoryCounters:
             if last[i] and (takes * check.cost > 0 or (takes * check.cost < 0 and held)):
                 self._put(name, _after(state, check.limit, takes * check.cost, now))
         return TakeResult(admitted, tuple(levels))
+
+    def _without_room(self, names: Sequence[bytes], now: int) -> set[bytes]:
+        """The names that have no counter, if there is no room for one each; else none."""
+        missing: set[bytes] = set()
+        while True:
+            more = {name for name in names if name not in self._states}  # making room drops those that have expired
+            if more == missing:
+                return set()
+            missing = more
+            grown = len(names) * _LOG_ENTRY_BYTES  # the logs that are held may grow by an entry each
+            if not self._states.make_room(sum(map(len, missing)) + ENTRY_BYTES * len(missing) + grown, now):
+                return missing
 
     def _own(self, name: bytes, limit: Limit, now: int, *, keep: bool) -> _State | None:
         """The state in the limit's own terms, None where nothing is used.
@@ -167,15 +204,11 @@ class MemoryCounters:
         return own
 
     def _put(self, name: bytes, state: _State) -> None:
-        self._states.pop(name, None)
         if isinstance(state, _Log) and not state.times:
-            return
-        now = self._clock()
-        if len(self._states) >= self._max_counters:
-            self._states = {name: state for name, state in self._states.items() if state.ends_us() > now}
-            if len(self._states) >= self._max_counters:
-                del self._states[next(iter(self._states))]
-        self._states[name] = state
+            self._states.remove(name)
+        elif not self._states.put(name, state) and isinstance(state, _Log) and name in self._states:
+            state.join_newest()  # a log that is held takes no more room than it has
+            self._states.put(name, state)
 
 
 def _are_last(names: Sequence[bytes]) -> list[bool]:

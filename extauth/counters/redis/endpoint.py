@@ -36,14 +36,16 @@ _HOST = r"(?:[^/@:?#%\[\]\s,;]+|\[[0-9a-fA-F:.%\w]+\])"
 
 
 def fault(url: str) -> str:  # noqa: PLR0911 - a fault each
-    """What is wrong with the URL and what would mend it; nothing where it will do."""
+    """What is wrong with the URL and what would mend it; nothing where it will do. `memory:` names no Redis."""
     if url != url.strip():
         return "it begins or ends with white space, such as a line break: remove it"
     if re.search(r"[\s\x00-\x1f\x7f]", url):
         return "it holds white space or a control character: write a space as %20"
     scheme, _, rest = url.partition(":")
+    if scheme == "memory":
+        return "nothing may follow memory:" if rest else ""
     if scheme not in {"redis", "rediss", "unix"} or (scheme != "unix" and not rest.startswith("//")):
-        return "it must begin with redis://, rediss:// or unix://"
+        return "it must begin with redis://, rediss:// or unix://, or be memory:"
     rest = rest.removeprefix("//")
     found = _socket_fault(rest) if scheme == "unix" else _host_fault(rest)
     if found:
