@@ -183,3 +183,12 @@ def test_a_setting_that_is_wrong(tmp_path: Path) -> None:
     result = RUN.invoke(app, argv, env={"EXTAUTH_KEY_PREFIX": "a b"})
     assert result.exit_code == 2
     assert "EXTAUTH_KEY_PREFIX='a b' is not allowed" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "reset"])
+def test_counters_in_another_process_cannot_be_asked(tmp_path: Path, command: str) -> None:
+    (tmp_path / "f.yaml").write_text(CONFIG)
+    argv = [command, "--config", str(tmp_path), "--json", "d", "fixed=1"]
+    result = RUN.invoke(app, argv, env={"EXTAUTH_REDIS_URL": "memory:"})
+    assert result.exit_code == 2
+    assert "keeps the counters inside the process of `extauth serve`" in json.loads(result.stdout)["error"]
