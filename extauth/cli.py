@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from extauth.commands import check, explain, hash, inspect, reset, schema, validate  # noqa: A004 - it is its name
+from extauth.commands import check, explain, hash, init, inspect, reset, schema, validate  # noqa: A004 - it is its name
 from extauth.conformance import command as conformance
 from extauth.errors import ExtauthError
 
@@ -89,6 +89,7 @@ def _loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
 
 
 for command in (
+    init.init,
     validate.validate,
     explain.explain,
     check.check,

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from extauth.cli import app
 from extauth.settings import Settings
 
-COMMANDS = ["serve", "validate", "explain", "check", "inspect", "reset", "hash", "schema", "conformance"]
+COMMANDS = ["serve", "init", "validate", "explain", "check", "inspect", "reset", "hash", "schema", "conformance"]
 HEAVY = ["asyncio", "pydantic", "rich", "grpc", "redis", "yaml", "h11", "watchfiles", "prometheus_client"]
 HEAVY += ["envoy_data_plane", "google.protobuf"]
 RUN = CliRunner()
@@ -78,6 +78,7 @@ def test_dash_h_is_help(command: list[str]) -> None:
 
 COMPLETIONS = [
     ("extauth ex", "ex", {"explain"}),
+    ("extauth in", "in", {"init", "inspect"}),
     ("extauth ", "", set(COMMANDS)),
     ("extauth check --tls-", "--tls-", {"--tls-ca", "--tls-cert", "--tls-key", "--tls-name"}),
     ("extauth explain --c", "--c", {"--config"}),
