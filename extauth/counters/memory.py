@@ -175,7 +175,7 @@ class MemoryCounters:
             missing = more
             grown = len(names) * _LOG_ENTRY_BYTES  # the logs that are held may grow by an entry each
             if not self._states.make_room(sum(map(len, missing)) + ENTRY_BYTES * len(missing) + grown, now):
-                return missing
+                return {name for name in names if name not in self._states}
 
     def _own(self, name: bytes, limit: Limit, now: int, *, keep: bool) -> _State | None:
         """The state in the limit's own terms, None where nothing is used.

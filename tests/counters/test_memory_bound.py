@@ -29,7 +29,7 @@ async def admitted(counters: MemoryCounters, *names: bytes, of: Limit, calls: in
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_who_has_a_counter_is_counted_and_who_has_none_is_denied_until_one_expires(algorithm: Algorithm) -> None:
     clock, rule = Clock(), limit(algorithm)
-    counters = MemoryCounters(clock, 2 * (ENTRY_BYTES + 8))
+    counters = MemoryCounters(clock, 2 * (ENTRY_BYTES + 1) + 2 * 96)
     assert await admitted(counters, b"a", of=rule) == 1
     assert await admitted(counters, b"b", of=rule, calls=9) == 3
     assert await admitted(counters, b"c", of=rule) == 0
@@ -41,7 +41,7 @@ async def test_who_has_a_counter_is_counted_and_who_has_none_is_denied_until_one
 
 
 async def test_a_call_that_needs_two_counters_is_denied_where_there_is_room_for_one() -> None:
-    counters, rule = MemoryCounters(Clock(), 2 * (ENTRY_BYTES + 8)), limit(Algorithm.GCRA)
+    counters, rule = MemoryCounters(Clock(), 2 * (ENTRY_BYTES + 1) + 2 * 96), limit(Algorithm.GCRA)
     assert await admitted(counters, b"a", of=rule) == 1
     assert await admitted(counters, b"b", b"c", of=rule) == 0
     assert await admitted(counters, b"b", of=rule) == 1
@@ -54,7 +54,7 @@ calls = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4), st.integers(0, 
 @given(algorithm=st.sampled_from(ALGORITHMS), room=st.integers(1, 5), calls=calls)
 async def test_never_too_much_is_admitted(algorithm: Algorithm, room: int, calls: list[tuple[int, int, int]]) -> None:
     clock, rule = Clock(), limit(algorithm)
-    counters = MemoryCounters(clock, room * (ENTRY_BYTES + 100))
+    counters = MemoryCounters(clock, room * (ENTRY_BYTES + 1) + 96)
     instants: dict[int, list[int]] = defaultdict(list)
     for name, number, pause in calls:
         instants[name] += [clock()] * await admitted(counters, b"%d" % name, of=rule, calls=number)
