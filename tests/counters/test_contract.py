@@ -224,6 +224,15 @@ async def test_gcra_drains_at_the_new_rate_from_the_first_denial_on(bench: Bench
     assert await bench.take(("a", gcra(11), 11)) == 1
 
 
+async def test_hits_that_are_given_back_leave_the_others_their_time(bench: Bench) -> None:
+    for _ in range(3):
+        assert await bench.take(("a", sliding(10)), calls=3) == 3
+        bench.clock.sleep(10 * SECOND)
+    await bench.take(("a", sliding(10), -2))
+    bench.clock.sleep(31 * SECOND)  # the first three have left the window
+    assert await bench.take(("a", sliding(10)), calls=99) == 6
+
+
 @pytest.mark.parametrize("new", [gcra(10), sliding(10)], ids=str)
 async def test_a_window_that_has_ended_counts_for_no_other_algorithm(bench: Bench, new: Limit) -> None:
     assert await bench.take(("a", window(10)), calls=10) == 10
