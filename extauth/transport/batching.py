@@ -153,13 +153,15 @@ class Batcher:
             observer.batch_decided(fact)
 
     def _fail(self, batch: list[Calls]) -> None:
-        """Answer by the failure policy, without asking what failed."""
-        policy = self._limiter.on_store_failure
-        code = Code.OVER_LIMIT if policy is OnStoreFailure.DENY else Code.OK
-        message = None if policy is OnStoreFailure.ERROR else encode_response(Verdict(code, ()))
+        """Answer by the failure policy, without the code that failed."""
+        messages: dict[OnStoreFailure | None, bytes | None] = {
+            OnStoreFailure.ALLOW: encode_response(Verdict(Code.OK, ())),
+            OnStoreFailure.DENY: encode_response(Verdict(Code.OVER_LIMIT, ())),
+        }
         for calls in batch:
             self.deadlines.discard(calls)
-            calls.caller.answer(calls, [message] * len(calls.plans))
+            given = [self._limiter.uncounted(plan, 1).given for plan in calls.plans]
+            calls.caller.answer(calls, [messages.get(each) for each in given])
             self._flush(calls.caller)
 
     def _flush(self, caller: Caller) -> None:

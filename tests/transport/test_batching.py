@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
-from extauth.limiter.counters import Group, Level, LimitCheck, TakeResult
+from extauth.limiter.counters import Group, Level, LimitCheck, Mode, TakeResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
@@ -219,6 +219,18 @@ async def test_an_error_of_the_counters_gives_its_own_batch_the_failure_policy()
     assert failure is not None
     assert (failure.kind, success) == ("internal", None)
     assert "RuntimeError: a bug in " in str(failure)
+
+
+async def test_an_answer_that_cannot_be_read_denies_nothing_that_no_limit_could_deny() -> None:
+    rig = Rig(policy=OnStoreFailure.DENY)
+    rig.gate.garbled = True
+    rig.gate.let()
+    shadow = PlanTemplate((LimitCheck(LIMIT, 1, Mode.SHADOW),), ((0,),), None, Labels())
+    rig.call(1, Plan((b"shadow",), shadow))
+    await rig.until(answered=1)
+    (message,) = rig.client.answered.values()
+    assert message is not None
+    assert int(RateLimitResponse.parse(message).overall_code) == OK
 
 
 @pytest.mark.parametrize(
