@@ -125,16 +125,16 @@ class Answers:
             outcome(check, level, call, taken.admitted)
             for check, level in zip(template.checks, taken.levels, strict=True)
         ]
-        exceeded, wait_us, _ = denying_limit(template.checks, outcomes)
+        denying, wait_us, _ = denying_limit(template.checks, outcomes)
         retry_after_s = None if wait_us is None else whole_seconds(wait_us)
         if response.simple:
             numbers = tuple(n for o in outcomes for n in (o.over, o.remaining, whole_seconds(o.reset_us)))
-            key = (template, numbers, retry_after_s, exceeded)
+            key = (template, numbers, retry_after_s, denying)
             message = self._denials.get(key)
             if message is not None:
                 return message
         statuses = _statuses(response, template.checks, outcomes)
-        message = b"".join((_DENIED, *statuses, denial_tail(response.tier, exceeded, retry_after_s)))
+        message = b"".join((_DENIED, *statuses, denial_tail(response.tier, denying, retry_after_s)))
         if response.simple:
             self._denials.remember(key, message, 500 + len(message))
         return message

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from extauth.limiter.algorithms import Outcome
 from extauth.limiter.counters import LimitCheck, Mode
-from extauth.rls.response import Code, HeldBack
+from extauth.rls.response import Code, DenyingLimit
 
 
 class Labels(NamedTuple):
@@ -30,13 +30,13 @@ def tightest_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome], in
     return max(indices, key=lambda i: (status_code(checks[i], outcomes[i]), *_tightness(outcomes[i])))
 
 
-def denying_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome]) -> HeldBack:
+def denying_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome]) -> DenyingLimit:
     """Why a call is denied.
 
     Every enforced limit must have room, and one of the quotas: of these, the one that has room first.
     """
     if len(checks) == 1:
-        return HeldBack(checks[0].limit, outcomes[0].retry_after_us, outcomes[0].reset_us)
+        return DenyingLimit(checks[0].limit, outcomes[0].retry_after_us, outcomes[0].reset_us)
     over: list[int] = []  # enforced limits
     quotas: list[list[int]] = []  # each quota's limits
     for i, (check, outcome) in enumerate(zip(checks, outcomes, strict=True)):
@@ -54,9 +54,9 @@ def denying_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome]) -> 
         over.append(min((max(quota, key=tightness) for quota in quotas), key=tightness))
     if not over:
         # The store counts in doubles: of limits beyond 2**53 ticks it may see none left where there is exactly room.
-        return HeldBack(checks[0].limit, 1, outcomes[0].reset_us)
+        return DenyingLimit(checks[0].limit, 1, outcomes[0].reset_us)
     longest = max(over, key=tightness)
-    return HeldBack(checks[longest].limit, outcomes[longest].retry_after_us, outcomes[longest].reset_us)
+    return DenyingLimit(checks[longest].limit, outcomes[longest].retry_after_us, outcomes[longest].reset_us)
 
 
 def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:

@@ -40,8 +40,8 @@ NO_LIMIT = DescriptorStatus(Code.OK)
 UNLIMITED = DescriptorStatus(Code.OK, remaining=NO_LIMIT_REMAINING)
 
 
-class HeldBack(NamedTuple):
-    """Why a call is denied: the limit that makes the caller wait longest.
+class DenyingLimit(NamedTuple):
+    """The limit that a denial is about: the enforced limit with the longest wait, or the quota with the shortest.
 
     `retry_after_us` is the wait until this call would fit (None: it never would), `reset_us` the time until the limit
     is whole again.
@@ -56,14 +56,14 @@ class HeldBack(NamedTuple):
 class Verdict:
     """The answer to a call.
 
-    `tier` applied (None: no tier did). `held_back` is set on OVER_LIMIT, except where the store failed and all
+    `tier` applied (None: no tier did). `denying` is set on OVER_LIMIT, except where the store failed and all
     calls are denied. `metadata` is for the answer's `dynamic_metadata`, where that was asked for.
     """
 
     code: Code
     statuses: tuple[DescriptorStatus, ...]
     tier: str | None = None
-    held_back: HeldBack | None = None
+    denying: DenyingLimit | None = None
     metadata: Mapping[str, Any] | None = None
 
 
@@ -85,7 +85,7 @@ def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) ->
     if verdict.code is Code.OK:
         message += admission_tail(verdict.tier)
     else:
-        message += denial_tail(verdict.tier, *_exceeded(verdict))
+        message += denial_tail(verdict.tier, *_denying(verdict))
     if headers is not None:
         message += _limit_headers(headers, verdict)
     if verdict.metadata is not None:
@@ -100,19 +100,19 @@ def too_large_response() -> bytes:
     return number_field(1, Code.OVER_LIMIT) + headers + bytes_field(5, json.dumps(body).encode())
 
 
-def _exceeded(verdict: Verdict) -> tuple[Limit | None, int | None]:
+def _denying(verdict: Verdict) -> tuple[Limit | None, int | None]:
     """The limit that a denied caller waits for, and for how many seconds."""
-    held_back = verdict.held_back
-    if held_back is None:
+    denying = verdict.denying
+    if denying is None:
         return None, None
-    wait_us = held_back.retry_after_us
-    return held_back.limit, None if wait_us is None else whole_seconds(wait_us)
+    wait_us = denying.retry_after_us
+    return denying.limit, None if wait_us is None else whole_seconds(wait_us)
 
 
 def _limit_headers(headers: ResponseHeaders, verdict: Verdict) -> bytes:
     """Of the limit that `retry-after` is about, on a denial; else of one that is over, or has the least left."""
-    if verdict.held_back is not None:
-        limit, _, reset_us = verdict.held_back
+    if verdict.denying is not None:
+        limit, _, reset_us = verdict.denying
         remaining = 0
     else:
         told = min(
@@ -150,12 +150,12 @@ def admission_tail(tier: str | None) -> bytes:
     return b"" if tier is None else _header(4, TIER_HEADER, tier)
 
 
-def denial_tail(tier: str | None, exceeded: Limit | None, retry_after_s: int | None) -> bytes:
+def denial_tail(tier: str | None, denying: Limit | None, retry_after_s: int | None) -> bytes:
     """What follows the statuses of a denial: headers and body for the client."""
     headers = _header(3, "content-type", "application/json")
     if retry_after_s is not None:
         headers += _header(3, "retry-after", str(retry_after_s))
-    return headers + bytes_field(5, _body(tier, exceeded, retry_after_s))
+    return headers + bytes_field(5, _body(tier, denying, retry_after_s))
 
 
 def whole_seconds(duration_us: int) -> int:
@@ -167,20 +167,20 @@ def _header(field: int, key: str, value: str) -> bytes:
     return bytes_field(field, text_field(1, key) + text_field(2, value))
 
 
-def _body(tier: str | None, exceeded: Limit | None, retry_after_s: int | None) -> bytes:
+def _body(tier: str | None, denying: Limit | None, retry_after_s: int | None) -> bytes:
     body: dict[str, str | int] = {"error": "rate_limited"}
-    if exceeded is None:
+    if denying is None:
         body["message"] = "The rate limit cannot be checked at the moment."
     else:
         body["message"] = (
-            f"The limit of {exceeded} never has room for this request."
+            f"The limit of {denying} never has room for this request."
             if retry_after_s is None
-            else f"The limit of {exceeded} is used up. Try again in {retry_after_s} s."
+            else f"The limit of {denying} is used up. Try again in {retry_after_s} s."
         )
     if tier is not None:
         body["tier"] = tier
-    if exceeded is not None:
-        body["limit"] = str(exceeded)
+    if denying is not None:
+        body["limit"] = str(denying)
     if retry_after_s is not None:
         body["retry_after_s"] = retry_after_s
     return json.dumps(body).encode()

@@ -15,7 +15,7 @@ MAX_NAME_BYTES = 400
 
 
 class RuleName(NamedTuple):
-    """A rule in the metrics of a domain; `in_file` if there are no more of these names than the files have values."""
+    """A rule in the metrics of a domain; `in_file` if no value of a request is in its name."""
 
     domain: str
     name: str

@@ -9,7 +9,7 @@ from extauth.limiter.plan import Plan, Tally
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.tables import Cell, CounterTable, named_first
 
-MAX_MADE_UP_RULES = 1000
+MAX_NAMES_FROM_REQUESTS = 1000
 MAX_TALLIES_BYTES = 4 << 20
 
 
@@ -24,7 +24,7 @@ class RuleCounters:
     """Two tables of counters by domain and rule.
 
     The calls of a rule are counted in the Tallies of its plans, and added to the tables before these are rendered. Of
-    the names that contain values of requests, the first MAX_MADE_UP_RULES have series; the others share `other`.
+    the names that contain values of requests, the first MAX_NAMES_FROM_REQUESTS have series; the others share `other`.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class RuleCounters:
         self.over = CounterTable(
             "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
         )
-        self._made_up_rules: set[str] = set()
+        self._names_from_requests: set[str] = set()
         self._tallies: list[Tally] = []  # those that have series, and may have calls that are not in these yet
         self._tallies_bytes = 0
 
@@ -50,7 +50,7 @@ class RuleCounters:
     def rules_loaded(self) -> None:
         """Other rules are in force."""
         self.forget_tallies()
-        self._made_up_rules.clear()
+        self._names_from_requests.clear()
 
     def _register(self, tally: Tally) -> None:
         size = 300 + 100 * len(tally.rules) + tally.own_bytes
@@ -80,7 +80,7 @@ class RuleCounters:
         self._tallies, self._tallies_bytes = [], 0
 
     def _called(self, rule: RuleName) -> str:
-        return rule.name if rule.in_file else named_first(self._made_up_rules, rule.name, MAX_MADE_UP_RULES)
+        return rule.name if rule.in_file else named_first(self._names_from_requests, rule.name, MAX_NAMES_FROM_REQUESTS)
 
 
 def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: TakeResult) -> None:

@@ -83,10 +83,10 @@ class Service:
         return [(await self.one(*descriptors)).code for _ in range(calls)]
 
 
-def held_back(verdict: Verdict) -> tuple[str, int | None, int]:
+def denying(verdict: Verdict) -> tuple[str, int | None, int]:
     """The limit that a denial waits for, the wait, and when that limit is whole again."""
-    assert verdict.held_back is not None
-    return str(verdict.held_back.limit), *verdict.held_back[1:]
+    assert verdict.denying is not None
+    return str(verdict.denying.limit), *verdict.denying[1:]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_a_denial_says_what_is_exceeded_and_for_how_long(service: Service)
     await service.codes("api_key=free", "global=1", calls=5)
     verdict = await service.one("api_key=free", "global=1")
     assert (verdict.code, verdict.tier) == (Code.OVER_LIMIT, "free")
-    assert held_back(verdict) == ("5 per hour", 60 * MINUTE, 60 * MINUTE)
+    assert denying(verdict) == ("5 per hour", 60 * MINUTE, 60 * MINUTE)
     assert [(s.code, s.remaining, s.reset_us) for s in verdict.statuses] == [
         (Code.OK, 5, 30 * SECOND),
         (Code.OVER_LIMIT, 0, 60 * MINUTE),
@@ -130,7 +130,7 @@ async def test_a_denial_says_what_is_exceeded_and_for_how_long(service: Service)
 async def test_a_denial_waits_for_this_cost(service: Service) -> None:
     await service.one("api_key=free", hits=8)
     verdict = await service.one("api_key=free", hits=5)
-    assert held_back(verdict) == ("10 per minute", 18 * SECOND, 48 * SECOND)
+    assert denying(verdict) == ("10 per minute", 18 * SECOND, 48 * SECOND)
     assert [(s.remaining, s.reset_us) for s in verdict.statuses] == [(0, 48 * SECOND)]
     service.clock.sleep(18 * SECOND)
     assert (await service.one("api_key=free", hits=5)).code is Code.OK
@@ -139,14 +139,14 @@ async def test_a_denial_waits_for_this_cost(service: Service) -> None:
 @pytest.mark.parametrize(("descriptor", "hits"), [("api_key=free", 11), ("global=1", 6), ("closed=1", 1)])
 async def test_what_never_fits_is_not_told_to_come_again(service: Service, descriptor: str, hits: int) -> None:
     verdict = await service.one(descriptor, hits=hits)
-    assert (verdict.code, held_back(verdict)[1]) == (Code.OVER_LIMIT, None)
+    assert (verdict.code, denying(verdict)[1]) == (Code.OVER_LIMIT, None)
 
 
 async def test_the_longest_wait_is_reported(service: Service) -> None:
     await service.codes("burst=1", calls=3)
     await service.codes("global=1", calls=5)
-    assert held_back(await service.one("burst=1", "global=1"))[0] == "5 per hour"
-    assert held_back(await service.one("burst=1", "closed=1", "global=1"))[0] == "0 per day"
+    assert denying(await service.one("burst=1", "global=1"))[0] == "5 per hour"
+    assert denying(await service.one("burst=1", "closed=1", "global=1"))[0] == "0 per day"
 
 
 async def test_replaces_does_not_chain(service: Service) -> None:

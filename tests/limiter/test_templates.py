@@ -12,7 +12,7 @@ from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
 from extauth.limiter.templates import Answers
 from extauth.limiter.verdict import Labels
-from extauth.rls.response import Code, DescriptorStatus, HeldBack, Verdict, encode_response, whole_seconds
+from extauth.rls.response import Code, DenyingLimit, DescriptorStatus, Verdict, encode_response, whole_seconds
 from extauth.rules.model import Algorithm, Limit, OnStoreFailure, Unit
 from tests.support.clock import Clock
 
@@ -93,7 +93,7 @@ verdicts = st.builds(
     st.sampled_from(Code),
     st.lists(statuses, max_size=4).map(tuple),
     st.none() | text,
-    st.none() | st.builds(HeldBack, limits, st.none() | durations, durations),
+    st.none() | st.builds(DenyingLimit, limits, st.none() | durations, durations),
 )
 
 

@@ -7,7 +7,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse, RateL
 
 from extauth.errors import InvalidRequestError
 from extauth.rls.request import Descriptor, Entry, Override, decode_descriptor, split_request
-from extauth.rls.response import Code, DescriptorStatus, HeldBack, Verdict, encode_response
+from extauth.rls.response import Code, DenyingLimit, DescriptorStatus, Verdict, encode_response
 from extauth.rules.model import Limit, Unit
 
 
@@ -119,7 +119,7 @@ def test_an_admission() -> None:
     ("verdict", "headers", "body"),
     [
         (
-            Verdict(Code.OVER_LIMIT, (), "free", HeldBack(Limit(10, Unit.MINUTE), 5_000_001, 60_000_000)),
+            Verdict(Code.OVER_LIMIT, (), "free", DenyingLimit(Limit(10, Unit.MINUTE), 5_000_001, 60_000_000)),
             {"content-type": "application/json", "retry-after": "6"},
             {
                 "error": "rate_limited",
@@ -130,7 +130,7 @@ def test_an_admission() -> None:
             },
         ),
         (
-            Verdict(Code.OVER_LIMIT, (), None, HeldBack(Limit(10, Unit.MINUTE), None, 60_000_000)),
+            Verdict(Code.OVER_LIMIT, (), None, DenyingLimit(Limit(10, Unit.MINUTE), None, 60_000_000)),
             {"content-type": "application/json"},
             {
                 "error": "rate_limited",

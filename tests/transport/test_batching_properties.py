@@ -73,16 +73,16 @@ async def test_who_waits_as_told_is_admitted_and_not_before(plan: Plan, used: li
             own = PlanTemplate((LimitCheck(ask.limit, 1),), ((0,),), None, Labels())
             await service.ask(Plan((name,), own), calls)
         service.clock.sleep(pause)
-    held_back = (await service.ask(plan)).held_back
-    if held_back is None:
+    denying = (await service.ask(plan)).denying
+    if denying is None:
         return
-    limit, wait_us, reset_us = held_back
+    limit, wait_us, reset_us = denying
     assert limit in [ask.limit for ask in plan.checks]
     if wait_us is None:
-        assert (await service.later(10**10).ask(plan)).held_back is not None
+        assert (await service.later(10**10).ask(plan)).denying is not None
         return
     assert 0 < wait_us <= reset_us
-    just_before = (await service.later(wait_us - 1).ask(plan)).held_back
+    just_before = (await service.later(wait_us - 1).ask(plan)).denying
     assert just_before is not None
     assert (just_before.limit, just_before.retry_after_us) == (limit, 1)
-    assert (await service.later(wait_us).ask(plan)).held_back is None
+    assert (await service.later(wait_us).ask(plan)).denying is None
