@@ -13,9 +13,16 @@ RUN /opt/build/bin/python -m pip wheel --no-deps --no-index --no-build-isolation
  && python -m pip --python /opt/extauth/bin/python install --no-deps --no-index /wheels/*.whl
 
 FROM python:3.13.15-slim-bookworm
+ARG VERSION=
+ARG REVISION=
+ARG CREATED=
 LABEL org.opencontainers.image.title="extauth" \
       org.opencontainers.image.description="A global rate limit service for Envoy" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.13.15-slim-bookworm" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED"
 COPY --from=build /opt/extauth /opt/extauth
 # The byte code was written at install time, so a read-only root costs nothing. Loopback, the default, would reach nobody
 # from inside a container.
@@ -28,4 +35,6 @@ ENV PATH=/opt/extauth/bin:$PATH \
 USER 10001:10001
 EXPOSE 8081 6070
 STOPSIGNAL SIGTERM
+# Asks the admin server on loopback, at the port that it listens on. Draining is unhealthy, a store that is down is not.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=1s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['EXTAUTH_ADMIN_LISTEN'].rpartition(':')[2] + '/readyz', timeout=2)"]
 ENTRYPOINT ["extauth", "serve"]

@@ -43,6 +43,11 @@ demo:
 test *ARGS: _venv
     @pytest "$@"
 
+# Run the tests on another Python, which uv finds or fetches: `python 3.13`, `python 3.14 tests/limiter`
+[no-exit-message]
+python VERSION *ARGS: _venv
+    @scripts/python.sh "$@"
+
 # Measure side by side on loopback, and write docs/benchmarks.md: `bench`, `bench --quick hot`, `bench --json FILE`
 # Or beside another commit, by CPU in turns: `bench --beside main`, `bench --beside HEAD~1 --rounds 11 hot one`
 [no-exit-message]
