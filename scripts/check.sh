@@ -37,6 +37,8 @@ for mode in local compose; do
   step "envoy, $mode" validate_envoy "$mode"
 done
 step "envoy, examples/usage" "$envoy" --mode validate -c examples/usage/envoy.yaml --log-level error
+step "envoy, extauth init" "$envoy" --mode validate -c extauth/commands/starter/envoy.yaml --log-level error
+step "config, extauth init" extauth validate --strict extauth/commands/starter/descriptors
 
 if have promtool "prometheus configuration"; then
   step "prometheus configuration" promtool check config --syntax-only observability/prometheus.yml
