@@ -8,10 +8,9 @@ from extauth.admin.rules_json import view_limit
 from extauth.commands.preview import Planned
 from extauth.commands.text import limit_in_words, mode_in_short, seconds, shown
 from extauth.errors import CommandError
-from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import CounterSet, Group, Level, LimitCheck, Mode
+from extauth.limiter.algorithms import algorithm_of, outcome
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode
 from extauth.limiter.plan import Plan
-from extauth.rules.model import Algorithm, Limit
 
 if TYPE_CHECKING:
     from extauth.counters.redis.counters import RedisCounters
@@ -67,15 +66,10 @@ async def look(counters: "RedisCounters", plan: Plan) -> list[CounterUsage]:
     standings = []
     for name, check, level in zip(plan.names, plan.checks, taken.levels, strict=True):
         told = outcome(LimitCheck(check.limit, 0), level, 0, 1)
-        standings.append(CounterUsage(name, check, _used(check.limit, level), told.remaining, told.reset_us))
+        standings.append(
+            CounterUsage(name, check, algorithm_of(check.limit).used_hits(level), told.remaining, told.reset_us)
+        )
     return standings
-
-
-def _used(limit: Limit, level: Level) -> int:
-    if limit.algorithm is not Algorithm.GCRA:
-        return level.whole
-    interval, ticks_per_us = limit.emission_interval
-    return -(-(level.whole * ticks_per_us + level.rest) // interval)
 
 
 def standing_lines(standings: Sequence[CounterUsage]) -> list[str]:

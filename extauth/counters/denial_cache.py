@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from extauth.limiter.algorithms import calls_that_fit, counted_calls
+from extauth.limiter.algorithms import algorithm_of, calls_that_fit, counted_calls
 from extauth.limiter.counters import Counters, CounterSet, Group, Level, LimitCheck, Mode, Source, TakeResult
 from extauth.rules.model import Algorithm, Limit
 
@@ -101,16 +101,17 @@ class DenialCache:
         sure = False
         for name, check in zip(take.names, take.checks, strict=True):
             limit = check.limit
+            algorithm = algorithm_of(limit)
             entry = self._entries.get(name) or self._old_entries.get(name)
             if entry is None or entry.limit is not limit:
                 return None
             age_us = now_us - entry.asked_us
             if age_us > self._bound_us:
                 return None
-            later = _later(limit, entry.level, age_us + age_us // DRIFT + 1)
+            later = algorithm.later(entry.level, age_us + age_us // DRIFT + 1)
             sure = sure or (check.mode is Mode.ENFORCED and not calls_that_fit(check, later))
             # What is told errs to the other side, so that nobody is told to come too early.
-            levels.append(_later(limit, entry.level, now_us - entry.told_us))
+            levels.append(algorithm.later(entry.level, now_us - entry.told_us))
         return TakeResult(0, tuple(levels), Source.DENIAL_CACHE) if sure else None
 
 
@@ -118,15 +119,4 @@ def _after(check: LimitCheck, level: Level, admitted: int) -> Level:
     """The level once `admitted` calls were taken."""
     limit = check.limit
     hits = counted_calls(check, admitted, admitted, calls_that_fit(check, level)) * check.cost
-    if limit.algorithm is Algorithm.GCRA:
-        interval, ticks_per_us = limit.emission_interval
-        backlog = max(level.whole * ticks_per_us + level.rest + hits * interval, 0)
-        return Level(*divmod(backlog, ticks_per_us))
-    return Level(max(level.whole + hits, 0), level.rest)
-
-
-def _later(limit: Limit, level: Level, elapsed_us: int) -> Level:
-    """The level `elapsed_us` later."""
-    if limit.algorithm is Algorithm.GCRA:
-        return Level(level.whole - elapsed_us, level.rest) if elapsed_us <= level.whole else Level(0, 0)
-    return Level(level.whole, level.rest - elapsed_us) if elapsed_us < level.rest else Level(0, 0)
+    return algorithm_of(limit).after(level, hits)
