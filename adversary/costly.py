@@ -119,7 +119,7 @@ async def idle(target: Target) -> None:
 
 async def scrapes(target: Target) -> None:
     """Scrapes, pages, what is no request, and what never ends, at the admin port."""
-    checks = cycle(
+    asks = cycle(
         (b"GET /metrics HTTP/1.0\r\n\r\n", b"GET /rules HTTP/1.0\r\n\r\n", b"GET /met", b"\xff\xfe \r\n\r\n", b"")
     )
 
@@ -127,7 +127,7 @@ async def scrapes(target: Target) -> None:
         while not target.over():
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", target.admin)
-                writer.write(next(checks))
+                writer.write(next(asks))
                 target.sent += 1
                 async with asyncio.timeout(min(2, max(target.seconds / 4, 0.1))):
                     while await reader.read(65_536):

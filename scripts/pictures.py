@@ -38,7 +38,7 @@ def main() -> int:
             start_s = time.time()
             _send(stack)
             _wait_for_scrape(prometheus)
-            for image in _build(prometheus, start_s, time.time()):
+            for image in _draw(prometheus, start_s, time.time()):
                 _say(f"wrote {image.relative_to(ROOT)}")
         except StackError as error:
             sys.stderr.write(f"{error}\n")
@@ -77,7 +77,7 @@ def _wait_for_scrape(prometheus: Prometheus) -> None:
         time.sleep(0.2)
 
 
-def _build(prometheus: Prometheus, start_s: float, end_s: float) -> list[Path]:
+def _draw(prometheus: Prometheus, start_s: float, end_s: float) -> list[Path]:
     chosen = choose_all(prometheus)
     written = []
     for panel in panels():

@@ -13,7 +13,7 @@ from scripts.stack.ports import Ports, Replica
 
 
 @dataclass(frozen=True, slots=True)
-class DescriptorPlan:
+class Part:
     """One process: its command, the TCP ports it takes (each with its use), and its probe."""
 
     name: str
@@ -40,7 +40,7 @@ def get(port: int, path: str) -> tuple[int, str]:
         connection.close()
 
 
-def store(state: Path, socket_path: Path) -> DescriptorPlan:
+def store(state: Path, socket_path: Path) -> Part:
     """Valkey or Redis on a unix socket, in memory only. noeviction: an evicted counter would be a fresh allowance."""
 
     def ready() -> bool:
@@ -66,10 +66,10 @@ def store(state: Path, socket_path: Path) -> DescriptorPlan:
     argv: list[str | Path] = [programs.store()]
     for name, value in settings.items():
         argv += [f"--{name}", value]
-    return DescriptorPlan("redis", argv, state, ready, f"unix:{socket_path}")
+    return Part("redis", argv, state, ready, f"unix:{socket_path}")
 
 
-def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mapping[str, str]) -> DescriptorPlan:
+def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mapping[str, str]) -> Part:
     """One replica of the rate limit service."""
     settings = {
         "EXTAUTH_CONFIG": str(root / "envoy" / "descriptors"),
@@ -79,7 +79,7 @@ def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mappi
         "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{replica.admin}",
         "PYTHONUNBUFFERED": "1",
     }
-    return DescriptorPlan(
+    return Part(
         f"extauth-{index}",
         [sys.executable, "-P", "-m", "extauth", "serve"],
         root,
@@ -90,9 +90,9 @@ def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mappi
     )
 
 
-def echo(root: Path, ports: Ports) -> DescriptorPlan:
+def echo(root: Path, ports: Ports) -> Part:
     """The API."""
-    return DescriptorPlan(
+    return Part(
         "echo",
         [sys.executable, root / "services" / "echo" / "echo.py"],
         root,
@@ -105,7 +105,7 @@ def echo(root: Path, ports: Ports) -> DescriptorPlan:
 
 def envoy(
     root: Path, state: Path, ports: Ports, ratelimit_timeout_s: float | None, edit: render.Edit | None = None
-) -> DescriptorPlan:
+) -> Part:
     """The edge. Ready when it is live, finds every extauth replica healthy and passes a request to the API."""
     shipped, copy = root / "envoy", state / "envoy"
     as_shipped = ports == Ports.default() and ratelimit_timeout_s is None and edit is None
@@ -133,7 +133,7 @@ def envoy(
         "--file-flush-interval-msec",
         "200",
     ]
-    return DescriptorPlan(
+    return Part(
         "envoy",
         [programs.envoy(), "-c", "../envoy.yaml" if as_shipped else "envoy.yaml", *options],
         shipped / "local" if as_shipped else copy,
@@ -145,10 +145,10 @@ def envoy(
     )
 
 
-def prometheus(program: Path, root: Path, state: Path, ports: Ports) -> DescriptorPlan:
+def prometheus(program: Path, root: Path, state: Path, ports: Ports) -> Part:
     """Prometheus with the shipped configuration and the targets of the local mode."""
     config = state / "prometheus" / "config"
-    return DescriptorPlan(
+    return Part(
         "prometheus",
         [
             program,

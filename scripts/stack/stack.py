@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scripts.stack import parts, programs
 from scripts.stack.errors import StackError
-from scripts.stack.parts import DescriptorPlan
+from scripts.stack.parts import Part
 from scripts.stack.ports import Ports, is_taken
 from scripts.stack.process import Process
 from scripts.stack.render import Edit
@@ -71,7 +71,7 @@ class Stack:
         Raises StackError where a port is taken or a part fails; then whatever this call started is stopped again.
         """
         with self._locked():
-            every = self._descriptor_plans()
+            every = self._parts()
             missing = [part for part in every if self.process(part.name).pid() is None]
             self._refuse_taken_ports(missing)
             self._make_socket_folder()
@@ -111,7 +111,7 @@ class Stack:
 
     def start(self, name: str, timeout_s: float = 60) -> None:
         """Start one part and wait until it is ready."""
-        part = self._descriptor_plan(name)
+        part = self._part(name)
         self._refuse_taken_ports([part])
         self._start(part)
         self._wait_ready(part, timeout_s)
@@ -130,7 +130,7 @@ class Stack:
     def status(self) -> list[tuple[str, str, str]]:
         """(part, state, where) of each: ready, not ready (runs, but its probe fails) or stopped."""
         rows = []
-        for part in self._descriptor_plans():
+        for part in self._parts():
             pid = self.process(part.name).pid()
             state = "stopped" if pid is None else f"ready, pid {pid}" if part.ready() else f"not ready, pid {pid}"
             rows.append((part.name, state, part.where))
@@ -146,7 +146,7 @@ class Stack:
             self._processes[name] = Process(self.state / f"{name}.pid", self.state / f"{name}.log")
         return self._processes[name]
 
-    def _descriptor_plans(self) -> list[DescriptorPlan]:
+    def _parts(self) -> list[Part]:
         every = [parts.store(self.state, self._socket)]
         for index, replica in enumerate(self.ports.extauth, start=1):
             every.append(parts.extauth(index, replica, self.root, self.redis_url, self._env))
@@ -156,8 +156,8 @@ class Stack:
             every.append(parts.prometheus(program, self.root, self.state, self.ports))
         return every
 
-    def _descriptor_plan(self, name: str) -> DescriptorPlan:
-        return next(part for part in self._descriptor_plans() if part.name == name)
+    def _part(self, name: str) -> Part:
+        return next(part for part in self._parts() if part.name == name)
 
     def _known(self) -> Sequence[str]:
         """The parts that may run."""
@@ -172,12 +172,12 @@ class Stack:
             for process in processes:
                 process.wait()
 
-    def _start(self, part: DescriptorPlan) -> None:
+    def _start(self, part: Part) -> None:
         part.prepare()
         environ = {name: value for name, value in os.environ.items() if not name.startswith("EXTAUTH_")}
         self.process(part.name).start(part.argv, cwd=part.cwd, env={**environ, **part.env})
 
-    def _wait_ready(self, part: DescriptorPlan, timeout_s: float) -> None:
+    def _wait_ready(self, part: Part, timeout_s: float) -> None:
         process = self.process(part.name)
         deadline = time.monotonic() + timeout_s
         while not part.ready():
@@ -191,7 +191,7 @@ class Stack:
             msg = f"{part.name} {problem}. The end of {process.log}:\n\n{process.last_lines()}"
             raise StackError(msg)
 
-    def _refuse_taken_ports(self, starting: Sequence[DescriptorPlan]) -> None:
+    def _refuse_taken_ports(self, starting: Sequence[Part]) -> None:
         taken = [
             f"port {port} is taken; {part.name} needs it ({use})"
             for part in starting
