@@ -36,5 +36,5 @@ USER 10001:10001
 EXPOSE 8081 6070
 STOPSIGNAL SIGTERM
 # Asks the admin server on loopback, at the port that it listens on. Draining is unhealthy, a store that is down is not.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=1s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['EXTAUTH_ADMIN_LISTEN'].rpartition(':')[2] + '/readyz', timeout=2)"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['EXTAUTH_ADMIN_LISTEN'].rpartition(':')[2] + '/readyz', timeout=2)"]
 ENTRYPOINT ["extauth", "serve"]
