@@ -113,9 +113,13 @@ def _remove(tree: Path) -> None:
 
 
 def imports_from(tree: Path) -> None:
-    """Exit unless a service in that folder runs its code, and not what is installed."""
-    argv = [sys.executable, "-c", "import extauth; print(extauth.__file__)"]
-    found = subprocess.run(argv, cwd=tree, capture_output=True, check=True, text=True).stdout
+    """Exit unless a service in that folder runs its code, and not what is installed, and finds all that it imports."""
+    argv = [sys.executable, "-c", "import extauth.app, extauth.cli; print(extauth.__file__)"]
+    imported = subprocess.run(argv, cwd=tree, capture_output=True, check=False, text=True)
+    if imported.returncode:
+        reason = imported.stderr.strip().rpartition("\n")[2]
+        raise SystemExit(f"in {tree} extauth does not start: {reason}; install what that commit needs into .venv")
+    found = imported.stdout
     if not Path(found).is_relative_to(tree):
         raise SystemExit(f"in {tree} Python imports {found.strip()}")
 

@@ -2,11 +2,12 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from bench.__main__ import main
-from bench.beside import CONFIDENCE, FEWEST_ROUNDS, SLOWER, CpuClock, interval
+from bench.beside import CONFIDENCE, FEWEST_ROUNDS, SLOWER, CpuClock, imports_from, interval
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
         main()
     assert ended.value.code == 2
     assert reason in capsys.readouterr().err
+
+
+def test_a_commit_whose_packages_are_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "extauth").mkdir()
+    for name, text in (("__init__", ""), ("cli", ""), ("app", "import a_package_that_nobody_has")):
+        (tmp_path / f"extauth/{name}.py").write_text(text)
+    with pytest.raises(SystemExit, match="No module named 'a_package_that_nobody_has'; install what that commit needs"):
+        imports_from(tmp_path)
