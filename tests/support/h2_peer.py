@@ -242,10 +242,10 @@ class Serving:
             peer.send(START)
         return peer
 
-    async def asked(self) -> None:
-        """Wait until the counters are asked."""
+    async def asked(self, calls: int = 1) -> None:
+        """Wait until the counters are asked about so many calls."""
         async with asyncio.timeout(20):
-            while not self.counters.calls:
+            while self.counters.calls < calls:
                 await asyncio.sleep(0)
 
     async def works(self) -> None:

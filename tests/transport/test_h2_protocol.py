@@ -166,9 +166,7 @@ async def test_a_call_that_is_reset_gets_no_answer(short_path: Path) -> None:
         served.counters.open.clear()
         peer = await served.connect()
         peer.send(call(1), call(3))
-        async with asyncio.timeout(10):
-            while served.counters.calls < 2:
-                await asyncio.sleep(0)
+        await served.asked(2)
         # Frames are handled in order, so that when the ping is answered the stream is reset.
         peer.send(frames.rst_stream(1, ErrorCode.CANCEL), frame(frames.PING, 0, 0, b"12345678"))
         await peer.until(lambda: (frames.ACK, b"12345678") in peer.pings)
@@ -183,9 +181,7 @@ async def test_a_client_that_hangs_up_harms_nobody(short_path: Path) -> None:
         served.counters.open.clear()
         peer = await served.connect()
         peer.send(call(1), call(3))
-        async with asyncio.timeout(10):
-            while served.counters.calls < 2:
-                await asyncio.sleep(0)
+        await served.asked(2)
         await peer.close()
         served.counters.open.set()
         await served.works()
