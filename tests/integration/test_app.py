@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import http.client
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from extauth.transport.tls import TlsFiles
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_peer import START, Peer, call
 from tests.support.ports import free_port
+from tests.support.process import page
 from tests.support.stores import Store
 from tests.support.wait import until_async
 from tests.transport.test_tls import Authority, write
@@ -61,17 +61,7 @@ class Running:
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page."""
-
-        def blocking() -> tuple[int, str]:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-            try:
-                connection.request("GET", path)
-                response = connection.getresponse()
-                return response.status, response.read().decode()
-            finally:
-                connection.close()
-
-        return await asyncio.to_thread(blocking)
+        return await asyncio.to_thread(page, self._port, path)
 
     async def codes(self, calls: int) -> list[int]:
         """The codes of calls, one after the other, over a connection of their own."""

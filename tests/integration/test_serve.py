@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.rules.masking import Masking
 from tests.support.ports import free_port
-from tests.support.process import Served
+from tests.support.process import Served, page
 from tests.support.stores import Store
 
 KEY = "a-key-nobody-may-see"
@@ -58,10 +58,7 @@ def test_pages_for_people_are_served_under_the_names_of_a_setting(serve: Callabl
     served = serve(EXTAUTH_ADMIN_HOSTS="admin.internal,extauth")
     served.until_ready()
     for host, status in {"extauth:6070": 200, "admin.internal": 200, "evil.example": 421}.items():
-        admin = http.client.HTTPConnection("127.0.0.1", served.admin_port, timeout=10)
-        admin.request("GET", "/rules", headers={"Host": host})
-        assert admin.getresponse().status == status
-        admin.close()
+        assert page(served.admin_port, "/rules", Host=host)[0] == status
 
 
 def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served]) -> None:

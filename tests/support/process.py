@@ -19,6 +19,17 @@ from tests.support.wait import until
 ROOT = Path(__file__).parents[2]
 
 
+def page(port: int, path: str, **headers: str) -> tuple[int, str]:
+    """Status and body of a page at a port of 127.0.0.1, over a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
 class Served:
     """A running service on a Unix socket in `folder`, with its log there.
 
@@ -59,13 +70,7 @@ class Served:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the admin server."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        return page(self.admin_port, path)
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait until it holds, for as long as the process runs; an OSError means that it does not hold yet."""
