@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.engines import free_ports, until_listening
+from bench.envoy import UPSTREAM
 from bench.peers.services import Service, start
 from scripts.stack import programs
 
@@ -17,7 +18,7 @@ def envoy_before(services: tuple[Service, ...], folder: Path) -> Iterator[dict[s
     config = folder / "envoy.yaml"
     parts = [(service, listeners[service.name]) for service in services]
     config.write_text(
-        ENVOY.replace("ADMIN", str(admin)).replace("UPSTREAM", str(upstream))
+        UPSTREAM.replace("admin: {}", ADMIN.replace("PORT", str(admin))).replace("PORT", str(upstream))
         + "".join(_fill(LISTENER, service, port) for service, port in parts)
         + CLUSTERS.replace("UPSTREAM", str(upstream))
         + "".join(_fill(CLUSTER, service, port) for service, port in parts)
@@ -34,26 +35,7 @@ def _fill(text: str, service: Service, port: int) -> str:
     return text.replace("NAME", service.name).replace("LISTEN", str(port)).replace("SERVICE", str(service.port))
 
 
-ENVOY = """\
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: ADMIN}}}
-static_resources:
-  listeners:
-  - address: {socket_address: {address: 127.0.0.1, port_value: UPSTREAM}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: upstream
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes: [{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: ok}}}]
-"""
+ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: PORT}}}"
 
 # The path is the API key, so that a load generator that knows only URLs can ask for many keys.
 LISTENER = """\
