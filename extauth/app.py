@@ -50,6 +50,9 @@ class RuleSource(Protocol):
     def updates(self) -> AsyncIterator[RuleSet | ConfigError]:
         """Each later set of rules, or why there is none, while the rules in force stay."""
 
+    async def refresh(self) -> None:
+        """Have `updates` yield what there is now, changed or not; returns once that has been dealt with."""
+
 
 class Service:
     """One running extauth."""
@@ -127,10 +130,10 @@ class Service:
         stack.push_async_callback(self.counters.aclose)
         await self.admin.start()
         stack.push_async_callback(self.admin.stop)
-        stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._check_store)))
-        stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._reload)))
+        keep_up(stack, self._check_store)
+        keep_up(stack, self._follow_rules)
         if self.tls is not None:
-            stack.push_async_callback(_cancel, asyncio.create_task(_keep_up(self._reload_tls)))
+            keep_up(stack, self._follow_tls)
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
         self._note_rules()
@@ -180,7 +183,13 @@ class Service:
             await self.store.check()
             await asyncio.sleep(STORE_CHECK_S)
 
-    async def _reload(self) -> None:
+    async def reload(self) -> None:
+        """Read the config and the certificates again now, as after a change; what is wrong with them is logged."""
+        if self.tls is not None:
+            self._load_tls(self.tls, unchanged=True)
+        await self._source.refresh()
+
+    async def _follow_rules(self) -> None:
         async for rules in self._source.updates():
             if isinstance(rules, ConfigError):
                 self._reload_failed(rules)
@@ -200,15 +209,18 @@ class Service:
         self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
         events.rules_read(matcher.rules)
 
-    async def _reload_tls(self) -> None:
+    async def _follow_tls(self) -> None:
         assert self.tls is not None  # noqa: S101
         while True:
             await asyncio.sleep(TLS_CHECK_S)
-            try:
-                if self.tls.reload():
-                    logger().info("tls_reloaded")
-            except SettingsError as error:
-                logger().error("tls_rejected", reason=str(error), kept="the certificate in force stays")
+            self._load_tls(self.tls)
+
+    def _load_tls(self, tls: Tls, *, unchanged: bool = False) -> None:
+        try:
+            if tls.reload(unchanged=unchanged):
+                logger().info("tls_reloaded")
+        except SettingsError as error:
+            logger().error("tls_rejected", reason=str(error), kept="the certificate in force stays")
 
     def _reload_failed(self, error: ConfigError) -> None:
         self.metrics.reloaded(ok=False)
@@ -242,14 +254,18 @@ def _tls(settings: Settings) -> Tls | None:
     return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
 
 
-async def _keep_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run `work` for ever: an error that nobody foresaw is logged, and costs a pause, not the work."""
-    while True:
-        try:
-            await work()
-        except Exception:  # noqa: BLE001 - whatever it is, calls are served meanwhile
-            logger().exception("background_work_failed", work=work.__name__)
-        await asyncio.sleep(1)
+def keep_up(stack: AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `work` in the background until `stack` is taken down: an unexpected error is logged, and it begins anew."""
+
+    async def run() -> None:
+        while True:
+            try:
+                await work()
+            except Exception:  # noqa: BLE001 - whatever it is, calls are served meanwhile
+                logger().exception("background_work_failed", work=work.__name__)
+            await asyncio.sleep(1)
+
+    stack.push_async_callback(_cancel, asyncio.create_task(run()))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack, suppress
 
-from extauth.app import Service
+from extauth.app import Service, keep_up
 from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
 from extauth.telemetry.logs import configure_logs, logger
 
@@ -14,11 +14,12 @@ from extauth.telemetry.logs import configure_logs, logger
 async def serve(settings: Settings, environ: dict[str, str]) -> None:
     """Run until SIGTERM or SIGINT; raises ConfigError or SettingsError where it cannot start.
 
-    From the signal on, health checks hear NOT_SERVING while calls are still answered, for the drain delay or until a
-    second signal: the time in which Envoy learns to ask elsewhere. Then calls in flight are answered, and it ends.
+    On SIGHUP the config and the certificates are read again. From SIGTERM or SIGINT on, health checks hear NOT_SERVING
+    while calls are still answered, for the drain delay or until a second signal: the time in which Envoy learns to ask
+    elsewhere. Then calls in flight are answered, and it ends.
     """
     configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON)
-    stopping, hurry = asyncio.Event(), asyncio.Event()
+    stopping, hurry, hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -26,10 +27,20 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with AsyncExitStack() as stack:
         service = Service(settings)
         tune_python()
         await service.start(stack)
+
+        async def reload() -> None:
+            while True:
+                await hangup.wait()
+                hangup.clear()
+                logger().info("reloading", reason="SIGHUP")
+                await service.reload()
+
+        keep_up(stack, reload)
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
         for warning in reference_variables(environ):

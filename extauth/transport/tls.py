@@ -33,10 +33,13 @@ class Tls:
         self.context = self._newest
         self.context.sni_callback = self._choose
 
-    def reload(self) -> bool:
-        """Load the files again if they have changed; raises SettingsError, and then what was loaded stays in force."""
+    def reload(self, *, unchanged: bool = False) -> bool:
+        """Load the files again if they have changed, or with `unchanged` in any case; returns whether they were loaded.
+
+        Raises SettingsError, and then what was loaded stays in force.
+        """
         seen = self._signature()
-        if seen == self._seen:
+        if seen == self._seen and not unchanged:
             return False
         self._seen = seen
         self._newest, self.pem = self._load()

@@ -114,6 +114,35 @@ async def test_an_edit_between_the_first_reading_and_the_watch_is_seen(tmp_path:
             break
 
 
+async def test_a_refresh_yields_unchanged_files_and_returns_once_the_next_rules_are_asked_for(tmp_path: Path) -> None:
+    in_place(tmp_path, OLD)
+    source = FileSource(tmp_path)
+    source.read()
+    updates = source.updates()
+    refreshes = [asyncio.create_task(source.refresh()) for _ in range(2)]
+    async with asyncio.timeout(5):
+        rules = await anext(updates)
+        assert isinstance(rules, RuleSet)
+        assert list(rules.domains) == ["old"]
+        assert not any(refresh.done() for refresh in refreshes), "these rules are not in force yet"
+        following = asyncio.ensure_future(anext(updates))
+        await asyncio.gather(*refreshes)
+        assert not following.done(), "two refreshes at once are one"
+        in_place(tmp_path, NEW)
+        changed = await following
+        assert isinstance(changed, RuleSet)
+        assert list(changed.domains) == ["new"]
+
+
+async def test_a_refresh_without_files_yields_why_there_are_no_rules(tmp_path: Path) -> None:
+    source = FileSource(tmp_path)
+    refresh = asyncio.create_task(source.refresh())
+    async with asyncio.timeout(5):
+        error = await anext(source.updates())
+    assert "no *.yaml file here" in str(error)
+    await asyncio.wait_for(refresh, 5)
+
+
 async def test_one_file_may_be_watched(tmp_path: Path, watch: Callable[[Path], Watched]) -> None:
     in_place(tmp_path, OLD)
     (tmp_path / "other.yaml").write_text(BROKEN)

@@ -3,6 +3,7 @@
 import asyncio
 import stat
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,8 @@ class FileSource:
         self._merge = merge
         self._current = RuleSet()
         self._seen: Signature = ()
+        self._refreshes: list[asyncio.Future[None]] = []  # those that wait for the next rules
+        self._refresh = asyncio.Event()
 
     def read(self) -> RuleSet:
         """Read the rules to begin with; raises ConfigError where there are no files at all."""
@@ -138,10 +141,27 @@ class FileSource:
         and symlinks that are pointed elsewhere (as Kubernetes updates a ConfigMap): the system's change events only
         make it quicker, every POLL_MS the files are looked at anyway. What has changed since `read` counts.
         """
-        async for _ in _wakes(self._path):
-            now = await _settled(self._path)
-            if now != self._seen:
-                yield await asyncio.to_thread(self._read_again, now)
+        async for _ in _wakes(self._path, self._refresh):
+            self._refresh.clear()
+            waiting, self._refreshes = self._refreshes, []
+            try:
+                now = await _settled(self._path)
+                if waiting or now != self._seen:
+                    yield await asyncio.to_thread(self._read_again, now)
+            finally:  # whoever took the rules has come back for the next, or will not come back
+                for refreshed in waiting:
+                    if not refreshed.done():
+                        refreshed.set_result(None)
+
+    async def refresh(self) -> None:
+        """Have `updates` yield what the files say now, even if they have not changed.
+
+        It returns once whoever iterates over `updates` has come back for the next rules.
+        """
+        refreshed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refreshes.append(refreshed)
+        self._refresh.set()
+        await refreshed
 
     def _read(self, seen: Signature) -> RuleSet:
         self._seen = seen
@@ -159,7 +179,8 @@ class FileSource:
             return ConfigError([Diagnostic.error(Place(str(self._path)), reason)])
 
 
-async def _wakes(path: Path) -> AsyncIterator[None]:
+async def _wakes(path: Path, wake: asyncio.Event) -> AsyncIterator[None]:
+    """Yield when the files may have changed, every POLL_MS at the latest, and soon after `wake` is set."""
     while True:
         try:
             folder = path if await asyncio.to_thread(path.is_dir) else path.parent
@@ -171,11 +192,13 @@ async def _wakes(path: Path) -> AsyncIterator[None]:
                 rust_timeout=POLL_MS,
                 yield_on_timeout=True,
                 recursive=False,
+                stop_event=wake,
             ):
                 yield
         except OSError:  # no such folder at the moment, or no inotify watch left: looking will do
-            await asyncio.sleep(POLL_MS / 1000)
-            yield
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), POLL_MS / 1000)
+        yield
 
 
 async def _settled(path: Path) -> Signature:
