@@ -60,6 +60,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.draining = False
+        self._serving = False
+        self._store_tried = asyncio.Event()
         self.metrics = Metrics(tuple(Guard), tuple(Shed))
         self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
@@ -126,7 +128,10 @@ class Service:
         return engine
 
     async def start(self, stack: AsyncExitStack) -> None:
-        """Start all parts; `stack` takes them down in the reverse order."""
+        """Start all parts; `stack` takes them down in the reverse order.
+
+        The gRPC port opens once the store was tried, so that no call is the first to find out that it is down.
+        """
         stack.push_async_callback(self.counters.aclose)
         await self.admin.start()
         stack.push_async_callback(self.admin.stop)
@@ -134,8 +139,10 @@ class Service:
         keep_up(stack, self._follow_rules)
         if self.tls is not None:
             keep_up(stack, self._follow_tls)
+        await self._store_tried.wait()
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
+        self._serving = True
         self._note_rules()
         settings = self.settings
         if self.max_connections < settings.max_connections:
@@ -160,15 +167,19 @@ class Service:
         )
 
     def readiness(self) -> Readiness:
-        """Ready while not draining; how the store is is a detail, for without it calls are answered too."""
+        """Ready from when the gRPC port is open until draining; the state of the store is a detail.
+
+        Without the store calls are answered too, by the failure policy.
+        """
+        ready = self._serving and not self.draining
         detail = {
-            "status": "draining" if self.draining else "ready",
+            "status": "draining" if self.draining else "ready" if ready else "starting",
             "rules": self.planner.matcher.size,
             "store": str(self.store),
         }
         if self.settings.counts_in_memory:
             detail["counters"] = IN_MEMORY
-        return Readiness(not self.draining, detail)
+        return Readiness(ready, detail)
 
     def view(self) -> Iterator[str]:
         """The rules in force, masked, as JSON in pieces."""
@@ -181,6 +192,7 @@ class Service:
     async def _check_store(self) -> None:
         while True:
             await self.store.check()
+            self._store_tried.set()
             await asyncio.sleep(STORE_CHECK_S)
 
     async def reload(self) -> None:
