@@ -112,7 +112,7 @@ class Conversation:
         await self._settle()
         self._bounded()
         assert not self.connection._streams.waiting, "calls that nobody answers"
-        assert not self.connection._streams.abandoned or self.connection.phase >= ENDING
+        assert not self.connection._streams.ended_calls or self.connection.phase >= ENDING
         self.wire.unstick()
         self.wire.cut()
         await self._settle()
@@ -175,7 +175,7 @@ class Conversation:
         assert len(opened) <= LIMITS.max_streams
         assert len(streams.ignored) <= LIMITS.max_streams
         assert streams.deadlines.keys() <= waiting
-        assert streams.abandoned >= 0
+        assert streams.ended_calls >= 0
         if connection.phase < ENDING:
             kept = waiting | opened | sending | streams.watching.keys()
             assert streams.window_changes.keys() <= kept, "windows of streams that are closed"

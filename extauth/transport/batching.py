@@ -19,16 +19,16 @@ from extauth.rules.model import OnStoreFailure
 from extauth.transport.deadlines import Clock, Deadlines
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
 
-SWEEP_S = 0.01  # at most so often the queue is searched for calls that nobody waits for
+SWEEP_S = 0.01  # the shortest time between two searches of the queue for calls that have ended
 MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
 LOG_S = 1.0  # at most so often an error is logged
 
 
 class Shed(StrEnum):
-    """Why a call was not counted in time and got the failure policy; the name is the metric's label.
+    """Why the failure policy answered a call instead of the store; the value is the metric's label.
 
-    Too many calls wait for a batch, too many are open on the connection, or the call's own `grpc-timeout` is nearly
-    over.
+    WAITING_CALLS: too many calls wait for a batch. STREAMS: too many calls are open on the connection. TIMEOUT: the
+    call has expired, see `deadlines.py`.
     """
 
     WAITING_CALLS = "waiting_calls"
@@ -79,7 +79,7 @@ class Batcher:
         return self._max_waiting - self._waiting.size
 
     def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> bytes | None:
-        """The answer to a call that is not decided in time: by the failure policy; None: it must fail."""
+        """The failure policy's answer to a call that is not decided in time; None: the call must fail."""
         group = self._limiter.uncounted(plan, 1)
         fact = ShedFact(why, group, counting)
         for observer in self._observers:
@@ -87,12 +87,12 @@ class Batcher:
         return self._answers.encode(group)[0]
 
     def _sweep(self) -> None:
-        """Forget calls that were cancelled while they waited, so that they take up no room."""
+        """Forget calls that have ended while they waited, so that they take up no room."""
         now = self.clock()
         if now - self._swept < SWEEP_S:
             return
         self._swept = now
-        self._waiting.drop_abandoned()
+        self._waiting.drop_ended()
 
     def submit(self, calls: Calls) -> None:
         """Have the calls decided, and their caller answered; not more than there is `room` for."""
@@ -111,7 +111,7 @@ class Batcher:
             for calls in self._waiting.take(self._max_batch, MAX_BATCH_US):
                 if now >= calls.deadline:
                     calls.expire(now)
-                calls.caller.drop_abandoned(calls)
+                calls.caller.drop_ended(calls)
                 if calls.plans:
                     calls.counting = True
                     batch.append(calls)

@@ -1,4 +1,14 @@
-"""The timeouts of calls: one timer for all calls that wait, whatever their timeouts are."""
+"""What happens with a call's `grpc-timeout`, and the one timer that watches the deadlines of all calls.
+
+1. Envoy sends its filter's `timeout` as the header grpc-timeout, which `h2/request_head.py` parses into `timeout_s`.
+2. The call's `deadline` is an instant of our clock: `deadline_after_s(timeout_s)` after its head arrived.
+3. `Deadlines` watches incomplete calls one by one (`Request`), whole ones with those that arrived together (`Calls`).
+4. At its deadline a call has *expired*. A whole one is *shed*: the failure policy answers it (Shed.TIMEOUT), even while
+   the store counts it. An incomplete one is answered OVER_LIMIT (Guard.SLOW_REQUEST). Other calls are not affected.
+5. So Envoy gets an answer before its own timeout, and only the policy `error` leaves it to `failure_mode_deny`.
+6. A call is *cancelled* when its stream is reset, as Envoy does at its own timeout, or its connection is gone.
+   Cancelled and expired calls have *ended*: the batcher drops those that it has not handed to the store (`drop_ended`).
+"""
 
 import asyncio
 import heapq
@@ -10,10 +20,19 @@ from typing import Final, Protocol
 # polls and reads the reply, and the next one hands it to whoever waits.
 IO_TURNS: Final = 3
 MIN_HEAP: Final = 1024  # the heap may grow by this many settled items before it is rebuilt
+MIN_RESERVE_S: Final = 0.005
 
 
 Clock = Callable[[], float]
 """Seconds from any start, which never go back: `time.perf_counter`, or a test's own."""
+
+
+def deadline_after_s(timeout_s: float) -> float:
+    """The time from a call's arrival to its deadline: its timeout less a reserve for the way there and back.
+
+    The reserve is 5 ms or a quarter of the timeout, whichever is more, but at most 40 % of the timeout.
+    """
+    return 0.6 * timeout_s if timeout_s < MIN_RESERVE_S / 0.4 else timeout_s - max(MIN_RESERVE_S, timeout_s / 4)
 
 
 class Expiring(Protocol):

@@ -10,10 +10,10 @@ from grpc_health.v1.health import aio as health
 from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsError
 from extauth.rls.request import SERVICE
 from extauth.transport.batching import Batcher, Shed
+from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.engine import MAX_BLOCK_BYTES, EngineContext, Guard
 from extauth.transport.h2.health import SERVICES
 from extauth.transport.h2.hpack import FIELD_BYTES
-from extauth.transport.h2.request_head import patience_s
 from extauth.transport.tls import Tls
 from extauth.transport.waiting import Calls
 
@@ -103,8 +103,8 @@ class GrpcioServer:
             waiter = _Waiter(self._batcher)
             calls = Calls(waiter, self._batcher.clock())
             calls.plans.append(plan)
-            if (remaining_s := context.time_remaining()) is not None:
-                calls.deadline = calls.arrived + patience_s(remaining_s)
+            if (timeout_s := context.time_remaining()) is not None:
+                calls.deadline = calls.arrived + deadline_after_s(timeout_s)
             self._batcher.submit(calls)
             answer = await waiter.future
         if answer is None:
@@ -132,8 +132,8 @@ class _Waiter:
         self._batcher = batcher
         self.future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
 
-    def drop_abandoned(self, calls: Calls) -> None:
-        if self.future.done():  # cancelled, or answered
+    def drop_ended(self, calls: Calls) -> None:
+        if self.future.done():  # cancelled or expired
             calls.plans.clear()
 
     def expire(self, calls: Calls, now: float) -> None:

@@ -33,7 +33,7 @@ class Calls:
         self.stream_ids: list[int] = []
 
     def expire(self, now: float) -> None:
-        """Have the calls answered whose own timeout is over."""
+        """Have the calls answered whose deadline has come."""
         self.caller.expire(self, now)
 
     def cost_us(self) -> int:
@@ -60,12 +60,12 @@ class Calls:
 class Caller(Protocol):
     """Sends calls to the batcher, and gets their answers."""
 
-    def drop_abandoned(self, calls: Calls) -> None:
-        """Drop from `calls`, before they are counted, those that were cancelled or are answered already."""
+    def drop_ended(self, calls: Calls) -> None:
+        """Drop from `calls`, before they are counted, those that were cancelled or have expired."""
         ...
 
     def expire(self, calls: Calls, now: float) -> None:
-        """Answer the calls whose own timeout is over, and set `calls.deadline` to the earliest of the others."""
+        """Answer the calls whose deadline has come, and set `calls.deadline` to the earliest of the others."""
         ...
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
@@ -96,11 +96,11 @@ class WaitingCalls:
         else:
             self._enqueue(calls)
 
-    def drop_abandoned(self) -> None:
-        """Drop the calls that were cancelled or are answered already."""
+    def drop_ended(self) -> None:
+        """Drop the calls that were cancelled or have expired."""
         for calls in [*self._all, *chain.from_iterable(self._queues.values())]:
             before = len(calls.plans)
-            calls.caller.drop_abandoned(calls)
+            calls.caller.drop_ended(calls)
             self.size -= before - len(calls.plans)
 
     def take(self, max_calls: int, max_us: int) -> list[Calls]:

@@ -60,7 +60,7 @@ class Client:
         self.flushes = 0
         self.gone: set[int] = set()
 
-    def drop_abandoned(self, calls: Calls) -> None:
+    def drop_ended(self, calls: Calls) -> None:
         kept = [i for i, tag in enumerate(calls.stream_ids) if tag not in self.gone]
         calls.plans[:] = [calls.plans[i] for i in kept]
         calls.stream_ids[:] = [calls.stream_ids[i] for i in kept]

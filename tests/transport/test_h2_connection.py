@@ -45,8 +45,8 @@ class Owner:
     def phase(self) -> Phase:
         return self.connection.phase
 
-    def drop_abandoned(self, calls: Calls) -> None:
-        self.connection.drop_abandoned(calls)
+    def drop_ended(self, calls: Calls) -> None:
+        self.connection.drop_ended(calls)
 
     def expire(self, calls: Calls, now: float) -> None:
         self.connection.expire(calls, now)
@@ -88,7 +88,7 @@ def test_a_call_that_is_cancelled_is_dropped_before_it_is_counted() -> None:
     calls = owner.connection.receive(START + call(1) + call(3), NOW)
     assert calls is not None
     owner.connection.receive(frames.rst_stream(1, ErrorCode.CANCEL), NOW)
-    owner.connection.drop_abandoned(calls)
+    owner.connection.drop_ended(calls)
     assert calls.stream_ids == [3]
 
 

@@ -61,7 +61,7 @@ class Connection:
     """A connection that was accepted at `opened_at`; `caller` gets the answers of its calls.
 
     `caller.flush` is called when there is something to send that no method of this class was called for: memory that
-    another connection needs or gives back, or a call's own timeout.
+    another connection needs or gives back, or a call that has expired.
     """
 
     def __init__(self, state: ServerState, caller: Caller, opened_at: float) -> None:
@@ -156,13 +156,13 @@ class Connection:
 
     # What the batcher asks and brings
 
-    def drop_abandoned(self, calls: Calls) -> None:
-        """Drop calls that were cancelled, or whose own timeout is over, before they are counted."""
-        if self._streams.abandoned:
-            self._streams.drop_abandoned(calls)
+    def drop_ended(self, calls: Calls) -> None:
+        """Drop the calls that were cancelled or have expired, before they are counted."""
+        if self._streams.ended_calls:
+            self._streams.drop_ended(calls)
 
     def expire(self, calls: Calls, now: float) -> None:
-        """Answer the calls whose own timeout is over."""
+        """Answer the calls whose deadline has come."""
         self._control.answered = now
         for plan, number in self._streams.expire(calls, now):
             message = self._batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting)

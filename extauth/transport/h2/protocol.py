@@ -87,12 +87,12 @@ class H2Protocol(asyncio.Protocol):
 
     # What the batcher calls
 
-    def drop_abandoned(self, calls: Calls) -> None:
-        """Drop the calls that nobody waits for any more."""
-        self._connection.drop_abandoned(calls)
+    def drop_ended(self, calls: Calls) -> None:
+        """Drop the calls that were cancelled or have expired."""
+        self._connection.drop_ended(calls)
 
     def expire(self, calls: Calls, now: float) -> None:
-        """Answer the calls whose own timeout is over."""
+        """Answer the calls whose deadline has come."""
         self._connection.expire(calls, now)
         self.flush()
 

@@ -161,8 +161,8 @@ class Receiver:
                             continue
                         stream_ids.append(stream)
                         waiting[stream] = head
-                        if head.patience_s is not None and now + head.patience_s < calls.deadline:
-                            calls.deadline = now + head.patience_s
+                        if head.deadline_after_s is not None and now + head.deadline_after_s < calls.deadline:
+                            calls.deadline = now + head.deadline_after_s
                         continue
                 self._frame(HEADERS, END_HEADERS, stream & MAX_STREAM_ID, b"", head)
             elif decoder.decoded + requests.inflated > most:

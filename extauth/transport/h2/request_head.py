@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from extauth.rls.request import SERVICE
+from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.h2.grpc_framing import ENCODINGS
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
-MIN_WAY_S = 0.005
 
 Fields = list[tuple[bytes, bytes, bool]]
 
@@ -37,8 +37,8 @@ class Head:
     """A request's head, or trailers.
 
     `malformed` says what is wrong with it as HTTP, `refusal` why it is no gRPC call as (HTTP status, text).
-    `patience_s` is the time from its arrival in which the call must be answered, None without a grpc-timeout;
-    `encoding` the value of grpc-encoding. `oversized`: its list is larger than what is accepted. `plain`: a
+    `deadline_after_s` is the time from its arrival to the call's deadline, None without a grpc-timeout;
+    `encoding` is the value of grpc-encoding. `oversized`: its list is larger than what is accepted. `plain`: a
     ShouldRateLimit call as it should be.
     """
 
@@ -47,7 +47,7 @@ class Head:
     refusal: tuple[int, str] | None = None
     method: Method = Method.UNKNOWN
     path: str = ""
-    patience_s: float | None = None
+    deadline_after_s: float | None = None
     encoding: str = "identity"
     content_length: int | None = None
     oversized: bool = False
@@ -96,14 +96,6 @@ def read_oversized(fields: Fields) -> Head:
     return Head(method=_METHODS.get(path, Method.UNKNOWN), path=path.decode("latin-1"), oversized=True)
 
 
-def patience_s(timeout_s: float) -> float:
-    """The part of a call's timeout after which it is answered, whatever the store does.
-
-    What is left is for the way there and back: 5 ms or a quarter of the timeout, at most 40 % of it.
-    """
-    return 0.6 * timeout_s if timeout_s < MIN_WAY_S / 0.4 else timeout_s - max(MIN_WAY_S, timeout_s / 4)
-
-
 def _split(fields: Fields) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
     """The pseudo-headers, and the others (RFC 9113 §8.2 and §8.3)."""
     # RFC 9113 §8.2.1 forbids white space at the ends as well. Envoy takes it from its clients and passes it on, in a
@@ -136,6 +128,17 @@ def _content_length(regular: dict[bytes, bytes]) -> int | None:
     return int(value)
 
 
+def _timeout_s(regular: dict[bytes, bytes]) -> float | None:
+    """The value of grpc-timeout; None without one."""
+    value = regular.get(b"grpc-timeout")
+    if value is None:
+        return None
+    match = _TIMEOUT.fullmatch(value)
+    if match is None:
+        raise _RefusedError(400, "grpc-timeout is malformed")
+    return int(match[1]) * _TIMEOUT_UNITS_S[match[2]]
+
+
 def _read_call(pseudo: dict[bytes, bytes], regular: dict[bytes, bytes], content_length: int | None) -> Head:
     if pseudo.get(b":method") == b"CONNECT":
         raise _RefusedError(405, "this is a gRPC server; CONNECT is not served")
@@ -146,19 +149,14 @@ def _read_call(pseudo: dict[bytes, bytes], regular: dict[bytes, bytes], content_
         raise _RefusedError(415, "this is a gRPC server; content-type must be application/grpc")
     if pseudo[b":method"] != b"POST":
         raise _RefusedError(405, "gRPC calls are POST requests")
-    patience = None
-    if (timeout := regular.get(b"grpc-timeout")) is not None:
-        match = _TIMEOUT.fullmatch(timeout)
-        if match is None:
-            raise _RefusedError(400, "grpc-timeout is malformed")
-        patience = patience_s(int(match[1]) * _TIMEOUT_UNITS_S[match[2]])
+    timeout_s = _timeout_s(regular)
     path = pseudo[b":path"]
     method = _METHODS.get(path, Method.UNKNOWN)
     encoding = regular.get(b"grpc-encoding", b"identity").decode("latin-1")
     return Head(
         method=method,
         path=path.decode("latin-1"),
-        patience_s=patience,
+        deadline_after_s=None if timeout_s is None else deadline_after_s(timeout_s),
         encoding=encoding,
         content_length=content_length,
         plain=method is Method.SHOULD_RATE_LIMIT and encoding in ENCODINGS,

@@ -17,14 +17,15 @@ A stream that the client opened is in one state at a time, which is the dict tha
     complete   OPEN → ANSWERING      the request is whole, or is given up
     wait       ANSWERING → WAITING   its call is handed to the batcher; `Receiver.read` does this itself for plain calls
     settle     WAITING → ANSWERING   the batcher has decided it
-    expire     WAITING → ANSWERING   its own timeout is over
+    expire     WAITING → ANSWERING   its deadline has come
     hold       ANSWERING → SENDING
     watch      ANSWERING → WATCHING
     sent       SENDING → WATCHING
     close      any → CLOSED          or → IGNORED, if the client has not ended it
     clear      all → CLOSED          the connection is gone
 
-A call whose stream is closed while it is WAITING stays in the batcher's hands: those are the `abandoned`.
+A call that is cancelled or expires while it is WAITING has *ended* (see `transport/deadlines.py`), but the batcher
+still has it: `ended_calls` is the number of those.
 """
 
 from typing import Protocol
@@ -44,7 +45,7 @@ class Receiving(Holder, Protocol):
     """The connection that a request belongs to."""
 
     def give_up(self, number: int) -> None:
-        """End the incomplete request: its time is over."""
+        """End the incomplete request: its call has expired."""
         ...
 
 
@@ -80,10 +81,10 @@ class Request:
         self.charged = self.wanted = 0
         self.progressed = arrived
         self.progress = 0
-        self.deadline = float("inf") if head.patience_s is None else arrived + head.patience_s
+        self.deadline = float("inf") if head.deadline_after_s is None else arrived + head.deadline_after_s
 
     def expire(self, _now: float) -> None:
-        """End it: the call's own timeout is over."""
+        """End the request: the call has expired before it was complete."""
         self.owner.give_up(self.number)
 
 
@@ -113,14 +114,14 @@ class Streams:
         self.draining = False  # no more streams are begun
         self.open: dict[int, Request] = {}
         self.waiting: dict[int, Head] = {}
-        self.deadlines: dict[int, float] = {}  # of those waiting, where it is not their Calls' arrival that counts
+        self.deadlines: dict[int, float] = {}  # of waiting calls whose heads arrived earlier than their Calls
         self.sending: dict[int, Sending] = {}
         self.watching: dict[int, bool] = {}  # whether the service that each one names exists here
         self.ignored: dict[int, None] = {}
         self.window_changes: dict[int, int] = {}  # by how much the send window differs from the initial one
-        self.abandoned = 0
+        self.ended_calls = 0
         self._unfinished = unfinished
-        self._request_deadlines = deadlines
+        self._deadline_timer = deadlines
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.open) + len(self.sending) + len(self.watching)
@@ -136,7 +137,7 @@ class Streams:
         """IDLE → OPEN."""
         self.open[request.number] = request
         if request.deadline < float("inf"):
-            self._request_deadlines.add(request)
+            self._deadline_timer.add(request)
 
     def complete(self, number: int) -> Request:
         """OPEN → ANSWERING."""
@@ -148,48 +149,48 @@ class Streams:
         if request.charged or request.wanted:
             self._unfinished.release(request.owner, request, 0)
         if request.deadline < float("inf"):
-            self._request_deadlines.discard(request)
+            self._deadline_timer.discard(request)
 
     def wait(self, request: Request) -> None:
         """ANSWERING → WAITING."""
         self.waiting[request.number] = request.head
-        if request.head.patience_s is not None:
+        if request.head.deadline_after_s is not None:
             self.deadlines[request.number] = request.deadline
 
     def settle(self, numbers: list[int]) -> list[Head | None]:
-        """WAITING → ANSWERING for each of them; None in place of those that were abandoned."""
+        """WAITING → ANSWERING for each of them; returns None in place of the heads of those that have ended."""
         take = self.waiting.pop
         heads = [take(number, None) for number in numbers]
-        if self.abandoned:
-            self.abandoned -= sum(head is None for head in heads)
+        if self.ended_calls:
+            self.ended_calls -= sum(head is None for head in heads)
         if self.deadlines:
             for number in numbers:
                 self.deadlines.pop(number, None)
         return heads
 
     def expire(self, calls: Calls, now: float) -> list[tuple[Plan, int]]:
-        """WAITING → ANSWERING for those of the calls whose own timeout is over; `calls.deadline` is the next one's."""
+        """WAITING → ANSWERING for those of the calls that have expired; sets `calls.deadline` to the next deadline."""
         calls.deadline = float("inf")
         expired = []
         for plan, number in zip(calls.plans, calls.stream_ids, strict=True):
             head = self.waiting.get(number)
-            if head is None or head.patience_s is None:
+            if head is None or head.deadline_after_s is None:
                 continue
-            deadline = self.deadlines.get(number, calls.arrived + head.patience_s)
+            deadline = self.deadlines.get(number, calls.arrived + head.deadline_after_s)
             if now < deadline:
                 calls.deadline = min(calls.deadline, deadline)
                 continue
-            self._abandon(number)
+            self._end_call(number)
             expired.append((plan, number))
         return expired
 
-    def _abandon(self, number: int) -> None:
+    def _end_call(self, number: int) -> None:
         if self.waiting.pop(number, None) is not None:
             self.deadlines.pop(number, None)
-            self.abandoned += 1
+            self.ended_calls += 1
 
-    def drop_abandoned(self, calls: Calls) -> None:
-        """Drop the abandoned calls from these, which the batcher is about to have counted."""
+    def drop_ended(self, calls: Calls) -> None:
+        """Drop the calls that have ended; the batcher is about to have the others counted."""
         pairs = list(zip(calls.plans, calls.stream_ids, strict=True))
         calls.plans.clear()
         calls.stream_ids.clear()
@@ -198,7 +199,7 @@ class Streams:
                 calls.plans.append(plan)
                 calls.stream_ids.append(number)
             else:
-                self.abandoned -= 1
+                self.ended_calls -= 1
 
     def hold(self, number: int, sending: Sending) -> None:
         """ANSWERING → SENDING."""
@@ -216,7 +217,7 @@ class Streams:
         """Any state → CLOSED, or with `ignore` → IGNORED."""
         if (request := self.open.pop(number, None)) is not None:
             self._release(request)
-        self._abandon(number)
+        self._end_call(number)
         self.sending.pop(number, None)
         self.watching.pop(number, None)
         self.window_changes.pop(number, None)
@@ -228,7 +229,7 @@ class Streams:
 
     def clear(self) -> None:
         """All states → CLOSED."""
-        self.abandoned += len(self.waiting)
+        self.ended_calls += len(self.waiting)
         for request in self.open.values():
             self._release(request)
         for states in (self.open, self.waiting, self.deadlines, self.sending, self.watching, self.ignored):
