@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 from extauth.app import Service, keep_up
 from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
+from extauth.systemd import ServiceManager
 from extauth.telemetry.logs import configure_logs, logger
 
 
@@ -28,7 +29,10 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    manager = ServiceManager(environ)
     async with AsyncExitStack() as stack:
+        if manager.watchdog_s:
+            keep_up(stack, manager.keep_watchdog_quiet)
         service = Service(settings)
         tune_python()
         await service.start(stack)
@@ -38,14 +42,21 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
                 await hangup.wait()
                 hangup.clear()
                 logger().info("reloading", reason="SIGHUP")
-                await service.reload()
+                manager.reloading()
+                try:
+                    await service.reload()
+                finally:
+                    if not stopping.is_set():
+                        manager.ready()
 
         keep_up(stack, reload)
+        manager.ready()
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
         for warning in reference_variables(environ):
             logger().warning("reference_variable", reason=warning)
         await stopping.wait()
+        manager.stopping()
         await _drain(service, settings.drain_delay, hurry)
     logger().info("stopped")
 
