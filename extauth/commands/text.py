@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from extauth.limiter.counters import Mode
 from extauth.rules.masking import Masking
-from extauth.rules.model import Algorithm, Domain, Kind, Limit, Rule
+from extauth.rules.model import Domain, Kind, Limit, Rule
 from extauth.rules.patterns import wildcard
 
 MODES = {
@@ -20,7 +20,7 @@ def limit_in_words(limit: Limit) -> str:
     """`10 per minute, gcra, burst 10; a denied request consumes nothing`."""
     if limit.unlimited:
         return "unlimited: counts nothing, admits all"
-    burst = f", burst {limit.capacity}" if limit.algorithm is Algorithm.GCRA else ""
+    burst = f", burst {limit.capacity}" if "burst" in limit.algorithm.own_keys else ""
     denied = "denied hits count, too" if limit.count_denied else "a denied request consumes nothing"
     nothing = "" if limit.requests_per_unit else "; it denies everything"
     return f"{limit}, {limit.algorithm}{burst}; {denied}{nothing}"

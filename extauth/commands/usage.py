@@ -8,7 +8,6 @@ from extauth.admin.rules_json import view_limit
 from extauth.commands.preview import Planned
 from extauth.commands.text import limit_in_words, mode_in_short, seconds, shown
 from extauth.errors import CommandError
-from extauth.limiter.algorithms import algorithm_of, outcome
 from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode
 from extauth.limiter.plan import Plan
 
@@ -65,10 +64,9 @@ async def look(counters: "RedisCounters", plan: Plan) -> list[CounterUsage]:
     (taken,) = await counters.take([Group(peek, 1)])
     standings = []
     for name, check, level in zip(plan.names, plan.checks, taken.levels, strict=True):
-        told = outcome(LimitCheck(check.limit, 0), level, 0, 1)
-        standings.append(
-            CounterUsage(name, check, algorithm_of(check.limit).used_hits(level), told.remaining, told.reset_us)
-        )
+        told = LimitCheck(check.limit, 0).outcome(level, 0, 1)
+        used = check.algorithm.used_hits(level)
+        standings.append(CounterUsage(name, check, used, told.remaining, told.reset_us))
     return standings
 
 

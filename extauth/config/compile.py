@@ -226,11 +226,11 @@ class Compiler:
         if "requests_per_unit" not in model.model_fields_set:
             self._found.warn(at, "'requests_per_unit' is missing, so everything is denied", "add requests_per_unit: …")
         algorithm = model.algorithm or self._model.algorithm
-        if model.burst is not None and algorithm is not Algorithm.GCRA:
+        if model.burst is not None and "burst" not in algorithm.own_keys:
             self._found.error(
                 (*at, "burst"), f"burst is for gcra, and this limit is a {algorithm}", "remove it", at_key=True
             )
-        if model.burst and model.requests_per_unit and algorithm is Algorithm.GCRA:
+        if model.burst and model.requests_per_unit and "burst" in algorithm.own_keys:
             years = model.burst * unit.seconds * model.unit_multiplier / model.requests_per_unit / Unit.YEAR.seconds
             if years > MAX_YEARS:
                 self._found.error(

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from extauth.limiter.algorithms import algorithm_of, calls_that_fit, counted_calls
-from extauth.limiter.counters import Counters, CounterSet, Group, Level, LimitCheck, Mode, Source, TakeResult
-from extauth.rules.model import Algorithm, Limit
+from extauth.limiter.algorithms import Level
+from extauth.limiter.counters import Counters, CounterSet, Group, LimitCheck, Mode, Source, TakeResult
+from extauth.rules.model import Limit
 
 MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones before them
 ENTRY_BYTES = 350  # beside the counter's name
@@ -87,7 +87,7 @@ class DenialCache:
             self._old_entries.pop(name, None)
 
     def _learn(self, take: CounterSet, outcome: TakeResult, asked_us: int, told_us: int) -> None:
-        if any(check.limit.count_denied or check.limit.algorithm is Algorithm.SLIDING_WINDOW for check in take.checks):
+        if any(check.limit.count_denied or not check.algorithm.falls_evenly for check in take.checks):
             return
         for name, check, level in zip(take.names, take.checks, outcome.levels, strict=True):
             self._bytes += ENTRY_BYTES + len(name)
@@ -100,16 +100,15 @@ class DenialCache:
         levels = []
         sure = False
         for name, check in zip(take.names, take.checks, strict=True):
-            limit = check.limit
-            algorithm = algorithm_of(limit)
+            algorithm = check.algorithm
             entry = self._entries.get(name) or self._old_entries.get(name)
-            if entry is None or entry.limit is not limit:
+            if entry is None or entry.limit is not check.limit:
                 return None
             age_us = now_us - entry.asked_us
             if age_us > self._bound_us:
                 return None
             later = algorithm.later(entry.level, age_us + age_us // DRIFT + 1)
-            sure = sure or (check.mode is Mode.ENFORCED and not calls_that_fit(check, later))
+            sure = sure or (check.mode is Mode.ENFORCED and not check.calls_that_fit(later))
             # What is told errs to the other side, so that nobody is told to come too early.
             levels.append(algorithm.later(entry.level, now_us - entry.told_us))
         return TakeResult(0, tuple(levels), Source.DENIAL_CACHE) if sure else None
@@ -117,6 +116,6 @@ class DenialCache:
 
 def _after(check: LimitCheck, level: Level, admitted: int) -> Level:
     """The level once `admitted` calls were taken."""
-    limit = check.limit
-    hits = counted_calls(check, admitted, admitted, calls_that_fit(check, level)) * check.cost
-    return algorithm_of(limit).after(level, hits)
+    hits = check.counted_calls(admitted, admitted, check.calls_that_fit(level)) * check.cost
+    after: Level = check.algorithm.after(level, hits)
+    return after

@@ -1,9 +1,11 @@
 """The port between the limiter and the store of counters."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
+from extauth.limiter.algorithms import AnyAlgorithm, Level, Outcome, algorithm_of
 from extauth.rules.model import Limit
 
 
@@ -22,7 +24,8 @@ class Mode(IntEnum):
     SHADOW = 4
 
 
-class LimitCheck(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LimitCheck:
     """One limit that a call is checked against, and the number of hits (`cost`) that it takes from the counter.
 
     A cost of 0 only checks whether one hit would fit; a negative cost gives hits back, at most until none is counted.
@@ -31,6 +34,31 @@ class LimitCheck(NamedTuple):
     limit: Limit
     cost: int
     mode: Mode = Mode.ENFORCED
+    algorithm: AnyAlgorithm = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "algorithm", algorithm_of(self.limit))
+
+    def calls_that_fit(self, level: Level) -> int:
+        """Number of equal calls that fit the limit, from this level on."""
+        return self.algorithm.calls_that_fit(self.cost, level)
+
+    def counted_calls(self, calls: int, admitted: int, fitting: int) -> int:
+        """Number of the `calls` whose hits are counted, given that `admitted` of them are admitted.
+
+        `fitting` is the number of calls that fit this limit.
+        """
+        if self.limit.count_denied:
+            return calls
+        return admitted if self.mode is Mode.ENFORCED else min(admitted, fitting)
+
+    def outcome(self, level: Level, call: int, admitted: int) -> Outcome:
+        """The outcome of the `call`-th (from 0) of a group's equal calls, of which the first `admitted` were."""
+        cost, algorithm = self.cost, self.algorithm
+        fitting = algorithm.calls_that_fit(cost, level)
+        before = self.counted_calls(call, min(call, admitted), fitting)  # calls that were counted when this one came
+        counted = self.limit.count_denied or call < min(admitted, fitting)
+        return algorithm.outcome(cost, level, before + 1 if counted else before, over=before >= fitting)
 
 
 class CounterSet:
@@ -55,20 +83,6 @@ class Group(NamedTuple):
 
     take: CounterSet
     calls: int
-
-
-class Level(NamedTuple):
-    """The state of a counter before a group's first call, in the terms of its limit.
-
-    gcra: the backlog, the time until the bucket is full again, as `whole` microseconds plus `rest` / the denominator
-    of the emission interval. fixed_window: `whole` hits counted, and `rest` microseconds until the window ends.
-    sliding_window: `whole` hits counted, `rest` microseconds until the last of them is out of the window, and `wait`
-    until the group's first call that found no room would find it (its last one, where denied hits count).
-    """
-
-    whole: int
-    rest: int
-    wait: int = 0
 
 
 class Source(StrEnum):

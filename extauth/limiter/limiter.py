@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extauth.errors import StoreError
-from extauth.limiter.algorithms import Outcome, outcome
+from extauth.limiter.algorithms import Outcome
 from extauth.limiter.counters import Counters, Group, Source, TakeResult
 from extauth.limiter.facts import BatchResult, GroupResult
 from extauth.limiter.plan import UNLIMITED_AT, Plan
@@ -57,7 +57,7 @@ class Limiter:
             return _uncounted_verdict(plan, given)
         checks, template = plan.checks, plan.template
         outcomes = [
-            outcome(check, level, call, taken.admitted) for check, level in zip(checks, taken.levels, strict=True)
+            check.outcome(level, call, taken.admitted) for check, level in zip(checks, taken.levels, strict=True)
         ]
         statuses = tuple(_status(plan, outcomes, indices) for indices in template.counters_of)
         metadata = _metadata(plan, statuses)

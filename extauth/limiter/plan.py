@@ -6,11 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from extauth.limiter.counters import CounterSet, LimitCheck, Mode
 from extauth.limiter.verdict import Labels
-from extauth.rules.model import Algorithm
 from extauth.rules.rule_names import RuleName
 
-# A counter's part of a run of take.lua, rounded up; a sliding window's is that of a long log that is searched.
-COSTS_US: Final = {Algorithm.GCRA: 5, Algorithm.FIXED_WINDOW: 5, Algorithm.SLIDING_WINDOW: 20}
 UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
 
 
@@ -45,7 +42,7 @@ class PlanTemplate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "soft", any(check.mode is not Mode.ENFORCED for check in self.checks))
-        object.__setattr__(self, "cost_us", sum(COSTS_US[check.limit.algorithm] for check in self.checks))
+        object.__setattr__(self, "cost_us", sum(check.algorithm.cost_us for check in self.checks))
         object.__setattr__(self, "bytes", 400 + 80 * len(self.counters_of) + 160 * len(self.checks))
 
     @property

@@ -5,8 +5,8 @@ The answers to one plan's calls differ in a few numbers only, so everything else
 
 from functools import lru_cache
 
-from extauth.limiter.algorithms import Outcome, outcome
-from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
+from extauth.limiter.algorithms import Level, Outcome
+from extauth.limiter.counters import LimitCheck, Mode, TakeResult
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
@@ -25,7 +25,7 @@ from extauth.rls.response import (
     encode_status,
     whole_seconds,
 )
-from extauth.rules.model import Algorithm, Limit
+from extauth.rules.model import Limit
 
 MAX_TEMPLATES_BYTES = 12 << 20
 MAX_DENIALS_BYTES = 8 << 20
@@ -38,7 +38,7 @@ class _ResponseTemplate:
     """What all answers for a PlanTemplate have in common.
 
     `pieces` are the statuses in order: bytes where nothing is counted, else the counters' indices. Where there is but
-    one counter, with an algorithm of `_admissions`, `before` and `after` stand around its status.
+    one counter, `before` and `after` surround its status.
     """
 
     __slots__ = ("after", "before", "counts_denied", "limits", "pieces", "simple", "tail", "tier")
@@ -52,7 +52,7 @@ class _ResponseTemplate:
         ]
         self.tail = admission_tail(template.tier)
         own = [at for at, piece in enumerate(self.pieces) if not isinstance(piece, bytes)]
-        self.simple = len(template.checks) == 1 and len(own) == 1 and _is_simple(template.checks[0])
+        self.simple = len(template.checks) == 1 and len(own) == 1 and _counts_down(template.checks[0])
         before, after = self.pieces[: own[0] if own else 0], self.pieces[own[0] + 1 if own else 0 :]
         self.before = _ADMITTED + b"".join(piece for piece in before if isinstance(piece, bytes))
         self.after = b"".join(piece for piece in after if isinstance(piece, bytes)) + self.tail
@@ -63,8 +63,8 @@ class _ResponseTemplate:
         return template.bytes + 200 + ends + 100 * len(template.checks) + 60 * len(template.counters_of)
 
 
-def _is_simple(check: LimitCheck) -> bool:
-    return check.mode is Mode.ENFORCED and check.cost > 0 and check.limit.algorithm is not Algorithm.SLIDING_WINDOW
+def _counts_down(check: LimitCheck) -> bool:
+    return check.mode is Mode.ENFORCED and check.cost > 0
 
 
 class Answers:
@@ -116,13 +116,13 @@ class Answers:
         self, response: _ResponseTemplate, checks: tuple[LimitCheck, ...], taken: TakeResult, call: int
     ) -> bytes:
         outcomes = [
-            outcome(check, level, call, taken.admitted) for check, level in zip(checks, taken.levels, strict=True)
+            check.outcome(level, call, taken.admitted) for check, level in zip(checks, taken.levels, strict=True)
         ]
         return b"".join((_ADMITTED, *_statuses(response, checks, outcomes), response.tail))
 
     def _denial(self, template: PlanTemplate, response: _ResponseTemplate, taken: TakeResult, call: int) -> bytes:
         outcomes = [
-            outcome(check, level, call, taken.admitted)
+            check.outcome(level, call, taken.admitted)
             for check, level in zip(template.checks, taken.levels, strict=True)
         ]
         denying, wait_us, _ = denying_limit(template.checks, outcomes)
@@ -155,23 +155,13 @@ def _admissions(response: _ResponseTemplate, check: LimitCheck, level: Level, ad
     """The answers to admitted calls that take from one counter, as `outcome` tells of each."""
     messages: list[bytes | None] = []
     before, after, head = response.before, response.after, _ADMITTED + response.limits[0]
-    limit, cost, _ = check
-    if limit.algorithm is Algorithm.GCRA:
-        interval, ticks_per_us = limit.emission_interval
-        ticks_per_s = ticks_per_us * 1_000_000
-        backlog = level.whole * ticks_per_us + level.rest
-        remaining = (limit.capacity * interval - backlog) // interval
-        for _ in range(admitted):
-            backlog += cost * interval
-            remaining -= cost
-            status = head + _numbers(remaining, -(-backlog // ticks_per_s))
-            messages.append(b"%b\x12%b%b%b" % (before, varint(len(status)), status, after))
-    else:
-        remaining, reset_s = limit.capacity - level.whole, whole_seconds(level.rest)
-        for _ in range(admitted):
-            remaining -= cost
-            status = head + _numbers(remaining, reset_s)
-            messages.append(b"%b\x12%b%b%b" % (before, varint(len(status)), status, after))
+    cost = check.cost
+    remaining, reset, ticks_per_hit, ticks_per_s = check.algorithm.countdown(level)
+    for _ in range(admitted):
+        remaining -= cost
+        reset += cost * ticks_per_hit
+        status = head + _numbers(remaining, -(-reset // ticks_per_s))
+        messages.append(b"%b\x12%b%b%b" % (before, varint(len(status)), status, after))
     return messages
 
 

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import Enum, StrEnum
 from hashlib import sha256
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from extauth.errors import NOWHERE, Diagnostic, Place
 from extauth.rules.masking import NAMED_SO, SecretKeys
@@ -37,16 +37,23 @@ class Unit(Enum):
 
 
 class Algorithm(StrEnum):
-    """How a limit counts."""
+    """How a limit counts.
 
-    FIXED_WINDOW = "fixed_window"
-    SLIDING_WINDOW = "sliding_window"
-    GCRA = "gcra"
+    `counts_denied` is the default of `count_denied`: fixed windows count denied hits, as envoyproxy/ratelimit does.
+    `own_keys` are those of a `rate_limit` that other algorithms do not have.
+    """
 
-    @property
-    def counts_denied(self) -> bool:
-        """The default of `count_denied`: fixed windows count denied hits, as envoyproxy/ratelimit does."""
-        return self is Algorithm.FIXED_WINDOW
+    FIXED_WINDOW = "fixed_window", True
+    SLIDING_WINDOW = "sliding_window", False
+    GCRA = "gcra", False, "burst"
+
+    counts_denied: bool
+    own_keys: tuple[str, ...]
+
+    def __new__(cls, value: str, counts_denied: bool = False, *own_keys: str) -> Self:  # noqa: D102 - a row
+        self = str.__new__(cls, value)
+        self._value_, self.counts_denied, self.own_keys = value, counts_denied, own_keys
+        return self
 
 
 class OnStoreFailure(StrEnum):
@@ -105,8 +112,9 @@ class Limit:
     def __post_init__(self) -> None:
         period_us = self.unit.seconds * self.unit_multiplier * 1_000_000
         requests = self.requests_per_unit
-        gcra = self.algorithm is Algorithm.GCRA
-        capacity = requests if self.burst is None or not requests or not gcra else self.burst
+        capacity = requests
+        if self.burst is not None and requests and "burst" in self.algorithm.own_keys:
+            capacity = self.burst
         # A limit that admits nothing has no emission interval; its whole period serves as well as any.
         divisor = gcd(period_us, requests) if requests else 1
         interval = EmissionInterval(period_us // divisor, requests // divisor or 1)

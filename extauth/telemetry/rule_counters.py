@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from extauth.limiter.algorithms import calls_that_fit
 from extauth.limiter.counters import TakeResult
 from extauth.limiter.plan import Plan, Tally
 from extauth.rules.rule_names import RuleName
@@ -90,7 +89,7 @@ def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: TakeResult)
         return
     most: dict[Cell, int] = {}
     for check, level, cell in zip(plan.checks, taken.levels, over, strict=True):
-        fitting = calls_that_fit(check, level)
+        fitting = check.calls_that_fit(level)
         if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
             most[cell] = max(most.get(cell, 0), calls - fitting)
     for cell, number in most.items():

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
-from extauth.limiter.algorithms import outcome
-from extauth.limiter.counters import Counters, CounterSet, Group, Level, LimitCheck, Mode, TakeResult
+from extauth.limiter.algorithms import Backlog, Level, LogUsage, WindowUsage
+from extauth.limiter.counters import Counters, CounterSet, Group, LimitCheck, Mode, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import HOUR, MINUTE, SECOND, Clock
 from tests.support.stores import SERVERS, Store
@@ -164,10 +164,13 @@ async def test_debt_is_bounded(bench: Bench) -> None:
 
 
 async def test_levels_say_what_was_held_before(bench: Bench) -> None:
-    assert (await bench.taken(("a", gcra(7)), ("b", window(5)), calls=3)).levels == (Level(0, 0), Level(0, MINUTE))
+    assert (await bench.taken(("a", gcra(7)), ("b", window(5)), calls=3)).levels == (
+        Backlog(0, 0),
+        WindowUsage(0, MINUTE),
+    )
     bench.clock.sleep(SECOND)
     levels = (await bench.taken(("a", gcra(7)), ("b", window(5)))).levels
-    assert levels == (Level(3 * 8_571_428 - 1_000_000 + 1, 5), Level(3, 59 * SECOND))  # 3 x 4/7 = 1 5/7
+    assert levels == (Backlog(3 * 8_571_428 - 1_000_000 + 1, 5), WindowUsage(3, 59 * SECOND))  # 3 x 4/7 = 1 5/7
 
 
 async def test_groups_are_taken_one_after_the_other_at_one_instant(bench: Bench) -> None:
@@ -175,7 +178,7 @@ async def test_groups_are_taken_one_after_the_other_at_one_instant(bench: Bench)
     groups = [bench.group(("a", limit), calls=6), bench.group(("a", limit), ("b", limit), calls=6)]
     first, second = await bench.counters.take(groups)
     assert (first.admitted, second.admitted) == (6, 4)
-    assert second.levels == (Level(36 * SECOND, 0), Level(0, 0))
+    assert second.levels == (Backlog(36 * SECOND, 0), Backlog(0, 0))
 
 
 async def test_no_group_is_no_call(bench: Bench) -> None:
@@ -293,10 +296,12 @@ async def test_a_counter_that_is_held_to_two_limits_takes_its_hits_once(bench: B
 
 
 def _hits(level: Level, limit: Limit) -> int:
-    if limit.algorithm is not Algorithm.GCRA:
-        return level.whole
-    interval, ticks_per_us = limit.emission_interval
-    return -(-(level.whole * ticks_per_us + level.rest) // interval)
+    return LimitCheck(limit, 1).algorithm.used_hits(level)
+
+
+def _wait_us(level: Level) -> int:
+    assert isinstance(level, LogUsage)
+    return level.wait_us
 
 
 async def test_a_counter_that_is_held_to_two_limits_drains_as_the_last_has_it(bench: Bench) -> None:
@@ -331,7 +336,7 @@ async def test_a_hit_leaves_a_sliding_window_a_period_after_it_came(bench: Bench
     for _ in range(3):
         assert await bench.take(("a", limit)) == 1
         bench.clock.sleep(10 * SECOND)
-    assert (await bench.taken(("a", limit))).levels == (Level(3, 50 * SECOND, 30 * SECOND),)
+    assert (await bench.taken(("a", limit))).levels == (LogUsage(3, 50 * SECOND, 30 * SECOND),)
     bench.clock.sleep(30 * SECOND - 1)
     assert await bench.take(("a", limit), calls=9) == 0
     bench.clock.sleep(1)
@@ -345,7 +350,7 @@ async def test_a_sliding_window_waits_for_this_cost(bench: Bench) -> None:
     for hits in (5, 3, 2):
         await bench.take(("a", limit, hits))
         bench.clock.sleep(SECOND)
-    waits = [(await bench.taken(("a", limit, cost))).levels[0].wait for cost in (1, 5, 6, 8, 9, 10, 11)]
+    waits = [_wait_us((await bench.taken(("a", limit, cost))).levels[0]) for cost in (1, 5, 6, 8, 9, 10, 11)]
     assert waits == [57 * SECOND] * 2 + [58 * SECOND] * 2 + [59 * SECOND] * 2 + [60 * SECOND]
 
 
@@ -433,7 +438,7 @@ async def test_a_denied_peek_waits_until_a_hit_fits(bench: Bench, limit: Limit) 
     async def wait_us() -> int | None:
         taken = await bench.taken(("a", limit, 0))
         assert not taken.admitted
-        return outcome(peek, taken.levels[0], 0, 0).retry_after_us
+        return peek.outcome(taken.levels[0], 0, 0).retry_after_us
 
     assert await bench.take(("a", limit), calls=10) == 10
     bench.clock.sleep(SECOND)
@@ -449,7 +454,7 @@ async def test_a_denied_peek_waits_until_a_hit_fits(bench: Bench, limit: Limit) 
 async def test_a_peek_at_a_limit_of_zero_never_fits(bench: Bench) -> None:
     for limit in (gcra(0), window(0), sliding(0)):
         taken = await bench.taken((limit.algorithm, limit, 0))
-        assert outcome(LimitCheck(limit, 0), taken.levels[0], 0, taken.admitted).retry_after_us is None
+        assert LimitCheck(limit, 0).outcome(taken.levels[0], 0, taken.admitted).retry_after_us is None
         assert not taken.admitted
 
 
@@ -471,7 +476,9 @@ async def test_the_newest_hits_of_a_sliding_window_are_given_back_first(bench: B
     await bench.take(("a", limit, 6))
     await bench.take(("a", limit, -7))
     bench.clock.sleep(30 * SECOND)
-    assert (await bench.taken(("a", limit, 0))).levels[0].whole == 0, "the three that were left are out of the window"
+    assert _hits((await bench.taken(("a", limit, 0))).levels[0], limit) == 0, (
+        "the three that were left are out of the window"
+    )
 
 
 SHADOWED = [(gcra(3), 3), (window(3), 6), (window(3, count_denied=False), 3), (sliding(3), 3)]
@@ -535,10 +542,10 @@ async def test_a_sliding_window_that_is_held_to_two_limits_takes_its_hits_once_a
     for _ in range(3):
         assert await bench.take(*both) == 1
         bench.clock.sleep(10 * SECOND)
-    assert (await bench.taken(*both)).levels == (Level(3, 50 * SECOND, 0), Level(3, 50 * SECOND, 30 * SECOND))
+    assert (await bench.taken(*both)).levels == (LogUsage(3, 50 * SECOND, 0), LogUsage(3, 50 * SECOND, 30 * SECOND))
     assert await bench.take(("a", sliding(10)), calls=99) == 7
     ten_and_nine = (await bench.taken(("a", sliding(10)), ("a", sliding(9)))).levels
-    assert [level.wait for level in ten_and_nine] == [30 * SECOND, 40 * SECOND], "until one is out, until two are"
+    assert [_wait_us(level) for level in ten_and_nine] == [30 * SECOND, 40 * SECOND], "until one is out, until two are"
 
 
 async def test_a_sliding_window_that_is_held_to_two_limits_is_read_before_it_is_written(bench: Bench) -> None:
@@ -548,7 +555,7 @@ async def test_a_sliding_window_that_is_held_to_two_limits_is_read_before_it_is_
         bench.clock.sleep(1000)
     bench.clock.sleep(SECOND - 20_000)
     taken = await bench.taken(("a", sliding(30, Unit.SECOND), 2), ("a", sliding(29, Unit.SECOND), 2), calls=9)
-    assert taken == TakeResult(5, (Level(19, 19_000, 1_000), Level(19, 19_000, 2_000)))
+    assert taken == TakeResult(5, (LogUsage(19, 19_000, 1_000), LogUsage(19, 19_000, 2_000)))
 
 
 async def test_a_clock_set_far_back_restarts_a_sliding_window_with_what_was_used(bench: Bench) -> None:

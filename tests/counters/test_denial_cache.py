@@ -8,7 +8,6 @@ import pytest
 
 from extauth.counters.denial_cache import ENTRY_BYTES, DenialCache
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.algorithms import outcome
 from extauth.limiter.counters import Group, LimitCheck, Source, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import MINUTE, NOON, SECOND, Clock
@@ -124,7 +123,7 @@ async def test_what_is_told_is_what_the_store_would_tell(bench: Bench) -> None:
     bench.clock.sleep(SECOND // 3)
     taken = await bench.take(a)
     assert bench.repeated == 1
-    assert outcome(LimitCheck(*a[1:]), taken.levels[0], 0, 0) == (
+    assert LimitCheck(*a[1:]).outcome(taken.levels[0], 0, 0) == (
         True,
         0,
         60 * SECOND - SECOND // 3,
@@ -137,7 +136,7 @@ async def test_while_the_store_took_its_time_nobody_is_told_to_come_too_early(be
     bench.asked.delay_us = SECOND // 10
     await bench.take(a, calls=11)
     taken = await bench.take(a)
-    assert outcome(LimitCheck(*a[1:]), taken.levels[0], 0, 0).retry_after_us == 6 * SECOND
+    assert LimitCheck(*a[1:]).outcome(taken.levels[0], 0, 0).retry_after_us == 6 * SECOND
 
 
 async def test_all_counters_of_a_take_must_be_known(bench: Bench) -> None:
@@ -207,7 +206,7 @@ async def test_what_others_took_since_is_told(bench: Bench) -> None:
     await bench.take(b, calls=10)
     taken = await bench.take(a, b)
     assert [
-        outcome(LimitCheck(*check[1:]), level, 0, 0).over for check, level in zip((a, b), taken.levels, strict=True)
+        LimitCheck(*check[1:]).outcome(level, 0, 0).over for check, level in zip((a, b), taken.levels, strict=True)
     ] == [
         True,
         True,

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
-from extauth.limiter.algorithms import outcome
 from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode, Source
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import HOUR, Clock
@@ -206,8 +205,8 @@ async def test_a_group_is_as_good_as_its_calls_one_by_one(steps: list[tuple[list
                 ):
                     if check.limit.algorithm is Algorithm.GCRA and names[i : i + 2] == names[i : i + 1] * 2:
                         continue  # of several limits: put into the last one's terms and back, it may be a tick more
-                    told = outcome(check, level, call, taken.admitted)
-                    told_of_one = outcome(check, level_of_one, 0, one.admitted)
+                    told = check.outcome(level, call, taken.admitted)
+                    told_of_one = check.outcome(level_of_one, 0, one.admitted)
                     if check.limit.algorithm is Algorithm.SLIDING_WINDOW and check.limit.count_denied and told.over:
                         # All denied calls of a group are told to wait as long as the last one.
                         assert (told.retry_after_us or 0) >= (told_of_one.retry_after_us or 0)
@@ -229,7 +228,7 @@ async def test_who_waits_as_told_is_admitted_and_not_before(cost: int, calls: li
     async def retry_after_us(limit: Limit) -> int | None:
         (taken,) = await memory.take([Group(take((b"c", limit, cost)), 1)])
         return (
-            outcome(LimitCheck(limit, cost), taken.levels[0], 0, taken.admitted).retry_after_us
+            LimitCheck(limit, cost).outcome(taken.levels[0], 0, taken.admitted).retry_after_us
             if not taken.admitted
             else 0
         )

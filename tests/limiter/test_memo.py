@@ -18,8 +18,9 @@ from envoy_data_plane.envoy.type.v3 import RateLimitUnit
 
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
+from extauth.limiter.algorithms import WindowUsage
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Level, TakeResult
+from extauth.limiter.counters import TakeResult
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
@@ -100,7 +101,7 @@ def test_made_up_requests_take_a_bounded_amount_of_memory(kind: str, size: int) 
         elif kind == "hits":
             descriptor.hits_addend = number
         plan = planner.plan(bytes(RateLimitRequest(domain="api", descriptors=[descriptor], hits_addend=number + 1)))
-        settled = GroupResult(plan, 1, TakeResult(0, tuple(Level(1, 1) for _ in plan.names)))
+        settled = GroupResult(plan, 1, TakeResult(0, tuple(WindowUsage(1, 1) for _ in plan.names)))
         answers.encode(settled)
         metrics.batch_decided(batch(settled))
 

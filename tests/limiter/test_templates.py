@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.algorithms import calls_that_fit
-from extauth.limiter.counters import Level, LimitCheck, Mode, TakeResult
+from extauth.limiter.algorithms import Level
+from extauth.limiter.counters import LimitCheck, Mode, TakeResult
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
@@ -44,7 +44,7 @@ def settled(draw: st.DrawFn) -> GroupResult:
             LimitCheck(limit, draw(costs), Mode.SAME_QUOTA if follows and draw(st.booleans()) else draw(modes))
         )
         ticks = limit.emission_interval[1] if limit.algorithm is Algorithm.GCRA else 60_000_000
-        levels.append(Level(draw(wholes), draw(st.integers(0, ticks - 1))))
+        levels.append(checks[-1].algorithm.read(draw(wholes), draw(st.integers(0, ticks - 1))))
     own = list(range(len(checks)))
     more = draw(st.lists(st.sampled_from([None, *own]), max_size=3))
     counters_of: list[tuple[int, ...]] = [() if i is None else (i,) for i in draw(st.permutations([*own, *more]))]
@@ -63,7 +63,7 @@ def settled(draw: st.DrawFn) -> GroupResult:
 
 def _admitted(checks: list[LimitCheck], levels: list[Level], calls: int) -> int:
     """How many of the calls are admitted."""
-    fits = [(check.mode, calls_that_fit(check, level)) for check, level in zip(checks, levels, strict=True)]
+    fits = [(check.mode, check.calls_that_fit(level)) for check, level in zip(checks, levels, strict=True)]
     quotas: list[int] = []
     for mode, fit in fits:
         if mode is Mode.QUOTA:

@@ -10,7 +10,8 @@ from extauth.admin.rules_json import view_rules
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
-from extauth.limiter.counters import Level, LimitCheck, Mode, Source, TakeResult
+from extauth.limiter.algorithms import WindowUsage
+from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
@@ -44,7 +45,7 @@ def settled(
     rule: RuleName = RuleName("d", "k"),  # noqa: B008
 ) -> GroupResult:
     plan = Plan((b"k",), PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), Tally((rule,)))
-    return GroupResult(plan, allowed + denied, TakeResult(allowed, (Level(9 - allowed, 0),)))
+    return GroupResult(plan, allowed + denied, TakeResult(allowed, (WindowUsage(9 - allowed, 0),)))
 
 
 def test_requests_are_counted_by_status_path_and_tier() -> None:
@@ -70,7 +71,7 @@ def test_calls_are_counted_by_rule() -> None:
     enforced, shadowed = LimitCheck(Limit(2, Unit.DAY), 1), LimitCheck(Limit(1, Unit.DAY), 1, Mode.SHADOW)
     template = PlanTemplate((shadowed, enforced, enforced), ((0, 1), (2,)), None, Labels())
     plan = Plan((b"1", b"2", b"3"), template, Tally((A, A, RuleName("d", "b"))))
-    metrics.batch_decided(batch(GroupResult(plan, 5, TakeResult(2, (Level(0, 0),) * 3))))
+    metrics.batch_decided(batch(GroupResult(plan, 5, TakeResult(2, (WindowUsage(0, 0),) * 3))))
     metrics.batch_decided(batch(settled(Labels(), 1, 3)))
     assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5, ("d", "b"): 5, ("d", "k"): 4}
     assert samples(metrics, "extauth_rule_over_limit_total") == {("d", "a"): 4, ("d", "b"): 3, ("d", "k"): 3}
@@ -221,7 +222,7 @@ def test_guards_are_counted_from_0() -> None:
 def test_denials_from_memory_are_counted() -> None:
     metrics = Metrics()
     plan = settled(Labels()).plan
-    denied = TakeResult(0, (Level(9, 0),), Source.DENIAL_CACHE)
+    denied = TakeResult(0, (WindowUsage(9, 0),), Source.DENIAL_CACHE)
     metrics.batch_decided(batch(GroupResult(plan, 3, denied), settled(Labels(), 0, 5)))
     assert samples(metrics, "extauth_denial_cache_hits_total") == {(): 3}
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
-from extauth.limiter.counters import Group, Level, LimitCheck, Mode, TakeResult
+from extauth.limiter.algorithms import WindowUsage
+from extauth.limiter.counters import Group, LimitCheck, Mode, TakeResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
@@ -47,7 +48,7 @@ class Gate:
         await self._let.acquire()
         if self.error:
             raise self.error
-        return [TakeResult(g.calls, () if self.garbled else (Level(0, 1),) * len(g.take.names)) for g in groups]
+        return [TakeResult(g.calls, () if self.garbled else (WindowUsage(0, 1),) * len(g.take.names)) for g in groups]
 
     async def probe(self) -> None: ...
 

@@ -4,19 +4,16 @@ import struct
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from itertools import islice
 
 from extauth.counters.redis.connection import NOT_LET_IN, RedisConnection
 from extauth.counters.redis.protocol import ReplyError
 from extauth.errors import StoreError
-from extauth.limiter.counters import CounterSet, Group, Level, LimitCheck, TakeResult
-from extauth.rules.model import Algorithm, Limit, Unit
+from extauth.limiter.algorithms import AnyAlgorithm
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, TakeResult
+from extauth.rules.model import Limit, Unit
 
-_LIMIT = struct.Struct("<Bddd")
 _CALLS = struct.Struct("<I")
 _ASK = struct.Struct("<IBd")
-_NUMBERS = {Algorithm.GCRA: 2, Algorithm.FIXED_WINDOW: 2, Algorithm.SLIDING_WINDOW: 3}  # in a reply, a counter
-_COUNT_DENIED = 4
 # take.lua last: each may use what those before it define.
 _SCRIPT_FILES = ("state", "gcra", "fixed_window", "sliding_window", "take")
 
@@ -88,7 +85,7 @@ class RedisCounters:
     async def _take(self, groups: Sequence[Group]) -> list[TakeResult]:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
-        head, body, size, pairs = self._pack(groups, number)
+        head, body, size = self._pack(groups, number)
         try:
             reply = await self._pipe.execute(head + self._evalsha + body)
         except ReplyError as error:
@@ -99,7 +96,7 @@ class RedisCounters:
         try:
             if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
-            return _read(reply, groups, pairs=pairs)
+            return _read(reply, groups)
         except (TypeError, ValueError, IndexError):
             # A reply that is none of this script's may be another command's: so may be all that follow.
             self._pipe.drop("a reply that makes no sense")
@@ -130,13 +127,13 @@ class RedisCounters:
         """Close the connection."""
         await self._pipe.aclose()
 
-    def _pack(self, groups: Sequence[Group], number: int) -> tuple[bytes, bytes, int, bool]:
+    def _pack(self, groups: Sequence[Group], number: int) -> tuple[bytes, bytes, int]:
         """The command: its array header, and what follows EVALSHA and the script (see lua/take.lua for the arguments).
 
-        And of the reply: how many numbers it has, and whether that is two a counter.
+        And how many numbers the reply has.
         """
         keys: list[bytes] = []
-        limits: dict[Limit, int] = {}
+        limits: dict[AnyAlgorithm, int] = {}
         asked: dict[int, tuple[bytes, int]] = {}  # by identity: many takes ask the same
         packed: list[bytes] = []
         size = 1
@@ -145,43 +142,36 @@ class RedisCounters:
             known = asked.get(id(take.checks))
             if known is None:
                 checks = _CALLS.pack(len(take.checks)) + b"".join(
-                    _ASK.pack(limits.setdefault(limit, len(limits)), mode, cost) for limit, cost, mode in take.checks
+                    _ASK.pack(limits.setdefault(check.algorithm, len(limits)), check.mode, check.cost)
+                    for check in take.checks
                 )
-                known = checks, 1 + sum(_NUMBERS[check.limit.algorithm] for check in take.checks)
+                known = checks, 1 + sum(check.algorithm.numbers for check in take.checks)
                 asked[id(take.checks)] = known
             packed += (_CALLS.pack(calls), known[0])
             size += known[1]
         now = b"" if self._clock is None else b"%d" % self._clock()
-        arguments = (now, b"".join(map(_pack_limit, limits)), b"".join(packed), b"%d" % number)
+        arguments = (now, b"".join([algorithm.packed for algorithm in limits]), b"".join(packed), b"%d" % number)
         body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys), *map(_bulk, arguments)))
-        return b"*%d\r\n" % (7 + len(keys)), body, size, size == 1 + len(groups) + 2 * len(keys)
+        return b"*%d\r\n" % (7 + len(keys)), body, size
 
 
-def _read(reply: Sequence[int], groups: Sequence[Group], *, pairs: bool) -> list[TakeResult]:
+def _read(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]:
     """A reply of the right size; raises ValueError where it admits what was not asked for."""
-    numbers = iter(reply)
-    next(numbers)
     takens = []
+    at = 1
     for take, calls in groups:
-        if pairs:
-            admitted, *flat = islice(numbers, 1 + 2 * len(take.names))
-            levels = tuple(map(Level, flat[::2], flat[1::2]))
-        else:
-            admitted = next(numbers)
-            levels = tuple(Level(*islice(numbers, _NUMBERS[check.limit.algorithm])) for check in take.checks)
+        admitted = reply[at]
+        at += 1
         if not 0 <= admitted <= calls:
             raise ValueError
-        takens.append(TakeResult(admitted, levels))
+        levels = []
+        for check in take.checks:
+            algorithm = check.algorithm
+            end = at + algorithm.numbers
+            levels.append(algorithm.read(*reply[at:end]))
+            at = end
+        takens.append(TakeResult(admitted, tuple(levels)))
     return takens
-
-
-def _pack_limit(limit: Limit) -> bytes:
-    denied = _COUNT_DENIED if limit.count_denied else 0
-    if limit.algorithm is Algorithm.GCRA:
-        return _LIMIT.pack(1 + denied, *limit.emission_interval, limit.capacity)
-    if limit.algorithm is Algorithm.SLIDING_WINDOW:
-        return _LIMIT.pack(3 + denied, limit.period_us, limit.requests_per_unit, limit.quantum_us)
-    return _LIMIT.pack(2 + denied, limit.period_us, limit.requests_per_unit, 0)
 
 
 def _read_script() -> bytes:

@@ -1,42 +1,114 @@
 """A fixed window counts hits from one multiple of the period to the next."""
 
-from extauth.limiter.algorithms.outcome import ANY_NUMBER, Outcome
-from extauth.limiter.counters import Level
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in
+from extauth.limiter.algorithms.protocol import State, pack_limit
 from extauth.rules.model import Limit
+
+
+class WindowUsage(NamedTuple):
+    """A fixed_window level: `hits` counted, and the time until the window ends."""
+
+    hits: int
+    ends_in_us: int
+
+
+@dataclass(slots=True)
+class Window:
+    """A fixed window that ends at `end_us`, with `used` hits."""
+
+    end_us: int
+    used: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Never: it holds when it ends."""
+        return False
+
+    def used_hits(self, now: int) -> int:
+        """None once it has ended."""
+        return self.used if now < self.end_us else 0
+
+    def ends_us(self) -> int:
+        """When it ends."""
+        return self.end_us
+
+    def more_bytes(self) -> int:
+        """None."""
+        return 0
+
+    def merge_newest(self) -> bool:
+        """It never grows."""
+        return False
 
 
 class FixedWindow:
     """A fixed_window limit."""
 
-    __slots__ = ("_capacity",)
+    cost_us: ClassVar = 5
+    falls_evenly: ClassVar = True
+    numbers: ClassVar = 2
+    read: ClassVar = WindowUsage
+
+    __slots__ = ("_capacity", "_period_us", "packed")
 
     def __init__(self, limit: Limit) -> None:
         self._capacity = limit.capacity
+        self._period_us = limit.period_us
+        self.packed = pack_limit(2, limit, limit.period_us, limit.requests_per_unit, 0)
 
-    def calls_that_fit(self, cost: int, level: Level) -> int:
+    def calls_that_fit(self, cost: int, level: WindowUsage) -> int:
         """Number of equal calls that fit the limit, from this level on."""
-        if cost < 0:
-            return ANY_NUMBER
-        left = self._capacity - level.whole
-        if cost == 0:
-            return ANY_NUMBER if left >= 1 else 0
-        return max(left // cost, 0)
+        return calls_that_fit_in(self._capacity - level.hits, cost)
 
-    def outcome(self, cost: int, level: Level, calls: int, *, over: bool) -> Outcome:
+    def outcome(self, cost: int, level: WindowUsage, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
+        ends_in_us = level.ends_in_us
         if not over:
-            used = max(level.whole + calls * cost, 0)
-            return Outcome(False, max(self._capacity - used, 0), level.rest)
-        return Outcome(True, 0, level.rest, None if max(cost, 1) > self._capacity else level.rest)
+            used = max(level.hits + calls * cost, 0)
+            return Outcome(False, max(self._capacity - used, 0), ends_in_us)
+        return Outcome(True, 0, ends_in_us, None if max(cost, 1) > self._capacity else ends_in_us)
 
-    def used_hits(self, level: Level) -> int:
+    def countdown(self, level: WindowUsage) -> tuple[int, int, int, int]:
+        """What admitted calls are told: (remaining, reset in ticks, ticks per hit, ticks per second)."""
+        return self._capacity - level.hits, level.ends_in_us, 0, 1_000_000
+
+    def used_hits(self, level: WindowUsage) -> int:
         """The hits that the counter holds."""
-        return level.whole
+        return level.hits
 
-    def after(self, level: Level, hits: int) -> Level:
+    def after(self, level: WindowUsage, hits: int) -> WindowUsage:
         """The level once the hits are taken."""
-        return Level(max(level.whole + hits, 0), level.rest)
+        return WindowUsage(max(level.hits + hits, 0), level.ends_in_us)
 
-    def later(self, level: Level, elapsed_us: int) -> Level:
+    def later(self, level: WindowUsage, elapsed_us: int) -> WindowUsage:
         """The level `elapsed_us` later."""
-        return Level(level.whole, level.rest - elapsed_us) if elapsed_us < level.rest else Level(0, 0)
+        left_us = level.ends_in_us - elapsed_us
+        return WindowUsage(level.hits, left_us) if left_us > 0 else WindowUsage(0, 0)
+
+    def in_terms(self, state: State, now: int) -> bool:
+        """Whether the state is in this limit's terms, and not from a clock that was ahead of this one."""
+        return isinstance(state, Window) and (state.end_us == self._end_us(now) or now >= state.end_us)
+
+    def convert(self, state: State, now: int) -> Window | None:
+        """The state in this limit's terms: its hits count until this window ends."""
+        hits = state.used_hits(now)
+        return Window(self._end_us(now), hits) if hits else None
+
+    def level(self, state: Window | None, now: int) -> WindowUsage:
+        """The level of a counter."""
+        return WindowUsage(state.used_hits(now) if state else 0, self._end_us(now) - now)
+
+    def level_with_wait(self, state: Window | None, level: WindowUsage, excess: int, now: int) -> WindowUsage:
+        """The level: it says all."""
+        return level
+
+    def take(self, state: Window | None, hits: int, now: int) -> Window:
+        """The state once the hits are taken."""
+        used = state.used_hits(now) if state else 0
+        return Window(self._end_us(now), max(min(used + hits, MAX_HITS), 0))
+
+    def _end_us(self, now: int) -> int:
+        return now - now % self._period_us + self._period_us

@@ -9,35 +9,85 @@ An emission interval need not be whole microseconds (60 s / 7). It is kept as an
 are counted in ticks of 1/d µs: then everything is an integer, and 7 per minute is exactly 7 per minute.
 """
 
-from extauth.limiter.algorithms.outcome import ANY_NUMBER, MAX_BACKLOG_US, Outcome
-from extauth.limiter.counters import Level
-from extauth.rules.model import Limit
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from extauth.limiter.algorithms.outcome import ANY_NUMBER, MAX_BACKLOG_US, MAX_HITS, Outcome
+from extauth.limiter.algorithms.protocol import State, pack_limit
+from extauth.rules.model import EmissionInterval, Limit
+
+
+class Backlog(NamedTuple):
+    """A gcra level, the time until the bucket is full again: `whole_us`, and `rest` / ticks_per_us microseconds."""
+
+    whole_us: int
+    rest: int
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A gcra counter: `backlog` ticks at `at_us`, at an emission interval."""
+
+    at_us: int
+    backlog: int
+    interval: EmissionInterval
+
+    @property
+    def is_empty(self) -> bool:
+        """Never: an empty bucket expires at once."""
+        return False
+
+    def backlog_at(self, now: int) -> int:
+        """Ticks."""
+        return max(self.backlog - max(now - self.at_us, 0) * self.interval.ticks_per_us, 0)
+
+    def used_hits(self, now: int) -> int:
+        """Rounded up."""
+        return min(-(-self.backlog_at(now) // self.interval.ticks), MAX_HITS)
+
+    def ends_us(self) -> int:
+        """When it is full again."""
+        return self.at_us - (-self.backlog // self.interval.ticks_per_us)
+
+    def more_bytes(self) -> int:
+        """None."""
+        return 0
+
+    def merge_newest(self) -> bool:
+        """It never grows."""
+        return False
 
 
 class Gcra:
     """A gcra limit."""
 
-    __slots__ = ("_capacity", "_interval", "_most", "_ticks_per_us")
+    cost_us: ClassVar = 5
+    falls_evenly: ClassVar = True
+    numbers: ClassVar = 2
+    read: ClassVar = Backlog
+
+    __slots__ = ("_capacity", "_interval", "_most", "_ticks_per_us", "packed")
 
     def __init__(self, limit: Limit) -> None:
         self._interval, self._ticks_per_us = limit.emission_interval
         self._capacity = limit.capacity * self._interval
         self._most = MAX_BACKLOG_US * self._ticks_per_us
+        self.packed = pack_limit(1, limit, *limit.emission_interval, limit.capacity)
 
-    def calls_that_fit(self, cost: int, level: Level) -> int:
+    def calls_that_fit(self, cost: int, level: Backlog) -> int:
         """Number of equal calls that fit the limit, from this level on."""
         if cost < 0:
             return ANY_NUMBER
         interval = self._interval
-        left = self._capacity - level.whole * self._ticks_per_us - level.rest
+        left = self._capacity - level.whole_us * self._ticks_per_us - level.rest
         if cost == 0:
             return ANY_NUMBER if left >= interval else 0
         return max(left // (cost * interval), 0)
 
-    def outcome(self, cost: int, level: Level, calls: int, *, over: bool) -> Outcome:
+    def outcome(self, cost: int, level: Backlog, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
         ticks_per_us, interval, capacity = self._ticks_per_us, self._interval, self._capacity
-        after = level.whole * ticks_per_us + level.rest + calls * cost * interval
+        after = level.whole_us * ticks_per_us + level.rest + calls * cost * interval
         after = max(min(after, self._most), 0)
         reset_us = -(-after // ticks_per_us)
         if not over:
@@ -47,15 +97,54 @@ class Gcra:
             True, 0, reset_us, None if needed > capacity else -(-(after + needed - capacity) // ticks_per_us)
         )
 
-    def used_hits(self, level: Level) -> int:
+    def countdown(self, level: Backlog) -> tuple[int, int, int, int]:
+        """What admitted calls are told: (remaining, reset in ticks, ticks per hit, ticks per second)."""
+        interval, ticks_per_us = self._interval, self._ticks_per_us
+        backlog = level.whole_us * ticks_per_us + level.rest
+        return (self._capacity - backlog) // interval, backlog, interval, ticks_per_us * 1_000_000
+
+    def used_hits(self, level: Backlog) -> int:
         """The hits that the counter holds, rounded up."""
-        return -(-(level.whole * self._ticks_per_us + level.rest) // self._interval)
+        return -(-(level.whole_us * self._ticks_per_us + level.rest) // self._interval)
 
-    def after(self, level: Level, hits: int) -> Level:
+    def after(self, level: Backlog, hits: int) -> Backlog:
         """The level once the hits are taken."""
-        backlog = level.whole * self._ticks_per_us + level.rest + hits * self._interval
-        return Level(*divmod(max(backlog, 0), self._ticks_per_us))
+        backlog = level.whole_us * self._ticks_per_us + level.rest + hits * self._interval
+        return Backlog(*divmod(max(backlog, 0), self._ticks_per_us))
 
-    def later(self, level: Level, elapsed_us: int) -> Level:
+    def later(self, level: Backlog, elapsed_us: int) -> Backlog:
         """The level `elapsed_us` later."""
-        return Level(level.whole - elapsed_us, level.rest) if elapsed_us <= level.whole else Level(0, 0)
+        return Backlog(level.whole_us - elapsed_us, level.rest) if elapsed_us <= level.whole_us else Backlog(0, 0)
+
+    def in_terms(self, state: State, now: int) -> bool:
+        """Whether the state is in this limit's terms, and not from a clock that was ahead of this one."""
+        return (
+            isinstance(state, Bucket)
+            and state.interval == (self._interval, self._ticks_per_us)
+            and (state.at_us <= now or not state.backlog)
+        )
+
+    def convert(self, state: State, now: int) -> Bucket | None:
+        """The state in this limit's terms: from another emission interval, its backlog costs as many requests."""
+        if isinstance(state, Bucket):
+            backlog = state.backlog_at(now)
+            if state.interval.ticks != self._interval:
+                backlog = -(-backlog * self._interval // state.interval.ticks)
+        else:
+            backlog = state.used_hits(now) * self._interval
+        return self._bucket(backlog, now) if backlog else None
+
+    def level(self, state: Bucket | None, now: int) -> Backlog:
+        """The level of a counter."""
+        return Backlog(*divmod(state.backlog_at(now), self._ticks_per_us)) if state else Backlog(0, 0)
+
+    def level_with_wait(self, state: Bucket | None, level: Backlog, excess: int, now: int) -> Backlog:
+        """The level: it says all."""
+        return level
+
+    def take(self, state: Bucket | None, hits: int, now: int) -> Bucket:
+        """The state once the hits are taken."""
+        return self._bucket((state.backlog_at(now) if state else 0) + hits * self._interval, now)
+
+    def _bucket(self, backlog: int, now: int) -> Bucket:
+        return Bucket(now, max(min(backlog, self._most), 0), EmissionInterval(self._interval, self._ticks_per_us))

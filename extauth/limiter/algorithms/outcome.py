@@ -21,3 +21,12 @@ class Outcome(NamedTuple):
     remaining: int
     reset_us: int
     retry_after_us: int | None = None
+
+
+def calls_that_fit_in(left: int, cost: int) -> int:
+    """Number of calls of so many hits that fit where `left` hits are left."""
+    if cost < 0:
+        return ANY_NUMBER
+    if cost == 0:
+        return ANY_NUMBER if left >= 1 else 0
+    return max(left // cost, 0)

@@ -3,26 +3,176 @@
 A hit counts from its instant, rounded up to the quantum, until a period later.
 """
 
-from extauth.limiter.algorithms.fixed_window import FixedWindow
-from extauth.limiter.algorithms.outcome import Outcome
-from extauth.limiter.counters import Level
-from extauth.rules.model import Limit
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in
+from extauth.limiter.algorithms.protocol import State, pack_limit
+from extauth.rules.model import MAX_EXACT, Limit
+
+LOG_ENTRY_BYTES = 96  # two integers, and their places in two lists
 
 
-class SlidingWindow(FixedWindow):
-    """A sliding_window limit: its usage is compared as a fixed window's, but leaves bit by bit."""
+class LogUsage(NamedTuple):
+    """A sliding_window level: `hits` in the window, and the time until the last of them is out of it.
 
-    __slots__ = ("_longest_us",)
+    `wait_us` is the time until the group's first call that found no room would find it (its last one, where denied hits
+    count).
+    """
+
+    hits: int
+    ends_in_us: int
+    wait_us: int = 0
+
+
+@dataclass(slots=True)
+class Log:
+    """A sliding window: `totals[i]` hits since the log began, up to and with those at `times[i]`.
+
+    `base` hits are out of the window and out of the log. Reading changes nothing: another limit, with a longer window,
+    may come next.
+    """
+
+    period_us: int
+    times: list[int] = field(default_factory=list)
+    totals: list[int] = field(default_factory=list)
+    base: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all hits were given back."""
+        return not self.times
+
+    def used_hits(self, now: int) -> int:
+        """In its own window."""
+        return self.used(now, self.period_us)
+
+    def ends_us(self) -> int:
+        """When its last hit leaves the window."""
+        return self.times[-1] + self.period_us
+
+    def more_bytes(self) -> int:
+        """What its entries after the first take."""
+        return (len(self.times) - 1) * LOG_ENTRY_BYTES
+
+    def merge_newest(self) -> bool:
+        """Make one of the two newest entries: the hits of both count until the later one leaves the window."""
+        del self.times[-2], self.totals[-2]
+        return True
+
+    def used(self, now: int, period_us: int) -> int:
+        """The hits of the last `period_us`."""
+        return self.totals[-1] - self.gone(now, period_us)[1]
+
+    def gone(self, now: int, period_us: int) -> tuple[int, int]:
+        """The number of entries that are out of the window, and of hits before the first that is not."""
+        gone = bisect_right(self.times, now - period_us)
+        return gone, self.totals[gone - 1] if gone else self.base
+
+
+class SlidingWindow:
+    """A sliding_window limit."""
+
+    cost_us: ClassVar = 20  # of a long log, which is searched
+    falls_evenly: ClassVar = False
+    numbers: ClassVar = 3
+    read: ClassVar = LogUsage
+
+    __slots__ = ("_capacity", "_longest_us", "_period_us", "_quantum_us", "packed")
 
     def __init__(self, limit: Limit) -> None:
-        super().__init__(limit)
+        self._capacity = limit.capacity
+        self._period_us, self._quantum_us = limit.period_us, limit.quantum_us
         self._longest_us = limit.period_us + limit.quantum_us - 1
+        self.packed = pack_limit(3, limit, limit.period_us, limit.requests_per_unit, limit.quantum_us)
 
-    def outcome(self, cost: int, level: Level, calls: int, *, over: bool) -> Outcome:
+    def calls_that_fit(self, cost: int, level: LogUsage) -> int:
+        """Number of equal calls that fit the limit, from this level on."""
+        return calls_that_fit_in(self._capacity - level.hits, cost)
+
+    def outcome(self, cost: int, level: LogUsage, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
         hits = calls * cost
-        used = max(level.whole + hits, 0)
-        reset_us = max(level.rest, self._longest_us) if hits > 0 else level.rest if used else 0
+        used = max(level.hits + hits, 0)
+        reset_us = max(level.ends_in_us, self._longest_us) if hits > 0 else level.ends_in_us if used else 0
         if not over:
             return Outcome(False, max(self._capacity - used, 0), reset_us)
-        return Outcome(True, 0, reset_us, None if max(cost, 1) > self._capacity else level.wait)
+        return Outcome(True, 0, reset_us, None if max(cost, 1) > self._capacity else level.wait_us)
+
+    def countdown(self, level: LogUsage) -> tuple[int, int, int, int]:
+        """What admitted calls are told: (remaining, reset in ticks, ticks per hit, ticks per second)."""
+        return self._capacity - level.hits, max(level.ends_in_us, self._longest_us), 0, 1_000_000
+
+    def used_hits(self, level: LogUsage) -> int:
+        """The hits that the counter holds."""
+        return level.hits
+
+    def after(self, level: LogUsage, hits: int) -> LogUsage:
+        """The level once the hits are taken."""
+        return LogUsage(max(level.hits + hits, 0), max(level.ends_in_us, self._longest_us if hits > 0 else 0))
+
+    def later(self, level: LogUsage, elapsed_us: int) -> LogUsage:
+        """The level `elapsed_us` later, at most: hits leave the window one by one, which only the log knows."""
+        left_us = level.ends_in_us - elapsed_us
+        return LogUsage(level.hits, left_us) if left_us > 0 else LogUsage(0, 0)
+
+    def in_terms(self, state: State, now: int) -> bool:
+        """Whether the state is in this limit's terms, and not from a clock that was ahead of this one."""
+        if not isinstance(state, Log):
+            return False
+        if state.period_us != self._period_us and state.used(now, self._period_us):
+            return False
+        return not state.used(now, self._period_us) or self._near(state, now)
+
+    def convert(self, state: State, now: int) -> Log | None:
+        """The state in this limit's terms: of another window's log the entries stay, else all hits count from now."""
+        if isinstance(state, Log) and self._near(state, now):
+            return self.take(state, 0, now)
+        hits = state.used(now, self._period_us) if isinstance(state, Log) else state.used_hits(now)
+        return self.take(None, hits, now) if hits else None
+
+    def level(self, state: Log | None, now: int) -> LogUsage:
+        """The level of a counter."""
+        used = state.used(now, self._period_us) if state else 0
+        return LogUsage(used, state.times[-1] + self._period_us - now if state and used else 0)
+
+    def level_with_wait(self, state: Log | None, level: LogUsage, excess: int, now: int) -> LogUsage:
+        """The level, with the time until `excess` more hits are out of the window; those of now are the last."""
+        if excess <= 0:
+            return level
+        if state and excess <= level.hits:
+            base = state.gone(now, self._period_us)[1]
+            leaves_us = state.times[bisect_left(state.totals, base + excess)] + self._period_us
+            return level._replace(wait_us=max(leaves_us - now, 1))
+        newest = state.times[-1] if state and level.hits else 0
+        return level._replace(wait_us=max(self._stamp(now), newest) + self._period_us - now)
+
+    def take(self, state: Log | None, hits: int, now: int) -> Log:
+        """The state once the hits are taken, or given back: the newest first."""
+        stamp = self._stamp(now)
+        if state is None:
+            return Log(self._period_us, [stamp], [hits])
+        gone, base = state.gone(now, self._period_us)
+        log = Log(self._period_us, state.times[gone:], state.totals[gone:], base)
+        if hits == 0:
+            return log
+        total = min(state.totals[-1] + hits, MAX_HITS)
+        if hits < 0:
+            last = bisect_left(log.totals, max(total, base + 1)) if total > base else -1
+            del log.times[last + 1 :], log.totals[last + 1 :]
+        elif not log.times or (log.times[-1] < stamp and len(log.times) < MAX_EXACT):
+            log.times.append(stamp)
+            log.totals.append(total)
+        else:
+            log.times[-1] = max(log.times[-1], stamp)
+        if log.totals:
+            log.totals[-1] = total
+        return log
+
+    def _near(self, log: Log, now: int) -> bool:
+        """Whether the log is not from a clock that was far ahead: less than a tenth of the window is waited out."""
+        return log.times[-1] - now <= self._quantum_us + self._period_us // 10
+
+    def _stamp(self, now: int) -> int:
+        return -(-now // self._quantum_us) * self._quantum_us

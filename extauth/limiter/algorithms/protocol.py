@@ -1,0 +1,117 @@
+"""What an algorithm can do: one object for each limit, for the levels that a store reports and for states in memory."""
+
+import struct
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+
+from extauth.limiter.algorithms.outcome import Outcome
+from extauth.rules.model import Limit
+
+_PACKED = struct.Struct("<Bddd")
+_COUNT_DENIED = 4
+
+
+class State(Protocol):
+    """What a counter in memory holds, in the terms of the limit that took its latest hits; `now` is in microseconds."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing that a new counter would not."""
+        ...
+
+    def used_hits(self, now: int) -> int:
+        """The hits that it holds, from which another algorithm makes a state of its own."""
+        ...
+
+    def ends_us(self) -> int:
+        """When it can no longer matter."""
+        ...
+
+    def more_bytes(self) -> int:
+        """What it takes beyond counter_table.ENTRY_BYTES."""
+        ...
+
+    def merge_newest(self) -> bool:
+        """Take no more memory than before the latest hits, which may then count for longer; whether it can."""
+        ...
+
+
+L = TypeVar("L", bound=tuple[int, ...])
+S = TypeVar("S", bound=State)
+
+
+class LimitAlgorithm(Protocol[L, S]):
+    """How one limit counts: in levels `L`, the state of a counter before a group's first call, and states `S`.
+
+    `cost_us` is about what a counter takes of a run of take.lua. `falls_evenly` says that `later` is exact.
+    """
+
+    cost_us: ClassVar[int]
+    falls_evenly: ClassVar[bool]
+    numbers: ClassVar[int]
+    """Length of a level in the script's reply."""
+    read: ClassVar[type[Any]]
+    """`L`, which is made of these numbers."""
+
+    @property
+    def packed(self) -> bytes:
+        """The limit as take.lua reads it."""
+        ...
+
+    def calls_that_fit(self, cost: int, level: L) -> int:
+        """Number of equal calls that fit the limit, from this level on."""
+        ...
+
+    def outcome(self, cost: int, level: L, calls: int, *, over: bool) -> Outcome:
+        """The outcome of a call once the hits of `calls` calls are counted, its own among them if they are."""
+        ...
+
+    def countdown(self, level: L) -> tuple[int, int, int, int]:
+        """What admitted calls are told: (remaining, reset in ticks, ticks per hit, ticks per second) before the first.
+
+        Each hit takes 1 from `remaining` and adds `ticks per hit` to the reset. As `outcome` says of calls that cost
+        more than 0 and fit, in a form that is quick to step through.
+        """
+        ...
+
+    def used_hits(self, level: L) -> int:
+        """The hits that the counter holds, rounded up."""
+        ...
+
+    def after(self, level: L, hits: int) -> L:
+        """The level once the hits are taken."""
+        ...
+
+    def later(self, level: L, elapsed_us: int) -> L:
+        """The level `elapsed_us` later."""
+        ...
+
+    def in_terms(self, state: State, now: int) -> bool:
+        """Whether the state is in this limit's terms, and not from a clock that was ahead of this one."""
+        ...
+
+    def convert(self, state: State, now: int) -> S | None:
+        """A state that is not `in_terms`, put into this limit's terms; None if nothing is used."""
+        ...
+
+    def level(self, state: S | None, now: int) -> L:
+        """The level of a counter, which is empty if its state is None."""
+        ...
+
+    def level_with_wait(self, state: S | None, level: L, excess: int, now: int) -> L:
+        """The level of a group that was partly denied, with the time until the first call that did not fit would fit.
+
+        For that, `excess` more hits must be out of the window than are now; those that are taken now leave it last.
+        """
+        ...
+
+    def take(self, state: S | None, hits: int, now: int) -> S:
+        """The state once the hits, which may be negative, are taken."""
+        ...
+
+
+AnyAlgorithm: TypeAlias = LimitAlgorithm[Any, Any]
+
+
+def pack_limit(kind: int, limit: Limit, *numbers: int) -> bytes:
+    """A limit of that kind, with its three numbers, for take.lua."""
+    return _PACKED.pack(kind + (_COUNT_DENIED if limit.count_denied else 0), *numbers)
