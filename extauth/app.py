@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from extauth.admin.rules_json import view_rules
@@ -14,14 +15,9 @@ from extauth.counters.health import StoreHealth
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
-from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.build import build
 from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
-from extauth.limiter.limiter import Limiter
-from extauth.limiter.modes import GlobalModes
-from extauth.limiter.planner import Planner
-from extauth.rls.response import ResponseHeaders
-from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
@@ -63,31 +59,22 @@ class Service:
         self._serving = False
         self._store_tried = asyncio.Event()
         self.metrics = Metrics(tuple(Guard), tuple(Shed))
-        self.name_counter = KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value())
         self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
-        switches = GlobalModes(settings.shadow_mode, settings.quota_mode, settings.dynamic_metadata)
-        masking = Masking(settings.key_secret.get_secret_value())
-        matcher = Matcher(_first_rules(self._source, keep_going=settings.keep_going), masking)
-        debug = settings.log_level == "debug"
-        kind = SampledPlanner if debug else Planner
-        self.planner = kind(matcher, self.name_counter, modes=switches)
+        rules = _first_rules(self._source, keep_going=settings.keep_going)
         self.counters = _counters(settings)
+        self.denials = DenialCache(self.counters, settings.denial_cache)
+        cached = settings.denial_cache and not settings.counts_in_memory
+        counters: Counters = self.denials if cached else self.counters
+        options = settings.limiter_options()
+        if settings.log_level == "debug":
+            options = replace(options, planner=SampledPlanner)
+        decider = build(rules, counters, options)
+        self.planner = decider.planner
         self.store = StoreHealth(self.counters.probe, self._store_changed)
         observers: list[Observer] = [self.metrics, self.store]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
-        self.denials = DenialCache(self.counters, settings.denial_cache)
-        cached = settings.denial_cache and not settings.counts_in_memory
-        counters: Counters = self.denials if cached else self.counters
-        limiter = Limiter(counters, settings.on_store_failure)
-        headers = _response_headers(settings.response_headers)
-        self.batcher = Batcher(
-            limiter,
-            observers,
-            max_waiting=settings.max_waiting,
-            headers=headers,
-            denies=not settings.shadow_mode,
-        )
+        self.batcher = Batcher(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
         self.tls = _tls(settings)
         self.engine = self._engine()
         self.admin = AdminServer(
@@ -252,12 +239,6 @@ def _first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:
     if rules.problems and not (keep_going and rules.domains):
         raise ConfigError(rules.problems)
     return rules
-
-
-def _response_headers(setting: str) -> ResponseHeaders | None:
-    if setting == "off":
-        return None
-    return ResponseHeaders() if setting == "on" else ResponseHeaders(*setting.split(","))
 
 
 def _tls(settings: Settings) -> Tls | None:

@@ -11,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from extauth.counters.redis.endpoint import fault
 from extauth.errors import SettingsError
+from extauth.limiter.build import LimiterOptions
+from extauth.limiter.modes import GlobalModes
+from extauth.rls.response import ResponseHeaders
 from extauth.rules.model import OnStoreFailure
 
 PREFIX = "EXTAUTH_"
@@ -92,6 +95,12 @@ def _header_names(value: str) -> str:
     return value
 
 
+def _response_headers(setting: str) -> ResponseHeaders | None:
+    if setting == "off":
+        return None
+    return ResponseHeaders() if setting == "on" else ResponseHeaders(*setting.split(","))
+
+
 class Settings(BaseModel):
     """All settings; a field's description says what is allowed."""
 
@@ -156,6 +165,16 @@ class Settings(BaseModel):
     def counts_in_memory(self) -> bool:
         """Whether counters live in this process, and not in Redis."""
         return self.redis_url.get_secret_value() == "memory:"
+
+    def limiter_options(self) -> LimiterOptions:
+        """The settings that decide how requests are planned, decided and answered."""
+        return LimiterOptions(
+            key_prefix=self.key_prefix,
+            key_secret=self.key_secret.get_secret_value(),
+            modes=GlobalModes(self.shadow_mode, self.quota_mode, self.dynamic_metadata),
+            on_store_failure=self.on_store_failure,
+            response_headers=_response_headers(self.response_headers),
+        )
 
     def shown_redis_url(self) -> str:
         """The Redis URL without user, password and query, which may hold them too."""

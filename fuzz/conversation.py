@@ -11,11 +11,8 @@ from typing import Any
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
-from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.build import LimiterOptions, build
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter
-from extauth.limiter.planner import Planner
-from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
@@ -69,7 +66,7 @@ class Counters(MemoryCounters):
         return await super().take(groups)
 
 
-_MATCHER = Matcher(load_rules({"f": CONFIG}))
+_RULES = load_rules({"f": CONFIG})
 _CLOCK = Time()
 _LOOP = Loop(_CLOCK)
 _alive: "weakref.WeakSet[H2Protocol]" = weakref.WeakSet()
@@ -83,10 +80,9 @@ class Conversation:
     def __init__(self, script: Script) -> None:
         self._script = script
         self.counters = Counters(_CLOCK)
-        limiter = Limiter(self.counters, OnStoreFailure.ERROR)
-        self.batcher = Batcher(limiter, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK)
-        planner = Planner(_MATCHER, KeyNamer("t"))
-        state = ServerState(EngineContext(planner=planner, batcher=self.batcher, limits=LIMITS))
+        decider = build(_RULES, self.counters, LimiterOptions(on_store_failure=OnStoreFailure.ERROR))
+        self.batcher = Batcher(decider, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK)
+        state = ServerState(EngineContext(planner=decider.planner, batcher=self.batcher, limits=LIMITS))
         state.health.status = SERVING
         self._connections: set[H2Protocol] = set()
         self.unfinished = state.unfinished

@@ -14,18 +14,14 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError
-from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.build import LimiterOptions, build, build_planner
 from extauth.limiter.facts import BatchResult
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.modes import NO_MODES, GlobalModes
 from extauth.limiter.plan import PlanTemplate
-from extauth.limiter.planner import Planner
-from extauth.limiter.templates import Answers
 from extauth.rls.protobuf import FIXED, LENGTH, VARINT, bytes_field, number_field, read_varint, varint
 from extauth.rls.request import SERVICE, Descriptor, Entry, Override, decode_descriptor, split_request
 from extauth.rls.response import encode_response
-from extauth.rules.matcher import Matcher
-from extauth.rules.model import Unit
+from extauth.rules.model import RuleSet, Unit
 from extauth.transport.h2.grpc_framing import GrpcError, Status
 from extauth.transport.h2.health import SERVICES, SERVING, Health
 from fuzz.schema import MESSAGES
@@ -56,8 +52,10 @@ descriptors:
 
 UNITS = {unit.number: unit for unit in Unit}
 
-
-_MATCHER = Matcher(load_rules({"f.yaml": RULES}))
+_PLANNERS = {
+    modes: build_planner(load_rules({"f.yaml": RULES}), LimiterOptions(modes=modes))
+    for modes in (NO_MODES, GlobalModes(metadata=True))
+}
 
 
 def _parsed(kind: str, message: bytes) -> Any | None:  # noqa: ANN401 - made above
@@ -100,8 +98,8 @@ def _check_request(message: bytes) -> None:
     told = _parsed("Request", message)
     if told is not None:
         _check_reading(message, told)
-    for switches in (NO_MODES, GlobalModes(metadata=True)):
-        _check_plan(message, told, switches)
+    for modes in _PLANNERS:
+        _check_plan(message, told, modes)
 
 
 def _check_reading(message: bytes, told: Any) -> None:  # noqa: ANN401 - made above
@@ -129,9 +127,10 @@ def _descriptor(told: Any) -> Descriptor:  # noqa: ANN401 - made above
     )
 
 
-def _check_plan(message: bytes, told: Any | None, switches: GlobalModes) -> None:  # noqa: ANN401 - made above
+def _check_plan(message: bytes, told: Any | None, modes: GlobalModes) -> None:  # noqa: ANN401 - made above
     """Planned from other bytes that say the same, it is the same plan; and it can be decided and answered."""
-    planner = Planner(_MATCHER, KeyNamer("t"), modes=switches)
+    planner = _PLANNERS[modes]
+    planner.swap(planner.matcher)  # which forgets what it remembered of earlier inputs
     try:
         plan = planner.plan(message)
     except InvalidRequestError:
@@ -141,8 +140,7 @@ def _check_plan(message: bytes, told: Any | None, switches: GlobalModes) -> None
         same = planner.plan(told.SerializeToString())
         assert plan.names == same.names, (plan.names, same.names)
         assert all(getattr(plan.template, f.name) == getattr(same.template, f.name) for f in fields_of(PlanTemplate))
-    limiter = Limiter(MemoryCounters(Clock()))
-    answers = Answers(limiter)
+    _, limiter, answers = build(RuleSet(), MemoryCounters(Clock()))
     for _ in range(2):
         (settled,) = _run(limiter.decide({plan: 2})).groups
         for call, answer in enumerate(answers.encode(settled)):

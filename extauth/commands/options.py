@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from extauth.rules.matcher import Matcher
     from extauth.settings import Settings
 
 PATH = click.Path(path_type=Path)
@@ -45,13 +44,3 @@ def settings_for(config: Path | None = None, *, merge: bool = False) -> "Setting
     settings = read_settings(os.environ)
     given: dict[str, Any] = {} if config is None else {"config": config}
     return settings.model_copy(update=given | ({"merge_domains": True} if merge else {}))
-
-
-def read_matcher(settings: "Settings") -> "Matcher":
-    """The matcher of the rules that the settings name; raises ConfigError."""
-    from extauth.config.sources.files import read_rules
-    from extauth.rules.masking import Masking
-    from extauth.rules.matcher import Matcher
-
-    rules = read_rules(settings.config, merge=settings.merge_domains)
-    return Matcher(rules, Masking(settings.key_secret.get_secret_value()))

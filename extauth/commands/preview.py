@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from extauth.commands.options import read_matcher, settings_for
+from extauth.commands.options import settings_for
 from extauth.commands.request import encode_request, read_descriptor
-from extauth.limiter.counter_names import KeyNamer
+from extauth.config.sources.files import read_rules
+from extauth.limiter.build import build_planner
 from extauth.limiter.counters import LimitCheck
-from extauth.limiter.modes import GlobalModes
 from extauth.limiter.plan import UNLIMITED_AT, Plan
-from extauth.limiter.planner import Planner
 from extauth.rls.request import Descriptor
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import Limit
@@ -45,16 +44,13 @@ def plan_request(config: Path | None, domain: str, arguments: Sequence[str], *, 
     """Plan the request; raises SettingsError, ConfigError, CommandError or InvalidRequestError."""
     descriptors = tuple(map(read_descriptor, arguments))
     settings = settings_for(config, merge=merge)
-    matcher = read_matcher(settings)
-    planner = Planner(
-        matcher,
-        KeyNamer(settings.key_prefix, settings.key_secret.get_secret_value()),
-        modes=GlobalModes(settings.shadow_mode, settings.quota_mode),
-    )
+    rules = read_rules(settings.config, merge=settings.merge_domains)
+    planner = build_planner(rules, settings.limiter_options())
     plan = planner.plan(encode_request(domain, descriptors))
-    rules = matcher.domain(domain)
+    matcher = planner.matcher
+    known = matcher.domain(domain)
     matches = tuple(
-        None if rules is None or rules.is_label(descriptor.entries) else matcher.match(domain, descriptor.entries)
+        None if known is None or known.is_label(descriptor.entries) else matcher.match(domain, descriptor.entries)
         for descriptor in descriptors
     )
     return Planned(settings, matcher, domain, descriptors, plan, matches, _asked(plan, matches))

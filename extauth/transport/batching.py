@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from time import perf_counter
 
+from extauth.limiter.build import Decider
 from extauth.limiter.facts import BatchFact, Observer, ShedFact
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan
-from extauth.limiter.templates import Answers
-from extauth.rls.response import Code, ResponseHeaders, Verdict, encode_response, too_large_response
+from extauth.rls.response import Code, Verdict, encode_response, too_large_response
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.deadlines import Clock, Deadlines
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
@@ -48,21 +47,20 @@ class Batcher:
 
     def __init__(
         self,
-        limiter: Limiter,
+        decider: Decider,
         observers: Sequence[Observer] = (),
         *,
         max_batch: int = 1000,
         max_in_flight: int = 2,
         max_waiting: int = 20_000,
-        headers: ResponseHeaders | None = None,
         denies: bool = True,
         clock: Clock = perf_counter,
     ) -> None:
         self.clock = clock
         self.deadlines = Deadlines(clock)
         self.too_large = too_large_response() if denies else encode_response(Verdict(Code.OK, ()))
-        self._limiter = limiter
-        self._answers = Answers(limiter, headers)
+        self._limiter = decider.limiter
+        self._answers = decider.answers
         self._observers = tuple(observers)
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight

@@ -12,12 +12,10 @@ from click.testing import CliRunner, Result
 
 from extauth.cli import app
 from extauth.commands.request import encode_request, read_descriptor
-from extauth.config.merge import load_rules
 from extauth.counters.redis.counters import RedisCounters
-from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group
-from extauth.limiter.planner import Planner
-from extauth.rules.matcher import Matcher
+from tests.support.service import planner_of
 from tests.support.stores import Store
 
 RUN = CliRunner()
@@ -57,8 +55,7 @@ class Commands:
 
     def spend(self, calls: int, *descriptors: str) -> None:
         """Ask as the service does."""
-        matcher = Matcher(load_rules({"f.yaml": self.config.read_text()}))
-        planner = Planner(matcher, KeyNamer(self.prefix))
+        planner = planner_of(self.config.read_text(), LimiterOptions(key_prefix=self.prefix))
         plan = planner.plan(encode_request("d", list(map(read_descriptor, descriptors))))
 
         async def take() -> None:

@@ -10,19 +10,19 @@ import pytest
 from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
-from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, TakeResult
+from extauth.limiter.build import LimiterOptions
+from extauth.limiter.counters import Counters, Group, TakeResult
 from extauth.limiter.descriptor_plan import DESCRIPTOR_US
 from extauth.limiter.facts import BatchResult
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan
-from extauth.limiter.planner import BUILD_US, Planner
+from extauth.limiter.planner import BUILD_US
 from extauth.rls.protobuf import bytes_field, number_field
 from extauth.rls.response import Code, DescriptorStatus, Verdict
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from tests.support.clock import MINUTE, SECOND, Clock
 from tests.support.codes import OK, OVER_LIMIT
+from tests.support.service import decider_of, planner_of
 
 CONFIG = """
 domain: api
@@ -57,11 +57,13 @@ def request(*descriptors: str, hits: int = 1, domain: str = "api") -> bytes:
 class Service:
     """Planner, limiter and counters, as the app puts them together."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, counters: Counters | None = None, on_store_failure: OnStoreFailure = OnStoreFailure.ALLOW
+    ) -> None:
         self.clock = Clock()
-        self.counters = MemoryCounters(self.clock)
-        self.limiter = Limiter(self.counters)
-        self.planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
+        self.counters = counters or MemoryCounters(self.clock)
+        options = LimiterOptions(on_store_failure=on_store_failure)
+        self.planner, self.limiter, _ = decider_of(CONFIG, self.counters, options)
 
     async def decide(self, *messages: bytes) -> tuple[BatchResult, list[Verdict | None]]:
         """What was decided, and the verdicts in order of arrival."""
@@ -174,8 +176,7 @@ async def test_a_batch_answers_equal_calls_in_order_of_arrival(service: Service)
 
 
 async def test_calls_without_limits_ask_no_store() -> None:
-    service = Service()
-    service.limiter = Limiter(Broken(), OnStoreFailure.ERROR)
+    service = Service(Broken(), OnStoreFailure.ERROR)
     calls = request("path=/"), request("a=b", domain="unknown"), request("path=/\udcff")
     decided, verdicts = await service.decide(*calls)
     assert [v and v.code for v in verdicts] == [OK, OK, OK]
@@ -197,8 +198,8 @@ class Broken:
     ("on_store_failure", "code"),
     [(OnStoreFailure.ALLOW, Code.OK), (OnStoreFailure.DENY, Code.OVER_LIMIT), (OnStoreFailure.ERROR, None)],
 )
-async def test_a_store_that_fails(service: Service, on_store_failure: OnStoreFailure, code: Code | None) -> None:
-    service.limiter = Limiter(Broken(), on_store_failure)
+async def test_a_store_that_fails(on_store_failure: OnStoreFailure, code: Code | None) -> None:
+    service = Service(Broken(), on_store_failure)
     call = request("api_key=free", "address=a", "path=/")
     decided, verdicts = await service.decide(call, request("path=/"), call)
     assert [v and v.code for v in verdicts] == [code, Code.OK, code]
@@ -212,8 +213,8 @@ async def test_a_store_that_fails(service: Service, on_store_failure: OnStoreFai
         )
 
 
-async def test_a_batch_that_failed_goes_without_the_cycle_collector(service: Service) -> None:
-    service.limiter = Limiter(Broken())
+async def test_a_batch_that_failed_goes_without_the_cycle_collector() -> None:
+    service = Service(Broken())
     gc.disable()
     try:
         decided, _ = await service.decide(request("api_key=free"))
@@ -246,7 +247,7 @@ def test_equal_messages_have_one_plan_until_the_rules_change(service: Service) -
 
 
 def test_the_memo_is_bounded() -> None:
-    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"), plans_bytes=64 * 600)
+    planner = planner_of(CONFIG, LimiterOptions(plans_bytes=64 * 600))
     messages = [request(f"address={i}", "api_key=free") for i in range(300)]
     plans = [planner.plan(message) for message in messages]
     assert planner.plan(messages[-1]) is plans[-1]
@@ -257,7 +258,7 @@ def test_the_memo_is_bounded() -> None:
 
 def test_a_request_of_too_many_entries_is_too_large() -> None:
     def plan(descriptors: int, entries: int) -> Plan:
-        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
+        planner = planner_of(CONFIG)
         each = (descriptor(*[f"address={i}"] * entries) for i in range(descriptors))
         return planner.plan(bytes_field(1, b"api") + b"".join(bytes_field(2, encoded) for encoded in each))
 
@@ -268,8 +269,7 @@ def test_a_request_of_too_many_entries_is_too_large() -> None:
 
 def test_a_request_whose_values_take_long_to_match_is_too_large() -> None:
     regexes = "".join(f"  - {{key: k, value_regex: '.*x{i}', rate_limit: {{unit: day}}}}\n" for i in range(100))
-    matcher = Matcher(load_rules({"f.yaml": f"domain: api\ndescriptors:\n{regexes}"}))
-    planner = Planner(matcher, KeyNamer("t"))
+    planner = planner_of(f"domain: api\ndescriptors:\n{regexes}")
     assert planner.plan(request("k=" + "v" * 30_000)).names == ()
     assert planner.work.us > 5000, "which counts in its connection's turn"
     assert planner.plan(request(*(f"other={i}" + "v" * 30_000 for i in range(50)))).names == ()
@@ -280,7 +280,7 @@ def test_a_request_whose_values_take_long_to_match_is_too_large() -> None:
 
 
 def test_a_descriptor_of_any_size_is_planned_once() -> None:
-    planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
+    planner = planner_of(CONFIG)
     large = [request("address=" + "a" * 30_000 + end) for end in "bc"]
     names = [planner.plan(message).names for message in large]
     worked_us = planner.work.us

@@ -16,22 +16,15 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from envoy_data_plane.envoy.type.v3 import RateLimitUnit
 
-from extauth.config.merge import load_rules
-from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import WindowUsage
-from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import TakeResult
 from extauth.limiter.facts import GroupResult
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
-from extauth.limiter.planner import Planner
-from extauth.limiter.templates import Answers
-from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.rules.patterns import compile_regex
 from extauth.telemetry.metrics import Metrics
-from tests.support.clock import Clock
 from tests.support.facts import batch
+from tests.support.service import decider_of
 
 
 def test_a_memo_forgets_what_it_learnt_first() -> None:
@@ -84,8 +77,7 @@ descriptors:
 @pytest.mark.parametrize("size", [10, 400, 62_000])
 @pytest.mark.parametrize("kind", ["api_key", "path", "named", "override", "hits"])
 def test_made_up_requests_take_a_bounded_amount_of_memory(kind: str, size: int) -> None:
-    planner = Planner(Matcher(load_rules({"f.yaml": MADE_UP})), KeyNamer("t"))
-    answers = Answers(Limiter(MemoryCounters(Clock())))
+    planner, _, answers = decider_of(MADE_UP)
     metrics = Metrics(OnStoreFailure.ALLOW)
 
     def ask(number: int) -> None:

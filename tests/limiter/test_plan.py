@@ -15,21 +15,17 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
 from envoy_data_plane.envoy.type.v3 import RateLimitUnit
 
-from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, StoreError
-from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter
+from extauth.limiter.build import LimiterOptions
+from extauth.limiter.counters import Counters, Group, TakeResult
 from extauth.limiter.modes import NO_MODES, GlobalModes
-from extauth.limiter.planner import Planner
-from extauth.limiter.templates import Answers
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
-from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from tests.support.clock import MINUTE, SECOND, Clock
 from tests.support.codes import OK, OVER_LIMIT
+from tests.support.service import decider_of
 
 
 def descriptor(*entries: str, **more: Any) -> RateLimitDescriptor:  # noqa: ANN401
@@ -41,12 +37,19 @@ def descriptor(*entries: str, **more: Any) -> RateLimitDescriptor:  # noqa: ANN4
 class Service:
     """Planner, limiter, counters and encoder, as the app puts them together."""
 
-    def __init__(self, rules: str, switches: GlobalModes = NO_MODES, headers: ResponseHeaders | None = None) -> None:
+    def __init__(
+        self,
+        rules: str,
+        modes: GlobalModes = NO_MODES,
+        *,
+        headers: ResponseHeaders | None = None,
+        counters: Counters | None = None,
+        on_store_failure: OnStoreFailure = OnStoreFailure.ALLOW,
+    ) -> None:
         self.clock = Clock()
-        self.limiter = Limiter(MemoryCounters(self.clock))
-        self.answers = Answers(self.limiter, headers)
-        matcher = Matcher(load_rules({"f.yaml": "domain: d\n" + rules}))
-        self.planner = Planner(matcher, KeyNamer("t"), modes=switches)
+        options = LimiterOptions(modes=modes, response_headers=headers, on_store_failure=on_store_failure)
+        decider = decider_of("domain: d\n" + rules, counters or MemoryCounters(self.clock), options)
+        self.planner, self.limiter, self.answers = decider
 
     async def ask(self, *descriptors: str | RateLimitDescriptor, hits: int = 0) -> RateLimitResponse:
         """One call; a descriptor given as text is one of that entry."""
@@ -446,11 +449,9 @@ class Gone:
 async def test_what_never_denies_does_not_where_the_store_is_gone(given: OnStoreFailure) -> None:
     text = "descriptors:" + rule("a", 1)
     for service in (
-        Service(text, GlobalModes(shadow_mode=True)),
-        Service("descriptors:" + rule("a", 1, ", shadow_mode: true")),
+        Service(text, GlobalModes(shadow_mode=True), counters=Gone(), on_store_failure=given),
+        Service("descriptors:" + rule("a", 1, ", shadow_mode: true"), counters=Gone(), on_store_failure=given),
     ):
-        service.limiter = Limiter(Gone(), given)
-        service.answers = Answers(service.limiter)
         assert await service.codes("a=1", calls=1) == [OK]
 
 

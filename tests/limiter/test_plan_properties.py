@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.config.merge import load_rules
-from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.planner import Planner
+from extauth.limiter.build import LimiterOptions
 from extauth.rules.matcher import Matcher
+from tests.support.service import planner_of
 
 keys = st.sampled_from(["a", "a", "a", "a", "b", "a_b"])
 key_patterns = st.sampled_from(["a*", "*b", "a*b", "*"])
@@ -146,10 +146,6 @@ def message(descriptors: list[list[tuple[str, str]]]) -> bytes:
     return bytes(RateLimitRequest(domain="d", descriptors=each))
 
 
-def planner(matcher: Matcher) -> Planner:
-    return Planner(matcher, KeyNamer("t"), plans_bytes=64 * 600)
-
-
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(levels(), min_size=1, max_size=3),
@@ -163,14 +159,14 @@ def test_a_planner_that_was_swapped_plans_as_a_new_one(
 ) -> None:
     """None is a reload."""
     texts = [yaml.safe_dump({"domain": "d", "descriptors": without_duplicates(rules)}) for rules in files]
-    matchers = [Matcher(load_rules({"f.yaml": text})) for text in texts]
-    swapped, at = planner(matchers[0]), 0
+    options = LimiterOptions(plans_bytes=64 * 600)
+    swapped, at = planner_of(texts[0], options), 0
     for descriptors in steps:
         if descriptors is None:
-            at = (at + 1) % len(matchers)
-            swapped.swap(matchers[at])
+            at = (at + 1) % len(texts)
+            swapped.swap(Matcher(load_rules({"f.yaml": texts[at]})))
             continue
-        plan, want = swapped.plan(message(descriptors)), planner(matchers[at]).plan(message(descriptors))
+        plan, want = swapped.plan(message(descriptors)), planner_of(texts[at], options).plan(message(descriptors))
         assert (plan.names, plan.checks, plan.template.counters_of) == (
             want.names,
             want.checks,

@@ -4,17 +4,14 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extauth.counters.memory import MemoryCounters
 from extauth.limiter.algorithms import Level
 from extauth.limiter.counters import LimitCheck, Mode, TakeResult
 from extauth.limiter.facts import GroupResult
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
-from extauth.limiter.templates import Answers
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code, DenyingLimit, DescriptorStatus, Verdict, encode_response, whole_seconds
 from extauth.rules.model import Algorithm, Limit, OnStoreFailure, Unit
-from tests.support.clock import Clock
+from tests.support.service import decider_of
 
 text = st.text(max_size=10)
 requests = st.sampled_from([0, 1, 2, 7, 10, 1000, 2**32 - 1])
@@ -76,10 +73,9 @@ def _admitted(checks: list[LimitCheck], levels: list[Level], calls: int) -> int:
 @settings(max_examples=400, deadline=None)
 @given(settled())
 def test_templates_write_what_the_plain_encoder_writes(settled: GroupResult) -> None:
-    limiter = Limiter(MemoryCounters(Clock()))
+    _, limiter, answers = decider_of()
     verdicts = [limiter.verdict(settled, call) for call in range(settled.calls)]
     want = [None if verdict is None else encode_response(verdict) for verdict in verdicts]
-    answers = Answers(limiter)
     assert answers.encode(settled) == want
     assert answers.encode(settled) == want, "and again, from memory"
 

@@ -11,14 +11,10 @@ from typing import Any
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from jh2.hpack import Decoder
 
-from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter
-from extauth.limiter.planner import Planner
 from extauth.rls.request import SERVICE
-from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher
 from extauth.transport.deadlines import Clock
@@ -43,6 +39,7 @@ from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls
 from tests.support.clock import Clock as UnixClock
 from tests.support.facts import Recorded
+from tests.support.service import decider_of
 
 PATH = f"/{SERVICE}/ShouldRateLimit"
 CONFIG = """
@@ -211,15 +208,9 @@ class Serving:
         self.counters = Held()
         self.tripped: list[Guard] = []
         self.recorded = Recorded()
-        matcher = Matcher(load_rules({"f.yaml": config}))
-        self.planner = Planner(matcher, KeyNamer("t"))
-        batcher = Batcher(
-            Limiter(self.counters, policy),
-            [self.recorded],
-            max_in_flight=1,
-            max_waiting=max_waiting,
-            clock=clock,
-        )
+        decider = decider_of(config, self.counters, LimiterOptions(on_store_failure=policy))
+        self.planner = decider.planner
+        batcher = Batcher(decider, [self.recorded], max_in_flight=1, max_waiting=max_waiting, clock=clock)
         context = EngineContext(
             planner=self.planner,
             batcher=batcher,

@@ -8,12 +8,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extauth.admin.rules_json import view_rules
 from extauth.config.merge import load_rules
-from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import WindowUsage
+from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult
 from extauth.limiter.facts import GroupResult
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code
@@ -21,8 +20,8 @@ from extauth.rules.masking import Masking
 from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.metrics import Metrics
-from tests.support.clock import Clock
 from tests.support.facts import batch
+from tests.support.service import decider_of
 
 
 def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
@@ -103,7 +102,7 @@ async def test_calls_over_a_limit_are_counted_denied_or_not(checks: list[LimitCh
     template = PlanTemplate(tuple(checks), tuple((i,) for i in range(len(checks))), None, Labels())
     plan = Plan(tuple(b"%d" % i for i in range(len(checks))), template, Tally(rules))
     metrics = Metrics()
-    result = await Limiter(MemoryCounters(Clock())).decide({plan: 5})
+    result = await decider_of().limiter.decide({plan: 5})
     metrics.batch_decided(batch(*result.groups))
     counted = samples(metrics, "extauth_rule_over_limit_total")
     assert [counted["d", rule.name] for rule in rules] == over
@@ -188,7 +187,7 @@ def test_calls_to_which_no_rule_applies_are_counted() -> None:
 def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailure, mode: Mode) -> None:
     metrics = Metrics()
     template = PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
-    limiter = Limiter(MemoryCounters(Clock()), policy)
+    limiter = decider_of(options=LimiterOptions(on_store_failure=policy)).limiter
     failed = limiter.uncounted(Plan((b"k",), template, Tally((A,))), 3)
     metrics.batch_decided(batch(failed, error=StoreError("timeout", "")))
     verdict = limiter.verdict(failed, 0)
@@ -199,7 +198,8 @@ def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailur
 
 def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
     metrics = Metrics()
-    failed = Limiter(MemoryCounters(Clock()), OnStoreFailure.DENY).uncounted(settled(Labels(), 0, 0).plan, 5)
+    limiter = decider_of(options=LimiterOptions(on_store_failure=OnStoreFailure.DENY)).limiter
+    failed = limiter.uncounted(settled(Labels(), 0, 0).plan, 5)
     metrics.batch_decided(batch(failed, error=StoreError("timeout", "")))
     metrics.store_changed(up=False)
     assert samples(metrics, "extauth_store_errors_total") == {

@@ -7,8 +7,8 @@ import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.limiter.algorithms import WindowUsage
+from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group, LimitCheck, Mode, TakeResult
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, OnStoreFailure, Unit
@@ -17,6 +17,7 @@ from extauth.transport.batching import MAX_BATCH_US, Batcher
 from extauth.transport.waiting import TURN_CALLS, Calls
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.facts import Recorded
+from tests.support.service import decider_of
 
 LIMIT = Limit(1000, Unit.HOUR)
 
@@ -82,9 +83,8 @@ class Rig:
     ) -> None:
         self.gate = Gate()
         self.recorded = Recorded()
-        self.batcher = Batcher(
-            Limiter(self.gate, policy), [self.recorded], max_batch=max_batch, max_waiting=max_waiting
-        )
+        decider = decider_of(counters=self.gate, options=LimiterOptions(on_store_failure=policy))
+        self.batcher = Batcher(decider, [self.recorded], max_batch=max_batch, max_waiting=max_waiting)
         self.client = Client()
         self._tag = 0
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.counters import LimitCheck, Mode
-from extauth.limiter.limiter import Limiter
 from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Verdict
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import Clock
+from tests.support.service import decider_of
 
 # None counts denied hits: there, asking too early is what makes the wait longer.
 limits = st.builds(
@@ -48,7 +48,7 @@ class Service:
 
     async def ask(self, plan: Plan, calls: int = 1) -> Verdict:
         """The verdict on the first of so many calls."""
-        limiter = Limiter(self.counters)
+        limiter = decider_of(counters=self.counters).limiter
         verdict = limiter.verdict((await limiter.decide(Counter({plan: calls}))).groups[0], 0)
         assert verdict is not None
         return verdict

@@ -11,15 +11,11 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescr
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import SettingsError, StoreError
-from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group, TakeResult
-from extauth.limiter.limiter import Limiter
-from extauth.limiter.planner import Planner
 from extauth.rls.request import SERVICE
-from extauth.rules.matcher import Matcher
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.engine import EngineContext, Guard
@@ -28,6 +24,7 @@ from extauth.transport.h2.server import H2Server
 from tests.support.clock import Clock
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.facts import Recorded
+from tests.support.service import decider_of
 
 METHOD = f"/{SERVICE}/ShouldRateLimit"
 CONFIG = """
@@ -68,11 +65,11 @@ class Engine:
         self.listen = f"unix:{folder}/grpc"
         self.counters = Switched()
         self.tripped: list[Guard] = []
-        planner = Planner(Matcher(load_rules({"f.yaml": CONFIG})), KeyNamer("t"))
-        self.limiter = Limiter(self.counters, policy)
+        decider = decider_of(CONFIG, self.counters, LimiterOptions(on_store_failure=policy))
+        self.limiter = decider.limiter
         self.recorded = Recorded()
-        batcher = Batcher(self.limiter, [self.recorded], max_in_flight=1, max_waiting=3)
-        context = EngineContext(planner=planner, batcher=batcher, on_guard=self.tripped.append)
+        batcher = Batcher(decider, [self.recorded], max_in_flight=1, max_waiting=3)
+        context = EngineContext(planner=decider.planner, batcher=batcher, on_guard=self.tripped.append)
         self.server = ENGINES[kind](self.listen, context)
         self.channel = grpc.aio.insecure_channel(self.listen)
         self.health = health_pb2_grpc.HealthStub(self.channel)

@@ -4,13 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from extauth.config.merge import load_rules
-from extauth.counters.memory import MemoryCounters
-from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.limiter import Limiter
-from extauth.limiter.planner import Planner
 from extauth.rls.response import Code, Verdict, encode_response
-from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext, Guard, OnGuard
 from extauth.transport.h2 import frames
@@ -20,18 +14,18 @@ from extauth.transport.h2.frames import ACK, DATA, END_HEADERS, END_STREAM, HEAD
 from extauth.transport.h2.grpc_framing import prefixed
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.waiting import Calls
-from tests.support.clock import Clock
 from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
+from tests.support.service import decider_of
 
 NOW, STALL_S = 1000.0, 10.0
 OK = encode_response(Verdict(Code.OK, ()))
 
 
 def state_of(on_guard: OnGuard = lambda _guard: None, **limits: int) -> ServerState:
-    planner = Planner(Matcher(load_rules({"f": CONFIG})), KeyNamer("t"))
-    batcher = Batcher(Limiter(MemoryCounters(Clock())), clock=lambda: NOW)
+    decider = decider_of(CONFIG)
+    batcher = Batcher(decider, clock=lambda: NOW)
     bounds = ConnectionLimits(stall_timeout_s=STALL_S, **limits)
-    return ServerState(EngineContext(planner=planner, batcher=batcher, limits=bounds, on_guard=on_guard))
+    return ServerState(EngineContext(planner=decider.planner, batcher=batcher, limits=bounds, on_guard=on_guard))
 
 
 class Owner:

@@ -8,12 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jh2.hpack import Decoder, Encoder
 
-from extauth.config.merge import load_rules
-from extauth.counters.memory import MemoryCounters
-from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.limiter import Limiter
-from extauth.limiter.planner import Planner
-from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import frames
@@ -22,8 +16,8 @@ from extauth.transport.h2.hpack import HeaderDecoder
 from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.request_head import read_head
 from extauth.transport.h2.server_state import ServerState
-from tests.support.clock import Clock
 from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call
+from tests.support.service import decider_of
 
 USUAL = [
     (":method", "POST"),
@@ -95,11 +89,12 @@ class Wire(asyncio.Transport):
 
 async def talk(pieces: list[bytes]) -> tuple[bytes, bool]:
     """What a fresh connection writes when it is sent these pieces, and whether it ended."""
-    planner = Planner(Matcher(load_rules({"f": CONFIG})), KeyNamer("t"))
-    batcher = Batcher(Limiter(MemoryCounters(Clock())))
-    limits = ConnectionLimits(max_message_bytes=1024)
+    decider = decider_of(CONFIG)
+    context = EngineContext(
+        planner=decider.planner, batcher=Batcher(decider), limits=ConnectionLimits(max_message_bytes=1024)
+    )
     wire = Wire()
-    connection = H2Protocol(ServerState(EngineContext(planner=planner, batcher=batcher, limits=limits)), set())
+    connection = H2Protocol(ServerState(context), set())
     connection.connection_made(wire)
     for piece in pieces:
         connection.data_received(piece)

@@ -13,22 +13,16 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extauth.config.merge import load_rules
-from extauth.counters.memory import MemoryCounters
 from extauth.errors import SettingsError
-from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.limiter import Limiter
-from extauth.limiter.planner import Planner
-from extauth.rules.matcher import Matcher
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import EngineContext
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.frames import SETTINGS
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls, TlsFiles
-from tests.support.clock import Clock
 from tests.support.h2_peer import START
 from tests.support.ports import free_port
+from tests.support.service import decider_of
 
 ENGINES: dict[str, type[GrpcioServer | H2Server]] = {"h2": H2Server, "grpcio": GrpcioServer}
 
@@ -60,10 +54,10 @@ def write(files: TlsFiles, authority: Authority, client_authority: Authority | N
 
 @asynccontextmanager
 async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
-    planner = Planner(Matcher(load_rules({"f.yaml": "domain: d"})), KeyNamer("t"))
-    batcher = Batcher(Limiter(MemoryCounters(Clock())))
+    decider = decider_of()
     port = free_port()
-    server = ENGINES[kind](f"127.0.0.1:{port}", EngineContext(planner=planner, batcher=batcher, tls=tls))
+    context = EngineContext(planner=decider.planner, batcher=Batcher(decider), tls=tls)
+    server = ENGINES[kind](f"127.0.0.1:{port}", context)
     await server.start()
     try:
         yield port
