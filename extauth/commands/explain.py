@@ -1,7 +1,5 @@
 """`extauth explain`."""
 
-from pathlib import Path
-
 import click
 
 from extauth.commands import options
@@ -16,14 +14,9 @@ Exit code: 0 where a limit applies, 1 where none does, 2 where the config cannot
 
 
 @click.command(epilog=EXAMPLE)
-@options.domain_name
-@options.descriptors
-@options.config
-@options.merge_domains
+@options.request
 @options.as_json
-def explain(
-    domain: str, descriptors: tuple[str, ...], *, config: Path | None, merge_domains: bool, as_json: bool
-) -> None:
+def explain(request: options.GivenRequest, *, as_json: bool) -> None:
     """Say which rules a request hits, and why.
 
     Also what limits it, and what it counts. Nothing is counted, and no store asked. Give the descriptors as Envoy would
@@ -35,7 +28,7 @@ def explain(
     from extauth.commands.preview import plan_request
 
     with failing(as_json=as_json):
-        planned = plan_request(config, domain, descriptors, merge=merge_domains)
+        planned = plan_request(request)
         told = [explain_descriptor(planned, i) for i in range(len(planned.descriptors))]
         lines = [line for i, each in enumerate(told, 1) for line in descriptor_lines(i, each, planned)]
         print_result([*lines, *summary(planned)], view(planned, told), as_json=as_json)

@@ -1,7 +1,5 @@
 """`extauth inspect`."""
 
-from pathlib import Path
-
 import click
 
 from extauth.commands import options
@@ -16,19 +14,9 @@ Exit code: 0, 1 where the request counts nothing, 2 where config or store cannot
 
 
 @click.command(epilog=EXAMPLE)
-@options.domain_name
-@options.descriptors
-@options.config
-@options.merge_domains
+@options.request
 @options.as_json
-def inspect(
-    domain: str,
-    descriptors: tuple[str, ...],
-    *,
-    config: Path | None,
-    merge_domains: bool,
-    as_json: bool,
-) -> None:
+def inspect(request: options.GivenRequest, *, as_json: bool) -> None:
     """Show what is left in a request's counters, taking nothing.
 
     Give the descriptors as Envoy would send them, one an argument. The store is that of EXTAUTH_REDIS_URL; the
@@ -39,7 +27,7 @@ def inspect(
     from extauth.commands.usage import in_store, look, standing_lines, view_standings
 
     with failing(as_json=as_json):
-        planned = plan_request(config, domain, descriptors, merge=merge_domains)
+        planned = plan_request(request)
         standings = in_store(planned, lambda counters: look(counters, planned.plan)) if planned.plan.names else []
         lines = standing_lines(standings) or ["the request counts nothing"]
         print_result(lines, {"counters": view_standings(standings)}, as_json=as_json)

@@ -5,8 +5,10 @@ imported only while a command runs.
 """
 
 import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -35,6 +37,27 @@ descriptors = click.argument(
     metavar="KEY=VALUE[,…]...",
     help="A descriptor an argument, its entries parted by commas; \\, is a comma in a value, \\\\ a backslash.",
 )
+
+
+class GivenRequest(NamedTuple):
+    """A request of a command line, its descriptors as they were typed, and the config that plans it."""
+
+    domain: str
+    descriptors: tuple[str, ...]
+    config: Path | None
+    merge_domains: bool
+
+
+def request(command: Callable[..., None]) -> Callable[..., None]:
+    """Have a command take a GivenRequest, as its first argument, from the options that make one up."""
+
+    @wraps(command)
+    def run(
+        *, domain: str, descriptors: tuple[str, ...], config: Path | None, merge_domains: bool, **others: object
+    ) -> None:
+        command(GivenRequest(domain, descriptors, config, merge_domains), **others)
+
+    return domain_name(descriptors(config(merge_domains(run))))
 
 
 def settings_for(config: Path | None = None, *, merge: bool = False) -> "Settings":

@@ -1,10 +1,9 @@
 """What the request of a command line counts, as the service's own matcher and planner have it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from extauth.commands.options import settings_for
+from extauth.commands.options import GivenRequest, settings_for
 from extauth.commands.request import encode_request, read_descriptor
 from extauth.config.sources.files import read_rules
 from extauth.limiter.build import build_planner
@@ -40,8 +39,9 @@ class Planned(NamedTuple):
     asked: tuple[tuple[Asked, ...], ...]
 
 
-def plan_request(config: Path | None, domain: str, arguments: Sequence[str], *, merge: bool) -> Planned:
+def plan_request(request: GivenRequest) -> Planned:
     """Plan the request; raises SettingsError, ConfigError, CommandError or InvalidRequestError."""
+    domain, arguments, config, merge = request
     descriptors = tuple(map(read_descriptor, arguments))
     settings = settings_for(config, merge=merge)
     rules = read_rules(settings.config, merge=settings.merge_domains)

@@ -1,7 +1,5 @@
 """`extauth reset`."""
 
-from pathlib import Path
-
 import click
 
 from extauth.commands import options
@@ -17,21 +15,10 @@ Exit code: 0, 1 where the request counts nothing or the answer was no, 2 where c
 
 
 @click.command(epilog=EXAMPLE)
-@options.domain_name
-@options.descriptors
-@options.config
-@options.merge_domains
+@options.request
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
-def reset(
-    domain: str,
-    descriptors: tuple[str, ...],
-    *,
-    config: Path | None,
-    merge_domains: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def reset(request: options.GivenRequest, *, yes: bool, as_json: bool) -> None:
     """Make a request's counters whole again.
 
     They are shown as by `extauth inspect`; then it asks, deletes, and shows them again. Exactly the counters
@@ -41,7 +28,7 @@ def reset(
     from extauth.commands.usage import in_store, look, standing_lines, view_standings
 
     with failing(as_json=as_json):
-        planned = plan_request(config, domain, descriptors, merge=merge_domains)
+        planned = plan_request(request)
         plan = planned.plan
         if not plan.names:
             print_result(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
