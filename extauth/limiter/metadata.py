@@ -1,6 +1,6 @@
 """A request as data: for dynamic metadata and for logs, with secret values masked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extauth.limiter.descriptor_plan import RuleEffect
@@ -11,14 +11,16 @@ from extauth.rules.matcher import Matcher
 
 
 def request_metadata(
-    described: dict[str, Any], effects: Sequence[RuleEffect], counters_of: Sequence[tuple[int, ...]], tier: str | None
+    described: Mapping[str, Any],
+    effects: Sequence[RuleEffect],
+    counters_of: Sequence[tuple[int, ...]],
+    tier: str | None,
 ) -> RequestMetadata:
     """The metadata for a request's answers; `described` is the request as data."""
-    if tier is not None:
-        described["tier"] = tier
     applied = zip(effects, counters_of, strict=True)
     return RequestMetadata(
-        described, tuple(each.metadata if own and own is not UNLIMITED_AT else None for each, own in applied)
+        described if tier is None else {**described, "tier": tier},
+        tuple(each.metadata if own and own is not UNLIMITED_AT else None for each, own in applied),
     )
 
 
