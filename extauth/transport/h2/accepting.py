@@ -66,6 +66,7 @@ class Acceptor:
         for sock in list(self._silent):
             self._end_silent(sock)
         if self._tls is not None:
+            await asyncio.sleep(0)  # a task that is cancelled before it began would not close its socket
             for task in self._starting:
                 task.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
