@@ -17,12 +17,13 @@ from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import frames
+from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
 from extauth.transport.h2.connection import ENDING
 from extauth.transport.h2.frames import PREFACE
 from extauth.transport.h2.health import SERVING
 from extauth.transport.h2.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
 from extauth.transport.h2.preface import NOT_HTTP2
-from extauth.transport.h2.protocol import CLOSE_DELAY_S, H2Protocol
+from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState
 from fuzz.script import Action, Script
 from fuzz.wire import Loop, Time, Wire, check_written
@@ -153,7 +154,7 @@ class Conversation:
                 self.wire.unstick()
             case Action.DRAIN:
                 for connection in list(self._connections):
-                    connection.go_away()
+                    connection.go_away(CloseReason.SHUTDOWN)
             case Action.HANG_UP:
                 self.wire.hang_up()
             case Action.CUT:

@@ -132,11 +132,15 @@ class Peer:
 
     async def ended(self) -> tuple[int, str]:
         """Receive until the server has closed the connection; the last GOAWAY's code and text."""
+        await self.gone()
+        assert self.goaways, "closed without GOAWAY"
+        return self.goaways[-1][1:]
+
+    async def gone(self) -> None:
+        """Receive until the server has closed the connection."""
         async with asyncio.timeout(20):
             while not self.closed:
                 await self._receive()
-        assert self.goaways, "closed without GOAWAY"
-        return self.goaways[-1][1:]
 
     async def _receive(self) -> None:
         try:

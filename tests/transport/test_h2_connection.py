@@ -8,6 +8,7 @@ from extauth.rls.response import Code, Verdict, encode_response
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext, Guard, OnGuard
 from extauth.transport.h2 import frames
+from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.connection import IDLE_S, SHRINK_S, START_S, Connection, Phase
 from extauth.transport.h2.control_frames import GOAWAY_PING
 from extauth.transport.h2.frames import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, ErrorCode, frame
@@ -143,7 +144,7 @@ def test_it_is_finished_once_what_it_owes_is_written() -> None:
     owner = Owner()
     calls = owner.connection.receive(START + call(1), NOW)
     assert calls is not None
-    owner.connection.go_away()
+    owner.connection.go_away(CloseReason.SHUTDOWN)
     assert owner.phase() is Phase.LEAVING
     owner.connection.receive(frame(PING, ACK, 0, GOAWAY_PING) + call(3), NOW)
     assert owner.written()[-3:] == [(PING, 0), (frames.GOAWAY, 0), (frames.RST_STREAM, 3)]
@@ -166,7 +167,7 @@ def test_a_connection_that_is_finished_has_no_more_turns() -> None:
     """Else the event loop would give it one after the other, for ever."""
     owner = Owner(max_turn_frames=2)
     owner.connection.receive(START, NOW)
-    owner.connection.go_away()
+    owner.connection.go_away(CloseReason.SHUTDOWN)
     owner.connection.receive(frame(PING, ACK, 0, GOAWAY_PING) + frame(PING, 0, 0, b"12345678") * 3, NOW)
     owner.connection.data_to_send()
     assert (owner.phase(), owner.connection.has_more) == (Phase.FINISHED, True)

@@ -12,9 +12,10 @@ from functools import partial
 from heapq import nsmallest
 from typing import Any
 
-from extauth.transport.engine import EngineContext, Guard
+from extauth.transport.engine import EngineContext
+from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
 from extauth.transport.h2.connection import START_S
-from extauth.transport.h2.protocol import CLOSE_DELAY_S, H2Protocol
+from extauth.transport.h2.protocol import H2Protocol
 
 LOOK_EVERY_S = 0.05  # at most so often, what is open is searched for what nobody uses
 RETRY_S = 0.1  # after accepting has failed
@@ -64,7 +65,7 @@ class Acceptor:
         for listener in self._listeners:
             listener.close()
         for sock in list(self._silent):
-            self._end_silent(sock)
+            self._end_silent(sock, CloseReason.SHUTDOWN)
         if self._tls is not None:
             await asyncio.sleep(0)  # a task that is cancelled before it began would not close its socket
             for task in self._starting:
@@ -76,8 +77,7 @@ class Acceptor:
         for sock, since in list(self._silent.items()):
             if now - since < self._limits.stall_timeout_s:
                 break  # the others came later
-            self._on_guard(Guard.SLOW_START)
-            self._end_silent(sock)
+            self._end_silent(sock, CloseReason.TLS_SILENT)
 
     async def _accept_on(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -99,7 +99,7 @@ class Acceptor:
         if self._tls is None:
             self._begin(sock)  # if there is no room, the connection says so itself
         elif len(self) >= most:
-            self._on_guard(Guard.CONNECTIONS)
+            CloseReason.TLS_TOO_MANY.count(self._on_guard)
             sock.close()
         else:
             self._silent[sock] = now
@@ -139,13 +139,18 @@ class Acceptor:
             error.with_traceback(None)
             for connection in made:
                 connection.connection_lost(None)
-            if not isinstance(error, OSError | EOFError):  # TLS that fails, or takes too long, among others
+            if not isinstance(error, OSError | EOFError):  # CloseReason.TLS_FAILED, among others
                 raise
             sock.close()
 
-    def _end_silent(self, sock: socket.socket) -> None:
+    def _end_silent(self, sock: socket.socket, reason: CloseReason) -> None:
+        reason.count(self._on_guard)
         self._forget_silent(sock)
         sock.close()
+
+    def _end_handshake(self, task: "asyncio.Task[None]") -> None:
+        CloseReason.IDLE.count(self._on_guard)
+        task.cancel()
 
     def _make_room(self, now: float, excess: int) -> None:
         """End `excess` connections that nobody uses, those that have been unused for longest first."""
@@ -155,14 +160,13 @@ class Acceptor:
         excess -= sum(connection.leaving for connection in self._connections)
         unused: list[tuple[float, int, Callable[[], object]]] = []
         for sock, since in self._silent.items():
-            unused.append((since, len(unused), partial(self._end_silent, sock)))
+            unused.append((since, len(unused), partial(self._end_silent, sock, CloseReason.IDLE)))
         if self._tls is not None:
             for task, since in self._starting.items():
-                unused.append((since, len(unused), task.cancel))
+                unused.append((since, len(unused), partial(self._end_handshake, task)))
         unused = [each for each in unused if now - each[0] >= START_S]
         for connection in self._connections:
             if (idle_since := connection.unused_since(now)) is not None:
                 unused.append((idle_since, len(unused), connection.end_unused))
         for _, _, end in nsmallest(max(excess, 0), unused):
-            self._on_guard(Guard.IDLE)
             end()

@@ -21,6 +21,7 @@ from typing import Final
 from extauth.transport.batching import Shed
 from extauth.transport.engine import Guard
 from extauth.transport.h2 import frames, preface
+from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.control_frames import GOAWAY_PING, Control
 from extauth.transport.h2.frames import HEAD, MAX_STREAM_ID, MIN_MAX_FRAME_SIZE, PREFACE, ErrorCode, H2Error
 from extauth.transport.h2.grpc_framing import Status, refusal_block
@@ -51,12 +52,6 @@ class Phase(IntEnum):
 STARTING, OPEN, LEAVING, DRAINING, ENDING, FINISHED, CUT = Phase
 
 
-def _holds_a_frame(data: bytes) -> bool:
-    """Whether reading on would make progress; `data` is not shorter than a frame's head."""
-    length = int.from_bytes(data[:3], "big")
-    return length > MIN_MAX_FRAME_SIZE or len(data) >= HEAD.size + length
-
-
 class Connection:
     """A connection that was accepted at `opened_at`; `caller` gets the answers of its calls.
 
@@ -83,6 +78,7 @@ class Connection:
         self._turn_bytes = max(limits.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
         self._greeted = False
         self._announced = MAX_STREAM_ID  # the last stream, by GOAWAY
+        self._leaving = CloseReason.SHUTDOWN
         self._ending_since = 0.0
         self._shrunk = 0.0  # when it last gave back memory
 
@@ -112,7 +108,7 @@ class Connection:
         else:
             rest = self._rest = data[at:]
             # What there is of a preface is no frame.
-            self.has_more = len(rest) >= HEAD.size and STARTING < self.phase < ENDING and _holds_a_frame(rest)
+            self.has_more = len(rest) >= HEAD.size and STARTING < self.phase < ENDING and frames.can_be_handled(rest)
             if self._sender.window_grew:
                 self._sender.pump()
             if requests.unacknowledged >= requests.window >> 1:
@@ -125,7 +121,7 @@ class Connection:
                 self._sender.send(preface.NOT_HTTP2)
             elif self.is_http2:
                 raise H2Error(ErrorCode.PROTOCOL_ERROR, "this is a gRPC server: HTTP/2 with prior knowledge")
-            self.phase = FINISHED
+            self.phase = FINISHED  # CloseReason.NOT_HTTP2
             return len(data)
         self._greet()
         if not preface.has_settings(data):
@@ -199,9 +195,9 @@ class Connection:
             if self.phase is ENDING and self._ending_since < since:
                 self.phase = CUT
         elif self.phase is STARTING and self._opened_at < since:
-            self._trip(Guard.SLOW_START, ErrorCode.SETTINGS_TIMEOUT, "no preface and SETTINGS in time")
+            self._trip(CloseReason.SLOW_START)
         elif block is not None and block.arrived < since:
-            self._trip(Guard.SLOW_REQUEST, ErrorCode.ENHANCE_YOUR_CALM, "a header block is not finished in time")
+            self._trip(CloseReason.SLOW_HEADERS)
         else:
             self._check_streams(now, since)
             self._shrink(now)
@@ -242,19 +238,20 @@ class Connection:
         """Let the client know, if it watches the health."""
         self._receiver.requests.watch()
 
-    def turn_away(self, code: ErrorCode, reason: str) -> None:
+    def turn_away(self, reason: CloseReason) -> None:
         """Refuse the connection."""
         self._greet()
-        self._sender.send(frames.goaway(0, code, reason))
+        self._sender.send(reason.goaway(0))
         self.phase = FINISHED
 
-    def go_away(self) -> None:
+    def go_away(self, reason: CloseReason) -> None:
         """Close gracefully (RFC 9113 §6.8): announce it, learn by a PING that it was heard, and only then refuse."""
         if self.phase is STARTING:
             self.phase = FINISHED
         elif self.phase is OPEN:
             self.phase = LEAVING
-            self._sender.send(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, "shutting down"))
+            self._leaving = reason
+            self._sender.send(reason.goaway(MAX_STREAM_ID))
             self._sender.send(frames.frame(frames.PING, 0, 0, GOAWAY_PING))
 
     def refuse_new(self) -> None:
@@ -264,7 +261,7 @@ class Connection:
             self._streams.draining = True
             self._receiver.requests.unwatch()
             self._announced = self._streams.last_id
-            self._sender.send(frames.goaway(self._announced, ErrorCode.NO_ERROR, "shutting down"))
+            self._sender.send(self._leaving.goaway(self._announced))
 
     def close(self) -> None:
         """The connection is gone: forget it, and leave no cycle.
@@ -279,9 +276,9 @@ class Connection:
 
     # How it ends
 
-    def _trip(self, guard: Guard, code: ErrorCode, reason: str) -> None:
-        self._on_guard(guard)
-        self._end(H2Error(code, reason))
+    def _trip(self, reason: CloseReason) -> None:
+        reason.count(self._on_guard)
+        self._end(reason.error())
 
     def _end(self, error: H2Error) -> None:
         """Read no more, and answer what was received: GOAWAY names the last stream that gets an answer."""

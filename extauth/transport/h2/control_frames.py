@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
-from extauth.transport.engine import ConnectionLimits, Guard, OnGuard, TokenBucket
+from extauth.transport.engine import ConnectionLimits, OnGuard, TokenBucket
 from extauth.transport.h2 import frames
+from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.frames import ACK, MAX_STREAM_ID, MAX_WINDOW, MIN_MAX_FRAME_SIZE, ErrorCode, H2Error
 from extauth.transport.h2.hpack import TABLE_SIZE
 from extauth.transport.h2.sender import Sender
@@ -55,14 +56,14 @@ class Control:
     def spend(self, *, honest: bool = True) -> None:
         """Spend a token on a frame that requests nothing; `honest`: clients send many of this kind with their calls."""
         if not self._frames.spend(self.now) and not (honest and self._answering()):
-            self._on_guard(Guard.CONTROL_FRAMES)
-            raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
+            CloseReason.CONTROL_FRAMES.count(self._on_guard)
+            raise CloseReason.CONTROL_FRAMES.error()
 
     def spend_reset(self) -> None:
         """Spend a token on a stream that the client made us reset (CVE-2025-8671); its own resets cost nothing."""
         if not self._resets.spend(self.now) and not self._answering():
-            self._on_guard(Guard.RESETS)
-            raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that had to be reset")
+            CloseReason.RESETS.count(self._on_guard)
+            raise CloseReason.RESETS.error()
 
     def _answering(self) -> bool:
         """Whether calls are being answered: then a closed connection would be a free pass for all of them."""

@@ -60,7 +60,7 @@ class ErrorCode(IntEnum):
 
 
 class H2Error(Exception):
-    """The peer broke the protocol or a limit: the connection ends with GOAWAY, `code` and this text.
+    """The peer broke the protocol or a limit: the connection ends with GOAWAY, `code` and this text (`closing.py`).
 
     With `stream`, only that stream ends, with RST_STREAM and `code`.
     """
@@ -75,6 +75,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """A whole frame."""
     size = len(payload)
     return HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
+
+
+def can_be_handled(data: bytes) -> bool:
+    """Whether a frame whose head has come is whole, or is too large and so an error."""
+    length = int.from_bytes(data[:3], "big")
+    return length > MIN_MAX_FRAME_SIZE or len(data) >= HEAD.size + length
 
 
 def settings(values: dict[int, int]) -> bytes:

@@ -16,6 +16,7 @@ except ImportError:  # no wheel with the Rust decoder for this platform: the Pyt
     from jh2.hpack import Decoder
 
 from extauth.transport.engine import MAX_BLOCK_BYTES
+from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.frames import ErrorCode, H2Error
 from extauth.transport.h2.request_head import Fields, Head, read_head, read_oversized
 
@@ -56,7 +57,7 @@ class HeaderDecoder:
         except Exception as error:  # jh2 raises an HPACKError of its own, and others than it lists
             if type(error).__name__ in _OVERSIZED:
                 self._oversized()
-                raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "header list too large") from error
+                raise CloseReason.HEADER_LIST.error() from error
             if isinstance(error, H2Error):
                 raise
             raise _undecodable("header block cannot be decoded") from error

@@ -2,15 +2,12 @@
 
 import asyncio
 from collections.abc import MutableSet
-from typing import Final, cast
+from typing import cast
 
-from extauth.transport.engine import Guard
+from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
 from extauth.transport.h2.connection import CUT, ENDING, FINISHED, LEAVING, STARTING, Connection
-from extauth.transport.h2.frames import ErrorCode
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.waiting import Calls
-
-CLOSE_DELAY_S: Final = 1.0
 
 
 class H2Protocol(asyncio.Protocol):
@@ -43,10 +40,9 @@ class H2Protocol(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         self._connection.is_http2 = tls is None or tls.selected_alpn_protocol() == "h2"  # RFC 9113 §3.2
         if self._state.stopping:  # its TLS handshake took so long
-            self._turn_away(ErrorCode.NO_ERROR, "shutting down")
+            self._turn_away(CloseReason.SHUTDOWN)
         elif len(self._connections) >= self._limits.max_connections:
-            self._on_guard(Guard.CONNECTIONS)
-            self._turn_away(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
+            self._turn_away(CloseReason.TOO_MANY)
         else:
             self._connections.add(self)
 
@@ -64,7 +60,7 @@ class H2Protocol(asyncio.Protocol):
         self.flush()
 
     def eof_received(self) -> bool:
-        """Close: no client half-closes."""
+        """Have the connection closed (CloseReason.CLIENT_GONE): no client half-closes."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -116,8 +112,7 @@ class H2Protocol(asyncio.Protocol):
         connection, paused = self._connection, self._paused_since
         since = now - self._limits.stall_timeout_s
         if paused is not None and paused < since and STARTING < connection.phase < ENDING:
-            self._on_guard(Guard.SLOW_READER)
-            self._transport.abort()
+            self.close_at_once(CloseReason.SLOW_READER)
             return
         connection.check(now)
         self.flush()
@@ -129,15 +124,16 @@ class H2Protocol(asyncio.Protocol):
     def end_unused(self) -> None:
         """Make room for others: at once if the client has not begun, else gracefully."""
         if self._connection.phase is STARTING:
-            self.abort()
+            self.close_at_once(CloseReason.IDLE)
         else:
-            self.go_away()
+            self.go_away(CloseReason.IDLE)
 
-    def go_away(self) -> None:
+    def go_away(self, reason: CloseReason) -> None:
         """Close gracefully."""
         if self._connection.phase >= LEAVING:
             return
-        self._connection.go_away()
+        reason.count(self._on_guard)
+        self._connection.go_away(reason)
         self.flush()
         if self._connection.phase is LEAVING:
             asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_new)
@@ -147,8 +143,9 @@ class H2Protocol(asyncio.Protocol):
         self._connection.health_changed()
         self.flush()
 
-    def abort(self) -> None:
-        """Close at once."""
+    def close_at_once(self, reason: CloseReason) -> None:
+        """Close without sending anything more."""
+        reason.count(self._on_guard)
         self._transport.abort()
 
     # Turns, and the end
@@ -168,9 +165,10 @@ class H2Protocol(asyncio.Protocol):
         if not self._turn_scheduled and self._paused_since is None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _turn_away(self, code: ErrorCode, reason: str) -> None:
+    def _turn_away(self, reason: CloseReason) -> None:
         self._closing = True
-        self._connection.turn_away(code, reason)
+        reason.count(self._on_guard)
+        self._connection.turn_away(reason)
         self.flush()
         self._transport.close()
 
@@ -182,7 +180,7 @@ class H2Protocol(asyncio.Protocol):
         """Half-close, and go a little later: a close with bytes unread would take what we wrote with it."""
         self._closing = True
         if self._connection.phase is CUT:
-            self._transport.abort()
+            self.close_at_once(CloseReason.UNANSWERED)
         if self._transport.is_closing():
             return
         if self._transport.can_write_eof():

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from extauth.errors import InvalidRequestError
 from extauth.transport.engine import MAX_BLOCK_BYTES, Guard
 from extauth.transport.h2 import frames
+from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.control_frames import Control
 from extauth.transport.h2.frames import (
     CONTINUATION,
@@ -223,12 +224,12 @@ class Receiver:
 
     def _add_to_block(self, block: HeaderBlock, fragment: bytes) -> None:
         if len(block.fragments) + len(fragment) > MAX_BLOCK_BYTES or block.frames > self._limits.max_continuations:
-            self._on_guard(Guard.HEADERS)
-            raise H2Error(ErrorCode.ENHANCE_YOUR_CALM, "a header block too large, or in too many frames")
+            CloseReason.HEADER_BLOCK.count(self._on_guard)
+            raise CloseReason.HEADER_BLOCK.error()
         block.fragments += fragment
         self._unfinished.charge(self.requests, None, len(fragment))
         if self.block is None:
-            raise _no_room()
+            raise CloseReason.HEADER_MEMORY.error()
 
     def end_block(self) -> None:
         """The header block is whole, or will never be."""
@@ -239,9 +240,9 @@ class Receiver:
     def _no_room(self) -> None:
         """There is no memory for this header block, and without it the connection cannot go on."""
         self.end_block()
-        self._on_guard(Guard.HEADERS)
+        CloseReason.HEADER_MEMORY.count(self._on_guard)
         if not self.requests.reading:
-            self._end(_no_room())
+            self._end(CloseReason.HEADER_MEMORY.error())
 
     def _on_head(self, number: int, head: Head, *, end_stream: bool, depends_on_itself: bool) -> None:
         """Handle the head or the trailers of a request."""
@@ -294,7 +295,3 @@ def _unserved(head: Head) -> bytes | None:
         accepted = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
         return refusal_block(Status.UNIMPLEMENTED, f"grpc-encoding {head.encoding[:MAX_ECHO]} is not served", accepted)
     return None
-
-
-def _no_room() -> H2Error:
-    return H2Error(ErrorCode.ENHANCE_YOUR_CALM, "no memory for more of a header block")

@@ -10,6 +10,7 @@ from extauth.errors import SettingsError
 from extauth.transport.deadlines import after_io
 from extauth.transport.engine import EngineContext
 from extauth.transport.h2.accepting import Acceptor
+from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.health import NOT_SERVING, SERVING
 from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState
@@ -65,13 +66,13 @@ class H2Server:
         _clear_socket(self._listen)
         connections = self._connections
         for connection in list(connections):
-            connection.go_away()
+            connection.go_away(CloseReason.SHUTDOWN)
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 while connections:  # noqa: ASYNC110 - polling once, at the end, spares each connection an event
                     await asyncio.sleep(0.01)
         for connection in list(connections):
-            connection.abort()
+            connection.close_at_once(CloseReason.GRACE_OVER)
         self._checks.cancel()
         await asyncio.gather(self._checks, return_exceptions=True)
 
