@@ -98,6 +98,8 @@ class Service:
             max_resets_per_s=settings.max_resets,
             max_control_frames_per_s=settings.max_control_frames,
             stall_timeout_s=settings.stall_timeout,
+            max_age_s=settings.max_connection_age,
+            age_grace_s=settings.max_connection_age_grace,
         )
         context = EngineContext(
             planner=self.planner,

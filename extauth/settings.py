@@ -35,6 +35,8 @@ _REFERENCE = {
     "GRPC_HOST": "EXTAUTH_GRPC_LISTEN",
     "GRPC_PORT": "EXTAUTH_GRPC_LISTEN",
     "GRPC_UDS": "EXTAUTH_GRPC_LISTEN",
+    "GRPC_MAX_CONNECTION_AGE": "EXTAUTH_MAX_CONNECTION_AGE",
+    "GRPC_MAX_CONNECTION_AGE_GRACE": "EXTAUTH_MAX_CONNECTION_AGE_GRACE",
     "GRPC_SERVER_TLS_CERT": "EXTAUTH_GRPC_TLS_CERT",
     "GRPC_SERVER_TLS_KEY": "EXTAUTH_GRPC_TLS_KEY",
     "GRPC_CLIENT_TLS_CACERT": "EXTAUTH_GRPC_TLS_CLIENT_CA",
@@ -146,6 +148,8 @@ class Settings(BaseModel):
     denial_cache: float = Field(1, ge=0, le=60, description="seconds, 0 (off) to 60")
     max_waiting: int = Field(20_000, ge=1, le=1_000_000, description="calls, 1 to 1000000")
     max_connections: int = Field(1024, ge=1, le=100_000, description="connections, 1 to 100000")
+    max_connection_age: float = Field(0, ge=0, le=1_000_000, description="seconds, 0 (any age) to 1000000")
+    max_connection_age_grace: float = Field(10, ge=0, le=3600, description="seconds, 0 to 3600")
     max_streams: int = Field(1024, ge=1, le=100_000, description="calls at a time on a connection, 1 to 100000")
     max_message_bytes: int = Field(4_194_304, ge=1024, le=4_194_304, description="bytes, 1024 to 4194304")
     max_header_bytes: int = Field(131_072, ge=1024, le=1_048_576, description="bytes, 1024 to 1048576")

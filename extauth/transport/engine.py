@@ -13,6 +13,9 @@ from extauth.transport.tls import Tls
 MAX_BLOCK_BYTES: Final = 1_048_576
 """Of a header block, encoded, and of its list, decoded: past it the connection ends, for HPACK's state is lost."""
 
+AGE_JITTER: Final = 0.1
+"""The share of the greatest age by which connections' ages differ from it: those opened together end one by one."""
+
 
 class Guard(StrEnum):
     """Why a client was refused; the value is the label of the metric."""
@@ -59,6 +62,12 @@ class ConnectionLimits:
 
     stall_timeout_s: float = 10
     """For what the client owes: its preface, the rest of a request, reading its answers."""
+
+    max_age_s: float = 0
+    """Of a connection, give or take AGE_JITTER; then GOAWAY asks the client for another one. 0: any age."""
+
+    age_grace_s: float = 10
+    """After `max_age_s`, for open calls; requests that are incomplete by then are answered OVER_LIMIT."""
 
     max_turn_bytes: int = 65_536
     """Handled in one turn of the event loop; the rest waits for the connection's next turn."""

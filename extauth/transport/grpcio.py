@@ -23,7 +23,7 @@ MAX_RECEIVED_BYTES = 16_777_216  # of a message; a larger one is refused by gRPC
 class GrpcioServer:
     """The `Engine` on grpc.aio, which serves on `listen`, HOST:PORT or unix:PATH.
 
-    It keeps only the limits on streams, messages and headers.
+    It keeps only the limits on streams, messages, headers and the age of connections.
     """
 
     def __init__(self, listen: str, context: EngineContext) -> None:
@@ -51,6 +51,7 @@ class GrpcioServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 1000),
                 ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
+                *self._age(),
             )
         )
         # Without serializers the handler gets and gives raw bytes.
@@ -71,6 +72,15 @@ class GrpcioServer:
         self._server = server
         for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def _age(self) -> list[tuple[str, int]]:
+        """The options for a connection's age, of which gRPC takes or adds AGE_JITTER by itself."""
+        if not self._limits.max_age_s:
+            return []
+        return [
+            ("grpc.max_connection_age_ms", round(self._limits.max_age_s * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(self._limits.age_grace_s * 1000)),
+        ]
 
     async def drain(self) -> None:
         """Report NOT_SERVING to health checks; calls are still answered."""

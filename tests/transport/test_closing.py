@@ -68,6 +68,10 @@ async def acknowledged(peer: Peer) -> Peer:
     return peer
 
 
+async def becomes_old(served: Serving) -> Peer:
+    return await acknowledged(await served.connect())
+
+
 async def stops(served: Serving) -> Peer:
     peer = await answered(served)
     stopping = asyncio.create_task(served.server.stop(10))
@@ -118,6 +122,7 @@ async def one_too_many_over_tls(served: Serving) -> Peer:
 
 FLOOD = ConnectionLimits(max_control_frames_per_s=1, max_resets_per_s=1)
 STALL = ConnectionLimits(stall_timeout_s=0.1)
+OLD = ConnectionLimits(max_age_s=0.1, stall_timeout_s=0.4)
 SLOW_READER = ConnectionLimits(stall_timeout_s=0.1, max_control_frames_per_s=1_000_000)
 CONTINUED = frame(HEADERS, 0, 1, b"") + frame(CONTINUATION, 0, 1, b"") * 2
 # Two blocks of 16 KB, of which the second repeats a header of 4 KB from the table 16,000 times.
@@ -163,6 +168,7 @@ CASES = {
         one_too_many, [(CALM, "too many connections")], [Guard.CONNECTIONS], ConnectionLimits(max_connections=1)
     ),
     CloseReason.IDLE: Case(is_idle, [GOING] * 2, [Guard.IDLE], ConnectionLimits(max_connections=8)),
+    CloseReason.OLD: Case(becomes_old, [(NO_ERROR, "max_age")] * 2, [], OLD),
     CloseReason.SHUTDOWN: Case(stops, [GOING] * 2),
     CloseReason.NOT_HTTP2: Case(sends(b"GET / HTTP/1.1\r\n\r\n", start=False)),
     CloseReason.SLOW_READER: Case(reads_nothing, [], [Guard.SLOW_READER], SLOW_READER),

@@ -43,6 +43,7 @@ class CloseReason(Enum):
     # GOAWAY and PING; once the PING came back, or CLOSE_DELAY_S later, a GOAWAY that names the last stream; half-closed
     # when no stream is left (`go_away`). Without GOAWAY if the client has not begun. TLS handshakes are cut short.
     IDLE = ("unused while room for connections is short", _DONE, _LEAVING, Guard.IDLE)
+    OLD = ("it is as old as max_age_s allows", _DONE, "max_age", None)
     SHUTDOWN = ("the server stops", _DONE, _LEAVING, None)
 
     # Half-closed, without GOAWAY.

@@ -186,8 +186,8 @@ class Connection:
 
     # What its owner asks of it
 
-    def check(self, now: float) -> None:
-        """End what is stalled, and give back memory that is not needed; called every second or so."""
+    def check(self, now: float, *, hurry: bool = False) -> None:
+        """End what is stalled, with `hurry` all incomplete requests, and give back memory; called every second."""
         since = now - self._limits.stall_timeout_s
         block = self._receiver.block
         if self.phase >= ENDING:
@@ -199,13 +199,13 @@ class Connection:
         elif block is not None and block.arrived < since:
             self._trip(CloseReason.SLOW_HEADERS)
         else:
-            self._check_streams(now, since)
+            self._check_streams(now, since, hurry=hurry)
             self._shrink(now)
 
-    def _check_streams(self, now: float, since: float) -> None:
+    def _check_streams(self, now: float, since: float, *, hurry: bool) -> None:
         for number, request in list(self._streams.open.items()):
             request.progressed = request.progressed or now
-            if request.progressed < since:
+            if hurry or request.progressed < since:
                 self._receiver.requests.give_up(number)
         for number, sending in list(self._streams.sending.items()):
             sending.since = sending.since or now

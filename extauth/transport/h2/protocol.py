@@ -1,11 +1,13 @@
 """A connection's socket: reads for it, writes for it, and keeps its timers, on the event loop."""
 
 import asyncio
+import random
 from collections.abc import MutableSet
 from typing import cast
 
+from extauth.transport.engine import AGE_JITTER
 from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
-from extauth.transport.h2.connection import CUT, ENDING, FINISHED, LEAVING, STARTING, Connection
+from extauth.transport.h2.connection import CUT, ENDING, FINISHED, LEAVING, OPEN, STARTING, Connection
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.waiting import Calls
 
@@ -21,7 +23,10 @@ class H2Protocol(asyncio.Protocol):
         self._clock = context.clock
         self._on_guard = context.on_guard
         self._limits = context.limits
-        self._connection = Connection(state, self, self._clock())
+        opened_at = self._clock()
+        self._connection = Connection(state, self, opened_at)
+        age_s = self._limits.max_age_s * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311 - no secret
+        self._old_at = opened_at + age_s if age_s else float("inf")
         self._unread = b""  # what came while a turn was scheduled
         self._turn_scheduled = False
         self._paused_since: float | None = None
@@ -108,13 +113,15 @@ class H2Protocol(asyncio.Protocol):
     # What the server calls
 
     def check(self, now: float) -> None:
-        """End what is stalled; called every second or so."""
+        """End what is stalled, and leave if the connection is old; called every second or so."""
         connection, paused = self._connection, self._paused_since
         since = now - self._limits.stall_timeout_s
         if paused is not None and paused < since and STARTING < connection.phase < ENDING:
             self.close_at_once(CloseReason.SLOW_READER)
             return
-        connection.check(now)
+        if now >= self._old_at and connection.phase is OPEN:
+            self.go_away(CloseReason.OLD)
+        connection.check(now, hurry=now >= self._old_at + self._limits.age_grace_s)
         self.flush()
 
     def unused_since(self, now: float) -> float | None:
