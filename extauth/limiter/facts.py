@@ -38,15 +38,23 @@ class BatchResult(NamedTuple):
 class BatchFact:
     """A batch whose answers were written.
 
-    `arrivals` are (instant, number of calls that arrived then). The counters were asked at `asked_at`, and the answers
-    were written at `answered_at`; all instants are seconds of the transport's monotonic clock.
+    `arrivals` are (instant, number of calls that arrived then). It was decided from `asked_at` to `decided_at`, and the
+    answers were written at `answered_at`; all instants are seconds of the transport's monotonic clock.
     """
 
     groups: Sequence[GroupResult]
     store_error: StoreError | None
     arrivals: Sequence[tuple[float, int]]
     asked_at: float
+    decided_at: float
     answered_at: float
+
+    @property
+    def asked_store(self) -> bool:
+        """Whether any of the calls needed the store, which may have failed."""
+        return self.store_error is not None or any(
+            taken is not None and taken.source is Source.STORE for _, _, taken, _ in self.groups
+        )
 
 
 @dataclass(frozen=True, slots=True)

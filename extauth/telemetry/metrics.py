@@ -56,6 +56,12 @@ class Metrics:
             _BUCKETS_S,
             self.registry,
         )
+        self._store_duration = Histogram(
+            "extauth_store_duration_seconds",
+            "Time from asking the store for a batch to its result or its failure.",
+            _BUCKETS_S,
+            self.registry,
+        )
         self._store_errors = Counter(
             "extauth_store_errors", "Batches that the store failed, by kind.", ("kind",), registry=self.registry
         )
@@ -123,6 +129,8 @@ class Metrics:
         self._count(fact.groups)
         for arrived, calls in fact.arrivals:
             self._duration.observe(fact.answered_at - arrived, calls)
+        if fact.asked_store:
+            self._store_duration.observe(fact.decided_at - fact.asked_at)
         if fact.store_error is not None:
             self._store_errors.labels(fact.store_error.kind).inc()
             for group in fact.groups:

@@ -132,6 +132,7 @@ class Batcher:
         asked_at = self.clock()
         try:
             result = await self._limiter.decide(counts)
+            decided_at = self.clock()
             answers = {group.plan: iter(self._answers.encode(group)).__next__ for group in result.groups}
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails these calls and no later ones
             self._log(error)
@@ -146,7 +147,7 @@ class Batcher:
         for caller in {calls.caller for calls in batch}:
             self._flush(caller)
         arrivals = [(calls.arrived, len(calls.plans)) for calls in batch]
-        fact = BatchFact(result.groups, result.store_error, arrivals, asked_at, self.clock())
+        fact = BatchFact(result.groups, result.store_error, arrivals, asked_at, decided_at, self.clock())
         for observer in self._observers:
             observer.batch_decided(fact)
 

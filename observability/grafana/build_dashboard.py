@@ -31,6 +31,7 @@ _RULE_CALLS = f"sum by (domain, rule) ({rate(rule('extauth_rule_calls_total'))})
 _RULE_OVER = f"sum by (domain, rule) ({rate(rule('extauth_rule_over_limit_total'))})"
 _UNMATCHED = rate(extauth("extauth_unmatched_calls_total", 'domain=~"$domain"'))
 _BUCKETS = f"sum by (le) ({rate(extauth('extauth_decision_duration_seconds_bucket'))})"
+_STORE_BUCKETS = f"sum by (le) ({rate(extauth('extauth_store_duration_seconds_bucket'))})"
 _STORE_FAIL_OPEN = rate(extauth("extauth_store_failure_decisions_total", 'outcome="allow"'))
 _STORE_FAIL_CLOSED = rate(extauth("extauth_store_failure_decisions_total", 'outcome="deny"'))
 _ENVOY_ERROR = rate(envoy("envoy_cluster_ratelimit_error"))
@@ -183,10 +184,12 @@ def _limiter() -> list[TimeSeries]:
     return [
         lines(
             "Decision latency",
-            "From a call's arrival at extauth to its answer. Every request waits for this.",
+            "From a call's arrival at extauth to its answer. Every request waits for this. Redis' part of it is that "
+            "of a batch of calls.",
             "s",
             (f"histogram_quantile(0.5, {_BUCKETS})", "p50"),
             (f"histogram_quantile(0.99, {_BUCKETS})", "p99"),
+            (f"histogram_quantile(0.99, {_STORE_BUCKETS})", "p99 of Redis"),
         ),
         lines(
             "Envoy's view of the limiter",

@@ -21,7 +21,11 @@ class Recorded:
 
 
 def batch(
-    *groups: GroupResult, error: StoreError | None = None, durations_s: Sequence[tuple[float, int]] = ()
+    *groups: GroupResult,
+    error: StoreError | None = None,
+    durations_s: Sequence[tuple[float, int]] = (),
+    decided_in_s: float = 0.0,
 ) -> BatchFact:
-    """The fact of a batch that was answered at 0 s."""
-    return BatchFact(groups, error, [(-duration_s, calls) for duration_s, calls in durations_s], 0.0, 0.0)
+    """The fact of a batch that was decided and answered at 0 s."""
+    arrivals = [(-duration_s, calls) for duration_s, calls in durations_s]
+    return BatchFact(groups, error, arrivals, -decided_in_s, 0.0, 0.0)

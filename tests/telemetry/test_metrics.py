@@ -65,6 +65,31 @@ def test_requests_are_counted_by_status_path_and_tier() -> None:
     assert samples(metrics, "extauth_decision_duration_seconds_sum")[()] == pytest.approx(0.21)
 
 
+NO_COUNTER = GroupResult(settled(Labels()).plan, 1, TakeResult(1, (), Source.NO_COUNTER))
+REPEATED = GroupResult(settled(Labels()).plan, 9, TakeResult(0, (WindowUsage(9, 0),), Source.DENIAL_CACHE))
+FAILED = GroupResult(settled(Labels()).plan, 1, None, OnStoreFailure.ALLOW)
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "observed"),
+    [
+        ([settled(Labels())], None, 1),
+        ([NO_COUNTER, REPEATED, settled(Labels(), 5), settled(Labels())], None, 1),
+        ([NO_COUNTER, FAILED], StoreError("timeout", ""), 1),
+        ([NO_COUNTER, REPEATED], None, 0),
+    ],
+)
+def test_the_stores_time_is_observed_once_for_each_batch_that_asked_it(
+    groups: list[GroupResult], error: StoreError | None, observed: int
+) -> None:
+    metrics = Metrics()
+    metrics.batch_decided(batch(*groups, error=error, decided_in_s=0.002))
+    assert samples(metrics, "extauth_store_duration_seconds_count") == {(): observed}
+    buckets = samples(metrics, "extauth_store_duration_seconds_bucket")
+    assert (buckets["0.001",], buckets["0.0025",]) == (0, observed)
+    assert samples(metrics, "extauth_store_duration_seconds_sum")[()] == pytest.approx(0.002 * observed)
+
+
 def test_calls_are_counted_by_rule() -> None:
     metrics = Metrics()
     enforced, shadowed = LimitCheck(Limit(2, Unit.DAY), 1), LimitCheck(Limit(1, Unit.DAY), 1, Mode.SHADOW)

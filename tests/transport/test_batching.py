@@ -15,6 +15,7 @@ from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.transport.batching import MAX_BATCH_US, Batcher
 from extauth.transport.waiting import TURN_CALLS, Calls
+from tests.support.clock import Seconds
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.facts import Recorded
 from tests.support.service import decider_of
@@ -81,10 +82,11 @@ class Rig:
     def __init__(
         self, max_batch: int = 1000, policy: OnStoreFailure = OnStoreFailure.ALLOW, max_waiting: int = 20
     ) -> None:
+        self.clock = Seconds()
         self.gate = Gate()
         self.recorded = Recorded()
         decider = decider_of(counters=self.gate, options=LimiterOptions(on_store_failure=policy))
-        self.batcher = Batcher(decider, [self.recorded], max_batch=max_batch, max_waiting=max_waiting)
+        self.batcher = Batcher(decider, [self.recorded], max_batch=max_batch, max_waiting=max_waiting, clock=self.clock)
         self.client = Client()
         self._tag = 0
 
@@ -111,6 +113,25 @@ async def test_calls_of_one_loop_pass_are_one_batch_and_one_write() -> None:
     assert rig.gate.batches == [5]
     assert rig.client.flushes == 1
     assert [[calls for _, calls in fact.arrivals] for fact in rig.recorded.batches] == [[3, 2]]
+
+
+async def test_a_fact_tells_the_stores_time_from_that_of_writing_the_answers() -> None:
+    rig = Rig()
+
+    class Slow(Client):
+        def flush(self) -> None:
+            rig.clock.now += 1
+
+    slow = Slow()
+    rig.call(1, caller=slow)
+    await rig.until(batches=1)
+    rig.clock.now += 0.25
+    rig.gate.let()
+    async with asyncio.timeout(10):
+        while not rig.recorded.batches:
+            await asyncio.sleep(0)
+    (fact,) = rig.recorded.batches
+    assert (fact.decided_at - fact.asked_at, fact.answered_at - fact.decided_at) == (0.25, 1)
 
 
 async def test_what_arrives_while_batches_are_decided_is_the_next_batch() -> None:
