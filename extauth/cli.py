@@ -59,7 +59,7 @@ def _default(value: object) -> str:
     return str(shown or "none") if shown != 0 else "0"
 
 
-@app.command(cls=_Serve)
+@app.command(cls=_Serve, epilog="Exit code: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 wrong options.")
 @click.option("--keep-going", is_flag=True, help="Start with the domains that load, as with EXTAUTH_KEEP_GOING=true.")
 def serve(*, keep_going: bool) -> None:
     """Serve rate limits over gRPC until SIGTERM."""

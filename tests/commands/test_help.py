@@ -36,6 +36,11 @@ def test_each_has_an_example_and_says_its_exit_codes(command: str) -> None:
     assert f"extauth {command}" in result.stdout or command == "schema"
 
 
+def test_serve_says_its_exit_codes() -> None:
+    result = RUN.invoke(app, ["serve", "--help"])
+    assert "Exit code: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 wrong options." in result.stdout
+
+
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process that writes to standard error which heavy modules it has imported."""
     code = f"""
