@@ -82,7 +82,7 @@ class Connection:
         self._context = context
         self._closed = closed
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES - 1)
-        self._idle = False  # kept alive, and nothing of another request has come
+        self._idle = False  # kept alive, and no byte of another request has come
         self._receiving = False
         self._loop = asyncio.get_running_loop()
         self.task = self._loop.create_task(self._serve())
@@ -94,7 +94,7 @@ class Connection:
         self.task.cancel()
 
     def is_silent(self) -> bool:
-        """Whether it waits for its client and has no unread bytes, which could be a probe."""
+        """Whether it waits for its client and has no unread bytes: such bytes could be a probe."""
         if self.state is State.CLOSING:
             return True
         if self.state is not State.WAITING or not self._receiving:
@@ -106,7 +106,7 @@ class Connection:
 
     def _close(self, _task: "asyncio.Task[None]") -> None:
         self._sock.close()
-        del self.task  # a cycle, by the traceback of its cancellation: the collector looks at those rarely
+        del self.task  # it is in a reference cycle with its traceback if cancelled, and cycles are collected rarely
         self._closed(self)
 
     def _enter(self, state: State) -> None:
@@ -210,7 +210,7 @@ class Connection:
         try:
             return self._h11.next_event()
         except h11.RemoteProtocolError as error:
-            error.with_traceback(None)  # else it is a reference cycle, and clients could cause many
+            error.with_traceback(None)  # else it would be in a reference cycle, and clients could cause many
             return HTTPStatus(error.error_status_hint)
 
     # Answering
@@ -230,7 +230,7 @@ class Connection:
             events = []
             try:
                 block = await lane.run(partial(next, blocks, None))
-            except Exception as error:  # noqa: BLE001 - whatever it is, what was sent must not look whole
+            except Exception as error:  # noqa: BLE001 - whatever it is, the answer must not look complete
                 self._report(error)
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 raise ConnectionAbortedError from None

@@ -28,17 +28,17 @@ SEND_BUFFER_BYTES: Final = 65_536
 class HttpServer:
     """Serves `routes`, by path, on `listen`, HOST:PORT; pages for people under IP addresses and `hosts` only.
 
-    **Time.** A request must be whole 10 s after its connection was opened, or after its first byte on a connection that
-    was kept alive. A connection is kept alive for 75 s. A client must take what was sent to it within 10 s; the
-    answer as such may last. `clock` gives seconds, and connections are looked at every `check_s`.
+    **Time.** A request must be complete 10 s after its connection was opened, or, on a connection that was kept alive,
+    10 s after its first byte. A connection is kept alive for 75 s. A client must read each piece of an answer within
+    10 s; the whole answer may take longer. `clock` gives seconds, and connections are checked every `check_s`.
 
-    **Places.** There are 64 connections. When a client comes for whom there is no place, one is ended: the one that has
-    waited longest for its client, of whom nothing is unread; if that is less than 5 ms, the page that has been sent for
-    longest; if there is neither, the oldest of the rest, probes and scrapes last. A page for people is refused (503)
-    while 48 answers are being sent. So neither a silent or slow client nor a page is in the way of a probe or scrape.
+    **Places.** There are 64 connections. One more client replaces the connection that has been silent for longest. If
+    none has been silent for 5 ms, the client replaces the page that has been in transfer for longest; without a page,
+    the oldest connection, probes and scrapes last. While 48 answers are being sent, pages for people are refused (503).
+    So neither a silent or slow client nor a page is in the way of a probe or scrape.
 
-    **Turns.** In one turn of the event loop 8 clients are let in, and 0.5 ms are spent on each of reading
-    requests, making pages, and making answers for probes and scrapes. The rest waits for the next turn.
+    **Turns.** One turn of the event loop accepts up to 8 clients and spends 0.5 ms on each of three kinds of work:
+    reading requests, making pages, and making answers for probes and scrapes. The rest waits for the next turn.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class HttpServer:
             message = f"EXTAUTH_ADMIN_LISTEN={self._listen}: cannot listen there: {reason}"
             raise SettingsError(message) from error
         for listener in self._listeners:
-            # What the kernel takes of an answer counts as read: little enough that a client that reads none shows soon.
+            # Bytes that the kernel buffers count as read, so it may buffer few: a client that reads none shows soon.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             self._accept_from(listener)
         self._checks = asyncio.create_task(self._check())
 
     async def stop(self) -> None:
-        """Accept no more requests, give answers in progress one second at most, and close."""
+        """Accept no more requests, wait at most one second for answers in progress, and close."""
         loop = asyncio.get_running_loop()
         self._context.stopping = True
         for listener in self._listeners:

@@ -13,7 +13,8 @@ _Result = TypeVar("_Result")
 class Lane:
     """Runs work in the order it came, for TURN_S in a turn of the event loop; the rest waits for the next turn.
 
-    However many connections have work, calls are decided between two turns of it. Work that takes longer is run whole.
+    However many connections have work, calls are decided between two turns of it. A piece of work is never interrupted,
+    even if it takes longer than a turn.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -22,7 +23,7 @@ class Lane:
         self._scheduled = False
 
     def run(self, work: Callable[[], _Result]) -> "asyncio.Future[_Result]":
-        """Run `work` when it is its turn, and return its result; cancelled before that, it never runs."""
+        """Run `work` when its turn comes; the future has its result. If it is cancelled before, `work` never runs."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Result] = loop.create_future()
         self._queue.append((work, future))

@@ -9,7 +9,7 @@ from extauth.rules.model import FLAGS, Domain, Kind, Limit, Rule, RuleSet
 
 
 def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
-    """One JSON object of all domains, in pieces of a rule, a tier or a value: there may be very many of each."""
+    """One JSON object of all domains; each piece is a rule, a tier or a value, of which there may be very many."""
     yield '{"domains": ['
     for i, domain in enumerate(rules.domains.values()):
         view: dict[str, Any] = {"domain": domain.name, "files": list(domain.files), "labels": list(domain.labels)}
@@ -49,7 +49,7 @@ def _separated(parts: Iterable[str]) -> Iterator[str]:
 
 
 def view_limit(limit: Limit) -> dict[str, Any]:
-    """A limit as JSON's data, in the config's words."""
+    """A limit as data for JSON, with the config's names."""
     view: dict[str, Any] = {"unlimited": True}
     if not limit.unlimited:
         view = {

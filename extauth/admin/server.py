@@ -21,8 +21,8 @@ class Readiness:
 class AdminServer(HttpServer):
     """Serves `/metrics`, `/healthz`, `/readyz`, and for people `/` and `/rules`, on `listen`, HOST:PORT.
 
-    `metrics`, of type `metrics_type`, and `rules`, which are JSON, are made and sent in pieces. `hosts` are names
-    besides `localhost` and that of `listen` under which the pages for people are served.
+    `metrics` (of type `metrics_type`) and `rules` (JSON) are made and sent in pieces. `hosts` are further names, beside
+    `localhost` and the host of `listen`, under which the pages for people are served.
     """
 
     def __init__(

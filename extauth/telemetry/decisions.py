@@ -1,4 +1,4 @@
-"""At log level `debug`, a sample of the decisions: what was asked, which rules applied, and what became of it."""
+"""A sample of the decisions at log level `debug`: the request, the rules that applied, and the outcome."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -32,7 +32,7 @@ class SampledPlanner(Planner):
         return plan
 
     def sampled(self, plan: Plan) -> bytes | None:
-        """The message of a plan that is in the sample, which it leaves."""
+        """Take a plan out of the sample, and return its message; None if the plan is not in it."""
         return self._sampled.pop(plan, None)
 
 
@@ -44,7 +44,7 @@ class DecisionLog:
         self._log = log
 
     def call_shed(self, fact: ShedFact) -> None:
-        """A call that is not decided in time is not logged."""
+        """Calls that are not decided in time are not logged."""
 
     def batch_decided(self, fact: BatchFact) -> None:
         """Log the decisions that are in the sample."""
@@ -60,6 +60,6 @@ class DecisionLog:
             rules = list(dict.fromkeys(rule.name for rule in plan.tally.rules))
             try:
                 asked = self._planner.describe(message)
-            except InvalidRequestError as error:  # of a domain that no file defines, descriptors are not looked at
+            except InvalidRequestError as error:  # the descriptors of an undefined domain were not read before
                 asked = {"invalid": str(error)}
             self._log({**asked, "tier": plan.template.tier, "rules": rules, **outcome})

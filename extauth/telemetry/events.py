@@ -1,4 +1,4 @@
-"""What the log says of the rules and of the store: each event with what it means for callers."""
+"""Log events about the rules and the store, each with its effect on callers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _CALLERS_GET = {
 
 
 def store_changed(error: StoreError | None, policy: OnStoreFailure) -> None:
-    """The store counts again, or why it does not."""
+    """Log that the store counts again, or why it does not."""
     if error is None:
         logger().info("store_up")
     else:
@@ -22,7 +22,7 @@ def store_changed(error: StoreError | None, policy: OnStoreFailure) -> None:
 
 
 def rules_read(rules: RuleSet) -> None:
-    """What is wrong with the files, or looks like a mistake."""
+    """Log the errors and the probable mistakes in the config files."""
     for problem in rules.problems:
         logger().error(
             "config_rejected", problem=str(problem), kept="what was in force for the domain stays, if anything was"
@@ -32,7 +32,7 @@ def rules_read(rules: RuleSet) -> None:
 
 
 def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
-    """Other rules are in force, for some domains at least; `size` is how many there are."""
+    """Log that other rules are in force, at least for some domains; `size` is the number of rules."""
     domains = list(rules.domains)
     if gone := sorted(before.domains.keys() - rules.domains.keys()):
         logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
@@ -48,11 +48,11 @@ def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
 
 
 def reload_failed(error: ConfigError) -> None:
-    """Nothing could be read at all."""
+    """Log that the config could not be read at all."""
     for problem in error.problems:
         logger().error("config_rejected", problem=str(problem), kept="the rules in force stay")
 
 
 def decision(facts: dict[str, Any]) -> None:
-    """One of the sample."""
+    """Log a decision of the sample."""
     logger().debug("decision", **facts)

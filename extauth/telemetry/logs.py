@@ -7,7 +7,7 @@ import structlog
 
 
 def configure_logs(level: str, *, json: bool) -> None:
-    """Send every log line to standard error: a JSON object a line, or a line for a person to read."""
+    """Send every log line to standard error, as a JSON object or as text for people."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

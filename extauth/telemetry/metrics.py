@@ -35,12 +35,13 @@ _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 class Metrics:
     """The metrics of one process, in a registry of their own.
 
-    What requests bring is bounded: of the values of label descriptors the first hundred are named, and of rules' names
-    that have values of requests in them the first thousand; the rest are `other`. What the files name always is.
+    Requests can add a bounded number of series only: the first hundred values of label descriptors, and the first
+    thousand rule names that contain values of requests, have series of their own, and the rest share `other`. Names
+    from the config files always have their own.
     """
 
     def __init__(self, guards: Sequence[str] = (), shed_reasons: Sequence[str] = ()) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nothing here asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would add a series to each counter
         self.registry = CollectorRegistry()
         self._paths: set[str] = set()
         ProcessCollector(registry=self.registry)
@@ -138,7 +139,7 @@ class Metrics:
                     self._failure_decisions.labels(group.given).inc(group.calls)
 
     def call_shed(self, fact: ShedFact) -> None:
-        """Count a call that was not decided in time; one that is `counting` is counted with its batch besides."""
+        """Count a call that was not decided in time; its batch counts the decision if the call is `counting`."""
         self._shed.labels(fact.reason).inc()
         if not fact.counting:
             self._count([fact.group])
@@ -177,18 +178,18 @@ class Metrics:
         self._guards.labels(guard).inc()
 
     def watch_connections(self, number: Callable[[], int], most: int) -> None:
-        """Tell how many connections are open, and how many may be."""
+        """Export the number of open connections, and of those that may be open."""
         connections = Gauge("extauth_connections", "Open connections of the gRPC port.", registry=self.registry)
         connections.set_function(number)
         bound = Gauge("extauth_max_connections", "How many may be open.", registry=self.registry)
         bound.set(most)
 
     def store_changed(self, *, up: bool) -> None:
-        """Note whether the store counts."""
+        """Record whether the store counts."""
         self._store_up.set(up)
 
     def rules_loaded(self, rules: int, digest: str, *, ok: bool) -> None:
-        """Note how many rules are in force, by their hash; `ok` if they are all that the files say."""
+        """Record the number of rules in force and their hash; `ok` if every file's rules are among them."""
         self._rules.set(rules)
         self._config.clear()
         self._config.labels(digest).set(1)
@@ -225,7 +226,7 @@ class Metrics:
             allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
             unmatched = None if template.matched else self._unmatched.cell(template.domain or OTHER)
             series = _Series(allowed, denied, unmatched)
-            # Including the template, to which nothing else may refer any more.
+            # The size includes the template, since nothing else may refer to it any more.
             self._by_template.remember(template, series, template.bytes + 250)
         return series
 

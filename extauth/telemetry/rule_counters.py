@@ -34,7 +34,9 @@ class RuleCounters:
             "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
         )
         self._names_from_requests: set[str] = set()
-        self._tallies: list[Tally] = []  # those that have series, and may have calls that are not in these yet
+        self._tallies: list[
+            Tally
+        ] = []  # those that have series, to which their latest calls may not have been added yet
         self._tallies_bytes = 0
 
     def count(self, plan: Plan, calls: int, taken: TakeResult | None) -> None:
@@ -47,14 +49,14 @@ class RuleCounters:
             _count_over(tally.series.over, plan, calls, taken)
 
     def rules_loaded(self) -> None:
-        """Other rules are in force."""
+        """Start anew, for other rules are in force."""
         self.forget_tallies()
         self._names_from_requests.clear()
 
     def _register(self, tally: Tally) -> None:
         size = 300 + 100 * len(tally.rules) + tally.own_bytes
         self._tallies_bytes += size
-        if self._tallies_bytes > MAX_TALLIES_BYTES:  # among them may be many of plans that are forgotten
+        if self._tallies_bytes > MAX_TALLIES_BYTES:  # many of them may belong to plans that are forgotten
             self.forget_tallies()
             self._tallies_bytes = size
         called = [(rule.domain, self._called(rule)) for rule in tally.rules]
@@ -63,7 +65,7 @@ class RuleCounters:
         self._tallies.append(tally)
 
     def add_tallies(self) -> None:
-        """Add to the series of rules what was counted since the last time."""
+        """Add the calls that were counted since the previous call to the series of their rules."""
         for tally in self._tallies:
             calls = tally.calls
             if calls:
@@ -72,7 +74,7 @@ class RuleCounters:
                     cell.value += calls
 
     def forget_tallies(self) -> None:
-        """Add what was counted, and let go of the tallies: their plans may be forgotten."""
+        """Add the calls that were counted, and drop the tallies, whose plans may be forgotten."""
         self.add_tallies()
         for tally in self._tallies:
             tally.series = None

@@ -5,7 +5,7 @@ from itertools import islice
 
 from prometheus_client.utils import floatToGoString
 
-PIECE_LINES = 250  # of a scrape, as many as are rendered well within 5 ms
+PIECE_LINES = 250  # lines of a scrape that are rendered well within 5 ms
 MAX_STALE = 1000
 OTHER = "other"
 
@@ -21,10 +21,10 @@ class Cell:
 
 
 class CounterTable:
-    """A counter in Prometheus' text format; its series are made by `cell`, and all are kept until they are stale.
+    """A counter in Prometheus' text format, whose series are made by `cell`.
 
-    Series go stale when the rules are reloaded, until they are counted in again. Of those that are stale at the next
-    reload, MAX_STALE are kept.
+    A reload of the rules makes all series stale, each until its cell is asked for again. Of the series that are still
+    stale at the next reload, the newest MAX_STALE are kept.
     """
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
@@ -44,13 +44,13 @@ class CounterTable:
         return cell
 
     def age(self) -> None:
-        """Other rules are in force: whoever holds a cell has to ask for it again.
+        """Make the series stale, for other rules are in force: whoever holds a cell must ask for it again.
 
-        Forgotten is only what nobody asked for since the last time.
+        Only series that nobody has asked for since the previous call may be forgotten.
         """
         for oldest in list(islice(self._stale, max(len(self._stale) - MAX_STALE, 0))):
             del self._stale[oldest], self._cells[oldest]
-        self._stale |= dict.fromkeys(self._cells)  # first those that are stale already
+        self._stale |= dict.fromkeys(self._cells)  # those that were stale before stay in front
 
     def pieces(self) -> Iterator[str]:
         """The text, in pieces of at most PIECE_LINES lines."""

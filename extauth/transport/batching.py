@@ -1,7 +1,7 @@
 """Natural batching: what arrives while a batch is being decided is the next batch.
 
-An idle server adds no wait: what one pass of the event loop read leaves in the next, and each connection gets its
-answers in one write a batch.
+An idle server adds no wait: calls that one turn of the event loop reads go to the store in the next turn. Each
+connection gets its answers to a batch in one write.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from extauth.transport.deadlines import Clock, Deadlines
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
 
 SWEEP_S = 0.01  # the shortest time between two searches of the queue for calls that have ended
-MAX_BATCH_US = 5000  # of the store's time, which serves one batch after the other: nobody else is to wait longer
-LOG_S = 1.0  # at most so often an error is logged
+MAX_BATCH_US = 5000  # of the store's time: it serves one batch after the other, and the next should not wait longer
+LOG_S = 1.0  # the shortest time between two errors that are logged
 
 
 class Shed(StrEnum):
@@ -38,11 +38,10 @@ class Shed(StrEnum):
 class Batcher:
     """Gathers calls into batches and has them decided, a few batches at a time.
 
-    A batch has at most `max_batch` calls, and what the store needs MAX_BATCH_US for, or it is a single call;
-    `max_waiting` bounds the calls that wait for a batch.
-    Calls that are not decided in time are answered by the failure policy. What is too large to be evaluated gets the
-    answer `too_large`, a denial if `denies`. The `observers` hear of every batch and of every call that was not decided
-    in time.
+    A batch has at most `max_batch` calls and takes the store at most MAX_BATCH_US, unless its one call takes longer.
+    `max_waiting` bounds the calls that wait for a batch. Calls that are not decided in time get the failure policy.
+    `too_large` is the answer to a call that is too large to be evaluated: a denial if `denies`, else OK. `observers`
+    are notified of every batch and of every call that was not decided in time.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Batcher:
         self._swept = self._logged = float("-inf")
 
     def room(self) -> int:
-        """How many more calls may wait."""
+        """The number of further calls that may wait."""
         if self._waiting.size >= self._max_waiting:
             self._sweep()
         return self._max_waiting - self._waiting.size
@@ -93,7 +92,7 @@ class Batcher:
         self._waiting.drop_ended()
 
     def submit(self, calls: Calls) -> None:
-        """Have the calls decided, and their caller answered; not more than there is `room` for."""
+        """Have the calls decided and their caller answered; the caller must have checked that there is `room`."""
         self._waiting.add(calls)
         if calls.deadline < float("inf"):
             self.deadlines.add(calls)
@@ -164,7 +163,7 @@ class Batcher:
             self._flush(calls.caller)
 
     def _flush(self, caller: Caller) -> None:
-        """An error with one caller is no reason to let the others wait."""
+        """Flush the caller; an error with one caller is no reason to let the others wait."""
         try:
             caller.flush()
         except Exception as error:  # noqa: BLE001 - whatever it is

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final, Protocol
 
-# From a timer to a verdict that lies in a socket already: libuv runs timers before it polls, so one turn of the loop
-# polls and reads the reply, and the next one hands it to whoever waits.
+# Turns of the event loop from a timer until a reply that was in a socket by then has been handled: libuv runs timers
+# before it polls, so one turn polls and reads the reply, and the next one hands it to whoever waits for it.
 IO_TURNS: Final = 3
 MIN_HEAP: Final = 1024  # the heap may grow by this many settled items before it is rebuilt
 MIN_RESERVE_S: Final = 0.005
@@ -41,19 +41,19 @@ class Expiring(Protocol):
     deadline: float
 
     def expire(self, now: float) -> None:
-        """Settle what is due, and set `deadline` to when the rest is due."""
+        """Settle the part that is due by `now`, and set `deadline` to the time at which the rest is due."""
         ...
 
 
 class Deadlines:
     """Calls `expire` of each item at its deadline, unless the item was discarded before.
 
-    A deadline is judged only after a pass of I/O: when this process was stopped, the answer may have come in time.
+    A deadline is judged only after the sockets were read: an answer may have come in time while the process stood.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._live: dict[Expiring, int] = {}  # with the number of its entry, of which older ones are void
+        self._live: dict[Expiring, int] = {}  # the number of its one valid entry in the heap
         self._heap: list[tuple[float, int, Expiring]] = []
         self._numbers = count()
         self._next = float("inf")  # when the timer fires
@@ -70,7 +70,7 @@ class Deadlines:
             self._arm(item.deadline)
 
     def discard(self, item: Expiring) -> None:
-        """The item is settled: it need not expire."""
+        """Forget the item: it is settled, and need not expire."""
         if self._live.pop(item, None) is not None and len(self._heap) > MIN_HEAP + 2 * len(self._live):
             self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)

@@ -1,4 +1,4 @@
-"""What app and the gRPC engines agree on: what an engine does and is built from, and the limits on its clients."""
+"""The interface between app and the gRPC engines: what an engine does and is built from, and the limits on clients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,10 +58,10 @@ class ConnectionLimits:
     """Streams a second that the client makes the server reset; ten seconds' worth may come at once."""
 
     max_control_frames_per_s: int = 1000
-    """Control frames a second that ask for nothing; ten seconds' worth may come at once."""
+    """Control frames a second that request nothing; ten seconds' worth may come at once."""
 
     stall_timeout_s: float = 10
-    """For what the client owes: its preface, the rest of a request, reading its answers."""
+    """The time in which a client must send its preface, make progress with a request, and read its answers."""
 
     max_age_s: float = 0
     """Of a connection, give or take AGE_JITTER; then GOAWAY asks the client for another one. 0: any age."""
@@ -70,17 +70,17 @@ class ConnectionLimits:
     """After `max_age_s`, for open calls; requests that are incomplete by then are answered OVER_LIMIT."""
 
     max_turn_bytes: int = 65_536
-    """Handled in one turn of the event loop; the rest waits for the connection's next turn."""
+    """Bytes handled in one turn of the event loop; the rest waits for the connection's next turn."""
 
     max_turn_frames: int = 256
-    """As `max_turn_bytes`; a whole call counts as one frame."""
+    """Frames handled in one turn of the event loop; a whole call counts as one frame."""
 
     max_unfinished_bytes: int = 67_108_864
     """Of incomplete messages and header blocks, on all connections together."""
 
 
 class TokenBucket:
-    """A token bucket: `per_s` tokens a second, and room for ten seconds' worth."""
+    """A token bucket: it gets `per_s` tokens a second and holds ten seconds' worth."""
 
     __slots__ = ("_at", "_left", "_most", "_per_s")
 
@@ -112,7 +112,7 @@ class EngineContext:
 
     @property
     def clock(self) -> Clock:
-        """The batcher's: everything in an engine goes by one clock."""
+        """The batcher's clock: everything in an engine uses this one."""
         return self.batcher.clock
 
 

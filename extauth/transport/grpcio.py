@@ -23,7 +23,7 @@ MAX_RECEIVED_BYTES = 16_777_216  # of a message; a larger one is refused by gRPC
 class GrpcioServer:
     """The `Engine` on grpc.aio, which serves on `listen`, HOST:PORT or unix:PATH.
 
-    It keeps only the limits on streams, messages, headers and the age of connections.
+    Of the ConnectionLimits, it enforces only those on streams, messages, headers and the age of connections.
     """
 
     def __init__(self, listen: str, context: EngineContext) -> None:
@@ -41,8 +41,8 @@ class GrpcioServer:
         server = grpc.aio.server(
             options=(
                 ("grpc.so_reuseport", 0),  # else a second server on a taken port would silently share its calls
-                # What is refused by gRPC is a free pass where Envoy lets failed calls through: so what is larger than
-                # the limits is accepted up to these, and answered OVER_LIMIT.
+                # A call that gRPC itself refuses is a free pass where Envoy lets failed calls through. So calls above
+                # our own limits are accepted up to these sizes, and answered OVER_LIMIT.
                 ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
                 ("grpc.max_metadata_size", MAX_BLOCK_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_BLOCK_BYTES),
@@ -54,10 +54,8 @@ class GrpcioServer:
                 *self._age(),
             )
         )
-        # Without serializers the handler gets and gives raw bytes.
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-            self._should_rate_limit
-        )  # raw bytes in and out
+        # Without serializers the handler gets and returns raw bytes.
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._should_rate_limit)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ShouldRateLimit": method}),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         try:
@@ -123,7 +121,7 @@ class GrpcioServer:
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Credentials that ask, at each handshake, for what is newest."""
+    """Credentials that use the newest files at each handshake."""
 
     def newest() -> grpc.ServerCertificateConfiguration:
         key, cert, client_ca = tls.pem
@@ -134,7 +132,7 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
 
 
 class _Waiter:
-    """The caller of a single call."""
+    """The Caller of a single call."""
 
     __slots__ = ("_batcher", "future")
 

@@ -9,7 +9,7 @@ from extauth.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: the certificate (and its chain), its key, and, for mutual TLS, whose clients to trust."""
+    """PEM files: the certificate (and its chain), its key, and, for mutual TLS, the CA whose clients are trusted."""
 
     cert: Path
     key: Path
@@ -21,9 +21,10 @@ class TlsFiles:
 
 
 class Tls:
-    """A context whose handshakes use the newest files that could be loaded; raises SettingsError at first.
+    """A context whose handshakes use the newest files that could be loaded.
 
-    `pem` are the files' contents: key, certificate, and the clients' CA.
+    Making one raises SettingsError if the files cannot be loaded. `pem` is the files' contents: the key, the
+    certificate and the clients' CA.
     """
 
     def __init__(self, files: TlsFiles) -> None:
@@ -49,7 +50,7 @@ class Tls:
         handshake.context = self._newest  # certificate, key and trusted CAs come from there
 
     def _signature(self) -> list[tuple[int, int, int]]:
-        """What changes when a file does, or where a symlink points."""
+        """A value that changes when a file changes or a symlink gets another target."""
         try:
             stats = [path.stat() for path in self.files.paths()]
         except OSError:  # while it is replaced
@@ -68,13 +69,15 @@ class Tls:
             context.load_cert_chain(cert, key, password=_no_password)
         except (OSError, ValueError) as error:
             named = f"EXTAUTH_GRPC_TLS_CERT={cert} with EXTAUTH_GRPC_TLS_KEY={key}"
-            raise SettingsError(f"{named} cannot be used: {_say(error)}") from error
+            raise SettingsError(f"{named} cannot be used: {_reason(error)}") from error
         if client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(client_ca)
             except (OSError, ValueError) as error:
-                raise SettingsError(f"EXTAUTH_GRPC_TLS_CLIENT_CA={client_ca} cannot be used: {_say(error)}") from error
+                raise SettingsError(
+                    f"EXTAUTH_GRPC_TLS_CLIENT_CA={client_ca} cannot be used: {_reason(error)}"
+                ) from error
         trusted = None if client_ca is None else client_ca.read_bytes()
         return context, (key.read_bytes(), cert.read_bytes(), trusted)
 
@@ -83,5 +86,5 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted, and a service has nobody to ask for its password")
 
 
-def _say(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)

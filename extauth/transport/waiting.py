@@ -18,8 +18,8 @@ _cost_us = attrgetter("cost_us")
 class Calls:
     """Calls of one caller that arrived together, at `arrived`; `stream_ids` are the caller's own names for them.
 
-    Times are seconds of the batcher's clock; at `deadline` the first of them must be answered, whatever the store does.
-    They are `counting` from when they are asked of the store.
+    Times are seconds of the batcher's clock; `deadline` is the earliest of the calls' deadlines. `counting`: the
+    calls have been handed to the store.
     """
 
     __slots__ = ("arrived", "caller", "counting", "deadline", "plans", "stream_ids")
@@ -41,7 +41,7 @@ class Calls:
         return sum(map(_cost_us, self.plans))
 
     def fitting(self, max_calls: int, max_us: int) -> int:
-        """The number of calls, from the first on, that are at most `max_calls` and cost at most `max_us`."""
+        """The number of calls from the first on that cost at most `max_us` together, and are at most `max_calls`."""
         for number, plan in enumerate(self.plans):
             max_us -= plan.cost_us
             if number == max_calls or max_us < 0:
@@ -69,11 +69,11 @@ class Caller(Protocol):
         ...
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
-        """Take one message for each call; None: the store failed, and so must the call."""
+        """Take one message for each call; None: the call must fail, because the store failed."""
         ...
 
     def flush(self) -> None:
-        """Send what was answered: the batch has no more for this caller."""
+        """Send the answers: the batch has no more of them for this caller."""
         ...
 
 
@@ -81,10 +81,10 @@ class WaitingCalls:
     """The calls that wait for a batch; `size` is their number. Calls that are split off are added to `deadlines`."""
 
     def __init__(self, deadlines: Deadlines) -> None:
-        self._all: list[Calls] = []  # in order of arrival, as long as all of it fits into one batch
-        self._queues: OrderedDict[Caller, deque[Calls]] = (
-            OrderedDict()
-        )  # and else by caller; whose turn is next is first
+        # All calls are in the list, in order of arrival, until they do not fit into one batch. Then they are in queues,
+        # one for each caller, with the one whose turn is next in front.
+        self._all: list[Calls] = []
+        self._queues: OrderedDict[Caller, deque[Calls]] = OrderedDict()
         self.size = 0
         self._deadlines = deadlines
 

@@ -1,7 +1,7 @@
-"""Accepts connections while there is room, and makes room by ending those that nobody uses.
+"""Accepts connections while there is room, and makes room by ending unused ones.
 
-What is accepted counts from the first moment on. A TLS handshake begins once the client has sent something: until then
-a connection costs its socket and hardly any memory.
+A connection counts from the moment in which it is accepted. Its TLS handshake begins only when the client has sent
+something: until then it costs a socket and hardly any memory.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
 from extauth.transport.h2.connection import START_S
 from extauth.transport.h2.protocol import H2Protocol
 
-LOOK_EVERY_S = 0.05  # at most so often, what is open is searched for what nobody uses
-RETRY_S = 0.1  # after accepting has failed
-# Of one connection attempt, not of the listener: accept(2).
-_OF_THE_CLIENT = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH))
+LOOK_EVERY_S = 0.05  # the shortest time between two searches for unused connections
+RETRY_S = 0.1  # the time until the next attempt, after accepting has failed
+# Errors of one connection attempt, not of the listener: see accept(2).
+_CLIENT_ERRORS = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH))
 
 
 class Acceptor:
-    """Accepts on `listeners`, and makes a protocol of each connection; `connections` are those that are open.
+    """Accepts on `listeners`, and makes a protocol for each connection; `connections` are those that are open.
 
-    From 7/8 of `max_connections` on, each new one makes the one end that has been unused for longest, if there
-    is any. At the bound, new ones are turned away.
+    From 7/8 of `max_connections` on, each new connection ends the one that has been unused for longest, if any is
+    unused. Once `max_connections` are open, new ones are turned away.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Acceptor:
         self._on_guard = context.on_guard
         self._tls = context.tls
         self._clock = context.clock
-        self._silent: dict[socket.socket, float] = {}  # of TLS, with nothing received, since when
-        self._starting: dict[asyncio.Task[None], float] = {}  # since when
+        self._silent: dict[socket.socket, float] = {}  # TLS clients that have sent nothing, since when
+        self._starting: dict[asyncio.Task[None], float] = {}  # TLS handshakes, since when
         self._listeners: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._looked = 0.0
@@ -58,7 +58,7 @@ class Acceptor:
         self._accepting = [asyncio.create_task(self._accept_on(listener)) for listener in listeners]
 
     async def close(self) -> None:
-        """Accept nothing more, and end what has not become a connection yet."""
+        """Accept nothing more, and end the clients and handshakes that have not become a connection yet."""
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -73,7 +73,7 @@ class Acceptor:
         await asyncio.gather(*self._starting, return_exceptions=True)
 
     def check(self, now: float) -> None:
-        """End the connections that are silent for too long; called every second or so."""
+        """End TLS clients that have been silent for too long; called every second or so."""
         for sock, since in list(self._silent.items()):
             if now - since < self._limits.stall_timeout_s:
                 break  # the others came later
@@ -85,7 +85,7 @@ class Acceptor:
             try:
                 sock, _ = await loop.sock_accept(listener)
             except OSError as error:
-                if error.errno not in _OF_THE_CLIENT:  # no descriptor or memory is left
+                if error.errno not in _CLIENT_ERRORS:  # no descriptor or memory is left
                     self._make_room(self._clock(), 1)
                     await asyncio.sleep(RETRY_S)
                 continue
@@ -97,7 +97,7 @@ class Acceptor:
         if (excess := len(self) + 1 - (most - most // 8)) > 0:
             self._make_room(now, excess)
         if self._tls is None:
-            self._begin(sock)  # if there is no room, the connection says so itself
+            self._begin(sock)  # if there is no room, its H2Protocol turns it away
         elif len(self) >= most:
             CloseReason.TLS_TOO_MANY.count(self._on_guard)
             sock.close()
@@ -135,7 +135,7 @@ class Acceptor:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(connect, sock, **options)
         except BaseException as error:
-            # Where a handshake failed, nobody else takes these cycles apart.
+            # After a failed handshake, nothing else breaks these reference cycles.
             error.with_traceback(None)
             for connection in made:
                 connection.connection_lost(None)
@@ -153,7 +153,7 @@ class Acceptor:
         task.cancel()
 
     def _make_room(self, now: float, excess: int) -> None:
-        """End `excess` connections that nobody uses, those that have been unused for longest first."""
+        """End up to `excess` unused connections, those that have been unused for longest first."""
         if now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now

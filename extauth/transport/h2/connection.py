@@ -1,6 +1,6 @@
 """One client's HTTP/2 connection (RFC 9113), without I/O: bytes in, calls out; answers in, bytes out.
 
-Whoever owns it gives it what came, and the time, and writes what `data_to_send` returns. Its life in phases:
+Its owner passes it the bytes that came, and the time, and writes what `data_to_send` returns. Its phases:
 
     phase     meaning                                               next phase
     STARTING  the client's preface and SETTINGS have not come       OPEN; FINISHED: HTTP/1, or go_away
@@ -31,9 +31,10 @@ from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Streams
 from extauth.transport.waiting import Caller, Calls
 
-START_S: Final = 1.0  # while room for connections is short, a client may take this long to begin,
-IDLE_S: Final = 30.0  # and this long without a call
-SHRINK_S: Final = 3.0  # after the last frame, memory is given back
+# A connection is unused if its client has not begun for START_S, or has had no call for IDLE_S.
+START_S: Final = 1.0
+IDLE_S: Final = 30.0
+SHRINK_S: Final = 3.0  # the time from the last frame until memory is given back
 
 
 class Phase(IntEnum):
@@ -53,16 +54,16 @@ STARTING, OPEN, LEAVING, DRAINING, ENDING, FINISHED, CUT = Phase
 
 
 class Connection:
-    """A connection that was accepted at `opened_at`; `caller` gets the answers of its calls.
+    """A connection that was accepted at `opened_at`; `caller` is the Caller of its calls.
 
-    `caller.flush` is called when there is something to send that no method of this class was called for: memory that
-    another connection needs or gives back, or a call that has expired.
+    `caller.flush` is called when there is something to send although the owner has called no method: when another
+    connection needs or gives back memory, and when an incomplete call expires.
     """
 
     def __init__(self, state: ServerState, caller: Caller, opened_at: float) -> None:
         context = state.context
         self.phase = STARTING
-        self.has_more = False  # another frame has come than one turn handles: call `receive` again, in the next one
+        self.has_more = False  # more has come than one turn handles: call `receive` again in the next one
         self.is_http2 = True  # False: TLS has negotiated another protocol
         self._caller: Caller | None = caller
         self._batcher = context.batcher
@@ -74,7 +75,7 @@ class Connection:
         self._receiver = Receiver(state, self._streams, self._sender, self._control, end=self._end, flush=caller.flush)
         self._opened_at = opened_at
         self._rest = b""
-        # A frame must fit in, or its connection would stand still.
+        # The largest frame must fit into a turn, or the connection would never get past it.
         self._turn_bytes = max(limits.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
         self._greeted = False
         self._announced = MAX_STREAM_ID  # the last stream, by GOAWAY
@@ -82,10 +83,10 @@ class Connection:
         self._ending_since = 0.0
         self._shrunk = 0.0  # when it last gave back memory
 
-    # What the client sends, and gets
+    # Bytes in and out
 
     def receive(self, data: bytes, now: float) -> Calls | None:
-        """Handle one turn of what came, and keep the rest; returns the calls in it, or None if there is none."""
+        """Handle one turn's share of the bytes and keep the rest; returns the calls in it, or None without any."""
         caller = self._caller
         self.has_more = False
         if self.phase >= ENDING or caller is None:
@@ -107,7 +108,7 @@ class Connection:
             self._end(error)
         else:
             rest = self._rest = data[at:]
-            # What there is of a preface is no frame.
+            # An incomplete preface is not a frame.
             self.has_more = len(rest) >= HEAD.size and STARTING < self.phase < ENDING and frames.can_be_handled(rest)
             if self._sender.window_grew:
                 self._sender.pump()
@@ -130,17 +131,17 @@ class Connection:
         return self._receiver.read(data[len(PREFACE) :], calls) + len(PREFACE)
 
     def _greet(self) -> None:
-        """Send our SETTINGS, once; not before the client has shown that it speaks HTTP/2: curl would print them."""
+        """Send our SETTINGS once, and only when the client has proved to use HTTP/2: curl would print them."""
         if not self._greeted:
             self._greeted = True
             self._sender.send(preface.greeting(self._limits.max_streams))
 
     def data_to_send(self) -> bytes:
-        """Take what is to be written; with it, the connection may have come to FINISHED."""
+        """Take the bytes that are to be written; this may move the connection on to FINISHED."""
         if self.phase is not OPEN:
             streams = self._streams
             if (self.phase is DRAINING and not len(streams)) or (
-                self.phase is ENDING and not streams.waiting  # what a window holds back can no longer be sent
+                self.phase is ENDING and not streams.waiting  # answers that wait for a window are lost: nothing is read
             ):
                 self.phase = FINISHED
         out = self._sender.out
@@ -150,7 +151,7 @@ class Connection:
         out.clear()
         return data
 
-    # What the batcher asks and brings
+    # Called by the batcher
 
     def drop_ended(self, calls: Calls) -> None:
         """Drop the calls that were cancelled or have expired, before they are counted."""
@@ -184,10 +185,10 @@ class Connection:
         unavailable = refusal_block(Status.UNAVAILABLE, "the counters' store does not answer")
         self._sender.respond(number, unavailable, cut=False)
 
-    # What its owner asks of it
+    # Called by the owner
 
     def check(self, now: float, *, hurry: bool = False) -> None:
-        """End what is stalled, with `hurry` all incomplete requests, and give back memory; called every second."""
+        """End what has stalled, with `hurry` all incomplete requests; give back memory; called every second or so."""
         since = now - self._limits.stall_timeout_s
         block = self._receiver.block
         if self.phase >= ENDING:
@@ -223,10 +224,7 @@ class Connection:
             self._streams.trim_ignored()
 
     def unused_since(self, now: float) -> float | None:
-        """Since when nobody uses it; None: it is in use, or is being ended.
-
-        It is unused if its client has not begun for START_S, or if no call has been open for IDLE_S.
-        """
+        """The time since which it has been unused; None if it is in use, or is being ended."""
         if self.phase >= LEAVING or self._streams.used():
             return None
         if self.phase is STARTING:
@@ -235,7 +233,7 @@ class Connection:
         return since if now - since >= IDLE_S else None
 
     def health_changed(self) -> None:
-        """Let the client know, if it watches the health."""
+        """Send the health to the client, if it watches it."""
         self._receiver.requests.watch()
 
     def turn_away(self, reason: CloseReason) -> None:
@@ -255,7 +253,7 @@ class Connection:
             self._sender.send(frames.frame(frames.PING, 0, 0, GOAWAY_PING))
 
     def refuse_new(self) -> None:
-        """Refuse new streams from now on: the client has heard of it, or has had the time to."""
+        """Refuse new streams from now on: the client has heard that we leave, or has had the time to."""
         if self.phase in (OPEN, LEAVING):
             self.phase = DRAINING
             self._streams.draining = True
@@ -264,9 +262,9 @@ class Connection:
             self._sender.send(self._leaving.goaway(self._announced))
 
     def close(self) -> None:
-        """The connection is gone: forget it, and leave no cycle.
+        """Drop everything, for the connection is gone, and leave no reference cycle.
 
-        The collector hardly ever looks at what is as old as a connection gets.
+        The garbage collector hardly ever visits objects that are as old as a connection gets.
         """
         self.phase = FINISHED
         self._streams.clear()
@@ -274,14 +272,14 @@ class Connection:
         self._control.close()
         self._caller = None
 
-    # How it ends
+    # Errors
 
     def _trip(self, reason: CloseReason) -> None:
         reason.count(self._on_guard)
         self._end(reason.error())
 
     def _end(self, error: H2Error) -> None:
-        """Read no more, and answer what was received: GOAWAY names the last stream that gets an answer."""
+        """Read no more, and answer the calls received: GOAWAY names the last stream that gets an answer."""
         if self.phase >= ENDING:
             return
         streams = self._streams
@@ -291,7 +289,7 @@ class Connection:
         self._sender.send(frames.goaway(last, error.code, str(error)))
         self._receiver.requests.unwatch()
         self._receiver.end_block()
-        for number in list(streams.open):  # they were not processed (RFC 9113 §8.7)
+        for number in list(streams.open):  # these requests were not processed (RFC 9113 §8.7)
             self._sender.reset(number, ErrorCode.REFUSED_STREAM)
         self.phase = ENDING
         self._rest = b""

@@ -15,12 +15,12 @@ Handler = Callable[[int, int, bytes], None]
 """(flags, stream, payload) → handled; raises H2Error."""
 
 
-ANSWERING_S: Final = 1.0  # after an answer, calls count as being answered
+ANSWERING_S: Final = 1.0  # for this long after an answer, calls count as being answered
 GOAWAY_PING: Final = b"goaway\x00\x00"
 
 
 class Control:
-    """Handles these frames at the time `now`; calls `goaway_heard` when the PING that follows GOAWAY comes back."""
+    """Handles these frames, which came at `now`; calls `goaway_heard` when the PING that follows GOAWAY comes back."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Control:
             raise CloseReason.RESETS.error()
 
     def _answering(self) -> bool:
-        """Whether calls are being answered: then a closed connection would be a free pass for all of them."""
+        """Whether calls are being answered: if so, closing the connection would be a free pass for all of them."""
         return bool(self._streams.waiting) or self.now - self.answered < ANSWERING_S
 
     def _on_priority(self, _flags: int, stream: int, payload: bytes) -> None:

@@ -3,8 +3,8 @@
 A stream begins with a window of DEFAULT_WINDOW bytes, which hold nearly every message whole. A longer message gets
 the rest of its window at once, reserved here, or waits for it in the order in which messages ask. With half of the
 memory in use, only the one that has waited longest goes on, so that one always finishes and makes room for the
-next: the other half is for the beginnings of messages. Past the limit, what is over goes: the newest message of the
-connection that holds most.
+next: the other half is for the beginnings of messages. Past the limit, the newest message of the connection that
+holds most is given up, until the rest fits.
 """
 
 from typing import Final, Protocol
@@ -25,7 +25,7 @@ class Holder(Protocol):
 
 
 class Message(Protocol):
-    """An incomplete message: `charged` bytes are reserved for it, and `wanted` ones it waits for."""
+    """An incomplete message: `charged` bytes are reserved for it, and it waits for `wanted` more."""
 
     number: int
     charged: int
@@ -38,7 +38,7 @@ class Message(Protocol):
 
 
 class Unfinished:
-    """Reserves at most `limit` bytes, and besides what the one message needs that goes on without room."""
+    """Reserves at most `limit` bytes, plus what one message needs: the one that goes on though there is no room."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -57,7 +57,7 @@ class Unfinished:
         return self._used + LARGEST_WINDOW <= self._limit // 2
 
     def charge(self, holder: Holder, message: Message | None, size: int) -> None:
-        """Reserve memory for bytes that came, of a message or else of a header block; make room if there is none."""
+        """Reserve memory for bytes of a message, or else of a header block; give up other messages if there is none."""
         self._reserve(holder, message, size)
         while self._used - self._excess() > self._limit and self._held:
             max(self._held, key=self._weight).drop_newest(self._exempt)

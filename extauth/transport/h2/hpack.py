@@ -1,7 +1,7 @@
 """Header blocks (RFC 7541) of one connection, decoded by jh2.
 
-A block that does not touch the dynamic table always means the same until another block does, so clients that repeat
-themselves byte for byte, as Envoy does, cost one dict look-up.
+A block that does not change the dynamic table means the same until another block changes it. So a client that repeats
+its blocks byte for byte, as Envoy does, costs one dict look-up for each.
 """
 
 import re
@@ -31,9 +31,9 @@ _CODE_LENGTHS = bytes(REQUEST_CODES_LENGTH[:256])  # of each byte's Huffman code
 
 
 class HeaderDecoder:
-    """The receiving side's state; `known` holds what repeated blocks mean. Every block must be decoded, in order.
+    """The receiving side's state: every block must be decoded, in order. `known` has the Heads of remembered blocks.
 
-    `oversized` is called for a list of more than `max_list_bytes`, whose Head says so.
+    `oversized` is called for a list of more than `max_list_bytes`, whose Head is `oversized`.
     """
 
     def __init__(self, max_list_bytes: int, oversized: Callable[[], None]) -> None:
@@ -54,7 +54,7 @@ class HeaderDecoder:
         try:
             scanned = _scan(block)
             fields = self._decoder.decode(block, True)
-        except Exception as error:  # jh2 raises an HPACKError of its own, and others than it lists
+        except Exception as error:  # jh2 raises an HPACKError of its own, and undocumented ones
             if type(error).__name__ in _OVERSIZED:
                 self._oversized()
                 raise CloseReason.HEADER_LIST.error() from error
@@ -77,7 +77,7 @@ class HeaderDecoder:
         return head
 
     def _size(self, fields: Fields) -> int:
-        """As RFC 9113 §6.5.2 counts, which the Rust decoder does not; of very many fields, at least so much."""
+        """A list's size as RFC 9113 §6.5.2 counts it, which the Rust decoder does not; a lower bound if it is long."""
         if len(fields) * FIELD_BYTES > self._max_list_bytes:
             return len(fields) * FIELD_BYTES
         return sum(len(field[0]) + len(field[1]) + FIELD_BYTES for field in fields)
@@ -91,7 +91,7 @@ _OVERSIZED = frozenset((_TooManyFieldsError.__name__, "OversizedHeaderListError"
 
 
 class _Scanned(NamedTuple):
-    """What a block's structure tells; a Huffman string is (its field's index, 0 name or 1 value, its end, its size)."""
+    """A block's structure; a Huffman string is (its field's index, 0 for name or 1 for value, its end, its size)."""
 
     changes_table: bool
     huffman: list[tuple[int, int, int, int]]

@@ -18,7 +18,7 @@ NOT_HTTP2: Final = (
 
 
 def is_http1(data: bytes) -> bool:
-    """Whether the client speaks HTTP/1, to be answered NOT_HTTP2."""
+    """Whether the client uses HTTP/1, which is answered by NOT_HTTP2."""
     return data.startswith(_HTTP1)
 
 
@@ -42,7 +42,7 @@ def greeting(max_streams: int) -> bytes:
     return frames.settings(
         {
             frames.SETTINGS_MAX_CONCURRENT_STREAMS: max_streams,
-            # Not what is accepted, for a client would fail by itself what is answered OVER_LIMIT here.
+            # More than our limit: above that, calls are answered OVER_LIMIT, but above this a client fails them itself.
             frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
         }
     )

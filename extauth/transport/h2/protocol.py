@@ -37,14 +37,14 @@ class H2Protocol(asyncio.Protocol):
         """Whether it is being ended."""
         return self._connection.phase >= LEAVING
 
-    # What asyncio calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let it in, or turn it away."""
+        """Let the client in, or turn it away."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         tls = transport.get_extra_info("ssl_object")
         self._connection.is_http2 = tls is None or tls.selected_alpn_protocol() == "h2"  # RFC 9113 §3.2
-        if self._state.stopping:  # its TLS handshake took so long
+        if self._state.stopping:  # the stop began during its TLS handshake
             self._turn_away(CloseReason.SHUTDOWN)
         elif len(self._connections) >= self._limits.max_connections:
             self._turn_away(CloseReason.TOO_MANY)
@@ -52,7 +52,7 @@ class H2Protocol(asyncio.Protocol):
             self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Handle what came; the calls among it are handed on together."""
+        """Handle the bytes that came; the calls in them are submitted together."""
         if self._turn_scheduled:
             self._unread += data
             return
@@ -76,17 +76,17 @@ class H2Protocol(asyncio.Protocol):
         self._connection.close()
 
     def pause_writing(self) -> None:
-        """Read no more from a client that reads too slowly."""
+        """Stop reading from a client that reads too slowly."""
         self._paused_since = self._clock()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read on: it has caught up."""
+        """Read again: the client has caught up."""
         self._paused_since = None
         if not self._turn_scheduled:
             self._transport.resume_reading()
 
-    # What the batcher calls
+    # Called by the batcher
 
     def drop_ended(self, calls: Calls) -> None:
         """Drop the calls that were cancelled or have expired."""
@@ -98,11 +98,11 @@ class H2Protocol(asyncio.Protocol):
         self.flush()
 
     def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
-        """Take the answers, and send them with the next `flush`."""
+        """Take the answers, to be sent by the next `flush`."""
         self._connection.answer(calls, messages, self._clock())
 
     def flush(self) -> None:
-        """Write what is to be sent, and end the connection if it has come to its end."""
+        """Write what is to be sent, and close the connection if it is finished."""
         connection = self._connection
         data = connection.data_to_send()
         if data and not self._transport.is_closing():
@@ -110,10 +110,10 @@ class H2Protocol(asyncio.Protocol):
         if connection.phase >= FINISHED and not self._closing:
             self._close()
 
-    # What the server calls
+    # Called by the server
 
     def check(self, now: float) -> None:
-        """End what is stalled, and leave if the connection is old; called every second or so."""
+        """End what has stalled, and leave if the connection is old; called every second or so."""
         connection, paused = self._connection, self._paused_since
         since = now - self._limits.stall_timeout_s
         if paused is not None and paused < since and STARTING < connection.phase < ENDING:
@@ -125,7 +125,7 @@ class H2Protocol(asyncio.Protocol):
         self.flush()
 
     def unused_since(self, now: float) -> float | None:
-        """Since when nobody uses it; None: it is in use, or is being ended."""
+        """The time since which it has been unused; None if it is in use, or is being ended."""
         return self._connection.unused_since(now)
 
     def end_unused(self) -> None:
@@ -146,7 +146,7 @@ class H2Protocol(asyncio.Protocol):
             asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._refuse_new)
 
     def health_changed(self) -> None:
-        """Let the client know, if it watches the health."""
+        """Send the health to the client, if it watches it."""
         self._connection.health_changed()
         self.flush()
 
@@ -155,7 +155,7 @@ class H2Protocol(asyncio.Protocol):
         reason.count(self._on_guard)
         self._transport.abort()
 
-    # Turns, and the end
+    # Turns, and closing
 
     def _schedule_turn(self) -> None:
         """Let other connections have their turn first."""
@@ -165,7 +165,7 @@ class H2Protocol(asyncio.Protocol):
         asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Handle more of what came at once; what came after it is read once that is done."""
+        """Handle the next part of what has come; reading goes on once everything is handled."""
         self._turn_scheduled = False
         data, self._unread = self._unread, b""
         self.data_received(data)
@@ -184,7 +184,7 @@ class H2Protocol(asyncio.Protocol):
         self.flush()
 
     def _close(self) -> None:
-        """Half-close, and go a little later: a close with bytes unread would take what we wrote with it."""
+        """Half-close, and close a little later: a close with unread bytes would discard what we wrote."""
         self._closing = True
         if self._connection.phase is CUT:
             self.close_at_once(CloseReason.UNANSWERED)

@@ -1,8 +1,8 @@
 """The receiving half of a connection: frames to calls (RFC 9113 §6 and §8, and gRPC over HTTP/2).
 
-Frames are handled in the order in which they came, and every header block is decoded whatever becomes of its stream,
-for the decoder's table is state. A call of the usual form, its head in one frame and its message in the next, takes a
-short cut in `read`; all other frames go through `_frame`, which implements the whole protocol.
+Frames are handled in the order in which they came. Every header block is decoded, even if its stream is refused, since
+each one may change the decoder's table. A call of the usual form, its head in one frame and its message in the next,
+takes a short cut in `read`; all other frames go through `_frame`, which implements the whole protocol.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Request, Streams
 from extauth.transport.waiting import Calls
 
-MAX_EXPANSION = 4  # in a turn, decoded headers and messages may be this many times as large as `max_turn_bytes`
+MAX_EXPANSION = 4  # in a turn, headers and messages may decode to this many times `max_turn_bytes`
 MAX_TURN_WORK_US = 2000  # of planning in a turn; its last call may take as long again, and more
 MAX_ECHO = 100  # characters from the client that an answer repeats: each may become six bytes
 
@@ -182,7 +182,7 @@ class Receiver:
                 self._on_head(stream, head, end_stream=False, depends_on_itself=False)
             elif kind in self._handlers:
                 self._handlers[kind](flags, stream, payload)
-            else:  # RFC 9113 §5.5: of a type that is not known
+            else:  # a frame of an unknown type (RFC 9113 §5.5)
                 self._control.spend(honest=False)
         except H2Error as error:
             if (
@@ -232,13 +232,13 @@ class Receiver:
             raise CloseReason.HEADER_MEMORY.error()
 
     def end_block(self) -> None:
-        """The header block is whole, or will never be."""
+        """Release the header block: it is whole, or will never be."""
         block, self.block = self.block, None
         if block is not None:
             self._unfinished.release(self.requests, None, len(block.fragments))
 
     def _no_room(self) -> None:
-        """There is no memory for this header block, and without it the connection cannot go on."""
+        """Give up the header block, for which there is no memory; without it the connection cannot go on."""
         self.end_block()
         CloseReason.HEADER_MEMORY.count(self._on_guard)
         if not self.requests.reading:
@@ -287,7 +287,7 @@ class Receiver:
 
 def _unserved(head: Head) -> bytes | None:
     """The header block of the answer to a call that can be refused before it is whole; None for other calls."""
-    if head.refusal is not None:  # plain HTTP clients want to be heard out
+    if head.refusal is not None:  # clients of plain HTTP may not read an answer before their request is sent
         return None
     if head.method is Method.UNKNOWN:
         return refusal_block(Status.UNIMPLEMENTED, f"no such method: {head.path[:MAX_ECHO]}")

@@ -38,8 +38,8 @@ class Head:
 
     `malformed` says what is wrong with it as HTTP, `refusal` why it is no gRPC call as (HTTP status, text).
     `deadline_after_s` is the time from its arrival to the call's deadline, None without a grpc-timeout;
-    `encoding` is the value of grpc-encoding. `oversized`: its list is larger than what is accepted. `plain`: a
-    ShouldRateLimit call as it should be.
+    `encoding` is the value of grpc-encoding. `oversized`: its list is larger than the limit. `plain`: an ordinary
+    ShouldRateLimit call.
     """
 
     malformed: str = ""
@@ -84,7 +84,7 @@ def read_head(fields: Fields) -> Head:
 
 
 def read_oversized(fields: Fields) -> Head:
-    """Read the pseudo-headers, which come first, of a list that is larger than what is accepted; never raises."""
+    """Read only the pseudo-headers, which come first, of a list that is larger than the limit; never raises."""
     path = b""
     for name, value, _ in fields:
         if name[:1] != b":":

@@ -1,7 +1,7 @@
 """Requests from their first DATA to their answer or to the batcher: bodies, messages, and calls that are refused.
 
-A call that a client of Envoy can shape always gets an answer, for Envoy lets a request through whose call fails:
-OVER_LIMIT where the call is too large or never whole, the failure policy where too many wait.
+Envoy lets a request through if its call fails. So a call that one of Envoy's clients can shape always gets an answer:
+OVER_LIMIT if the call is too large or never whole, the failure policy's if too many calls wait.
 """
 
 from collections.abc import Callable
@@ -35,9 +35,9 @@ class Requests:
         flush: Callable[[], None],
         no_room: Callable[[], None],
     ) -> None:
-        self.reading = False  # while frames are handled: what is to be sent is written afterwards
-        self.inflated = 0  # bytes of messages that came compressed
-        self.unacknowledged = 0  # bytes of DATA that came, for which the connection's window is not given back yet
+        self.reading = False  # while frames are handled: whatever they send is flushed afterwards
+        self.inflated = 0  # bytes that decompressing has added in this turn
+        self.unacknowledged = 0  # bytes of DATA for which the connection's window is not given back yet
         self.window = DEFAULT_WINDOW  # of the connection: bytes that the client may send before it gets some back
         self.calls: Calls  # the calls of this turn
         context = state.context
@@ -123,7 +123,7 @@ class Requests:
                 self._state.unfinished.ask(request, missing)
 
     def give_back(self) -> None:
-        """Give the client its connection's window back, a larger one if there is room for what it may send."""
+        """Give the connection's window back to the client; enlarge it if there is memory for what it may send."""
         if self.window < LARGEST_WINDOW and self._state.unfinished.room_to_grow():
             self.unacknowledged += LARGEST_WINDOW - self.window
             self.window = LARGEST_WINDOW
@@ -131,7 +131,7 @@ class Requests:
         self.unacknowledged = 0
 
     def _hold(self, request: Request, size: int) -> None:
-        """Reserve memory for the part of a message that came, which may end this message or another one."""
+        """Reserve memory for the part of a message that came; this message or another may be given up for it."""
         if size:
             self._state.unfinished.charge(self, request, size)
 
@@ -161,7 +161,7 @@ class Requests:
         self._flush()
 
     def _give_up(self, request: Request, guard: Guard = Guard.MESSAGE, *, whole: bool = False) -> None:
-        """Answer a request that cannot be evaluated: OVER_LIMIT, where a refusal would let the caller pass."""
+        """End a request that cannot be evaluated: OVER_LIMIT for a call whose refusal would let the caller pass."""
         number, head = request.number, request.head
         self._on_guard(guard)
         if head.limits:

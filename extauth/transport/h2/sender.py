@@ -20,9 +20,10 @@ _EMPTY_TABLE = b"\x20"  # a dynamic table size update to 0 (RFC 7541 §6.3)
 
 
 class Sender:
-    """Collects the frames to send in `out`. It ends the streams that it has answered, or holds them for their windows.
+    """Collects the frames to send in `out`, and ends the streams that are answered.
 
-    `window_grew`: `pump` must be called once all frames that came are handled.
+    Where the client's windows have no room, the rest of an answer is held (`Streams.sending`). If `window_grew`, `pump`
+    must be called once all frames that came are handled.
     """
 
     def __init__(self, streams: Streams) -> None:
@@ -37,11 +38,11 @@ class Sender:
         self.set_initial(DEFAULT_WINDOW)
 
     def send(self, control_frame: bytes) -> None:
-        """Send a frame of the connection's, or WINDOW_UPDATE."""
+        """Send a frame that belongs to no answer."""
         self.out.append(control_frame)
 
     def answer(self, stream: int, message: bytes, *, cut: bool = False) -> None:
-        """Send an OK answer; `cut`: the request is not over, so reset its stream afterwards."""
+        """Send an OK answer; `cut`: the request is not complete, so reset its stream afterwards."""
         size = len(message)
         if size <= self._fast_path_bytes and size + 5 <= self._window:
             self._window -= size + 5
@@ -60,7 +61,7 @@ class Sender:
         self.go_on(stream, message)
 
     def go_on(self, stream: int, message: bytes) -> None:
-        """Send a further message of it."""
+        """Send a further message of an answer that goes on."""
         sending = self._streams.sending.get(stream)
         if sending is None:
             self._send_body(stream, Sending(prefixed(message), None, cut=False, more=True))
@@ -68,9 +69,9 @@ class Sender:
             sending.rest += prefixed(message)
 
     def respond(self, stream: int, block: bytes, body: bytes = b"", *, cut: bool) -> None:
-        """Send a header block and perhaps a body, or end an answer that went on, with what of it is still held.
+        """Send a header block and perhaps a body, or the trailers that end an answer that went on.
 
-        `cut`: the request is not over, so reset its stream afterwards.
+        What was held of the answer is dropped. `cut`: the request is not complete, so reset its stream afterwards.
         """
         block = self._with_prefix(block)
         if body:
@@ -114,9 +115,9 @@ class Sender:
         self.window_grew = True
 
     def shrink_table(self) -> None:
-        """The peer has less room for a dynamic table than by default: the next header block must agree to a size.
+        """The peer has less room for a dynamic table than by default: the next header block must declare a size.
 
-        RFC 7541 §4.2. It is 0, which fits whatever the peer sets later too, as no block of ours uses the table.
+        RFC 7541 §4.2. We declare 0, which fits any later limit of the peer's, since no block of ours uses the table.
         """
         if self._prefix is None:
             self._prefix = _EMPTY_TABLE
@@ -137,7 +138,7 @@ class Sender:
         self._pump(stream, body)
 
     def pump(self) -> None:
-        """Send what the windows have room for by now, the oldest first."""
+        """Send as much of the held answers as the windows have room for, the oldest first."""
         self.window_grew = False
         for stream, sending in list(self._streams.sending.items()):
             if self._window <= 0:

@@ -1,4 +1,4 @@
-"""The h2 engine: listens, and looks after its connections."""
+"""The h2 engine: listens, and checks its connections regularly."""
 
 import asyncio
 import socket

@@ -50,9 +50,9 @@ class Receiving(Holder, Protocol):
 
 
 class Request:
-    """A request that is incomplete: `received` bytes have come, of which `body` keeps what is needed.
+    """A request that is incomplete: `received` bytes of its body have come, and `body` keeps those that are needed.
 
-    The client may send `window` bytes more. Progress was last seen at `progressed`, with `progress` bytes there.
+    The client may send `window` more bytes. It last made progress at `progressed`, when `progress` bytes had come.
     """
 
     __slots__ = (
@@ -111,7 +111,7 @@ class Streams:
     def __init__(self, max_open: int, unfinished: Unfinished, deadlines: Deadlines) -> None:
         self.max_open = max_open
         self.last_id = 0
-        self.draining = False  # no more streams are begun
+        self.draining = False  # new streams are refused
         self.open: dict[int, Request] = {}
         self.waiting: dict[int, Head] = {}
         self.deadlines: dict[int, float] = {}  # of waiting calls whose heads arrived earlier than their Calls
@@ -260,6 +260,6 @@ class Streams:
             self.window_changes.clear()
 
     def trim_ignored(self) -> None:
-        """Forget streams that ended so long ago that nothing can still come on them."""
+        """Forget ignored streams that ended long ago: no frame can be on its way to them any more."""
         if len(self.ignored) > KEPT_IGNORED:
             self.ignored = dict.fromkeys(list(self.ignored)[-KEPT_IGNORED:])
