@@ -18,8 +18,9 @@ import argparse
 import asyncio
 
 from adversary.attacks import ATTACKS
+from adversary.envoy_edits import bare
 from adversary.report import Row, table, wrong
-from adversary.run import bare, run_all, well_behaved
+from adversary.run import run_all, well_behaved
 
 LONG_S, SHORT_S = 10.0, 3.0
 WELL_BEHAVED_S = 60.0

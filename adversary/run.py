@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import aiohttp
 import pytest
 
 from adversary.attacks import ATTACKS
+from adversary.callers import OVER, PAUSE_S, Caller
+from adversary.envoy_edits import widen
 from adversary.report import Row, summary
 from adversary.wire import HOSTILE_KEY, OPEN_KEY
 from scripts.stack import Ports, Stack
@@ -24,10 +25,6 @@ from tests.support.real_clients import CLIENTS, Counts, run_client
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 1.0  # of Envoy's filter: past it a request passes, on a machine that is shared with the attack
 USED_UP = "used-tier-key"
-PAUSE_S = 0.005  # between two requests of an honest caller
-AT_ONCE = 4  # requests of an honest caller
-PASS, OVER = 200, 429
-NO_ANSWER = 0  # in place of a status: the connection broke
 DENIED_IN_TURN, SETTLE_S = 4, 30  # denials that show that a limit holds (again), and how long they may take
 CONFIG = f"""\
 domain: api
@@ -44,117 +41,6 @@ descriptors:
   - {{ key: masked_remote_address, tier: anonymous }}
   - {{ key: named, value_to_metric: true, rate_limit: {{ unit: day, requests_per_unit: 1000000000 }} }}
 """
-
-
-def widen(name: str, file: dict[str, Any]) -> None:
-    """Give Envoy's edge the defaults for what a client may send, tracing, and descriptors that quote the path."""
-    if name != "envoy.yaml":
-        return
-    edge = file["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    del edge["max_request_headers_kb"]
-    edge["tracing"] = {
-        "provider": {
-            "name": "envoy.tracers.opentelemetry",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-                "grpc_service": {"envoy_grpc": {"cluster_name": "nowhere"}, "timeout": "0.25s"},
-                "service_name": "edge",
-            },
-        }
-    }
-    actions = [{"request_headers": {"header_name": ":path", "descriptor_key": key}} for key in ("path_a", "path_b")]
-    limits = edge["route_config"]["virtual_hosts"][0]["routes"][-1]["route"]["rate_limits"]
-    limits += [{"actions": [action]} for action in actions]
-    file["static_resources"]["clusters"].append(
-        {
-            "name": "nowhere",
-            "type": "STATIC",
-            "connect_timeout": "0.1s",
-            "typed_extension_protocol_options": {
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "explicit_http_config": {"http2_protocol_options": {}},
-                }
-            },
-            "load_assignment": {
-                "cluster_name": "nowhere",
-                "endpoints": [
-                    {
-                        "lb_endpoints": [
-                            {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}
-                        ]
-                    }
-                ],
-            },
-        }
-    )
-
-
-def bare(name: str, file: dict[str, Any]) -> None:
-    """Take away what protects Envoy's connection to extauth from resets, which leaves Envoy's own defaults."""
-    if name == "envoy.yaml":
-        del file["layered_runtime"]
-        edge = file["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-        del edge["http2_protocol_options"]["max_concurrent_streams"]
-    elif name == "cds.yaml":
-        cluster = file["resources"][0]
-        options = cluster["typed_extension_protocol_options"]
-        http2 = next(iter(options.values()))["explicit_http_config"]["http2_protocol_options"]
-        del http2["max_outbound_control_frames"], http2["max_outbound_frames"]
-        del cluster["circuit_breakers"]
-
-
-@dataclass
-class Caller:
-    """An honest caller that asks AT_ONCE requests at a time, and again when they are answered."""
-
-    key: str
-    statuses: dict[int, int] = field(default_factory=dict)
-    times_ms: list[float] = field(default_factory=list)
-
-    async def ask_until(self, session: aiohttp.ClientSession, done: asyncio.Event) -> None:
-        """Ask until the event is set."""
-
-        async def one_by_one() -> None:
-            while not done.is_set():
-                began = time.perf_counter()
-                await self.ask(session)
-                self.times_ms.append((time.perf_counter() - began) * 1000)
-                await asyncio.sleep(PAUSE_S)
-
-        await asyncio.gather(*(one_by_one() for _ in range(AT_ONCE)))
-
-    async def ask(self, session: aiohttp.ClientSession) -> int:
-        """One request; returns its status, or NO_ANSWER."""
-        try:
-            async with session.get("/", headers={"x-api-key": self.key}) as response:
-                await response.read()
-                status = response.status
-        except (aiohttp.ClientError, TimeoutError):
-            status = NO_ANSWER
-        self.statuses[status] = self.statuses.get(status, 0) + 1
-        return status
-
-    @property
-    def passed(self) -> int:
-        """Requests that were let through."""
-        return self.statuses.get(PASS, 0)
-
-    @property
-    def denied(self) -> int:
-        """Requests that were over the limit."""
-        return self.statuses.get(OVER, 0)
-
-    @property
-    def asked(self) -> int:
-        """All requests."""
-        return sum(self.statuses.values())
-
-    @property
-    def p99_ms(self) -> float:
-        """Of all answers but one in a hundred, the longest wait."""
-        ordered = sorted(self.times_ms)
-        return ordered[len(ordered) * 99 // 100] if ordered else 0.0
 
 
 class Stage:
