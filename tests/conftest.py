@@ -11,8 +11,8 @@ from hypothesis import Phase, settings
 
 from tests.support.stores import SERVERS, Store
 
-# For `./dev mutants`: an example that fails is enough, and making it small takes minutes.
-settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)
+# For `./dev mutants`: one example that fails is enough, and to look for others or for a small one takes minutes.
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False, database=None)
 
 
 @pytest.fixture

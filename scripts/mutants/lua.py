@@ -4,6 +4,7 @@ An entry names a piece of text that occurs once in the Lua files, what to put in
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ TESTS = (
     "tests/counters/test_properties.py",
 )
 IN_REDIS = "not [memory and not [denials"
+FAILED = re.compile(r"^(?:FAILED|ERROR) \S+?::(\S+)", re.MULTILINE)
 WITHIN_S = 240
 """A script with a mistake may loop for ever."""
 
@@ -72,25 +74,27 @@ def survivors() -> list[LuaMutant]:
         began = time.monotonic()
         path.write_text(original.replace(mutant.text, mutant.becomes))
         try:
-            killed = _fails(folder)
+            noticed_by = _first_failure(folder)
         finally:
             path.write_text(original)
-        if not killed:
+        if noticed_by is None:
             alive.append(mutant)
-        verdict = "killed  " if killed else "SURVIVED"
-        print(f"{number}/{len(mutants)} {verdict} {time.monotonic() - began:5.1f} s  {mutant.because}", flush=True)
+        verdict = "SURVIVED" if noticed_by is None else f"killed by {noticed_by}"
+        print(f"{number}/{len(mutants)} {time.monotonic() - began:5.1f} s  {mutant.because} {verdict}", flush=True)
     return alive
 
 
 def _tests_pass(folder: Path) -> None:
-    if _fails(folder):
+    failed = _first_failure(folder)
+    if failed is not None:
         raise MutantError(
-            "The tests of the counters fail without any mutant: mend that first (./dev test tests/counters)."
+            f"The tests of the counters fail without any mutant, in {failed}: mend that first "
+            "(./dev test tests/counters)."
         )
 
 
-def _fails(folder: Path) -> bool:
-    """Whether a test fails there; a script that makes the tests hang counts as noticed."""
+def _first_failure(folder: Path) -> str | None:
+    """The first test that fails there; a script that makes the tests hang is noticed too."""
     argv = [
         sys.executable,
         "-P",
@@ -112,7 +116,10 @@ def _fails(folder: Path) -> bool:
             argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=WITHIN_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return True
+        return f"the {WITHIN_S} s that the tests may take"
     if done.returncode not in {0, 1}:
         raise MutantError(f"pytest could not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode == 1
+    if done.returncode == 0:
+        return None
+    failed = FAILED.search(done.stdout)
+    return failed[1] if failed else "a test that did not say its name"
