@@ -403,6 +403,21 @@ async def test_hits_that_left_the_window_leave_the_log(any_store: Store) -> None
     assert max(sizes) <= 41 + 2 * 100 * 16
 
 
+async def test_hits_at_one_instant_are_one_entry_of_the_log(any_store: Store) -> None:
+    clock, name = Clock(), secrets.token_bytes(8)
+    counters = RedisCounters(any_store.url, 10, clock)
+    group = Group(CounterSet((name,), (LimitCheck(sliding(100_000, Unit.SECOND), 1),)), 1)
+    sizes = []
+    clock.sleep(1)
+    async with Redis.from_url(any_store.url) as client:
+        for pause_us in (0, 999, 1, 0):  # such a limit counts in thousandths of its second
+            clock.sleep(pause_us)
+            await counters.take([group])
+            sizes.append(await client.strlen(name))
+    await counters.aclose()
+    assert [(size - 41) // 16 for size in sizes] == [1, 1, 2, 2]
+
+
 async def test_hits_that_left_the_window_leave_the_memory() -> None:
     clock = Clock()
     counters = MemoryCounters(clock)
@@ -505,6 +520,12 @@ async def test_quotas_deny_when_all_are_used_up(bench: Bench) -> None:
     assert await bench.take(small, large, calls=9) == 5
     assert await bench.take(("small", gcra(2))) == 0, "it took what fitted"
     assert await bench.take(("large", gcra(5))) == 0
+
+
+@pytest.mark.parametrize("numbers", [(5, 2, 3), (2, 5, 3), (2, 3, 5)], ids=str)
+async def test_the_largest_of_three_quotas_admits(bench: Bench, numbers: tuple[int, ...]) -> None:
+    quotas = [(str(place), gcra(number), 1, Mode.QUOTA) for place, number in enumerate(numbers)]
+    assert await bench.take(*quotas, calls=9) == 5
 
 
 async def test_several_limits_of_one_quota_are_one(bench: Bench) -> None:

@@ -35,7 +35,12 @@ jumps = pauses | st.sampled_from([-1, -61_000_000])  # a clock that is set back
 
 
 modes = st.sampled_from(
-    [(Mode.ENFORCED,) * 3, (Mode.ENFORCED, Mode.SHADOW, Mode.QUOTA), (Mode.QUOTA, Mode.SAME_QUOTA, Mode.QUOTA)]
+    [
+        (Mode.ENFORCED,) * 3,
+        (Mode.ENFORCED, Mode.SHADOW, Mode.QUOTA),
+        (Mode.QUOTA, Mode.SAME_QUOTA, Mode.QUOTA),
+        (Mode.QUOTA,) * 3,
+    ]
 )
 
 
