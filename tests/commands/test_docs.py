@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.environ import INHERITED
 from tests.support.process import Served
 from tests.support.stores import Store
 
@@ -31,6 +32,7 @@ def environ(own_store: Store) -> Iterator[dict[str, str]]:
     served = Served(own_store, ROOT / "envoy/descriptors")
     served.until_it_answers()
     yield {
+        **INHERITED,
         "PATH": f"{folder}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "LC_ALL": "C.UTF-8",

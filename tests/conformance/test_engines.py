@@ -25,6 +25,7 @@ from extauth.conformance.rules import EXTAUTH_DOMAIN, REFERENCE_DOMAIN
 from extauth.conformance.runner import run_cases
 from extauth.conformance.server import SERVICE
 from extauth.errors import ConformanceError
+from tests.support.environ import INHERITED
 from tests.support.process import ROOT, Served
 from tests.support.stores import Store
 
@@ -32,7 +33,7 @@ from tests.support.stores import Store
 def conformance(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "extauth", "conformance", *arguments],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        env={**INHERITED, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.stack import Ports, Stack, StackError, programs
 from tests.e2e.edge import CONFIG, Edge
-from tests.support.engine import ENGINE
+from tests.support.environ import INHERITED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +60,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     ) -> Edge:
         folder = tmp_path_factory.mktemp("descriptors")
         file = lay_out(folder, config)
-        settings = {**ENGINE, "EXTAUTH_CONFIG": str(folder), **(env or {})}
+        settings = {**INHERITED, "EXTAUTH_CONFIG": str(folder), **(env or {})}
         if patient:
             # These tests count exactly: a machine that stalls for a moment must not let a request pass uncounted.
             settings = {"EXTAUTH_REDIS_TIMEOUT": "10", **settings}

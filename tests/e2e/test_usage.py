@@ -13,7 +13,7 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescr
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
 
 from scripts.stack import Ports, programs
-from tests.support.engine import ENGINE
+from tests.support.environ import INHERITED
 from tests.support.stores import Store
 from tests.support.wait import until_async
 
@@ -55,7 +55,7 @@ def example(own_store: Store, short_path: Path, _programs: None) -> Iterator[Exa
         config = config.replace(f"port_value: {port}", f"port_value: {free}")
     (short_path / "envoy.yaml").write_text(config)
     env = {
-        **ENGINE,
+        **INHERITED,
         "EXTAUTH_CONFIG": str(EXAMPLE / "descriptors.yaml"),
         "EXTAUTH_REDIS_URL": own_store.url,
         "EXTAUTH_REDIS_TIMEOUT": "10",

@@ -1,5 +1,10 @@
-"""The engine that services under test run on, where a test does not say: `EXTAUTH_ENGINE`, or the default."""
+"""The variables of this process that the services and commands under test get, too."""
 
 import os
 
-ENGINE = {name: value for name, value in os.environ.items() if name == "EXTAUTH_ENGINE"}
+INHERITED = {
+    name: value
+    for name, value in os.environ.items()
+    if name == "EXTAUTH_ENGINE"  # the engine where a test does not choose one
+    or name.startswith("COVERAGE_")  # set by `./dev test --cov`
+}

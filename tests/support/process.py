@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import grpc
 
-from tests.support.engine import ENGINE
+from tests.support.environ import INHERITED
 from tests.support.ports import free_port
 from tests.support.stores import Store
 from tests.support.wait import until
@@ -54,7 +54,7 @@ class Served:
         self.admin = f"127.0.0.1:{self.admin_port}"
         self.log = self.folder / "serve.log"
         environ = {
-            **ENGINE,
+            **INHERITED,
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "EXTAUTH_CONFIG": str(config),
