@@ -243,24 +243,28 @@ def test_a_client_has_5_milliseconds_to_send_its_request_while_there_are_pages_t
 
 
 def test_a_flood_of_connections_ends_no_probe_before_it_is_read(loop: str) -> None:
-    with serving(loop, ENDLESS, clock=time.monotonic) as served:
+    entered, free = threading.Event(), threading.Event()
+
+    def block(_request: Request) -> Answer:
+        entered.set()
+        free.wait(20)
+        return Answer(b"")
+
+    with serving(loop, {**ENDLESS, "/block": Route(block, Audience.MACHINES)}) as served:
         being_answered(served, PAGE, PLACES - KEPT_PLACES)
-        stop = threading.Event()
-
-        def flood() -> None:
-            while not stop.is_set():
-                clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(100)]
-                for client in clients:
-                    client.close()
-
-        flooding = threading.Thread(target=flood)
-        flooding.start()
-        try:
-            for _ in range(50):
-                assert served.get("/readyz").status == 200
-        finally:
-            stop.set()
-            flooding.join()
+        for _ in range(3):
+            entered.clear()
+            free.clear()
+            served.connect(b"GET /block HTTP/1.0\r\n\r\n")
+            assert entered.wait(20)
+            probes = []
+            for _ in range(10):  # all of these wait for the loop together
+                served.connect(b"").close()
+                probes.append(served.connect(PROBE))
+                for _ in range(30):
+                    served.connect()
+            free.set()
+            assert [statuses(probe.recv(1000)) for probe in probes] == [[200]] * 10
 
 
 # Turns
