@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
-from extauth.limiter.algorithms import Backlog, Level, LogUsage, WindowUsage
+from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS, Backlog, Level, LogUsage, WindowUsage
 from extauth.limiter.counters import Counters, CounterSet, Group, LimitCheck, Mode, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import HOUR, MINUTE, SECOND, Clock
@@ -157,10 +157,21 @@ async def test_counted_denials_run_into_debt(bench: Bench) -> None:
     assert await bench.take(("a", limit), calls=9) == 1, "the denied one was counted as well"
 
 
-async def test_debt_is_bounded(bench: Bench) -> None:
-    for limit in (gcra(1, Unit.YEAR, count_denied=True), window(1, Unit.YEAR)):
-        for _ in range(3):
-            assert await bench.take((limit.algorithm, limit, 2**32 - 1), calls=1000) == 0
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [
+        (gcra(1, Unit.YEAR, count_denied=True), MAX_BACKLOG_US),
+        (window(1, Unit.YEAR), MAX_HITS),
+        (sliding(1, Unit.YEAR, count_denied=True), MAX_HITS),
+    ],
+    ids=str,
+)
+async def test_debt_is_bounded(bench: Bench, limit: Limit, most: int) -> None:
+    """Below 2^53, so that a double holds it exactly."""
+    for _ in range(3):
+        assert await bench.take(("a", limit, 2**53 - 1), calls=1000) == 0
+        (level,) = (await bench.taken(("a", limit, 0))).levels
+        assert level[0] == most
 
 
 async def test_levels_say_what_was_held_before(bench: Bench) -> None:

@@ -152,7 +152,7 @@ class SlidingWindow:
         """The state once the hits are taken, or given back: the newest first."""
         stamp = self._stamp(now)
         if state is None:
-            return Log(self._period_us, [stamp], [hits])
+            return Log(self._period_us, [stamp], [min(hits, MAX_HITS)])
         gone, base = state.gone(now, self._period_us)
         log = Log(self._period_us, state.times[gone:], state.totals[gone:], base)
         if hits == 0:
