@@ -11,7 +11,7 @@ from extauth.transport.deadlines import Clock
 from extauth.transport.tls import Tls
 
 MAX_BLOCK_BYTES: Final = 1_048_576
-"""Of a header block, encoded, and of its list, decoded: past it the connection ends, for HPACK's state is lost."""
+"""The size of an encoded header block, and of its decoded list, past which the connection ends: HPACK lost track."""
 
 AGE_JITTER: Final = 0.1
 """The share of the greatest age by which connections' ages differ from it: those opened together end one by one."""
@@ -46,10 +46,10 @@ class ConnectionLimits:
     """Concurrent streams."""
 
     max_message_bytes: int = 4_194_304
-    """Of a message, also once it is decompressed."""
+    """The size of a message, also once it is decompressed."""
 
     max_header_bytes: int = 131_072
-    """Of a header list, decoded; a larger one is read and dropped, up to MAX_BLOCK_BYTES."""
+    """The size of a decoded header list; a larger one is read and dropped, up to MAX_BLOCK_BYTES."""
 
     max_continuations: int = 128
     """CONTINUATION frames of a header block."""
@@ -64,10 +64,10 @@ class ConnectionLimits:
     """The time in which a client must send its preface, make progress with a request, and read its answers."""
 
     max_age_s: float = 0
-    """Of a connection, give or take AGE_JITTER; then GOAWAY asks the client for another one. 0: any age."""
+    """The age of a connection, give or take AGE_JITTER, at which GOAWAY has the client open another one. 0: any age."""
 
     age_grace_s: float = 10
-    """After `max_age_s`, for open calls; requests that are incomplete by then are answered OVER_LIMIT."""
+    """The time for open calls after `max_age_s`; requests that are incomplete by then are answered OVER_LIMIT."""
 
     max_turn_bytes: int = 65_536
     """Bytes handled in one turn of the event loop; the rest waits for the connection's next turn."""
@@ -76,7 +76,7 @@ class ConnectionLimits:
     """Frames handled in one turn of the event loop; a whole call counts as one frame."""
 
     max_unfinished_bytes: int = 67_108_864
-    """Of incomplete messages and header blocks, on all connections together."""
+    """The memory of incomplete messages and header blocks, on all connections together."""
 
 
 class TokenBucket:

@@ -84,7 +84,7 @@ class HeaderDecoder:
 
 
 class _TooManyFieldsError(Exception):
-    """More than a list of MAX_BLOCK_BYTES can have."""
+    """The list has more fields than fit into MAX_BLOCK_BYTES."""
 
 
 _OVERSIZED = frozenset((_TooManyFieldsError.__name__, "OversizedHeaderListError"))

@@ -69,7 +69,7 @@ class H2Protocol(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Forget the connection."""
         self._closing = True
         self._unread = b""
         self._connections.discard(self)

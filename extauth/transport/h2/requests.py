@@ -156,7 +156,7 @@ class Requests:
             self._flush()
 
     def give_up(self, number: int) -> None:
-        """End an incomplete request: it takes too long."""
+        """End an incomplete request: it has stalled, or its call has expired."""
         self._give_up(self._streams.open[number], Guard.SLOW_REQUEST)
         self._flush()
 

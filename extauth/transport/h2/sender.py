@@ -87,7 +87,7 @@ class Sender:
         self._streams.close(stream, ignore=True)
 
     def window_update(self, stream: int, increment: int) -> None:
-        """The peer grants `increment` bytes more; stream 0 is the connection. Raises H2Error."""
+        """Enlarge a send window by `increment` bytes; stream 0 is the connection. Raises H2Error."""
         if stream == 0:
             self._window += increment
             if self._window > MAX_WINDOW:
@@ -103,7 +103,7 @@ class Sender:
             self._pump(stream, sending)
 
     def set_initial(self, *windows: int) -> None:
-        """The peer sets the window of all streams, one after the other, those open included. Raises H2Error."""
+        """Apply the windows of one SETTINGS frame, in order, to all streams, open ones included. Raises H2Error."""
         largest = max(self._streams.window_changes.values(), default=0)
         for window in windows:
             if window > MAX_WINDOW:
