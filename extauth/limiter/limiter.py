@@ -47,7 +47,8 @@ class Limiter:
 
     def uncounted(self, plan: Plan, calls: int) -> GroupResult:
         """The result for calls that could not be counted: the failure policy, or ALLOW if no limit can deny them."""
-        given = self.on_store_failure if plan.template.blocks else OnStoreFailure.ALLOW
+        policy = self.on_store_failure
+        given = policy if plan.template.blocks and policy is not OnStoreFailure.LOCAL else OnStoreFailure.ALLOW
         return GroupResult(plan, calls, None, given)
 
     def verdict(self, group: GroupResult, call: int) -> Verdict | None:

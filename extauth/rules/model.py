@@ -57,8 +57,9 @@ class Algorithm(StrEnum):
 
 
 class OnStoreFailure(StrEnum):
-    """What a call gets when the store does not answer."""
+    """What a call gets when the store does not answer; LOCAL: each replica counts by itself."""
 
+    LOCAL = "local"
     ALLOW = "allow"
     DENY = "deny"
     ERROR = "error"

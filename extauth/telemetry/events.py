@@ -7,6 +7,7 @@ from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.telemetry.logs import logger
 
 _CALLERS_GET = {
+    OnStoreFailure.LOCAL: "each replica counts by itself",
     OnStoreFailure.ALLOW: "every call is let through, and counted nowhere",
     OnStoreFailure.DENY: "every call is denied",
     OnStoreFailure.ERROR: "every call fails, and Envoy's failure_mode_deny decides",

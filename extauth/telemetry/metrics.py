@@ -116,7 +116,7 @@ class Metrics:
         build.labels(version("extauth")).set(1)
         for kind in StoreError.KINDS:
             self._store_errors.labels(kind)
-        for answer in OnStoreFailure:
+        for answer in (OnStoreFailure.ALLOW, OnStoreFailure.DENY, OnStoreFailure.ERROR):
             self._failure_decisions.labels(answer)
         for guard in guards:
             self._guards.labels(guard)

@@ -56,6 +56,11 @@ def test_all_of_them() -> None:
     assert "hush" not in repr(settings)
 
 
+@pytest.mark.parametrize("value", [*OnStoreFailure, "LOCAL", "Deny"])
+def test_each_policy_for_store_failures_is_a_setting(value: str) -> None:
+    assert read_settings({"EXTAUTH_ON_STORE_FAILURE": value}).on_store_failure is OnStoreFailure(value.lower())
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
@@ -73,7 +78,7 @@ def test_all_of_them() -> None:
         ("MAX_WAITING", "0", "calls, 1 to 1000000"),
         ("STALL_TIMEOUT", "0", "seconds, 0.1 to 600"),
         ("DENIAL_CACHE", "inf", "seconds, 0 (off) to 60"),
-        ("ON_STORE_FAILURE", "panic", "allow, deny or error"),
+        ("ON_STORE_FAILURE", "panic", "local, allow, deny or error"),
         ("REDIS_TIMEOUT", "0", "seconds, 0.001 to 60"),
         ("REDIS_TIMEOUT", "nan", "seconds, 0.001 to 60"),
         ("REDIS_TIMEOUT", "100ms", "seconds, 0.001 to 60"),
