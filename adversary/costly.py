@@ -4,8 +4,9 @@ import asyncio
 import zlib
 from itertools import cycle
 
-from adversary.wire import Connection, Target, call, descriptor, head, message, repeat
+from adversary.wire import Connection, Target, message, repeat
 from extauth.transport.h2.grpc_framing import literal, prefixed
+from tests.support.calls import call, descriptor, head
 
 IDLE_CONNECTIONS = 1500  # more than extauth lets in, and fewer than a process may usually open
 ADMIN_CLIENTS = 48

@@ -3,11 +3,12 @@
 import asyncio
 import zlib
 
-from adversary.wire import Connection, Target, call, descriptor, head, message, repeat
+from adversary.wire import Connection, Target, message, repeat
 from extauth.rls.protobuf import bytes_field
 from extauth.transport.h2 import frames
 from extauth.transport.h2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, frame
 from extauth.transport.h2.grpc_framing import literal, prefixed
+from tests.support.calls import call, descriptor, head
 
 
 async def resets(target: Target) -> None:

@@ -21,6 +21,7 @@ from adversary.report import Row, summary
 from adversary.wire import HOSTILE_KEY, OPEN_KEY
 from scripts.stack import Ports, Stack
 from tests.support.real_clients import CLIENTS, Counts, run_client
+from tests.support.stack_counters import undecided
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 1.0  # of Envoy's filter: past it a request passes, on a machine that is shared with the attack
@@ -72,7 +73,7 @@ class Stage:
             asyncio.get_running_loop().call_later(min(seconds / 3, 2), done.set)
             await alone.ask_until(session, done)
             used_up, with_room = Caller(USED_UP), Caller(OPEN_KEY)
-            before = await self._counters(session)
+            before = await undecided(self.stack, session)
             done, most = asyncio.Event(), [0.0]
             async with asyncio.TaskGroup() as group:
                 for caller in (used_up, with_room):
@@ -83,7 +84,7 @@ class Stage:
             # What the attack broke may still be broken after it. The limit was used up, so none of these may pass.
             afterwards = Caller(USED_UP)
             await self._is_used_up(session, afterwards)
-            after = await self._counters(session)
+            after = await undecided(self.stack, session)
         return Row(
             client=client,
             sent=told["sent"],
@@ -119,29 +120,6 @@ class Stage:
                 return False
             await asyncio.sleep(PAUSE_S)
         return True
-
-    async def _counters(self, session: aiohttp.ClientSession) -> dict[str, int]:
-        """What Envoy and the replicas counted of calls that were not decided; the names are those of Row."""
-        admin = self.stack.ports.envoy_admin
-        lines = await self._lines(session, admin, "/stats?filter=^cluster\\.(extauth|echo)\\.")
-        envoy = {name: int(value) for name, _, value in (line.rpartition(": ") for line in lines) if value.isdigit()}
-        shed = 0.0
-        for replica in self.stack.ports.extauth:
-            metrics = await self._lines(session, replica.admin, "/metrics")
-            shed += sum(float(line.split()[-1]) for line in metrics if line.startswith("extauth_shed_calls_total"))
-        cluster, filter_ = "cluster.extauth.", "cluster.echo.ratelimit."  # the filter counts for the route's cluster
-        return {
-            "timeouts": envoy.get(cluster + "upstream_rq_timeout", 0),
-            "overflows": envoy.get(cluster + "upstream_rq_pending_overflow", 0)
-            + envoy.get(cluster + "upstream_cx_overflow", 0),
-            "errors": envoy.get(filter_ + "error", 0),
-            "allowed": envoy.get(filter_ + "failure_mode_allowed", 0),
-            "shed": int(shed),
-        }
-
-    async def _lines(self, session: aiohttp.ClientSession, port: int, path: str) -> list[str]:
-        async with session.get(f"http://127.0.0.1:{port}{path}") as response:
-            return (await response.text()).splitlines()
 
     async def _watch_memory(self, most: list[float], done: asyncio.Event) -> None:
         """Keep the largest resident size of any replica, in MB."""

@@ -6,18 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from extauth.rls.protobuf import bytes_field, number_field
-from extauth.rls.request import SERVICE
+from extauth.rls.protobuf import bytes_field
 from extauth.transport.h2 import frames
-from extauth.transport.h2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, frame
-from extauth.transport.h2.grpc_framing import literal
+from extauth.transport.h2.frames import DATA, END_STREAM, HEADERS, PREFACE
+from tests.support.calls import descriptor
 
 HOSTILE_KEY = "hostile-tier-key"  # one request a day, which is used up before
 OPEN_KEY = "open-tier-key"  # an honest caller's, with room
 READ_BYTES = 1 << 16
 OPEN_CALLS = 500  # of a judged client on a connection; extauth allows 1024, and gives those past it the failure policy
 OVER_LIMIT = b"\x08\x02"  # RateLimitResponse: overall_code, field 1, is OVER_LIMIT
-HOUR = 3  # RateLimitUnit
 
 
 @dataclass
@@ -46,36 +44,9 @@ class Target:
         return not self.left_s()
 
 
-def descriptor(*entries: tuple[str, str], limit: int = 0) -> bytes:
-    """A RateLimitRequest's field `descriptors`; with a `limit` of its own, per hour, if there is one."""
-    pairs = (bytes_field(1, bytes_field(1, k.encode()) + bytes_field(2, v.encode())) for k, v in entries)
-    own = bytes_field(2, number_field(1, limit) + number_field(2, HOUR)) if limit else b""
-    return bytes_field(2, b"".join(pairs) + own)
-
-
 def message(*parts: bytes) -> bytes:
     """A RateLimitRequest of the hostile caller, which is denied."""
     return bytes_field(1, b"api") + descriptor(("api_key", HOSTILE_KEY)) + b"".join(parts)
-
-
-def head(*extra: tuple[str, str]) -> bytes:
-    """The header block of a call."""
-    usual: tuple[tuple[str, str], ...] = (
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", f"/{SERVICE}/ShouldRateLimit"),
-        (":authority", "x"),
-    )
-    usual += (("te", "trailers"), ("content-type", "application/grpc"))
-    return b"".join(literal(name.encode(), value.encode()) for name, value in (*usual, *extra))
-
-
-def call(stream: int, body: bytes, block: bytes, *, end: bool = True) -> bytes:
-    """A call in frames, within the windows that a stream begins with."""
-    parts = [body[i : i + 16_384] for i in range(0, len(body), 16_384)]
-    last = len(parts) - 1
-    data = (frame(DATA, END_STREAM if end and i == last else 0, stream, part) for i, part in enumerate(parts))
-    return frame(HEADERS, END_HEADERS, stream, block) + b"".join(data)
 
 
 class Connection:
