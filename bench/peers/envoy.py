@@ -5,9 +5,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.engines import free_ports, until_listening
-from bench.envoy import UPSTREAM
 from bench.peers.services import Service, start
 from scripts.stack import programs
+from scripts.stack.upstream import UPSTREAM
 
 
 @contextmanager
