@@ -45,7 +45,7 @@ async def proxy(request: pytest.FixtureRequest, short_path: Path) -> AsyncIterat
 
 async def test_a_grpc_client_loses_no_call(proxy: Proxy) -> None:
     answers: Counter[int] = Counter()
-    async with grpc.aio.insecure_channel(f"unix:{proxy.path}") as channel:
+    async with grpc.aio.insecure_channel(f"unix:{proxy.address}") as channel:
         ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ShouldRateLimit")
 
         async def calls() -> None:
