@@ -4,7 +4,7 @@ import http.client
 import socket
 import sys
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,8 +69,10 @@ def store(state: Path, socket_path: Path) -> Part:
     return Part("redis", argv, state, ready, f"unix:{socket_path}")
 
 
-def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mapping[str, str]) -> Part:
-    """One replica of the rate limit service."""
+def extauth(
+    index: int, replica: Replica, root: Path, redis_url: str, env: Mapping[str, str], *, within: Sequence[str] = ()
+) -> Part:
+    """One replica of the rate limit service, started by the command `within` if there is one."""
     settings = {
         "EXTAUTH_CONFIG": str(root / "envoy" / "descriptors"),
         **env,
@@ -81,7 +83,7 @@ def extauth(index: int, replica: Replica, root: Path, redis_url: str, env: Mappi
     }
     return Part(
         f"extauth-{index}",
-        [sys.executable, "-P", "-m", "extauth", "serve"],
+        [*within, sys.executable, "-P", "-m", "extauth", "serve"],
         root,
         lambda: get(replica.admin, "/readyz")[0] == 200,
         f"grpc 127.0.0.1:{replica.grpc}, admin http://127.0.0.1:{replica.admin}",

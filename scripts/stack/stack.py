@@ -28,8 +28,10 @@ class Stack:
     State, pid files and logs stand in `state_dir`, `.run/` unless told otherwise. On the default ports the shipped
     configuration runs as it is; on others, copies of it. `env` are the settings of the extauth replicas; without it the
     EXTAUTH_* variables of this process are. `ratelimit_timeout_s` replaces what Envoy gives extauth for an answer, for
-    tests that count exactly on a machine that may stall; `edit_envoy` changes Envoy's files further. A part that
-    another Stack object, or an earlier command, started is found by its pid file.
+    tests that count exactly on a machine that may stall; `edit_envoy` changes Envoy's files further. `redis_urls`, one
+    a replica, are stores from elsewhere in place of the stack's own. `run_extauth` is the beginning of a command line
+    that becomes each replica by exec. A part that another Stack object, or an earlier command, started is found by its
+    pid file.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Stack:
         prometheus: bool = True,
         ratelimit_timeout_s: float | None = None,
         edit_envoy: Edit | None = None,
+        redis_urls: Sequence[str] = (),
+        run_extauth: Sequence[str] = (),
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.root = root.resolve()
@@ -54,6 +58,8 @@ class Stack:
         )
         self._ratelimit_timeout_s = ratelimit_timeout_s
         self._edit_envoy = edit_envoy
+        self._redis_urls = redis_urls
+        self._run_extauth = run_extauth
         self._with_prometheus = prometheus
         self._say = say
         self._processes: dict[str, Process] = {}
@@ -147,9 +153,10 @@ class Stack:
         return self._processes[name]
 
     def _parts(self) -> list[Part]:
-        every = [parts.store(self.state, self._socket)]
-        for index, replica in enumerate(self.ports.extauth, start=1):
-            every.append(parts.extauth(index, replica, self.root, self.redis_url, self._env))
+        every = [] if self._redis_urls else [parts.store(self.state, self._socket)]
+        urls = self._redis_urls or [self.redis_url] * len(self.ports.extauth)
+        for index, (replica, url) in enumerate(zip(self.ports.extauth, urls, strict=True), start=1):
+            every.append(parts.extauth(index, replica, self.root, url, self._env, within=self._run_extauth))
         every.append(parts.echo(self.root, self.ports))
         every.append(parts.envoy(self.root, self.state, self.ports, self._ratelimit_timeout_s, self._edit_envoy))
         if self._with_prometheus and (program := programs.prometheus()) is not None:
