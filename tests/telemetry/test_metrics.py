@@ -1,12 +1,10 @@
-"""Metrics, and what the admin pages show of the rules."""
+"""Metrics."""
 
-import json
 from time import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from extauth.admin.rules_json import view_rules
 from extauth.config.merge import load_rules
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import WindowUsage
@@ -16,7 +14,6 @@ from extauth.limiter.facts import GroupResult
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code
-from extauth.rules.masking import Masking
 from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.metrics import Metrics
@@ -272,49 +269,3 @@ def test_the_same_rules_have_the_same_hash() -> None:
     text, other = "domain: d\ndescriptors: [{key: a}]", "domain: d\ndescriptors: [{key: b}]"
     assert load_rules({"x/f.yaml": text}).digest == load_rules({"y/g.yaml": text}).digest
     assert load_rules({"f.yaml": text}).digest != load_rules({"f.yaml": other}).digest
-
-
-def test_the_view_of_the_rules_masks_secret_values() -> None:
-    text = """
-domain: d
-tiers: {free: {unit: day, requests_per_unit: 1}}
-descriptors:
-  - {key: api_key, value: secret-api-key, tier: free, descriptors: [{key: short, value: seven77}]}
-"""
-    masking = Masking("s")
-    limit = {"unit": "day", "requests_per_unit": 1, "algorithm": "fixed_window", "count_denied": True, "name": "free"}
-    assert json.loads("".join(view_rules(load_rules({"f.yaml": text}), masking))) == {
-        "domains": [
-            {
-                "domain": "d",
-                "files": ["f.yaml"],
-                "labels": [],
-                "tiers": {"free": limit},
-                "descriptors": [
-                    {
-                        "key": "api_key",
-                        "value": masking.mask("secret-api-key"),
-                        "tier": "free",
-                        "rate_limit": limit,
-                        "descriptors": [{"key": "short", "value": "seven77", "line": 5}],
-                        "line": 5,
-                    }
-                ],
-            }
-        ],
-        "problems": [],
-        "warnings": [],
-    }
-
-
-def test_the_view_of_the_rules_comes_in_small_pieces() -> None:
-    tiers = ", ".join(f"tier{i}: {{unit: day, requests_per_unit: 1}}" for i in range(500))
-    values = [f"value{i}" for i in range(500)]
-    keys = "".join(f"  - {{key: key{i}, value: a}}\n" for i in range(500))
-    text = f"domain: d\ntiers: {{{tiers}}}\ndescriptors:\n  - {{key: a, values: [{', '.join(values)}]}}\n{keys}"
-    pieces = list(view_rules(load_rules({"f.yaml": text}), Masking("s")))
-    assert max(map(len, pieces)) < 300
-    (domain,) = json.loads("".join(pieces))["domains"]
-    assert domain["descriptors"][0] == {"line": 4, "key": "a", "values": values}
-    assert len(domain["descriptors"]) == 501
-    assert len(domain["tiers"]) == 500
