@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from extauth.cli import app
 from extauth.rls.request import SERVICE
 from tests.commands.test_init import running_envoy
-from tests.integration.test_store_failures import call
+from tests.integration.store_service import call
 from tests.support.codes import OK
 from tests.support.ports import free_port
 from tests.support.process import Served

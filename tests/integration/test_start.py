@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_store_failures import Service
+from tests.integration.store_service import Service
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.stores import Store
 from tests.support.wait import until

@@ -1,40 +1,26 @@
 """What callers, metrics, `/readyz` and the log see of a store that stalls, moves, refuses, or is none."""
 
 import asyncio
-import json
 import re
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-import grpc.aio
 import pytest
-from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescriptor, RateLimitDescriptorEntry
-from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
 from redis.asyncio import Redis
 
-from extauth.rls.request import SERVICE
+from tests.integration.store_service import Service
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.ports import free_port
-from tests.support.process import Served
 from tests.support.proxy import Proxy
 from tests.support.stores import SERVERS, Sentinel, Store
-from tests.support.wait import until_async
 
 Command = tuple[str, ...]
 REPLICA, MASTER = ("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")
 ONE_COUNTER = b"*4\r\n"  # how take.lua's reply for one begins; a probe has two
 KILL = ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-CONFIG = """
-domain: d
-descriptors:
-  - {key: tight, rate_limit: {unit: hour, requests_per_unit: 1, algorithm: gcra}}
-  - {key: wide, rate_limit: {unit: hour, requests_per_unit: 100000}}
-"""
 
 
 def setting(name: str, value: str) -> Command:
@@ -45,80 +31,9 @@ def user(*rules: str) -> Command:
     return ("ACL", "SETUSER", "u", *rules)
 
 
-def call(key: str) -> bytes:
-    descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=key, value="v")])
-    return bytes(RateLimitRequest(domain="d", descriptors=[descriptor]))
-
-
 async def run(client: Redis, *commands: Command) -> None:
     for command in commands:
         await client.execute_command(*command)  # type: ignore[no-untyped-call]
-
-
-class Service:
-    """`extauth serve` as a process that denies what it cannot count, and a client of it."""
-
-    def __init__(self, folder: Path, redis_url: str, **settings: str) -> None:
-        config = folder / "d.yaml"
-        config.write_text(CONFIG)
-        defaults = {
-            "EXTAUTH_REDIS_URL": redis_url,
-            "EXTAUTH_REDIS_TIMEOUT": "5",  # of a test machine that is busy too, no timeout is to be counted
-            "EXTAUTH_ON_STORE_FAILURE": "deny",
-            "EXTAUTH_DENIAL_CACHE": "0",
-            "EXTAUTH_LOG_FORMAT": "json",
-        }
-        self.served = Served(folder, config, settings=defaults | settings)
-        self.process, self.log = self.served.process, self.served.log
-        self.channel = grpc.aio.insecure_channel(self.served.address)
-        self._ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(
-            f"/{SERVICE}/ShouldRateLimit"
-        )
-
-    async def ask(self, key: str, timeout_s: float = 20) -> int | str:
-        """The code of the answer, or the status of a call that failed."""
-        try:
-            answer = await self._ask(call(key), timeout=timeout_s, wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            return error.code().name
-        return int(RateLimitResponse.parse(answer).overall_code)
-
-    async def ask_many(self, key: str, calls: int, at_once: int = 4) -> Counter[int | str]:
-        codes: Counter[int | str] = Counter()
-
-        async def worker() -> None:
-            for _ in range(calls // at_once):
-                codes[await self.ask(key)] += 1
-
-        await asyncio.gather(*(worker() for _ in range(at_once)))
-        return codes
-
-    async def get(self, path: str) -> str:
-        return (await asyncio.to_thread(self.served.get, path))[1]
-
-    async def store(self) -> str:
-        """How `/readyz` says the store is."""
-        return str(json.loads(await self.get("/readyz"))["store"])
-
-    async def metric(self, name: str) -> float:
-        """The sum of the series that begin so."""
-        lines = (await self.get("/metrics")).splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-
-    async def until_store(self, pattern: str) -> None:
-        async def so() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                return re.fullmatch(pattern, await self.store()) is not None
-            except OSError:  # it does not listen yet
-                return False
-
-        await until_async(so, self.log.read_text, every_s=0.02)
-
-    def events(self) -> list[str]:
-        """The log, a word a line; whatever is no event of ours stands there whole."""
-        lines = (json.loads(line) for line in self.log.read_text().splitlines())
-        return [line["event"] for line in lines]
 
 
 Serve = Callable[..., Service]
