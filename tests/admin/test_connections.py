@@ -17,7 +17,7 @@ import pytest
 from extauth.admin.connection import IDLE_S, STALL_S, Connection
 from extauth.admin.http import GRACE_S, KEPT_PLACES, PLACES
 from extauth.admin.routes import Answer, Audience, Request, Route
-from tests.support.admin import LOOPS, Seconds, ServedAdmin, everything, is_closed, serving, statuses
+from tests.support.admin import Seconds, ServedAdmin, everything, is_closed, serving, statuses
 from tests.support.wait import until
 
 HALF_SENT = [
@@ -31,11 +31,6 @@ PAGE = b"GET /page HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 SCRAPE = b"GET /scrape HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 PROBES = ("/healthz", "/readyz", "/metrics")
-
-
-@pytest.fixture(params=LOOPS)
-def loop(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def endless(_request: Request) -> Answer:

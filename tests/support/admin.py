@@ -23,6 +23,7 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 HEALTHZ = Route(lambda _: Answer(b"ok\n"), Audience.MACHINES)
 METRICS_TYPE = "text/plain; version=1.0.0"
+GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"  # the beginning of a request
 
 
 class Seconds:
