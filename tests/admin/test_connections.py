@@ -1,6 +1,5 @@
-"""Clients that are silent, slow or many never keep a probe from the admin server, nor calls from the loop."""
+"""Clients that are silent, slow or many never keep a probe from the admin server."""
 
-import asyncio
 import errno
 import gc
 import os
@@ -8,7 +7,6 @@ import resource
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 import h11
@@ -17,7 +15,8 @@ import pytest
 from extauth.admin.connection import IDLE_S, STALL_S, Connection
 from extauth.admin.http import GRACE_S, KEPT_PLACES, PLACES
 from extauth.admin.routes import Answer, Audience, Request, Route
-from tests.support.admin import Seconds, ServedAdmin, everything, is_closed, serving, statuses
+from tests.admin.clients import ENDLESS, PAGE, PROBE, SCRAPE, alive, being_answered, kept_alive
+from tests.support.admin import everything, is_closed, serving, statuses
 from tests.support.wait import until
 
 HALF_SENT = [
@@ -27,56 +26,7 @@ HALF_SENT = [
     b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
     b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
 ]
-PAGE = b"GET /page HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-SCRAPE = b"GET /scrape HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-PROBE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 PROBES = ("/healthz", "/readyz", "/metrics")
-
-
-def endless(_request: Request) -> Answer:
-    def pieces() -> Iterator[bytes]:
-        while True:
-            yield b"x" * 1000
-
-    return Answer(pieces())
-
-
-ENDLESS = {
-    "/page": Route(endless, Audience.PEOPLE),
-    "/scrape": Route(endless, Audience.MACHINES),
-    "/readyz": Route(lambda _: Answer(b"{}"), Audience.MACHINES),
-    "/metrics": Route(lambda _: Answer(iter([b"a 1\n"])), Audience.MACHINES),
-}
-
-
-def alive(client: socket.socket, size: int = 1_000_000) -> bool:
-    """Whether the server sends more than what lies in buffers."""
-    while size > 0:
-        try:
-            data = client.recv(65_536)
-        except ConnectionResetError:
-            return False
-        if not data:
-            return False
-        size -= len(data)
-    return True
-
-
-def being_answered(served: ServedAdmin, request: bytes, number: int) -> list[socket.socket]:
-    """Clients that read no more than the first byte of an answer without end."""
-    clients = []
-    for _ in range(number):
-        clients.append(served.connect(request, read_buffer=4096))
-        assert clients[-1].recv(1) == b"H"
-    return clients
-
-
-def kept_alive(served: ServedAdmin) -> socket.socket:
-    """A client that has got an answer."""
-    client = served.connect(PROBE)
-    assert statuses(client.recv(1000)) == [200]
-    served.settle()
-    return client
 
 
 # Time
@@ -260,87 +210,6 @@ def test_a_flood_of_connections_ends_no_probe_before_it_is_read(loop: str) -> No
                     served.connect()
             free.set()
             assert [statuses(probe.recv(1000)) for probe in probes] == [[200]] * 10
-
-
-# Turns
-
-
-class Turns:
-    """Counts the turns of a loop, once asked from within it, and what happens in each."""
-
-    def __init__(self) -> None:
-        self.turn = 0
-        self.events: Counter[int] = Counter()
-
-    def event(self) -> None:
-        if not self.turn:
-            self._next()
-        self.events[self.turn] += 1
-
-    def _next(self) -> None:
-        self.turn += 1
-        asyncio.get_running_loop().call_soon(self._next)
-
-
-@pytest.mark.parametrize("audience", Audience)
-def test_a_turn_of_the_loop_makes_half_a_millisecond_of_pages_and_of_scrapes(loop: str, audience: Audience) -> None:
-    turns = Turns()
-
-    def pieces() -> Iterator[bytes]:
-        for _ in range(100):
-            turns.event()
-            served.clock.now += 0.000_1
-            yield b"x"
-
-    with serving(loop, {"/": Route(lambda _: Answer(pieces()), audience)}) as served:
-        clients = [served.connect(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") for _ in range(20)]
-        assert [statuses(everything(client)) for client in clients] == [[200]] * 20
-    assert turns.events.total() == 2000
-    assert max(turns.events.values()) <= 10, "of 0.1 ms each: one that is over at 0.49 ms may be followed by another"
-
-
-def test_a_turn_of_the_loop_answers_half_a_millisecond_of_requests(loop: str) -> None:
-    turns = Turns()
-
-    def answer(_request: Request) -> Answer:
-        turns.event()
-        served.clock.now += 0.000_2
-        return Answer(b"")
-
-    with serving(loop, {"/": Route(answer, Audience.MACHINES)}) as served:
-        clients = [served.connect(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 50) for _ in range(30)]
-        for client in clients:
-            client.shutdown(socket.SHUT_WR)
-        assert [len(statuses(everything(client))) for client in clients] == [50] * 30
-    assert max(turns.events.values()) <= 3
-
-
-def test_a_turn_of_the_loop_lets_few_clients_in(loop: str) -> None:
-    turns, entered, free = Turns(), threading.Event(), threading.Event()
-
-    class Watched(Seconds):
-        """A clock that counts who looks at it: what lets a client in does, and what reads from it."""
-
-        def __call__(self) -> float:
-            if entered.is_set():
-                turns.event()
-            return super().__call__()
-
-    def block(_request: Request) -> Answer:
-        entered.set()
-        free.wait(20)
-        return Answer(b"")
-
-    with serving(loop, {"/block": Route(block, Audience.MACHINES)}, clock=Watched()) as served:
-        served.connect(b"GET /block HTTP/1.0\r\n\r\n")
-        assert entered.wait(20)
-        for _ in range(PLACES - 1):  # they wait for the loop together
-            served.connect()
-        free.set()
-        served.settle()
-        entered.clear()
-    assert turns.events.total() > PLACES
-    assert max(turns.events.values()) < PLACES / 2
 
 
 def test_connections_leave_nothing_to_the_cycle_collector(loop: str) -> None:
