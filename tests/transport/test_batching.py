@@ -210,7 +210,7 @@ async def test_callers_with_many_cheap_calls_take_turns_too() -> None:
     assert [len(client.answered) for client in clients] == [TURN_CALLS, TURN_CALLS, 0]
 
 
-async def test_calls_that_nobody_waits_for_are_not_counted() -> None:
+async def test_calls_that_have_ended_are_not_counted() -> None:
     rig = Rig()
     rig.client.gone = {0, 2, 3}
     rig.call(3)

@@ -115,9 +115,7 @@ async def test_cancelled_calls_take_up_no_room_among_those_that_wait(short_path:
 
 
 @pytest.mark.parametrize(("policy", "got"), [(OnStoreFailure.ALLOW, 1), (OnStoreFailure.DENY, 2)])
-async def test_a_call_gets_the_failure_policy_before_its_own_timeout(
-    short_path: Path, policy: OnStoreFailure, got: int
-) -> None:
+async def test_a_call_that_expires_gets_the_failure_policy(short_path: Path, policy: OnStoreFailure, got: int) -> None:
     """Whether it is being counted or waits in the queue; and the others are not touched."""
     impatient = block(PATH, ("grpc-timeout", "50m"))
     async with serving(short_path, policy=policy) as served:
@@ -134,7 +132,7 @@ async def test_a_call_gets_the_failure_policy_before_its_own_timeout(
         assert served.counters.calls == 3, "of those that waited, the one with time left is counted"
 
 
-async def test_an_incomplete_call_is_denied_before_its_own_timeout(short_path: Path) -> None:
+async def test_an_incomplete_call_that_expires_is_denied(short_path: Path) -> None:
     async with serving(short_path) as served:
         peer = await served.connect()
         peer.send(frame(HEADERS, END_HEADERS, 1, block(PATH, ("grpc-timeout", "50m"))), frame(DATA, 0, 1, b"\0"))

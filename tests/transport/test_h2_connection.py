@@ -87,9 +87,9 @@ def test_a_call_that_is_cancelled_is_dropped_before_it_is_counted() -> None:
     assert calls.stream_ids == [3]
 
 
-def test_a_call_whose_own_timeout_is_over_is_answered_once() -> None:
+def test_a_call_that_expires_is_answered_once() -> None:
     owner = Owner()
-    impatient = block(PATH, ("grpc-timeout", "1S"))  # of which a quarter is for the way
+    impatient = block(PATH, ("grpc-timeout", "1S"))  # the deadline is a quarter of it earlier
     calls = owner.connection.receive(START + call(1, head=impatient) + call(3), NOW)
     assert calls is not None
     assert calls.deadline == NOW + 0.75
