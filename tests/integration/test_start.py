@@ -40,7 +40,9 @@ async def test_it_is_not_ready_before_the_store_was_tried(short_path: Path, own_
         await stop(service)
 
 
-@pytest.mark.parametrize(("policy", "answer"), [("allow", OK), ("deny", OVER_LIMIT), ("error", "UNAVAILABLE")])
+@pytest.mark.parametrize(
+    ("policy", "answer"), [("allow", OK), ("deny", OVER_LIMIT), ("error", "UNAVAILABLE"), ("local", OK)]
+)
 async def test_without_its_store_it_is_ready_once_it_has_tried(
     short_path: Path, own_store: Store, policy: str, answer: int | str
 ) -> None:
