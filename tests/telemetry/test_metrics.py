@@ -10,7 +10,7 @@ from extauth.errors import StoreError
 from extauth.limiter.algorithms import WindowUsage
 from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult
-from extauth.limiter.facts import GroupResult
+from extauth.limiter.facts import GroupResult, ShedFact
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.response import Code
@@ -233,6 +233,22 @@ def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
     assert samples(metrics, "extauth_store_failure_decisions_total") == {("allow",): 0, ("deny",): 5, ("error",): 0}
     assert samples(metrics, "extauth_store_up") == {(): 0}
     assert samples(metrics, "http_requests_total") == {("none", "allowed", "none"): 0, ("none", "denied", "none"): 5}
+
+
+@pytest.mark.parametrize("counting", [False, True])
+def test_a_call_that_is_shed_is_counted_once(counting: bool) -> None:
+    """Where it was with a batch already, that batch counts it."""
+    metrics = Metrics(shed_reasons=["deadline", "waiting"])
+    limiter = decider_of(options=LimiterOptions(on_store_failure=OnStoreFailure.DENY)).limiter
+    plan = settled(Labels()).plan
+    metrics.call_shed(ShedFact("deadline", limiter.uncounted(plan, 1), counting))
+    if counting:
+        metrics.batch_decided(batch(GroupResult(plan, 1, TakeResult(1, (WindowUsage(0, 0),)))))
+    assert samples(metrics, "extauth_shed_calls_total") == {("deadline",): 1, ("waiting",): 0}
+    allowed, denied = (
+        samples(metrics, "http_requests_total")["none", status, "none"] for status in ("allowed", "denied")
+    )
+    assert (allowed, denied) == ((1, 0) if counting else (0, 1))
 
 
 def test_guards_are_counted_from_0() -> None:
