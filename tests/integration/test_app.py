@@ -155,6 +155,44 @@ async def test_a_domain_that_is_gone_is_named(
         assert next(line["domains"] for line in service.lines() if line["event"] == "domains_gone") == ["api"]
 
 
+async def test_a_broken_file_of_several_keeps_its_own_domain_alone(
+    short_path: Path, own_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = short_path / "rules"
+    folder.mkdir()
+    (folder / "other.yaml").write_text("domain: other\n")
+    (folder / "api.yaml").write_text(CONFIG.replace("NUMBER", "1"))
+    settings = {"EXTAUTH_REDIS_URL": own_store.url, "EXTAUTH_CONFIG": str(folder)}
+    async with running(short_path, capsys, **settings) as service:
+        (folder / "api.yaml").write_text(CONFIG.replace("NUMBER", "9"))
+        (folder / "other.yaml").write_text(BROKEN.replace("api", "other"))
+        await service.until_event("config_reloaded_in_part")
+        (line,) = (line for line in service.lines() if line["event"] == "config_reloaded_in_part")
+        assert (line["reloaded"], line["not_reloaded"]) == (["api"], ["other"])
+        assert await service.codes(2) == [OK, OK], "by the new rules"
+
+
+async def test_what_looks_like_a_mistake_is_a_warning(
+    short_path: Path, own_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(short_path, capsys, EXTAUTH_REDIS_URL=own_store.url) as service:
+        service.config.write_text(CONFIG.replace("NUMBER", "1") + "---\ndomain: second\n")
+        await service.until_event("config_warning")
+        (line,) = (line for line in service.lines() if line["event"] == "config_warning")
+        assert "only the file's first document is read" in str(line["problem"])
+
+
+async def test_where_no_file_is_left_the_rules_stay_in_force(
+    short_path: Path, own_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(short_path, capsys, EXTAUTH_REDIS_URL=own_store.url) as service:
+        service.config.unlink()
+        await service.until_event("config_rejected")
+        (line,) = (line for line in service.lines() if line["event"] == "config_rejected")
+        assert (line["kept"], str(service.config) in str(line["problem"])) == ("the rules in force stay", True)
+        assert await service.codes(3) == [OK, OK, OVER_LIMIT]
+
+
 @pytest.mark.parametrize(("policy", "code"), [("allow", OK), ("deny", OVER_LIMIT)])
 async def test_without_a_store_the_policy_answers(
     short_path: Path, capsys: pytest.CaptureFixture[str], policy: str, code: int
