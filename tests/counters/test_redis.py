@@ -236,6 +236,31 @@ async def test_a_store_that_stalls_is_a_timeout(connect: Connect, own_store: Sto
     assert await take(connect(), LIMITS[0]) == 1
 
 
+async def test_a_reply_that_does_not_come_is_a_timeout_and_ends_the_connection(short_path: Path) -> None:
+    """It may still come, and would then be taken for the next call's."""
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 0.2)
+        server.reply = one_admitted
+        await until_async(lambda: counted(counters))
+        server.reply = lambda _: b""
+        before = server.connections
+        with pytest.raises(StoreError) as raised:
+            await take(counters, LIMITS[0])
+        assert raised.value.kind == "timeout"
+        server.reply = one_admitted
+        await until_async(lambda: counted(counters))
+        assert server.connections > before
+        await counters.aclose()
+
+
+async def counted(counters: RedisCounters) -> bool:
+    """Whether the store counted a call in time."""
+    try:
+        return await take(counters, LIMITS[0]) == 1
+    except StoreError:
+        return False
+
+
 async def test_a_store_that_is_gone_is_a_connection_error(connect: Connect, own_store: Store) -> None:
     counters = connect()
     own_store.stop()

@@ -277,3 +277,37 @@ async def test_an_answer_that_cannot_be_read_gives_its_own_batch_the_failure_pol
     rig.call(1)
     await rig.until(answered=4)
     assert rig.client.answered[3] is not None
+
+
+class Faulty(Client):
+    """A caller whose connection has a fault."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+        if self._fault == "answer":
+            raise RuntimeError("a bug")
+        super().answer(calls, messages)
+
+    def flush(self) -> None:
+        if self._fault == "flush":
+            raise RuntimeError("a bug")
+        super().flush()
+
+
+@pytest.mark.parametrize("fault", ["answer", "flush"])
+async def test_a_fault_with_one_caller_keeps_no_answer_from_the_others(
+    caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    rig = Rig()
+    rig.call(1, caller=Faulty(fault))
+    rig.call(1)
+    rig.gate.let()
+    await rig.until(answered=1)
+    await asyncio.sleep(0)
+    assert rig.client.flushes == 1
+    assert "RuntimeError: a bug" in caplog.text
+    (fact,) = rig.recorded.batches
+    assert [group.calls for group in fact.groups] == [2]
