@@ -13,6 +13,8 @@ def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
     yield '{"domains": ['
     for i, domain in enumerate(rules.domains.values()):
         view: dict[str, Any] = {"domain": domain.name, "files": list(domain.files), "labels": list(domain.labels)}
+        if domain.on_store_failure is not None:
+            view["on_store_failure"] = str(domain.on_store_failure)
         if domain.name in rules.retained:
             view["kept"] = "the files of this domain have problems: its rules are those of an earlier reading"
         yield (", " if i else "") + json.dumps(view)[:-1]
@@ -62,6 +64,8 @@ def view_limit(limit: Limit) -> dict[str, Any]:
         view["unit_multiplier"] = limit.unit_multiplier
     if limit.burst is not None:
         view["burst"] = limit.burst
+    if limit.on_store_failure is not None:
+        view["on_store_failure"] = str(limit.on_store_failure)
     if limit.name:
         view["name"] = limit.name
     if limit.replaces:

@@ -17,13 +17,14 @@ MODES = {
 
 
 def limit_in_words(limit: Limit) -> str:
-    """`10 per minute, gcra, burst 10; a denied request consumes nothing`."""
+    """`10 per minute, gcra, burst 10; a denied request consumes nothing`, and the policy for store failures, if any."""
     if limit.unlimited:
         return "unlimited: counts nothing, admits all"
     burst = f", burst {limit.capacity}" if "burst" in limit.algorithm.own_keys else ""
     denied = "denied hits count, too" if limit.count_denied else "a denied request consumes nothing"
+    policy = f"; on store failure: {limit.on_store_failure}" if limit.on_store_failure else ""
     nothing = "" if limit.requests_per_unit else "; it denies everything"
-    return f"{limit}, {limit.algorithm}{burst}; {denied}{nothing}"
+    return f"{limit}, {limit.algorithm}{burst}; {denied}{nothing}{policy}"
 
 
 def mode_in_short(mode: Mode) -> str:

@@ -78,6 +78,7 @@ class Compiler:
             files=(self._found.locate(()).file,),
             algorithm=model.algorithm,
             count_denied=self._count_denied(model.algorithm, None),
+            on_store_failure=model.on_store_failure,
             secret=SecretKeys(frozenset(model.secret or ()), by_name=model.secret != []),
             digest=self._digest,
         )
@@ -250,6 +251,7 @@ class Compiler:
             replaces=replaces,
             unit_multiplier=model.unit_multiplier,
             burst=model.burst,
+            on_store_failure=model.on_store_failure or self._model.on_store_failure,
         )
 
     def _unlimited(self, model: RateLimitModel, unit: Unit | None, at: Location, limit: Limit) -> Limit:
@@ -257,7 +259,7 @@ class Compiler:
             self._found.error(
                 (*at, "unit"), "an unlimited limit has no unit", "remove `unit`, or `unlimited`", at_key=True
             )
-        for key in ("unit_multiplier", "algorithm", "burst", "count_denied"):
+        for key in ("unit_multiplier", "algorithm", "burst", "count_denied", "on_store_failure"):
             if key in model.model_fields_set:
                 self._found.error((*at, key), f"an unlimited limit has no {key}", "remove it", at_key=True)
         return limit

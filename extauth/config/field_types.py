@@ -11,11 +11,20 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from extauth.config.diagnostics import quoted
-from extauth.rules.model import Algorithm
+from extauth.errors import nearest
+from extauth.rules.model import Algorithm, OnStoreFailure
 
 MAX_COUNT = 2**32 - 1  # RateLimitResponse.RateLimit.requests_per_unit is a uint32
 MAX_MULTIPLIER = 10_000
 MAX_INT64 = 2**63 - 1
+# What others call our policies for store failures, in lower case and with _ between the words.
+_OTHER_POLICIES = {
+    **dict.fromkeys(("open", "fail_open", "pass", "permit", "admit", "ok"), OnStoreFailure.ALLOW),
+    **dict.fromkeys(("close", "closed", "fail_closed", "fail_close", "block", "reject", "refuse"), OnStoreFailure.DENY),
+    **dict.fromkeys(("fail", "failure", "unavailable", "raise"), OnStoreFailure.ERROR),
+    **dict.fromkeys(("memory", "in_memory", "fallback", "local_fallback"), OnStoreFailure.LOCAL),
+    **{policy.value: policy for policy in OnStoreFailure},  # in another case
+}
 
 
 def _fail(message: str, hint: str = "") -> NoReturn:
@@ -90,6 +99,17 @@ def _algorithm(value: object) -> Algorithm:
         _fail(f"unknown algorithm{quoted(text, Algorithm)}", "write one of " + ", ".join(Algorithm))
 
 
+def _policy(value: object) -> OnStoreFailure:
+    text = _text(value)
+    try:
+        return OnStoreFailure(text)
+    except ValueError:
+        word = text.lower().replace("-", "_")
+        near = _OTHER_POLICIES.get(word) or nearest(word, OnStoreFailure)
+        hint = f"did you mean {str(near)!r}?" if near else "write one of " + ", ".join(OnStoreFailure)
+        _fail(f"unknown policy{quoted(text, (*OnStoreFailure, *_OTHER_POLICIES))}", hint)
+
+
 def _label(value: object) -> str:
     if (text := _text(value)) != "path":
         _fail(f"unknown label{quoted(text, ('path',))}", "the metrics have one label to fill: path")
@@ -125,6 +145,7 @@ Multiplier = Annotated[int, BeforeValidator(_multiplier), Field(ge=1, le=MAX_MUL
 Whole = Annotated[int, BeforeValidator(_whole)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 AlgorithmName = Annotated[Algorithm, BeforeValidator(_algorithm)]
+PolicyName = Annotated[OnStoreFailure, BeforeValidator(_policy)]
 Label = Annotated[Literal["path"], BeforeValidator(_label)]
 Digest = Annotated[str, BeforeValidator(_digest), Field(pattern="^[0-9a-fA-F]{64}$")]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]

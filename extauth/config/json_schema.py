@@ -22,13 +22,19 @@ def file_schema() -> dict[str, Any]:
     file["properties"]["tiers"]["propertyNames"] = {"pattern": f"^{TIER_NAME}$"}
     described = {_name(model.__name__): _mapping(definitions[model.__name__], model.never_empty) for model in inner}
     described["descriptor"]["properties"]["value_sha256"] |= {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
-    described["algorithm"] = {key: value for key, value in definitions["Algorithm"].items() if key != "title"}
+    for words in ("Algorithm", "OnStoreFailure"):
+        definition = definitions[words]
+        described[_name(words)] = {
+            "description": definition["description"].partition("\n\n")[0],
+            "enum": definition["enum"],
+            "type": definition["type"],
+        }
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "extauth's descriptor config"}
     return head | file | {"definitions": described}
 
 
 def _name(model: str) -> str:
-    names = {"DescriptorModel": "descriptor", "RateLimitModel": "rate_limit"}
+    names = {"DescriptorModel": "descriptor", "RateLimitModel": "rate_limit", "OnStoreFailure": "on_store_failure"}
     return names.get(model, model.removesuffix("Model").lower())
 
 

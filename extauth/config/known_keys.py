@@ -18,8 +18,11 @@ Location = tuple[str | int, ...]
 """A path of keys and indices, from the root of a config."""
 
 # What others call our keys, where the nearest of ours would mislead.
+_POLICY_WORDS = dict.fromkeys(("failure_mode", "failure_policy", "on_failure", "on_error"), "on_store_failure")
 _OTHER_WORDS: dict[type[Model], dict[str, str]] = {
+    FileModel: _POLICY_WORDS,
     RateLimitModel: {
+        **_POLICY_WORDS,
         **dict.fromkeys(("limit", "limits", "rate", "requests", "count", "max", "quota"), "requests_per_unit"),
         **dict.fromkeys(("per", "period", "interval", "window"), "unit"),
         "multiplier": "unit_multiplier",

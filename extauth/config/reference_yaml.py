@@ -55,6 +55,9 @@ class _Expander:
             self.unsupported.append(
                 Diagnostic.error(Place(domain.files[0]), message, "the reference counts in fixed windows")
             )
+        if domain.on_store_failure is not None:
+            message = f"the domain {domain.name!r} has on_store_failure, which the reference does not know"
+            self.unsupported.append(Diagnostic.error(Place(domain.files[0]), message, "remove it"))
 
     def _check_labels(self, domain: Domain, rule: Rule) -> None:
         """A label limits nothing in the reference because it has no rule; a pattern of keys could be one."""
@@ -118,6 +121,8 @@ class _Expander:
             self._cannot(rule, f"the reference has no {limit.algorithm}{burst}", "use algorithm: fixed_window")
         elif not limit.count_denied:
             self._cannot(rule, "the reference counts denied hits, too", "use count_denied: true")
+        if limit.on_store_failure is not None:
+            self._cannot(rule, "the reference has no on_store_failure", "remove it")
         if limit.period_us not in _UNITS:
             self._cannot(rule, f"the reference has no window of {limit.period}", "use one unit of time")
 

@@ -16,6 +16,7 @@ from extauth.config.field_types import (
     Metadata,
     Multiplier,
     Name,
+    PolicyName,
     Positive,
     Text,
     Whole,
@@ -89,6 +90,9 @@ class RateLimitModel(Model):
     count_denied: Flag | None = Field(
         None, description="Whether hits count even when the request is denied; by default only in fixed windows."
     )
+    on_store_failure: PolicyName | None = Field(
+        None, description="What a call gets when the store does not answer; by default the file's policy."
+    )
 
 
 class RangeModel(Model):
@@ -129,6 +133,10 @@ class FileModel(Model):
     domain: Name = Field(description="Which requests the rules are for: the rate-limit filter's `domain`.")
     algorithm: AlgorithmName = Field(Algorithm.FIXED_WINDOW, description="How limits count, where they do not say.")
     count_denied: Flag | None = Field(None, description="The default of limits that do not say.")
+    on_store_failure: PolicyName | None = Field(
+        None,
+        description="The default of limits without a policy of their own; without one, the service's setting applies.",
+    )
     labels: list[Label] = Field(
         default_factory=list, description="Keys whose descriptors limit nothing: their values label the metrics."
     )

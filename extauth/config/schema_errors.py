@@ -6,7 +6,7 @@ from pydantic_core import ErrorDetails
 
 from extauth.config.diagnostics import MAX_PROBLEMS, Diagnostics, limit_for, quoted
 from extauth.config.known_keys import LIMIT_WORDS, WORDS, Location, meant, model_at
-from extauth.config.schema import DescriptorModel, FileModel
+from extauth.config.schema import DescriptorModel, FileModel, RateLimitModel
 
 MAX_RENAMED = 1000  # misspelt keys of a file for which the meant one is looked for
 
@@ -58,6 +58,8 @@ def _fix_for(key: str, parents: Location, value: object) -> str:
     if key in LIMIT_WORDS and model in {FileModel, DescriptorModel}:
         where = ", in a descriptor" if model is FileModel else ""
         return f"write `rate_limit: {limit_for(value)}`{where}"
+    if model is DescriptorModel and key in RateLimitModel.model_fields:
+        return "it belongs to rate_limit"
     return "the keys here are " + ", ".join(model.model_fields)
 
 

@@ -11,7 +11,7 @@ from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.memo import Memo
 from extauth.rls.request import Descriptor, Entry, Override, decode_descriptor
 from extauth.rules.matcher import Match, Matcher
-from extauth.rules.model import Algorithm, Limit
+from extauth.rules.model import Algorithm, Limit, OnStoreFailure
 from extauth.rules.rule_names import RuleName, override_name
 
 DESCRIPTOR_PLAN_BYTES = 400  # of a DescriptorPlan, beside its key and its counters' names
@@ -112,7 +112,7 @@ class DescriptorPlanner:
             return DescriptorPlan((), RuleEffect(path=shown, bytes=OWN_EFFECT_BYTES + len(shown)))
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
-            limit = _override(descriptor.limit, rules.algorithm, rules.count_denied)
+            limit = _override(descriptor.limit, rules.algorithm, rules.count_denied, rules.on_store_failure)
             # Not by its number, or who can move that would begin anew with each one.
             name = self._namer(domain, entries, (), f"override-{limit.period_us // 1_000_000}")
             called = override_name(domain, (entry.key for entry in entries), self._matcher.masking)
@@ -170,5 +170,13 @@ def counter_suffixes(limits: Sequence[Limit]) -> list[str]:
 
 
 @lru_cache(maxsize=1024)
-def _override(override: Override, algorithm: Algorithm, count_denied: bool) -> Limit:
-    return Limit(override.requests_per_unit, override.unit, algorithm, count_denied=count_denied)
+def _override(
+    override: Override, algorithm: Algorithm, count_denied: bool, on_store_failure: OnStoreFailure | None
+) -> Limit:
+    return Limit(
+        override.requests_per_unit,
+        override.unit,
+        algorithm,
+        count_denied=count_denied,
+        on_store_failure=on_store_failure,
+    )

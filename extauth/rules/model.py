@@ -91,7 +91,8 @@ class Limit:
     `requests_per_unit` is 0 to 2**32 - 1; 0 denies everything. `burst` (gcra) is how many requests are admitted at one
     instant after a rest; None: as many as `requests_per_unit`. `count_denied` says whether hits count even when the
     request is denied. another limit's `replaces` refers to it by `name`; `replaces` drops limits by that name
-    from a request in which this one applies. An `unlimited` limit counts nothing, and may replace others.
+    from a request in which this one applies. `on_store_failure` is None where the service's setting applies.
+    An `unlimited` limit counts nothing, and may replace others.
     What is worked out from these is worked out once, here.
     """
 
@@ -105,6 +106,7 @@ class Limit:
     unit_multiplier: int = 1
     burst: int | None = None
     unlimited: bool = False
+    on_store_failure: OnStoreFailure | None = None
     period_us: int = field(init=False, repr=False, compare=False)
     capacity: int = field(init=False, repr=False, compare=False)
     emission_interval: EmissionInterval = field(init=False, repr=False, compare=False)
@@ -128,6 +130,7 @@ class Limit:
             self.replaces,
             self.burst,
             self.unlimited,
+            self.on_store_failure,
         )
         object.__setattr__(self, "period_us", period_us)
         object.__setattr__(self, "capacity", capacity)
@@ -202,9 +205,9 @@ CARRIED = (*FLAGS, "metadata")
 class Domain:
     """The rules for one domain of requests, from `files`.
 
-    `labels` are entry keys that label the metrics and limit nothing. `algorithm` and `count_denied` hold for limits
-    that a request brings with it. `secret` are the keys whose values are shown only masked. `digest` is the
-    SHA-256 of its files' texts.
+    `labels` are entry keys that label the metrics and limit nothing. `algorithm`, `count_denied` and
+    `on_store_failure` (None: the service's setting) hold for limits that a request brings with it. `secret` are the
+    keys whose values are shown only masked. `digest` is the SHA-256 of its files' texts.
     """
 
     name: str
@@ -215,6 +218,7 @@ class Domain:
     files: tuple[str, ...] = ()
     algorithm: Algorithm = Algorithm.FIXED_WINDOW
     count_denied: bool = True
+    on_store_failure: OnStoreFailure | None = None
     secret: SecretKeys = NAMED_SO
     digest: str = ""
 

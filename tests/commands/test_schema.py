@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from extauth.cli import app
 from extauth.config.schema import DescriptorModel, FileModel, RateLimitModel
-from extauth.rules.model import Algorithm
+from extauth.rules.model import Algorithm, OnStoreFailure
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "extauth/rules/schema.json"
@@ -90,6 +90,7 @@ def test_it_knows_the_grammar() -> None:
         assert mapping["additionalProperties"] is False
         assert all(field["description"] for field in mapping["properties"].values())
     assert definitions["algorithm"]["enum"] == list(Algorithm)
+    assert definitions["on_store_failure"]["enum"] == list(OnStoreFailure)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,7 @@ def test_it_knows_the_grammar() -> None:
         "domain: d\ndescriptors: [{key: 1, value: 2}, {key: k, value: on}, {key: k, value: , rate_limit: }]",
         "domain: d\ndescriptors: [{key: k, values: [a, 1], rate_limit: {unit: MiNuTe, requests_per_unit: 4294967295}}]",
         "domain: d\ndescriptors: [{key: k, rate_limit: {unlimited: true, replaces: [{name: a}]}, metadata: {a: 1.5}}]",
+        "domain: d\non_store_failure: local\ntiers: {a: {unit: day, on_store_failure: deny}, b: {on_store_failure: }}",
         "domain: d\ndescriptors: [{key: k, value_range: {start: -1, end: 5}, rate_limits: [{unit: day, burst: 1}]}]",
     ],
 )
@@ -116,6 +118,8 @@ def test_what_the_loader_takes(text: str) -> None:
         "domain: d\nlabels: [tier]",
         "domain: d\nkee: 1",
         "domain: d\nalgorithm: leaky",
+        "domain: d\non_store_failure: fail_open",
+        "domain: d\ntiers: {a: {unit: day, on_store_failure: true}}",
         "domain: d\ntiers: {a b: {unit: day}}",
         "domain: d\ntiers: {a: {unit: day, requests: 1}}",
         "domain: d\ndescriptors: {key: k}",

@@ -61,6 +61,7 @@ def meaning(limit: Limit) -> tuple[object, ...]:
         limit.name,
         limit.replaces,
         limit.unlimited,
+        limit.on_store_failure,
     )
 
 
@@ -117,6 +118,7 @@ LIMIT = "rate_limit: {unit: minute, requests_per_unit: 1"
         ("", f"  - {{key: k, {LIMIT}, algorithm: gcra, burst: 2}}}}", 3, "no burst"),
         ("", f"  - {{key: k, {LIMIT}, algorithm: sliding_window}}}}", 3, "no sliding_window"),
         ("", f"  - {{key: k, {LIMIT}, count_denied: false}}}}", 3, "counts denied hits"),
+        ("", f"  - {{key: k, {LIMIT}, on_store_failure: allow}}}}", 3, "no on_store_failure"),
         ("", f"  - {{key: k, {LIMIT}, unit_multiplier: 15}}}}", 3, "no window of 15 minutes"),
         (
             "",
@@ -132,6 +134,7 @@ LIMIT = "rate_limit: {unit: minute, requests_per_unit: 1"
         ("labels: [path]", f"  - {{key: 'p*', {LIMIT}}}}}", 4, "the label 'path', too"),
         ("algorithm: gcra", f"  - {{key: k, {LIMIT}, algorithm: fixed_window}}}}", 0, "that requests bring"),
         ("", f"  - key: a\n    descriptors:\n      - {{key: k, {LIMIT}, algorithm: gcra}}}}", 5, "no gcra"),
+        ("on_store_failure: deny", "  - {key: k}", 0, "'d' has on_store_failure, which the reference does not know"),
     ],
 )
 def test_what_cannot_be_said(tmp_path: Path, head: str, descriptors: str, line: int, why: str) -> None:

@@ -44,6 +44,7 @@ FILE = {
     "domain": "d",
     "algorithm": "fixed_window",
     "count_denied": "true",
+    "on_store_failure": "deny",
     "labels": ["path"],
     "secret": ["key"],
     "tiers": {
