@@ -21,6 +21,8 @@ FIRST = "tests/counters/test_properties.py::test_redis_and_memory_do_the_same"
 TESTS = (
     FIRST,
     "tests/counters/test_contract.py",
+    "tests/counters/test_contract_changes.py",
+    "tests/counters/test_contract_sliding.py",
     "tests/counters/test_redis.py",
     "tests/counters/test_redis_rights.py",
     "tests/counters/test_properties.py",
