@@ -24,6 +24,7 @@ TESTS = (
     "tests/counters/test_contract_changes.py",
     "tests/counters/test_contract_sliding.py",
     "tests/counters/test_redis.py",
+    "tests/counters/test_redis_expiry.py",
     "tests/counters/test_redis_rights.py",
     "tests/counters/test_properties.py",
 )

@@ -2,11 +2,13 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from redis.asyncio import Redis
 
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from tests.counters.bench import Bench
+from tests.counters.redis_take import Connect
 from tests.support.clock import Clock
 from tests.support.stores import SERVERS, Store
 
@@ -21,4 +23,24 @@ async def bench(request: pytest.FixtureRequest, shared_store: Callable[[str], St
     else:
         counters = RedisCounters(shared_store(request.param).url, 10, clock)
         yield Bench(counters, clock, secrets.token_hex(8))
+        await counters.aclose()
+
+
+@pytest.fixture
+async def client(own_store: Store) -> AsyncIterator[Redis]:
+    async with Redis.from_url(own_store.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def connect(own_store: Store) -> AsyncIterator[Connect]:
+    """Counters in that server, by their timeout in seconds."""
+    opened: list[RedisCounters] = []
+
+    def open_(timeout_s: float = 10) -> RedisCounters:
+        opened.append(RedisCounters(own_store.url, timeout_s))
+        return opened[-1]
+
+    yield open_
+    for counters in opened:
         await counters.aclose()
