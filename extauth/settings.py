@@ -4,11 +4,13 @@ import difflib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from extauth.address import split_address
 from extauth.counters.redis.endpoint import fault
 from extauth.errors import SettingsError
 from extauth.limiter.build import LimiterOptions
@@ -71,6 +73,30 @@ def _address(value: str) -> str:
 
 def _address_or_socket(value: str) -> str:
     return value if re.fullmatch(r"unix:.+", value) else _address(value)
+
+
+def _reachable(value: str) -> str:
+    """An address under which others find this host, and no wildcard to listen on."""
+    host, _ = split_address(_address(value))
+    try:
+        address = ip_address(host)
+    except ValueError:
+        if value.startswith("[") or "*" in host:
+            raise
+        return value  # a name
+    if address.is_unspecified:
+        raise ValueError
+    return value
+
+
+def _share(value: str | float) -> float | Literal["auto"]:
+    """A number over 0 up to 1, or `auto`."""
+    if isinstance(value, str) and value.lower() == "auto":
+        return "auto"
+    share = float(value)
+    if not 0 < share <= 1:
+        raise ValueError
+    return share
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
@@ -144,6 +170,19 @@ class Settings(BaseModel):
         ge=1_048_576,
         le=1_099_511_627_776,
         description="bytes for the counters of memory:, 1048576 or more",
+    )
+    local_share: Annotated[float | Literal["auto"], BeforeValidator(_share)] = Field(
+        1, description="a number over 0 up to 1, or auto"
+    )
+    replicas: int | None = Field(None, ge=1, le=10_000, description="replicas, 1 to 10000")
+    local_bytes: int = Field(
+        67_108_864,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="bytes for the counters of local counting, 1048576 or more",
+    )
+    advertise: Annotated[str | None, BeforeValidator(_reachable)] = Field(
+        None, description="HOST:PORT or [IPV6]:PORT, which other replicas reach: no wildcard such as 0.0.0.0"
     )
     denial_cache: float = Field(1, ge=0, le=60, description="seconds, 0 (off) to 60")
     max_waiting: int = Field(20_000, ge=1, le=1_000_000, description="calls, 1 to 1000000")

@@ -28,6 +28,8 @@ def test_defaults() -> None:
     assert settings.engine == "h2"
     assert settings.on_store_failure is OnStoreFailure.ALLOW
     assert settings.log_format is LogFormat.CONSOLE
+    assert (settings.local_share, settings.replicas, settings.local_bytes) == (1, None, 64 * 1024 * 1024)
+    assert settings.advertise is None
 
 
 def test_all_of_them() -> None:
@@ -56,6 +58,36 @@ def test_all_of_them() -> None:
     assert "hush" not in repr(settings)
 
 
+SHARE = "a number over 0 up to 1, or auto"
+ADVERTISED = "HOST:PORT or [IPV6]:PORT, which other replicas reach: no wildcard such as 0.0.0.0"
+NOT_REACHED = [
+    *("8081", "replica-1", "replica-1:0", "replica-1:65536", "http://replica-1:8081", "unix:/run/extauth/grpc"),
+    *("0.0.0.0:8081", "[::]:8081", "[0:0:0:0:0:0:0:0]:8081", "*:8081", "10.0.0.1.:", "::1:8081", "[:::1]:8081"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("local_share", "auto", "auto"),
+        ("local_share", "AUTO", "auto"),
+        ("local_share", "0.25", 0.25),
+        ("local_share", "1", 1),
+        ("local_share", "0.000001", 0.000001),
+        ("replicas", "1", 1),
+        ("replicas", "10000", 10_000),
+        ("local_bytes", "1048576", 1_048_576),
+        ("advertise", "10.1.2.3:8081", "10.1.2.3:8081"),
+        ("advertise", "127.0.0.1:8081", "127.0.0.1:8081"),
+        ("advertise", "[fd00::1]:8081", "[fd00::1]:8081"),
+        ("advertise", "[fe80::1%eth0]:8081", "[fe80::1%eth0]:8081"),
+        ("advertise", "replica-1.extauth.svc:65535", "replica-1.extauth.svc:65535"),
+    ],
+)
+def test_settings_of_counting_without_the_store(name: str, value: str, read: object) -> None:
+    assert getattr(read_settings({f"EXTAUTH_{name.upper()}": value}), name) == read
+
+
 @pytest.mark.parametrize("value", [*OnStoreFailure, "LOCAL", "Deny"])
 def test_each_policy_for_store_failures_is_a_setting(value: str) -> None:
     assert read_settings({"EXTAUTH_ON_STORE_FAILURE": value}).on_store_failure is OnStoreFailure(value.lower())
@@ -79,6 +111,11 @@ def test_each_policy_for_store_failures_is_a_setting(value: str) -> None:
         ("STALL_TIMEOUT", "0", "seconds, 0.1 to 600"),
         ("DENIAL_CACHE", "inf", "seconds, 0 (off) to 60"),
         ("ON_STORE_FAILURE", "panic", "local, allow, deny or error"),
+        *(("LOCAL_SHARE", share, SHARE) for share in ("0", "-0.5", "1.001", "nan", "inf", "1e-400", "half", "50%")),
+        *(("REPLICAS", number, "replicas, 1 to 10000") for number in ("0", "10001", "2.5", "auto")),
+        ("LOCAL_BYTES", "1048575", "bytes for the counters of local counting, 1048576 or more"),
+        ("LOCAL_BYTES", "64MiB", "bytes for the counters of local counting, 1048576 or more"),
+        *(("ADVERTISE", address, ADVERTISED) for address in NOT_REACHED),
         ("REDIS_TIMEOUT", "0", "seconds, 0.001 to 60"),
         ("REDIS_TIMEOUT", "nan", "seconds, 0.001 to 60"),
         ("REDIS_TIMEOUT", "100ms", "seconds, 0.001 to 60"),
