@@ -39,7 +39,15 @@ STANDS = {
     "an ignored limit": f"{{rate_limit: {{{WORD}: {WORD}}}}}",
     "merged": f"{{<<: {WORD}}}",
 }
-LIMIT = {"unit": "day", "requests_per_unit": 1, "unit_multiplier": 2, "algorithm": "gcra", "burst": 3, "name": "n"}
+LIMIT = {
+    "unit": "day",
+    "requests_per_unit": 1,
+    "unit_multiplier": 2,
+    "algorithm": "gcra",
+    "burst": 3,
+    "name": "n",
+    "on_store_failure": "local",
+}
 FILE = {
     "domain": "d",
     "algorithm": "fixed_window",
