@@ -49,13 +49,6 @@ class BatchFact:
     decided_at: float
     answered_at: float
 
-    @property
-    def asked_store(self) -> bool:
-        """Whether any of the calls needed the store, which may have failed."""
-        return self.store_error is not None or any(
-            taken is not None and taken.source is Source.STORE for _, _, taken, _ in self.groups
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class ShedFact:

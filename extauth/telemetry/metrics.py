@@ -127,10 +127,10 @@ class Metrics:
 
     def batch_decided(self, fact: BatchFact) -> None:
         """Count a batch."""
-        self._count(fact.groups)
+        stored = self._count(fact.groups)
         for arrived, calls in fact.arrivals:
             self._duration.observe(fact.answered_at - arrived, calls)
-        if fact.asked_store:
+        if stored or fact.store_error is not None:
             self._store_duration.observe(fact.decided_at - fact.asked_at)
         if fact.store_error is not None:
             self._store_errors.labels(fact.store_error.kind).inc()
@@ -144,15 +144,18 @@ class Metrics:
         if not fact.counting:
             self._count([fact.group])
 
-    def _count(self, groups: Sequence[GroupResult]) -> None:
+    def _count(self, groups: Sequence[GroupResult]) -> bool:
+        """Count the calls; returns whether the store counted any of them."""
         outcomes: dict[PlanTemplate, list[int]] = {}
-        repeated = 0
+        repeated, stored = 0, False
         count_rules = self._rules_asked.count
         for plan, calls, taken, given in groups:
             template = plan.template
             if taken is not None:
                 allowed = taken.admitted
-                if taken.source is Source.DENIAL_CACHE:
+                if taken.source is Source.STORE:
+                    stored = True
+                elif taken.source is Source.DENIAL_CACHE:
                     repeated += calls
             elif given is OnStoreFailure.ERROR:
                 continue
@@ -172,6 +175,7 @@ class Metrics:
                 series.unmatched.value += allowed + denied
         if repeated:
             self._denied_from_memory.inc(repeated)
+        return stored
 
     def guard_tripped(self, guard: str) -> None:
         """Count a refusal."""
