@@ -104,13 +104,17 @@ async def test_callers_with_many_cheap_calls_take_turns_too() -> None:
     clients = [Client() for _ in range(3)]
     for client in clients:
         rig.call(700, caller=client)
+
+    async def answered(calls: int) -> None:
+        async with asyncio.timeout(10):
+            while sum(len(client.answered) for client in clients) < calls:
+                await asyncio.sleep(0)
+
     rig.gate.let(1)
-    await rig.until(batches=1)
-    await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        while sum(len(client.answered) for client in clients) < 400:
-            await asyncio.sleep(0)
+    await answered(400)
     assert [len(client.answered) for client in clients] == [TURN_CALLS, TURN_CALLS, 0]
+    rig.gate.let(1000)
+    await answered(2100)
 
 
 async def test_calls_that_have_ended_are_not_counted() -> None:
