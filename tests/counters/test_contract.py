@@ -137,6 +137,13 @@ async def test_groups_are_taken_one_after_the_other_at_one_instant(bench: Bench)
     assert second.levels == (Backlog(36 * SECOND, 0), Backlog(0, 0))
 
 
+async def test_groups_of_several_counters_take_from_their_own(bench: Bench) -> None:
+    limit = gcra(10)
+    groups = [bench.group(("a", limit), ("b", limit)), bench.group(("c", limit), ("d", limit), calls=2)]
+    assert [taken.admitted for taken in await bench.counters.take(groups)] == [1, 2]
+    assert [await bench.take((name, limit), calls=99) for name in "abcd"] == [9, 9, 8, 8]
+
+
 async def test_no_group_is_no_call(bench: Bench) -> None:
     assert await bench.counters.take([]) == []
 
@@ -207,6 +214,13 @@ async def test_a_peek_at_a_limit_of_zero_never_fits(bench: Bench) -> None:
         taken = await bench.taken((limit.algorithm, limit, 0))
         assert LimitCheck(limit, 0).outcome(taken.levels[0], 0, taken.admitted).retry_after_us is None
         assert not taken.admitted
+
+
+@pytest.mark.parametrize("limit", EXACT, ids=str)
+async def test_the_last_hit_can_be_given_back(bench: Bench, limit: Limit) -> None:
+    assert await bench.take(("a", limit)) == 1
+    await bench.take(("a", limit, -1))
+    assert await bench.take(("a", limit), calls=99) == 10
 
 
 @pytest.mark.parametrize("limit", EXACT, ids=str)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extauth.limiter.algorithms import LogUsage
+from extauth.limiter.algorithms import Backlog, LogUsage
 from extauth.limiter.counters import TakeResult
 from extauth.rules.model import Limit, Unit
 from tests.counters.bench import Bench, gcra, hits_of, sliding, wait_us_of, window
@@ -48,6 +48,27 @@ async def test_gcra_drains_at_the_new_rate_from_the_first_denial_on(bench: Bench
     assert await bench.take(("a", gcra(11), 11)) == 0
     bench.clock.sleep(39 * SECOND)  # 11 a minute make room for 7 in 38.2 s, 7 a minute in 60
     assert await bench.take(("a", gcra(11), 11)) == 1
+
+
+async def test_a_backlog_in_other_terms_is_rounded_up_by_less_than_a_microsecond(bench: Bench) -> None:
+    assert await bench.take(("a", gcra(7))) == 1
+    bench.clock.sleep(1)
+    assert (await bench.taken(("a", gcra(10), 0))).levels == (Backlog(6 * SECOND, 0),), "5,999,999.3 µs of 10 a minute"
+
+
+@pytest.mark.parametrize("new", [window(10), window(10, count_denied=False), sliding(10)], ids=str)
+async def test_part_of_a_hit_is_one_where_gcra_becomes_another_algorithm(bench: Bench, new: Limit) -> None:
+    assert await bench.take(("a", gcra(10)), calls=5) == 5
+    bench.clock.sleep(3 * SECOND)  # which drains half a hit
+    assert await bench.take(("a", new), calls=99) == 5
+
+
+@pytest.mark.parametrize("new", [gcra(10), window(10), sliding(10)], ids=str)
+@pytest.mark.parametrize("old", [gcra(10), window(10), sliding(10)], ids=str)
+async def test_what_another_limit_counted_stays_when_more_is_taken(bench: Bench, old: Limit, new: Limit) -> None:
+    assert await bench.take(("a", old), calls=5) == 5
+    assert await bench.take(("a", new), calls=2) == 2
+    assert await bench.take(("a", new), calls=99) == 3
 
 
 @pytest.mark.parametrize("new", [gcra(10), sliding(10)], ids=str)

@@ -131,3 +131,23 @@ async def test_the_newest_hits_of_a_sliding_window_are_given_back_first(bench: B
     assert hits_of((await bench.taken(("a", limit, 0))).levels[0], limit) == 0, (
         "the three that were left are out of the window"
     )
+
+
+async def test_the_hits_that_are_left_when_others_are_given_back_keep_their_end(bench: Bench) -> None:
+    limit = sliding(10)
+    assert await bench.take(("a", limit), calls=3) == 3
+    bench.clock.sleep(10 * SECOND)
+    assert await bench.take(("a", limit), calls=2) == 2
+    await bench.take(("a", limit, -2))
+    assert (await bench.taken(("a", limit, 0))).levels == (LogUsage(3, 50 * SECOND),)
+
+
+async def test_a_clock_that_is_set_back_a_little_changes_no_hits_end(bench: Bench) -> None:
+    limit = sliding(10)
+    assert await bench.take(("a", limit), calls=10) == 10
+    bench.clock.sleep(-3 * SECOND)
+    assert (await bench.taken(("a", limit))).levels == (LogUsage(10, 63 * SECOND, 63 * SECOND),)
+    bench.clock.sleep(63 * SECOND - 1)
+    assert await bench.take(("a", limit)) == 0
+    bench.clock.sleep(1)
+    assert await bench.take(("a", limit), calls=99) == 10
