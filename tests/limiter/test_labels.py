@@ -37,7 +37,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "entries", "name"), NAMES, ids=[name for _, _, name in NAMES])
+@pytest.mark.parametrize(("text", "entries", "name"), NAMES)
 def test_the_metric_names_the_rule_and_values_where_it_was_asked_to(text: str, entries: list[str], name: str) -> None:
     service = Service("descriptors:\n" + text[:-1] + ", rate_limit: {unit: day, requests_per_unit: 1}}")
     message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*entries)]))
