@@ -1,7 +1,11 @@
 """What answers hold beside their codes: headers and dynamic metadata."""
 
+from collections.abc import Sequence
+
 import pytest
 
+from extauth.limiter.algorithms import Backlog
+from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.modes import GlobalModes
 from extauth.rls.response import ResponseHeaders
 from tests.limiter.service import Service, rule
@@ -99,3 +103,21 @@ descriptors:
     told = (await Service(text, GlobalModes(metadata=True)).ask("a=1", "b=1")).dynamic_metadata
     assert told is not None
     assert "metadata" not in told.to_dict()
+
+
+class Rounding:
+    """A store that denies although there is room, as one may whose doubles do not hold a limit's ticks exactly."""
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        return [TakeResult(0, (Backlog(0, 0),) * len(group.take.names)) for group in groups]
+
+    async def probe(self) -> None: ...
+
+
+async def test_a_denial_without_a_limit_that_is_over_describes_the_first() -> None:
+    rules = "descriptors:" + rule("a", 2, limit=", algorithm: gcra") + rule("b", 1, limit=", algorithm: gcra")
+    service = Service(rules, headers=ResponseHeaders("L", "R", "S"), counters=Rounding())
+    response = await service.ask("a=1", "b=1")
+    headers = {header.key: header.value for header in response.response_headers_to_add}
+    assert response.overall_code == OVER_LIMIT
+    assert (headers["L"], headers["retry-after"]) == ("2", "1")

@@ -79,6 +79,18 @@ def test_each_rule_has_a_name_of_its_own_in_the_metrics() -> None:
     assert names[:4] == ["path_/api/v1/login", "path_/api/v1/orders", "a_b_c", "a_b_c (f.yaml:6)"]
 
 
+def test_rules_of_one_name_in_one_line_have_names_of_their_own_too() -> None:
+    limit = "rate_limit: {unit: day, requests_per_unit: 1}"
+    pairs = ("key: a_b_c", "key: a, value: b_c", "key: a_b, value: c")
+    service = Service(f"descriptors: [{', '.join(f'{{{pair}, {limit}}}' for pair in pairs)}]")
+    names = [
+        service.planner.plan(bytes(RateLimitRequest(domain="d", descriptors=[descriptor(entry)]))).tally.rules[0].name
+        for entry in ("a_b_c=x", "a=b_c", "a_b=c")
+    ]
+    assert names[:2] == ["a_b_c", "a_b_c (f.yaml:2)"]
+    assert names[2].startswith("a_b_c (f.yaml:2):")
+
+
 @pytest.mark.parametrize(
     ("rules", "asked", "name"),
     [

@@ -209,3 +209,9 @@ async def test_what_never_denies_does_not_where_the_store_is_gone(given: OnStore
         Service("descriptors:" + rule("a", 1, ", shadow_mode: true"), counters=Gone(), on_store_failure=given),
     ):
         assert await service.codes("a=1", calls=1) == [OK]
+
+
+async def test_quota_mode_for_all_makes_no_quota_of_what_is_unlimited() -> None:
+    rules = "descriptors:" + rule("a", 1) + "\n- {key: u, rate_limit: {unlimited: true}}"
+    service = Service(rules, GlobalModes(quota_mode=True))
+    assert await service.codes("a=1", "u=1", calls=2) == [OK, OVER_LIMIT]
