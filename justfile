@@ -79,6 +79,10 @@ mutants *ARGS: _venv
 adversary *ARGS: _venv
     @python -m adversary "$@"
 
+# Cause faults of the store, the replicas and the config under load: `chaos`, `chaos frozen_3s killed`, `chaos --policy deny`
+chaos *ARGS: _venv
+    @python -m chaos "$@"
+
 # Draw the README's pictures of the dashboard from a stack of its own: three minutes
 [no-exit-message]
 pictures: _venv

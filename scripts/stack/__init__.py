@@ -4,7 +4,7 @@
 """
 
 from scripts.stack.errors import StackError
-from scripts.stack.ports import Ports, Replica
+from scripts.stack.ports import Ports, Replica, free_ports
 from scripts.stack.stack import Stack
 
-__all__ = ["Ports", "Replica", "Stack", "StackError"]
+__all__ = ["Ports", "Replica", "Stack", "StackError", "free_ports"]

@@ -37,16 +37,25 @@ class Ports:
     @classmethod
     def free(cls, replicas: int = 2) -> Self:
         """Ports that nobody listens on now."""
-        count = 5 + 2 * replicas
-        found: list[int] = []
-        for port in random.sample(_FREE_RANGE, len(_FREE_RANGE)):
-            if not is_taken("0.0.0.0", port):  # noqa: S104 - free on every address, so on the one that is used
-                found.append(port)
-            if len(found) == count:
-                break
-        edge, envoy_admin, envoy_stats, echo, prometheus, *pairs = found
+        return cls.of(free_ports(5 + 2 * replicas))
+
+    @classmethod
+    def of(cls, ports: list[int]) -> Self:
+        """These ports; those past the fifth are of replicas, two each."""
+        edge, envoy_admin, envoy_stats, echo, prometheus, *pairs = ports
         extauth = tuple(Replica(grpc, admin) for grpc, admin in zip(pairs[::2], pairs[1::2], strict=True))
         return cls(edge, envoy_admin, envoy_stats, echo, prometheus, extauth)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    found: list[int] = []
+    for port in random.sample(_FREE_RANGE, len(_FREE_RANGE)):
+        if not is_taken("0.0.0.0", port):  # noqa: S104 - free on every address, so on the one that is used
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def is_taken(host: str, port: int) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -60,10 +61,10 @@ class Store:
     def _options(self) -> list[str | Path]:
         return ["--port", "0", "--unixsocket", self.socket, "--save", "", *self._arguments]
 
-    def stop(self) -> None:
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
         """End the process."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.send_signal(sig)
             self._process.wait(20)
             self._process = None
 

@@ -1,0 +1,35 @@
+"""The faults: what each does to a running stage, and what it may cost."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from chaos.stage import Stage, Way
+
+Cause = Callable[[Stage], AbstractAsyncContextManager[None]]
+"""Brings the fault about, and mends it at the end of the block."""
+
+SHORT_S = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A fault of `seconds`, or of as long as its cause takes, if that is longer.
+
+    `keeps_data`: the store knows afterwards what it knew before. `replicas` are those that are hit themselves: direct
+    calls to them may fail, and `lost` requests through Envoy may be uncounted, those on their way to them. `cut_off`
+    are those that cannot reach the store. `normal_within_s`: how soon after its end calls must be counted together
+    again.
+    """
+
+    cause: Cause
+    way: Way = Way.STRAIGHT
+    seconds: float = SHORT_S
+    keeps_data: bool = True
+    replicas: frozenset[int] = frozenset()
+    cut_off: frozenset[int] = frozenset({0, 1})
+    lost: float = 0
+    normal_within_s: float = 1.0
+
+
+Faults = Mapping[str, Fault]

@@ -1,0 +1,107 @@
+"""The load, in a process of its own: `python -m chaos.load FILE NAME EDGE REPLICA…`, the last two ports of 127.0.0.1.
+
+It asks through Envoy's EDGE and each REPLICA directly, at the rates of `CALLERS`, until its standard input ends. The
+callers' API keys end in NAME, so that each round counts anew. It prints `ready`, and at the end writes a JSON object
+into FILE: `samples`, each [when it was sent, seconds, way, caller, result], and `stall_s`, the longest time for which
+this process was not given the processor. A way is "edge" or the number of a replica from 0. Times are those of
+time.monotonic, which all processes of a machine share.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from chaos.client import Client, Direct, Edge
+
+TICK_S = 0.005
+MAX_S = 180  # whatever becomes of the harness, it ends then
+EDGE = "edge"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody who asks `rate` times a second, half of it through Envoy; `limit` is None where there is always room."""
+
+    rate: int
+    limit: int | None
+    rule: str
+
+    @property
+    def config(self) -> str:
+        """Its rate_limit, of a period that does not end during a run."""
+        requests = 10**9 if self.limit is None else self.limit
+        return f"{{unit: year, requests_per_unit: {requests}, {self.rule}}}"
+
+
+CALLERS = {
+    "open": Caller(200, None, "algorithm: gcra"),
+    "fixed": Caller(160, 500, "algorithm: fixed_window, count_denied: false"),
+    "gcra": Caller(160, 500, "algorithm: gcra"),
+    "spent": Caller(40, 20, "algorithm: sliding_window"),
+}
+PROBE = Caller(0, 1, "algorithm: gcra")
+
+Sample = tuple[float, float, str, str, str]
+"""(when it was sent, seconds, way, caller, result)."""
+
+
+def config() -> str:
+    """The descriptors of all callers: each API key that begins with a caller's name has a limit of its own."""
+    rules = [
+        f'  - {{key: api_key, value: "{name}-*", rate_limit: {caller.config}}}\n'
+        for name, caller in {**CALLERS, "probe": PROBE}.items()
+    ]
+    return "domain: api\nlabels: [path]\ndescriptors:\n" + "".join(rules)
+
+
+async def run(edge: int, name: str, replicas: list[int]) -> dict[str, object]:
+    """Ask until standard input ends."""
+    samples: list[Sample] = []
+
+    def client(way: str, port: int) -> Client:
+        def ended(sent_at: float, key: str, result: str) -> None:
+            samples.append((sent_at, time.monotonic() - sent_at, way, key.partition("-")[0], result))
+
+        return Client(port, Edge() if way == EDGE else Direct(), ended)
+
+    clients = {EDGE: client(EDGE, edge)} | {str(i): client(str(i), port) for i, port in enumerate(replicas)}
+    for each in clients.values():
+        await each.start()
+    rates = {
+        (way, caller): CALLERS[caller].rate / 2 / (1 if way == EDGE else len(replicas))
+        for way in clients
+        for caller in CALLERS
+    }
+    owed = dict.fromkeys(rates, 0.0)
+    print("ready", flush=True)
+    loop = asyncio.get_running_loop()
+    over = loop.run_in_executor(None, sys.stdin.read)
+    began = last = time.monotonic()
+    stall_s = 0.0
+    while not over.done() and last - began < MAX_S:
+        await asyncio.sleep(TICK_S)
+        now = time.monotonic()
+        stall_s = max(stall_s, now - last - TICK_S)
+        for (way, caller), rate in rates.items():
+            owed[way, caller] += rate * min(now - last, 10 * TICK_S)  # what a stall missed is not asked all at once
+            while owed[way, caller] >= 1:
+                owed[way, caller] -= 1
+                clients[way].ask(f"{caller}-{name}")
+        last = now
+    await asyncio.gather(*(each.stop() for each in clients.values()))
+    return {"samples": samples, "stall_s": stall_s}
+
+
+def main() -> None:
+    """Run it."""
+    file, name, edge, *replicas = sys.argv[1:]
+    Path(file).write_text(json.dumps(uvloop.run(run(int(edge), name, [int(port) for port in replicas]))))
+
+
+if __name__ == "__main__":
+    main()
