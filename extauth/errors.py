@@ -84,13 +84,14 @@ class StoreError(ExtauthError):
     """The store of counters did not answer, or not as expected.
 
     `kind` is one of KINDS, for metrics: no reply in time, no connection, a reply that is an error or makes no sense, or
-    a fault of ours.
+    a fault of ours. `sent` says whether the store may have counted all the same.
     """
 
     KINDS = ("timeout", "connection", "reply", "internal")
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, sent: bool = True) -> None:
         self.kind = kind
+        self.sent = sent
         super().__init__(message)
 
     @classmethod

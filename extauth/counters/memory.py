@@ -5,7 +5,7 @@ from typing import Any
 
 from extauth.counters.counter_table import ENTRY_BYTES, CounterTable
 from extauth.limiter.algorithms import LOG_ENTRY_BYTES, AnyAlgorithm, State
-from extauth.limiter.counters import Group, LimitCheck, Mode, TakeResult
+from extauth.limiter.counters import Group, LimitCheck, Mode, Owed, TakeResult
 
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -36,6 +36,18 @@ class MemoryCounters:
 
     async def probe(self) -> None:
         """Memory always answers."""
+
+    def now_us(self) -> int:
+        """Its clock."""
+        return self._clock()
+
+    async def settle(self, owed: Sequence[Owed]) -> None:
+        """Add what is owed; what has no room is dropped, and its counter then counts as used up."""
+        now = self._clock()
+        for name, algorithm, numbers in owed:
+            state = algorithm.settle(self._own(name, algorithm, now, keep=False), numbers, now)
+            if state is not None:
+                self._put(name, state)
 
     def _take(self, group: Group, now: int) -> TakeResult:
         (names, checks), calls = (group.take.names, group.take.checks), group.calls

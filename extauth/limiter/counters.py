@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
 from extauth.limiter.algorithms import AnyAlgorithm, Level, Outcome, algorithm_of
@@ -89,11 +89,13 @@ class Source(StrEnum):
     """Who decided about a call.
 
     STORE: the counters. DENIAL_CACHE: a denial that is still certain was repeated. NO_COUNTER: the call takes from no
-    counter. FAILURE_POLICY: the call could not be counted.
+    counter. LOCAL: counters of this replica alone, because the store is away. FAILURE_POLICY: the call could not be
+    counted.
     """
 
     STORE = "store"
     DENIAL_CACHE = "denial_cache"
+    LOCAL = "local"
     NO_COUNTER = "no_counter"
     FAILURE_POLICY = "failure_policy"
 
@@ -107,6 +109,29 @@ class TakeResult(NamedTuple):
     admitted: int
     levels: tuple[Level, ...]
     source: Source = Source.STORE
+
+
+class Uncounted(Enum):
+    """A group that the store did not count in time. SENT: it was asked to, and may have counted; UNSENT: it was not."""
+
+    UNSENT = "unsent"
+    SENT = "sent"
+
+
+class Owed(NamedTuple):
+    """What calls took from a counter while the store was not asked; `numbers` as LimitAlgorithm.owed gives them."""
+
+    name: bytes
+    algorithm: AnyAlgorithm
+    numbers: tuple[int, ...]
+
+
+class GuardedCounters(Protocol):
+    """Counters that may leave out a part of a batch, or all of it."""
+
+    async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
+        """As Counters.take, except for the groups that are Uncounted. Raises StoreError where all of them are."""
+        ...
 
 
 class Counters(Protocol):
@@ -123,4 +148,16 @@ class Counters(Protocol):
 
     async def probe(self) -> None:
         """Return if the store can count, else raise StoreError with the reason. Touches no caller's counter."""
+        ...
+
+
+class SharedCounters(Counters, Protocol):
+    """A store that replicas share, into which they write what they counted without it."""
+
+    def now_us(self) -> int:
+        """The store's clock, as far as this process knows it."""
+        ...
+
+    async def settle(self, owed: Sequence[Owed]) -> None:
+        """Add what is owed to each counter; raises StoreError, after which it may be added. It is never sent twice."""
         ...

@@ -46,26 +46,34 @@ class RedisConnection:
         options = self._pool.connection_kwargs
         self.where = str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
 
-    async def execute(self, command: bytes) -> Any:  # noqa: ANN401 - whatever Redis replies
+    async def execute(self, command: bytes, *, again: bool = True) -> Any:  # noqa: ANN401 - whatever Redis replies
         """The reply to a packed command; raises ReplyError for an error reply, StoreError where there is none in time.
 
-        A command whose connection dies under it is sent once more, and Redis may then run it twice. So is one that the
-        server refused because another has taken its place, unless the connection is as new as one may be.
+        A command whose connection dies under it is sent `again`, once, and Redis may then run it twice. So is one that
+        the server refused because another has taken its place, unless the connection is as new as one may be.
         """
+        sent = False
         try:
             link = self._link or await self._connect()
+            sent = True
             try:
                 return await link.send(command)
             except LostError:
                 self._lost(link)
+                if not again:
+                    raise
             except ReplyError as error:
                 if error.code not in _ELSEWHERE or not self._give_up(link):
                     raise
             return await (self._link or await self._connect()).send(command)
         except TooSlowError as error:
-            raise StoreError("timeout", f"no answer from Redis at {self.where} within {self._timeout_s} s") from error
+            message = f"no answer from Redis at {self.where} within {self._timeout_s} s"
+            raise StoreError("timeout", message, sent=sent) from error
         except LostError as error:
-            raise self._no_connection(error) from error
+            raise self._no_connection(error, sent=sent) from error
+        except StoreError as error:  # of the attempt to connect
+            error.sent = sent
+            raise
 
     async def aclose(self) -> None:
         """Close; commands under way fail."""
@@ -92,7 +100,7 @@ class RedisConnection:
         """One attempt at a time, which all who wait share, and which goes on when one of them gives up."""
         if self._opening is None:
             if self._failure is not None and asyncio.get_running_loop().time() < self._next_attempt:
-                raise StoreError(*self._failure)
+                raise StoreError(*self._failure, sent=False)
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._opened)
         opening = self._opening
@@ -130,13 +138,13 @@ class RedisConnection:
         if error is None:
             self._link = opening.result()
 
-    def _no_connection(self, error: Exception) -> StoreError:
+    def _no_connection(self, error: Exception, *, sent: bool = False) -> StoreError:
         reason = str(error)
         # redis-py wraps what it meets on a Unix socket once more.
         if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
-            return StoreError("reply", f"Redis at {self.where} {NOT_LET_IN}: {reason}")
+            return StoreError("reply", f"Redis at {self.where} {NOT_LET_IN}: {reason}", sent=sent)
         at = "" if self.where in reason else f" at {self.where}"
-        return StoreError("connection", f"no connection to Redis{at}: {reason}")
+        return StoreError("connection", f"no connection to Redis{at}: {reason}", sent=sent)
 
     def _lost(self, link: "RedisProtocol") -> None:
         if self._link is link:

@@ -1,21 +1,23 @@
 """Counters in Redis or Valkey: one script call a batch."""
 
 import struct
+import time
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
+from typing import Any
 
 from extauth.counters.redis.connection import NOT_LET_IN, RedisConnection
 from extauth.counters.redis.protocol import ReplyError
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import AnyAlgorithm
-from extauth.limiter.counters import CounterSet, Group, LimitCheck, TakeResult
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, TakeResult
 from extauth.rules.model import Limit, Unit
 
 _CALLS = struct.Struct("<I")
 _ASK = struct.Struct("<IBd")
-# take.lua last: each may use what those before it define.
-_SCRIPT_FILES = ("state", "gcra", "fixed_window", "sliding_window", "take")
+# Of each script, before its own file: each may use what those before it define.
+_SHARED_FILES = ("state", "gcra", "fixed_window", "sliding_window", "limits")
 
 
 RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
@@ -55,9 +57,8 @@ class RedisCounters:
         self._clock = clock
         self._asked = 0
         self._prefix = prefix
-        script = _read_script()
-        self._evalsha = _bulk(b"EVALSHA") + _bulk(sha1(script, usedforsecurity=False).hexdigest().encode())
-        self._eval = _bulk(b"EVAL") + _bulk(script)
+        self._offset_us = 0  # of the server's clock, from the monotonic one
+        self._take_script, self._settle_script = _Script("take"), _Script("settle")
         # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
         names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
         self._probe = Group(CounterSet(names, (LimitCheck(Limit(2**32 - 1, Unit.SECOND), 1),) * 2), 1)
@@ -86,21 +87,46 @@ class RedisCounters:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
         head, body, size = self._pack(groups, number)
-        try:
-            reply = await self._pipe.execute(head + self._evalsha + body)
-        except ReplyError as error:
-            if error.code != "NOSCRIPT":
-                raise
-            # Flushed, or another server: this loads it too.
-            reply = await self._pipe.execute(head + self._eval + body)
+        reply = await self._run(self._take_script, head, body)
         try:
             if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
+            self._offset_us = reply[1] - time.monotonic_ns() // 1000
             return _read(reply, groups)
         except (TypeError, ValueError, IndexError):
             # A reply that is none of this script's may be another command's: so may be all that follow.
             self._pipe.drop("a reply that makes no sense")
             raise StoreError("reply", "Redis replied what the script never says") from None
+
+    async def _run(self, script: "_Script", head: bytes, body: bytes, *, again: bool = True) -> Any:  # noqa: ANN401
+        try:
+            return await self._pipe.execute(head + script.evalsha + body, again=again)
+        except ReplyError as error:
+            if error.code != "NOSCRIPT":
+                raise
+        # Flushed, or another server: this loads it too.
+        return await self._pipe.execute(head + script.eval + body, again=again)
+
+    def now_us(self) -> int:
+        """The clock of Redis as its last reply said, and this process's since; before one, this machine's own."""
+        if self._clock is not None:
+            return self._clock()
+        return time.monotonic_ns() // 1000 + (self._offset_us or _wall_offset_us())
+
+    async def settle(self, owed: Sequence[Owed]) -> None:
+        """One run of settle.lua, which is not sent again where its reply is lost."""
+        limits: dict[AnyAlgorithm, int] = {}
+        packed = [
+            struct.pack(f"<II{len(numbers)}d", limits.setdefault(algorithm, len(limits)), len(numbers), *numbers)
+            for _, algorithm, numbers in owed
+        ]
+        arguments = (self._now(), b"".join([algorithm.packed for algorithm in limits]), b"".join(packed))
+        names = [name for name, _, _ in owed]
+        body = b"".join((_bulk(b"%d" % len(names)), *map(_bulk, names), *map(_bulk, arguments)))
+        try:
+            await self._run(self._settle_script, b"*%d\r\n" % (6 + len(names)), body, again=False)
+        except ReplyError as error:
+            raise self._refused(error) from error
 
     async def _is_sentinel(self) -> bool:
         try:
@@ -115,6 +141,9 @@ class RedisCounters:
         if error.code == "NOPERM":
             what += f" ({RIGHTS} ~{self._prefix}:*)"
         return StoreError("reply", f"Redis at {self._pipe.where} {what}: {reply}")
+
+    def _now(self) -> bytes:
+        return b"" if self._clock is None else b"%d" % self._clock()
 
     async def forget(self, names: Sequence[bytes]) -> int:
         """Delete the counters by these names; returns how many there were."""
@@ -136,7 +165,7 @@ class RedisCounters:
         limits: dict[AnyAlgorithm, int] = {}
         asked: dict[int, tuple[bytes, int]] = {}  # by identity: many takes ask the same
         packed: list[bytes] = []
-        size = 1
+        size = 2
         for take, calls in groups:
             keys += take.names
             known = asked.get(id(take.checks))
@@ -149,8 +178,12 @@ class RedisCounters:
                 asked[id(take.checks)] = known
             packed += (_CALLS.pack(calls), known[0])
             size += known[1]
-        now = b"" if self._clock is None else b"%d" % self._clock()
-        arguments = (now, b"".join([algorithm.packed for algorithm in limits]), b"".join(packed), b"%d" % number)
+        arguments = (
+            self._now(),
+            b"".join([algorithm.packed for algorithm in limits]),
+            b"".join(packed),
+            b"%d" % number,
+        )
         body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys), *map(_bulk, arguments)))
         return b"*%d\r\n" % (7 + len(keys)), body, size
 
@@ -158,7 +191,7 @@ class RedisCounters:
 def _read(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]:
     """A reply of the right size; raises ValueError where it admits what was not asked for."""
     takens = []
-    at = 1
+    at = 2
     for take, calls in groups:
         admitted = reply[at]
         at += 1
@@ -174,9 +207,18 @@ def _read(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]:
     return takens
 
 
-def _read_script() -> bytes:
-    folder = files("extauth.counters.redis") / "lua"
-    return b"\n".join((folder / f"{name}.lua").read_bytes() for name in _SCRIPT_FILES)
+class _Script:
+    """A script's commands, without the array header."""
+
+    def __init__(self, name: str) -> None:
+        folder = files("extauth.counters.redis") / "lua"
+        text = b"\n".join((folder / f"{each}.lua").read_bytes() for each in (*_SHARED_FILES, name))
+        self.evalsha = _bulk(b"EVALSHA") + _bulk(sha1(text, usedforsecurity=False).hexdigest().encode())
+        self.eval = _bulk(b"EVAL") + _bulk(text)
+
+
+def _wall_offset_us() -> int:
+    return (time.time_ns() - time.monotonic_ns()) // 1000
 
 
 def _bulk(value: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in
+from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in, share_of
 from extauth.limiter.algorithms.protocol import State, pack_limit
 from extauth.rules.model import Limit
 
@@ -52,28 +52,28 @@ class FixedWindow:
     numbers: ClassVar = 2
     read: ClassVar = WindowUsage
 
-    __slots__ = ("_capacity", "_period_us", "packed")
+    __slots__ = ("_period_us", "capacity", "packed")
 
     def __init__(self, limit: Limit) -> None:
-        self._capacity = limit.capacity
+        self.capacity = limit.capacity
         self._period_us = limit.period_us
         self.packed = pack_limit(2, limit, limit.period_us, limit.requests_per_unit, 0)
 
     def calls_that_fit(self, cost: int, level: WindowUsage) -> int:
         """Number of equal calls that fit the limit, from this level on."""
-        return calls_that_fit_in(self._capacity - level.hits, cost)
+        return calls_that_fit_in(self.capacity - level.hits, cost)
 
     def outcome(self, cost: int, level: WindowUsage, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
         ends_in_us = level.ends_in_us
         if not over:
             used = max(level.hits + calls * cost, 0)
-            return Outcome(False, max(self._capacity - used, 0), ends_in_us)
-        return Outcome(True, 0, ends_in_us, None if max(cost, 1) > self._capacity else ends_in_us)
+            return Outcome(False, max(self.capacity - used, 0), ends_in_us)
+        return Outcome(True, 0, ends_in_us, None if max(cost, 1) > self.capacity else ends_in_us)
 
     def countdown(self, level: WindowUsage) -> tuple[int, int, int, int]:
         """What admitted calls are told: (remaining, reset in ticks, ticks per hit, ticks per second)."""
-        return self._capacity - level.hits, level.ends_in_us, 0, 1_000_000
+        return self.capacity - level.hits, level.ends_in_us, 0, 1_000_000
 
     def used_hits(self, level: WindowUsage) -> int:
         """The hits that the counter holds."""
@@ -109,6 +109,21 @@ class FixedWindow:
         """The state once the hits are taken."""
         used = state.used_hits(now) if state else 0
         return Window(self._end_us(now), max(min(used + hits, MAX_HITS), 0))
+
+    def seed(self, level: WindowUsage, whole: "FixedWindow", now: int) -> Window | None:
+        """The state of a counter that has used as much of this limit, in parts of it, as one of `whole` has of that."""
+        hits = share_of(level.hits, self.capacity, whole.capacity)
+        return Window(now + level.ends_in_us, hits) if hits and level.ends_in_us > 0 else None
+
+    def owed(self, before: Window | None, state: Window, now: int) -> tuple[int, ...]:
+        """(end of the window, hits), or nothing once it has ended."""
+        hits = state.used_hits(now) - (before.used_hits(now) if before and before.end_us == state.end_us else 0)
+        return (state.end_us, hits) if hits > 0 else ()
+
+    def settle(self, state: Window | None, owed: tuple[int, ...], now: int) -> Window | None:
+        """The state once the hits are added, if they are of the window that now is."""
+        end_us, hits = owed
+        return self.take(state, hits, now) if end_us == self._end_us(now) else state
 
     def _end_us(self, now: int) -> int:
         return now - now % self._period_us + self._period_us

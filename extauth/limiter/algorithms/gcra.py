@@ -146,5 +146,21 @@ class Gcra:
         """The state once the hits are taken."""
         return self._bucket((state.backlog_at(now) if state else 0) + hits * self._interval, now)
 
+    def seed(self, level: Backlog, whole: "Gcra", now: int) -> Bucket | None:
+        """The state of a counter that is full again when one of the limit `whole` is."""
+        rest = level.rest if whole is self else self._ticks_per_us if level.rest else 0
+        backlog = level.whole_us * self._ticks_per_us + rest
+        return self._bucket(backlog, now) if backlog else None
+
+    def owed(self, before: Bucket | None, state: Bucket, now: int) -> tuple[int, ...]:
+        """(ticks): what is left of the hits; as much of them has drained as has not been needed to drain `before`."""
+        ticks = state.backlog_at(now) - (before.backlog_at(now) if before else 0)
+        return (ticks,) if ticks > 0 else ()
+
+    def settle(self, state: Bucket | None, owed: tuple[int, ...], now: int) -> Bucket | None:
+        """The state once so many ticks are added to its backlog."""
+        backlog = (state.backlog_at(now) if state else 0) + sum(owed)
+        return self._bucket(backlog, now) if backlog else None
+
     def _bucket(self, backlog: int, now: int) -> Bucket:
         return Bucket(now, max(min(backlog, self._most), 0), EmissionInterval(self._interval, self._ticks_per_us))

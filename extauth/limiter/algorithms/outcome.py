@@ -30,3 +30,8 @@ def calls_that_fit_in(left: int, cost: int) -> int:
     if cost == 0:
         return ANY_NUMBER if left >= 1 else 0
     return max(left // cost, 0)
+
+
+def share_of(hits: int, capacity: int, whole: int) -> int:
+    """The hits of a limit of this capacity that are as large a part of it as `hits` are of `whole`, rounded up."""
+    return hits if capacity == whole else -(-hits * capacity // whole)

@@ -1,7 +1,7 @@
 """What an algorithm can do: one object for each limit, for the levels that a store reports and for states in memory."""
 
 import struct
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from extauth.limiter.algorithms.outcome import Outcome
 from extauth.rules.model import Limit
@@ -106,6 +106,21 @@ class LimitAlgorithm(Protocol[L, S]):
 
     def take(self, state: S | None, hits: int, now: int) -> S:
         """The state once the hits, which may be negative, are taken."""
+        ...
+
+    def seed(self, level: L, whole: Self, now: int) -> S | None:
+        """The state of a counter that begins where one of the limit `whole` is at this level.
+
+        `whole` may be this limit itself. If this one is a share of it, so is the state: what is used up stays used up.
+        """
+        ...
+
+    def owed(self, before: S | None, state: S, now: int) -> tuple[int, ...]:
+        """The difference that hits make between two states, as numbers that `settle` and settle.lua add to a third."""
+        ...
+
+    def settle(self, state: S | None, owed: tuple[int, ...], now: int) -> S | None:
+        """The state once what is `owed` is added to it; None if it would be that of an unused counter."""
         ...
 
 

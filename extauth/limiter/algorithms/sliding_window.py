@@ -5,9 +5,10 @@ A hit counts from its instant, rounded up to the quantum, until a period later.
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from operator import sub
 from typing import ClassVar, NamedTuple
 
-from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in
+from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in, share_of
 from extauth.limiter.algorithms.protocol import State, pack_limit
 from extauth.rules.model import MAX_EXACT, Limit
 
@@ -79,17 +80,17 @@ class SlidingWindow:
     numbers: ClassVar = 3
     read: ClassVar = LogUsage
 
-    __slots__ = ("_capacity", "_longest_us", "_period_us", "_quantum_us", "packed")
+    __slots__ = ("_longest_us", "_period_us", "_quantum_us", "capacity", "packed")
 
     def __init__(self, limit: Limit) -> None:
-        self._capacity = limit.capacity
+        self.capacity = limit.capacity
         self._period_us, self._quantum_us = limit.period_us, limit.quantum_us
         self._longest_us = limit.period_us + limit.quantum_us - 1
         self.packed = pack_limit(3, limit, limit.period_us, limit.requests_per_unit, limit.quantum_us)
 
     def calls_that_fit(self, cost: int, level: LogUsage) -> int:
         """Number of equal calls that fit the limit, from this level on."""
-        return calls_that_fit_in(self._capacity - level.hits, cost)
+        return calls_that_fit_in(self.capacity - level.hits, cost)
 
     def outcome(self, cost: int, level: LogUsage, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
@@ -97,12 +98,12 @@ class SlidingWindow:
         used = max(level.hits + hits, 0)
         reset_us = max(level.ends_in_us, self._longest_us) if hits > 0 else level.ends_in_us if used else 0
         if not over:
-            return Outcome(False, max(self._capacity - used, 0), reset_us)
-        return Outcome(True, 0, reset_us, None if max(cost, 1) > self._capacity else level.wait_us)
+            return Outcome(False, max(self.capacity - used, 0), reset_us)
+        return Outcome(True, 0, reset_us, None if max(cost, 1) > self.capacity else level.wait_us)
 
     def countdown(self, level: LogUsage) -> tuple[int, int, int, int]:
         """What admitted calls are told: (remaining, reset in ticks, ticks per hit, ticks per second)."""
-        return self._capacity - level.hits, max(level.ends_in_us, self._longest_us), 0, 1_000_000
+        return self.capacity - level.hits, max(level.ends_in_us, self._longest_us), 0, 1_000_000
 
     def used_hits(self, level: LogUsage) -> int:
         """The hits that the counter holds."""
@@ -169,6 +170,47 @@ class SlidingWindow:
         if log.totals:
             log.totals[-1] = total
         return log
+
+    def seed(self, level: LogUsage, whole: "SlidingWindow", now: int) -> Log | None:
+        """The state of a counter that has used as much of this limit, in parts of it, as one of `whole` has of that.
+
+        When each of the hits leaves the window is not known, so all of them count until the last one does.
+        """
+        hits = share_of(level.hits, self.capacity, whole.capacity)
+        if not hits or level.ends_in_us <= 0:
+            return None
+        return Log(self._period_us, [now + level.ends_in_us - self._period_us], [hits])
+
+    def owed(self, before: Log | None, state: Log, now: int) -> tuple[int, ...]:
+        """(instant, hits, instant, hits, …) of those that are in the window."""
+        known = before.totals[-1] if before else 0
+        numbers: list[int] = []
+        total = state.base
+        for at_us, up_to in zip(state.times, state.totals, strict=True):
+            hits = up_to - max(total, known)
+            total = up_to
+            if hits > 0 and at_us > now - self._period_us:
+                numbers += (at_us, hits)
+        return tuple(numbers)
+
+    def settle(self, state: Log | None, owed: tuple[int, ...], now: int) -> Log | None:
+        """The state once the hits are in the log, each at its own instant."""
+        gone, base = state.gone(now, self._period_us) if state else (0, 0)
+        times, totals = (state.times[gone:], state.totals[gone:]) if state else ([], [])
+        since, latest = now - self._period_us, self._stamp(now)
+        pairs = zip(owed[::2], owed[1::2], strict=True)
+        added = [(min(at_us, latest), hits) for at_us, hits in pairs if at_us > since]
+        held = zip(times, map(sub, totals, [base, *totals]), strict=True)
+        log = Log(self._period_us, [], [], base)
+        total = base
+        for at_us, hits in sorted([*held, *added]):
+            total = min(total + hits, MAX_HITS)
+            if log.times and (log.times[-1] == at_us or len(log.times) == MAX_EXACT):
+                log.times[-1], log.totals[-1] = at_us, total
+            else:
+                log.times.append(at_us)
+                log.totals.append(total)
+        return log if log.times else None
 
     def _near(self, log: Log, now: int) -> bool:
         """Whether the log is not from a clock that was far ahead: less than a tenth of the window is waited out."""

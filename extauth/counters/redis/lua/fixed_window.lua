@@ -1,4 +1,4 @@
--- Arguments: (key, state, limit) to look, (key, used, hits, limit) to write; the limit's fields are period, in microseconds, and requests. window_look → the hits used; whether to write the state anew; what is left; what one hit takes; and for the reply the hits used and the microseconds until the window ends.
+-- Arguments: (key, state, limit) to look, (key, used, hits, limit) to write, (key, state, limit, ends, hits) to settle; the limit's fields are period, in microseconds, and requests. window_look → the hits used; whether to write the state anew; what is left; what one hit takes; and for the reply the hits used and the microseconds until the window ends.
 
 local function window_look(key, state, limit)
   local ends_in = limit.period - now % limit.period
@@ -18,4 +18,9 @@ end
 local function window_write(key, used, hits, limit)
   local ends_in = limit.period - now % limit.period
   put(key, pack('<Bdd', WINDOW, now + ends_in, max(min(used + hits, MAX_HITS), 0)), ends_in)
+end
+
+local function window_settle(key, state, limit, ends, hits)
+  local used, _, _, _, _, ends_in = window_look(key, state, limit)
+  if ends == now + ends_in then window_write(key, used + hits, 0, limit) end
 end

@@ -1,4 +1,4 @@
--- Arguments: (key, state, limit) to look, (key, level, hits, limit) to write; the limit's fields are interval, in ticks, ticks_per_us and burst. gcra_look → level, in ticks; whether to write the state anew; what is left; what one hit takes; and for the reply the backlog's whole microseconds and the rest in ticks.
+-- Arguments: (key, state, limit) to look, (key, level, hits, limit) to write, (key, state, limit, ticks) to settle; the limit's fields are interval, in ticks, ticks_per_us and burst. gcra_look → level, in ticks; whether to write the state anew; what is left; what one hit takes; and for the reply the backlog's whole microseconds and the rest in ticks.
 
 -- n * to / from, rounded up; in lowest terms and without the whole part, so that the product stays below 2^53.
 local function scale(n, from, to)
@@ -34,4 +34,8 @@ local function gcra_write(key, level, hits, limit)
   level = max(min(level + hits * interval, MAX_BACKLOG_US * ticks_per_us), 0)
   local whole = floor(level / ticks_per_us)
   put(key, pack('<Bddddd', GCRA, now, whole, level % ticks_per_us, interval, ticks_per_us), whole + 1)
+end
+
+local function gcra_settle(key, state, limit, ticks)
+  gcra_write(key, gcra_look(key, state, limit) + ticks, 0, limit)
 end

@@ -1,4 +1,4 @@
--- Arguments: (key, state, limit) to look, (key, log, used, …) to wait and to write; the limit's fields are period and quantum, in microseconds, requests, and stamp: the time of the hits that are taken now. sliding_look → the hits used; whether to write the state anew; what is left; what one hit takes; for the reply the hits used and the microseconds until the last of them is out of the window; and the log, if it can be kept. sliding_wait → for the reply, the microseconds until the first call that does not fit will fit.
+-- Arguments: (key, state, limit) to look, (key, log, used, …) to wait and to write, (key, state, limit, owed) to settle; the limit's fields are period and quantum, in microseconds, requests, and stamp: the time of the hits that are taken now. sliding_look → the hits used; whether to write the state anew; what is left; what one hit takes; for the reply the hits used and the microseconds until the last of them is out of the window; and the log, if it can be kept. sliding_wait → for the reply, the microseconds until the first call that does not fit will fit.
 
 local MAX_ENTRIES = 10000
 
@@ -70,4 +70,47 @@ local function sliding_write(key, log, used, hits, limit)
     call('SETRANGE', key, 0, pack('<Bddddd', SLIDING, period, dropped, base, total, newest))
     call('PEXPIRE', key, max(ceil((newest + period - now) / 1000), 1) + spare_ms)
   end
+end
+
+-- Puts hits into the log at their own instants: `owed` is {at, hits, at, hits, …}, in order.
+local function sliding_settle(key, state, limit, owed)
+  local period = limit.period
+  local used, _, _, _, _, _, log = sliding_look(key, state, limit)
+  if not log and used > 0 then  -- in other terms, or from a clock that was ahead
+    sliding_write(key, nil, used, 0, limit)
+    log = read_log(key, call('GETRANGE', key, 0, HEAD), period)
+  end
+  local count, dropped, base, total = 0, 0, 0, 0
+  if log then count, dropped, base, total = log[COUNT], log[DROPPED], log[BASE], log[TOTAL] end
+  local first = search(key, dropped, count, owed[1])
+  local before = first > dropped and call('GETRANGE', key, HEAD + dropped * ENTRY, HEAD + first * ENTRY - 1) or ''
+  local later = first < count and call('GETRANGE', key, HEAD + first * ENTRY, -1) or ''
+  local kept = first - dropped
+  if kept > 0 then
+    local _, up_to = entry(key, first - 1)
+    total = up_to
+  else
+    total = base
+  end
+  local merged, newest, previous = {}, kept > 0 and entry(key, first - 1) or 0, total
+  local at, its_total
+  local position, i = 1, 1
+  if position <= #later then at, its_total, position = unpack('<dd', later, position) end
+  while at or owed[i] do
+    local time, hits
+    if at and (not owed[i] or at <= owed[i]) then
+      time, hits, previous = at, its_total - previous, its_total
+      at = nil
+      if position <= #later then at, its_total, position = unpack('<dd', later, position) end
+    else
+      time, hits = min(owed[i], limit.stamp), owed[i + 1]
+      i = i + 2
+    end
+    if time > now - period then
+      total, newest = min(total + hits, MAX_HITS), max(newest, time)
+      local full = kept + #merged >= MAX_ENTRIES
+      merged[full and #merged > 0 and #merged or #merged + 1] = pack('<dd', newest, total)
+    end
+  end
+  put_log(key, period, 0, base, total, newest, before .. table.concat(merged))
 end

@@ -1,30 +1,13 @@
--- KEYS: one a counter, in the groups' order. ARGV: now_us, limits, groups (both packed, see below), a number. Reply: that number, then a group: admitted, then a counter: its algorithm's numbers.
+-- KEYS: one a counter, in the groups' order. ARGV: now_us, limits (see limits.lua), groups (packed, see below), a number. Reply: that number, the time in us, then a group: admitted, then a counter: its algorithm's numbers.
 --
--- limits, 25 bytes each, '<Bddd': kind (+ 4 where denied hits count), and three numbers. 1, gcra: interval, ticks_per_us, burst. 2,
---     fixed_window: period, requests, 0. 3, sliding_window: period, requests, quantum.
 -- groups, '<I4I4' calls, counters, then '<I4Bd' a counter: index into limits from 0, mode (limiter/counters.py), cost.
 --     A key that stands several times in a row in a group is one counter that is held to several limits: its hits are
 --     taken once, and written in the terms of the last.
 
 local ENFORCED, QUOTA, SAME_QUOTA = 0, 1, 2
 
-local limits = {}
-for at = 1, #ARGV[2], 25 do
-  local flags, a, b, c = unpack('<Bddd', ARGV[2], at)
-  local kind, counts_denied = flags % 4, flags >= 4
-  if kind == GCRA then
-    limits[#limits + 1] = {kind = kind, counts_denied = counts_denied, interval = a, ticks_per_us = b, burst = c}
-  elseif kind == WINDOW then
-    limits[#limits + 1] = {kind = kind, counts_denied = counts_denied, period = a, requests = b}
-  else
-    local stamp = ceil(now / c) * c
-    limits[#limits + 1] =
-      {kind = kind, counts_denied = counts_denied, period = a, requests = b, quantum = c, stamp = stamp}
-  end
-end
-
 local groups = ARGV[3]
-local reply, length = {tonumber(ARGV[4])}, 1
+local reply, length = {tonumber(ARGV[4]), now}, 2
 local at, key_index = 1, 0
 local levels, stale, logs, lefts, fits, held_to, modes, costs = {}, {}, {}, {}, {}, {}, {}, {}
 
