@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from extauth.counters.counter_table import ENTRY_BYTES, CounterTable
-from extauth.limiter.algorithms import LOG_ENTRY_BYTES, AnyAlgorithm, State
+from extauth.limiter.algorithms import LOG_ENTRY_BYTES, AnyAlgorithm, Level, State
 from extauth.limiter.counters import Group, LimitCheck, Mode, Owed, TakeResult
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -34,6 +34,23 @@ class MemoryCounters:
         self._states.keep_reserve(now)
         return [self._take(group, now) for group in groups]
 
+    def take_at(self, group: Group, now: int) -> TakeResult:
+        """Take for one group, at an instant of the clock."""
+        self._states.keep_reserve(now)
+        return self._take(group, now)
+
+    def holds(self, name: bytes) -> bool:
+        """Whether there is a counter by this name."""
+        return name in self._states
+
+    def put(self, name: bytes, state: State) -> None:
+        """Replace a counter, or add one if there is room for it."""
+        self._put(name, state)
+
+    def forget(self, name: bytes) -> None:
+        """Delete a counter, if it is there."""
+        self._states.remove(name)
+
     async def probe(self) -> None:
         """Memory always answers."""
 
@@ -49,30 +66,40 @@ class MemoryCounters:
             if state is not None:
                 self._put(name, state)
 
+    def would_admit(self, group: Group, now: int) -> int:
+        """The number of the calls that `take_at` would admit; takes nothing."""
+        return self._look(group, now)[0]
+
     def _take(self, group: Group, now: int) -> TakeResult:
-        (names, checks), calls = (group.take.names, group.take.checks), group.calls
-        last = _are_last(names)
+        admitted, states, levels, fits = self._look(group, now)
+        names, checks = group.take.names, group.take.checks
+        for i, (name, check, last, state) in enumerate(zip(names, checks, _are_last(names), states, strict=True)):
+            algorithm, cost, used = check.algorithm, check.cost, check.algorithm.used_hits(levels[i])
+            hits = check.counted_calls(group.calls, admitted, fits[i]) * cost
+            if fits[i] < group.calls:
+                excess = used + max(hits, 0) + max(cost, 1) - check.limit.capacity
+                levels[i] = algorithm.level_with_wait(state, levels[i], excess, now)
+            if last and (hits > 0 or (hits < 0 and used)):
+                self._put(name, algorithm.take(state, hits, now))
+        return TakeResult(admitted, tuple(levels))
+
+    def _look(self, group: Group, now: int) -> tuple[int, list[Any], list[Level], list[int]]:
+        """The number of calls to admit; and of each check the state, the level and the number of calls that fit."""
+        names, checks = group.take.names, group.take.checks
         refused = self._without_room(names, now)
         states: list[Any] = [  # each of its check's own kind
             check.algorithm.take(None, check.limit.capacity, now)
             if name in refused
             else self._own(name, check.algorithm, now, keep=kept)
-            for name, check, kept in zip(names, checks, last, strict=True)
+            for name, check, kept in zip(names, checks, _are_last(names), strict=True)
         ]
         levels = [check.algorithm.level(state, now) for state, check in zip(states, checks, strict=True)]
         fits = [check.calls_that_fit(level) for check, level in zip(checks, levels, strict=True)]
-        admitted = min([calls, *(fit for check, fit in zip(checks, fits, strict=True) if check.mode is Mode.ENFORCED)])
+        enforced = [fit for check, fit in zip(checks, fits, strict=True) if check.mode is Mode.ENFORCED]
+        admitted = min([group.calls, *enforced])
         if quotas := _quotas(checks, fits):
             admitted = min(admitted, max(quotas))
-        for i, (name, check, state) in enumerate(zip(names, checks, states, strict=True)):
-            algorithm, cost, used = check.algorithm, check.cost, check.algorithm.used_hits(levels[i])
-            hits = check.counted_calls(calls, admitted, fits[i]) * cost
-            if fits[i] < calls:
-                excess = used + max(hits, 0) + max(cost, 1) - check.limit.capacity
-                levels[i] = algorithm.level_with_wait(state, levels[i], excess, now)
-            if last[i] and (hits > 0 or (hits < 0 and used)):
-                self._put(name, algorithm.take(state, hits, now))
-        return TakeResult(admitted, tuple(levels))
+        return admitted, states, levels, fits
 
     def _without_room(self, names: Sequence[bytes], now: int) -> set[bytes]:
         """The names that have no counter, if there is no room for one each; else none."""

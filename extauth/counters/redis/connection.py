@@ -17,7 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from extauth.counters.redis.endpoint import FILE_OPTIONS, fault
-from extauth.counters.redis.protocol import LostError, RedisProtocol, ReplyError, TooSlowError, in_steps
+from extauth.counters.redis.protocol import LostError, RedisProtocol, ReplyError, TooSlowError
+from extauth.counters.waiting import within
 from extauth.errors import SettingsError, StoreError
 
 CONNECT_TIMEOUT_S = 1  # one attempt that hangs must not hold up the next, which may do
@@ -104,7 +105,7 @@ class RedisConnection:
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._opened)
         opening = self._opening
-        if not await _within(opening, self._timeout_s):
+        if not await within(opening, self._timeout_s):
             raise TooSlowError("it was too slow")
         if opening.cancelled():
             raise LostError("closed")
@@ -117,7 +118,7 @@ class RedisConnection:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         connecting = asyncio.create_task(connection.connect())  # type: ignore[no-untyped-call]
         try:
-            if not await _within(connecting, CONNECT_TIMEOUT_S):
+            if not await within(connecting, CONNECT_TIMEOUT_S):
                 raise LostError(f"not within {CONNECT_TIMEOUT_S} s")  # noqa: TRY301 - said below, as the others
             connecting.result()
             return RedisProtocol(connection, self._timeout_s, self._lost)
@@ -151,16 +152,6 @@ class RedisConnection:
             self._link = None
 
 
-async def _within(task: "asyncio.Task[Any]", duration_s: float) -> bool:
-    """Wait until the task is done, for so long, in steps; returns whether it is."""
-    steps, step_s = in_steps(duration_s)
-    for _ in range(steps):
-        await asyncio.wait((task,), timeout=step_s)
-        if task.done():
-            return True
-    return False
-
-
 def _pool(url: str) -> ConnectionPool:
     """Where connections come from; raises SettingsError.
 
@@ -189,7 +180,7 @@ def _try_pool(url: str) -> ConnectionPool:
         url,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=None,  # its timers would fire before what came in meanwhile is read: see _within
+        socket_connect_timeout=None,  # its timers do not wait in steps: see counters/waiting.py
         socket_timeout=None,
     )
     connection = pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options

@@ -1,7 +1,6 @@
 """The protocol of an open connection to Redis: commands out, replies in, and a clock for those that wait."""
 
 import asyncio
-import math
 import re
 from collections import deque
 from collections.abc import Callable
@@ -10,13 +9,12 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
+from extauth.counters.waiting import in_steps
+
 # Redis 6 wraps what a command inside a script was refused with: `ERR Error running script (…): … -READONLY …`.
 _WRAPPED = re.compile(r": -([A-Z]+) ")
 # All versions answer so, in other words each, where a script may not run one of its commands.
 _NO_RIGHT = re.compile(r"The user executing the script can't|ACL failure in script")
-
-_STEPS = 10
-_SHORTEST_STEP_S = 0.002  # uvloop runs a timer of less than half a millisecond before it looks for I/O
 
 
 class ReplyError(Exception):
@@ -41,16 +39,6 @@ class LostError(Exception):
 
 class TooSlowError(Exception):
     """The connection's clock ran out."""
-
-
-def in_steps(duration_s: float) -> tuple[int, float]:
-    """How many steps, at least two, of how many seconds.
-
-    A timer that is due when this process goes on after a stop may run before what came in meanwhile is read, on asyncio
-    as on uvloop. One that is set by then runs after. So no clock may end at its first step.
-    """
-    step_s = max(duration_s / _STEPS, _SHORTEST_STEP_S)
-    return max(math.ceil(duration_s / step_s), 2), step_s
 
 
 class RedisProtocol(asyncio.Protocol):

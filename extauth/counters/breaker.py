@@ -1,0 +1,170 @@
+"""The circuit breaker in front of the store: while that does not answer, calls are decided without asking it.
+
+closed      Every batch asks the store. A batch that the store fails opens the breaker.
+open        No batch asks. After a pause the next one is a trial. The pause is 50 ms at first and doubles with each
+            trial that fails, up to 0.5 s, less up to a half by chance, so that replicas do not all come at once.
+half-open   A trial is under way: up to 32 real calls, for a probe of one key may work where batches time out. They wait
+            5 ms for it; the breaker waits as long as it takes, and closes if the store counts them.
+
+The pause is short again only after 5 s closed. A call's own deadline never opens the breaker.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from time import monotonic
+
+from extauth.counters.waiting import within
+from extauth.errors import StoreError
+from extauth.limiter.counters import Counters, Group, TakeResult, Uncounted
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
+SETTLED_S = 5.0
+TRIAL_CALLS = 32
+TRIAL_WAIT_S = 0.005
+
+
+class BreakerState(StrEnum):
+    """Whether the store is asked."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Breaker:
+    """`limiter.counters.GuardedCounters` that stop asking `counters` while these fail.
+
+    `changed` is called after each change of `state`, and where the breaker stays open for another reason. `cause` is
+    why the store failed last. `clock` gives seconds; `chance` a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        clock: Callable[[], float] = monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.state = BreakerState.CLOSED
+        self.cause: StoreError | None = None
+        self._counters = counters
+        self._changed = changed
+        self._clock = clock
+        self._chance = chance
+        self._pause_s = FIRST_PAUSE_S
+        self._closed_at = float("-inf")
+        self._next_trial = float("-inf")
+        self._tried = False  # since the last look
+        self._trial: asyncio.Task[list[TakeResult] | Uncounted] | None = None
+
+    async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
+        """As GuardedCounters say."""
+        if self.state is BreakerState.CLOSED:
+            try:
+                return await self._counters.take(groups)
+            except StoreError as error:
+                self._failed(error)
+                raise
+        if self.state is BreakerState.OPEN and self._clock() >= self._next_trial:
+            return await self._try(groups)
+        return [Uncounted.UNSENT] * len(groups)
+
+    async def look(self) -> None:
+        """Ask the store where no call does: to learn that it fails before a call must, and that it works again."""
+        tried, self._tried = self._tried, False
+        if self.state is BreakerState.HALF_OPEN or (self.state is BreakerState.OPEN and tried):
+            return
+        trial = self.state is BreakerState.OPEN
+        if trial:
+            self._become(BreakerState.HALF_OPEN)
+        try:
+            await self._counters.probe()
+        except StoreError as error:
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - a store that cannot be probed does not count
+            self._failed(StoreError.unexpected(error))
+        else:
+            if trial:
+                self._close()
+
+    async def aclose(self) -> None:
+        """Give up a trial that is under way."""
+        if self._trial is not None:
+            self._trial.cancel()
+            await asyncio.gather(self._trial, return_exceptions=True)
+
+    async def _try(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
+        """Ask for the first calls, and once these are counted for the others."""
+        first, rest = _split(groups)
+        self._tried = True
+        self._become(BreakerState.HALF_OPEN)
+        trial = self._trial = asyncio.create_task(self._take_trial(first))
+        if not await within(trial, TRIAL_WAIT_S):
+            return [Uncounted.SENT] * len(first) + [Uncounted.UNSENT] * (len(groups) - len(first))
+        takens = trial.result()
+        if isinstance(takens, Uncounted):
+            return [takens] * len(first) + [Uncounted.UNSENT] * (len(groups) - len(first))
+        if not rest:
+            return takens
+        more: Sequence[TakeResult | Uncounted]
+        try:
+            more = await self.take(rest)
+        except StoreError as error:
+            more = [Uncounted.SENT if error.sent else Uncounted.UNSENT] * len(rest)
+        if len(takens) + len(more) == len(groups):
+            return [*takens, *more]
+        *others, cut = takens  # the calls of one group are in both
+        begun = more[0]
+        whole = cut._replace(admitted=cut.admitted + begun.admitted) if isinstance(begun, TakeResult) else begun
+        return [*others, whole, *more[1:]]
+
+    async def _take_trial(self, groups: Sequence[Group]) -> list[TakeResult] | Uncounted:
+        try:
+            takens = await self._counters.take(groups)
+        except StoreError as error:
+            self._failed(error)
+            return Uncounted.SENT if error.sent else Uncounted.UNSENT
+        except Exception as error:  # noqa: BLE001 - whatever it is, the store does not count
+            self._failed(StoreError.unexpected(error))
+            return Uncounted.SENT
+        self._close()
+        return takens
+
+    def _failed(self, error: StoreError) -> None:
+        self.cause = error.with_traceback(None)
+        if self.state is BreakerState.OPEN:
+            self._changed()
+            return
+        now = self._clock()
+        if self.state is BreakerState.CLOSED and now - self._closed_at >= SETTLED_S:
+            self._pause_s = FIRST_PAUSE_S
+        else:
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._next_trial = now + self._pause_s * (1 - self._chance() / 2)
+        self._become(BreakerState.OPEN)
+
+    def _close(self) -> None:
+        self._closed_at = self._clock()
+        self._become(BreakerState.CLOSED)
+
+    def _become(self, state: BreakerState) -> None:
+        self.state = state
+        self._changed()
+
+
+def _split(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+    """The first TRIAL_CALLS calls, and the others."""
+    first: list[Group] = []
+    left = TRIAL_CALLS
+    for i, group in enumerate(groups):
+        if group.calls > left:
+            if left:
+                first.append(Group(group.take, left))
+            return first, [Group(group.take, group.calls - left), *groups[i + 1 :]]
+        first.append(group)
+        left -= group.calls
+    return first, []

@@ -1,0 +1,177 @@
+"""Local counting: while the store is away each replica counts by itself, from where the store was.
+
+A counter begins with what the store last reported about it, so that a caller who was used up stays so. When the store
+is back, its counts hold again. What calls took meanwhile is *owed*, and settled in front of the counter's next take.
+Calls that the store was asked about without an answer in time are counted here, and never owed: it may have counted
+them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from extauth.counters.memory import MemoryCounters
+from extauth.errors import StoreError
+from extauth.limiter.algorithms import AnyAlgorithm, State
+from extauth.limiter.counters import Group, LimitCheck, Owed, SharedCounters, TakeResult, Uncounted
+
+KNOWN_BYTES = 1000  # about what it takes to remember what the store reported about one counter
+OWED_BYTES = 900
+MAX_BYTES = 64 << 20
+SETTLED_AT_ONCE = 200  # counters in a script run, which takes Redis less than 5 ms
+
+
+class _Known(NamedTuple):
+    """What the store reported about a group, at an instant of its own clock in microseconds."""
+
+    group: Group
+    taken: TakeResult
+    at_us: int
+
+
+class _Debt(NamedTuple):
+    """A counter as the store reported it, and as it would be had the store counted; both in the terms of its limit."""
+
+    algorithm: AnyAlgorithm
+    before: State | None
+    state: State
+
+
+class LocalCounters:
+    """Counters of this replica alone, in at most about `max_bytes`; `now_us` is the shared store's clock.
+
+    Half of the bytes are for what is known from the store, of which the oldest is forgotten; a counter of which nothing
+    is known begins unused. A quarter is for counters: where that is full, those without room count as used up. The last
+    quarter is for what is owed; what has no room is not settled.
+    """
+
+    def __init__(self, now_us: Callable[[], int], max_bytes: int = MAX_BYTES) -> None:
+        self._now_us = now_us
+        self._counters = MemoryCounters(now_us, max_bytes // 4)
+        self._most_known = max_bytes // 4 // KNOWN_BYTES
+        self._most_owed = max_bytes // 4 // OWED_BYTES
+        self._known: dict[bytes, _Known] = {}
+        self._old_known: dict[bytes, _Known] = {}
+        self._debts: dict[bytes, _Debt] = {}
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything is to be settled."""
+        return bool(self._debts)
+
+    def take(self, group: Group, whole: Sequence[LimitCheck], how: Uncounted) -> TakeResult:
+        """Take from this replica's own counters, whose limits may be shares of those in `whole`."""
+        now = self._now_us()
+        names, checks = group.take.names, group.take.checks
+        self._begin_all(group, whole, now)
+        taken = self._counters.take_at(group, now)
+        if how is Uncounted.UNSENT:
+            for i, (name, check, of, level) in enumerate(zip(names, checks, whole, taken.levels, strict=True)):
+                hits = check.counted_calls(group.calls, taken.admitted, check.calls_that_fit(level)) * check.cost
+                if hits > 0 and (i + 1 == len(names) or names[i + 1] != name):
+                    self._owe(name, of.algorithm, hits, now)
+        return taken
+
+    def would_admit(self, group: Group, whole: Sequence[LimitCheck]) -> bool:
+        """Whether `take` would admit the first of the calls; takes nothing."""
+        now = self._now_us()
+        self._begin_all(group, whole, now)
+        return self._counters.would_admit(group, now) > 0
+
+    def remember(self, groups: Sequence[Group], takens: Sequence[TakeResult]) -> None:
+        """Note what the store reported: of these counters, that holds from now on."""
+        now, known = self._now_us(), self._known
+        held = len(self._counters) > 0
+        for group, taken in zip(groups, takens, strict=True):
+            each = _Known(group, taken, now)
+            for name in group.take.names:
+                known[name] = each
+                if held:
+                    self._counters.forget(name)
+        if len(known) > self._most_known:
+            self._old_known, self._known = known, {}
+
+    async def settle(self, names: Iterable[bytes], store: SharedCounters) -> None:
+        """Settle what is owed to these counters; raises StoreError. What was sent is never sent again."""
+        debts = {name: debt for name in names if (debt := self._debts.pop(name, None)) is not None}
+        now = self._now_us()
+        owed = [
+            Owed(name, algorithm, numbers)
+            for name, (algorithm, before, state) in debts.items()
+            if (numbers := algorithm.owed(before, state, now))
+        ]
+        if not owed:
+            return
+        try:
+            await store.settle(owed)
+        except StoreError as error:
+            if not error.sent:
+                self._debts = {**debts, **self._debts}
+            raise
+
+    def some_debtors(self) -> list[bytes]:
+        """The names of a few counters to which something is owed."""
+        return list(islice(self._debts, SETTLED_AT_ONCE))
+
+    def _begin_all(self, group: Group, whole: Sequence[LimitCheck], now: int) -> None:
+        for name, check, of in zip(group.take.names, group.take.checks, whole, strict=True):
+            if not self._counters.holds(name):
+                self._begin(name, check.algorithm, of.algorithm, now)
+
+    def _begin(self, name: bytes, algorithm: AnyAlgorithm, whole: AnyAlgorithm, now: int) -> None:
+        """Have a counter begin where the store's was."""
+        before = self._state_in_store(name, whole, now)
+        if before is not None:
+            state = before if algorithm is whole else algorithm.seed(whole.level(before, now), whole, now)
+            if state is not None:
+                self._counters.put(name, state)
+
+    def _state_in_store(self, name: bytes, algorithm: AnyAlgorithm, now: int) -> State | None:
+        known = self._known.get(name) or self._old_known.get(name)
+        if known is None:
+            return None
+        (take, calls), taken, at_us = known
+        last = len(take.names) - 1 - take.names[::-1].index(name)
+        check, level = take.checks[last], taken.levels[last]
+        hits = check.counted_calls(calls, taken.admitted, check.calls_that_fit(level)) * check.cost
+        own = check.algorithm
+        state: State | None = own.seed(own.later(own.after(level, hits), max(now - at_us, 0)), own, now)
+        if state is None or algorithm.in_terms(state, now):
+            return state
+        return algorithm.convert(state, now)
+
+    def _owe(self, name: bytes, algorithm: AnyAlgorithm, hits: int, now: int) -> None:
+        debt = self._debts.get(name)
+        if debt is None or debt.algorithm is not algorithm:
+            if len(self._debts) >= self._most_owed:
+                return
+            before = self._state_in_store(name, algorithm, now)
+            debt = _Debt(algorithm, before, algorithm.take(before, hits, now))
+        else:
+            debt = debt._replace(state=algorithm.take(debt.state, hits, now))
+        self._debts[name] = debt
+
+
+class SettlingCounters:
+    """The shared store, as `limiter.counters.Counters`: it is told first what is owed, and `local` what it reports."""
+
+    def __init__(self, counters: SharedCounters, local: LocalCounters) -> None:
+        self._counters = counters
+        self._local = local
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        """As Counters say; however late the store answers, from then on its counts hold."""
+        if self._local.owes:
+            await self._local.settle([name for group in groups for name in group.take.names], self._counters)
+        takens = await self._counters.take(groups)
+        self._local.remember(groups, takens)
+        return takens
+
+    async def probe(self) -> None:
+        """Return if the store counts; raises StoreError if not."""
+        await self._counters.probe()
+
+    async def settle_some(self) -> bool:
+        """Settle a part of what is owed; raises StoreError. Whether there may be more."""
+        await self._local.settle(self._local.some_debtors(), self._counters)
+        return self._local.owes
