@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
 from extauth.config.sources.files import FileSource
+from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
-from extauth.counters.health import StoreHealth
+from extauth.counters.local import LocalCounters, SettlingCounters
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError, SettingsError, StoreError
@@ -25,6 +26,7 @@ from extauth.telemetry import events
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.logs import logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
+from extauth.telemetry.store_log import StoreLog
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.engine import ConnectionLimits, Engine, EngineContext, Guard
 from extauth.transport.h2.server import H2Server
@@ -33,6 +35,7 @@ from extauth.tuning import fitting_connections, raise_descriptors
 
 STOP_GRACE_S = 5
 STORE_CHECK_S = 2
+SETTLE_S = 0.1
 TLS_CHECK_S = 1
 IN_MEMORY = "in this process: it must be the only replica, and its counts end with it"
 
@@ -62,15 +65,18 @@ class Service:
         self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
         rules = _first_rules(self._source, keep_going=settings.keep_going)
         self.counters = _counters(settings)
-        self.denials = DenialCache(self.counters, settings.denial_cache)
+        self.local = LocalCounters(self.counters.now_us, settings.local_bytes)
+        self.settling = SettlingCounters(self.counters, self.local)
+        self.denials = DenialCache(self.settling, settings.denial_cache)
         cached = settings.denial_cache and not settings.counts_in_memory
-        counters: Counters = self.denials if cached else self.counters
-        options = settings.limiter_options()
+        counters: Counters = self.denials if cached else self.counters if settings.counts_in_memory else self.settling
+        self.store = StoreLog(events.store, events.CALLERS_GET[settings.on_store_failure])
+        self.breaker = Breaker(counters, self._breaker_changed, self.metrics.store_failed)
+        options = replace(settings.limiter_options(), local=self.local)
         if settings.log_level == "debug":
             options = replace(options, planner=SampledPlanner)
-        decider = build(rules, counters, options)
+        decider = build(rules, self.breaker, options)
         self.planner = decider.planner
-        self.store = StoreHealth(self.counters.probe, self._store_changed)
         observers: list[Observer] = [self.metrics, self.store]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
@@ -122,9 +128,11 @@ class Service:
         The gRPC port opens once the store was tried, so that no call is the first to find out that it is down.
         """
         stack.push_async_callback(self.counters.aclose)
+        stack.push_async_callback(self.breaker.aclose)
         await self.admin.start()
         stack.push_async_callback(self.admin.stop)
         keep_up(stack, self._check_store)
+        keep_up(stack, self._settle)
         keep_up(stack, self._follow_rules)
         if self.tls is not None:
             keep_up(stack, self._follow_tls)
@@ -165,6 +173,7 @@ class Service:
             "status": "draining" if self.draining else "ready" if ready else "starting",
             "rules": self.planner.matcher.size,
             "store": str(self.store),
+            "breaker": str(self.breaker.state),
         }
         if self.settings.counts_in_memory:
             detail["counters"] = IN_MEMORY
@@ -174,15 +183,32 @@ class Service:
         """The rules in force, masked, as JSON in pieces."""
         return view_rules(self.planner.matcher.rules, self.planner.matcher.masking)
 
-    def _store_changed(self, error: StoreError | None) -> None:
-        self.metrics.store_changed(up=error is None)
-        events.store_changed(error, self.settings.on_store_failure)
+    def _breaker_changed(self) -> None:
+        breaker = self.breaker
+        self.metrics.breaker_changed(breaker.state)
+        if breaker.state is BreakerState.CLOSED:
+            self.store.changed(None)
+        elif breaker.state is BreakerState.OPEN:
+            self.store.changed(breaker.cause)
 
     async def _check_store(self) -> None:
         while True:
-            await self.store.check()
-            self._store_tried.set()
-            await asyncio.sleep(STORE_CHECK_S)
+            await self.breaker.look()
+            if not self._store_tried.is_set():
+                self._breaker_changed()
+                self._store_tried.set()
+            for _ in range(STORE_CHECK_S):
+                self.store.look()
+                await asyncio.sleep(1)
+
+    async def _settle(self) -> None:
+        """Write into the store what was counted without it, a little at a time, while it counts."""
+        while True:
+            more = False
+            if self.breaker.state is BreakerState.CLOSED:
+                with suppress(StoreError):  # the next batch finds out, too
+                    more = await self.settling.settle_some()
+            await asyncio.sleep(0 if more else SETTLE_S)
 
     async def reload(self) -> None:
         """Read the config and the certificates again now, as after a change; what is wrong with them is logged."""

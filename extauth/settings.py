@@ -163,7 +163,7 @@ class Settings(BaseModel):
     )
     keep_going: bool = Field(False, description="true or false")
     engine: Literal["h2", "grpcio"] = Field("h2", description="h2 or grpcio")
-    on_store_failure: OnStoreFailure = Field(OnStoreFailure.ALLOW, description="local, allow, deny or error")
+    on_store_failure: OnStoreFailure = Field(OnStoreFailure.LOCAL, description="local, allow, deny or error")
     redis_timeout: float = Field(0.1, ge=0.001, le=60, description="seconds, 0.001 to 60")
     memory_bytes: int = Field(
         268_435_456,

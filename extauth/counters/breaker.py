@@ -37,14 +37,16 @@ class BreakerState(StrEnum):
 class Breaker:
     """`limiter.counters.GuardedCounters` that stop asking `counters` while these fail.
 
-    `changed` is called after each change of `state`, and where the breaker stays open for another reason. `cause` is
-    why the store failed last. `clock` gives seconds; `chance` a number from 0 to 1.
+    `changed` is called after each change of `state`, and `failed` for each batch, trial and probe that the store fails.
+    `cause` is why it failed last. An error that is no StoreError opens nothing: the fault may be one batch's own.
+    `clock` gives seconds; `chance` a number from 0 to 1.
     """
 
     def __init__(
         self,
         counters: Counters,
         changed: Callable[[], None] = lambda: None,
+        failed: Callable[[StoreError], None] = lambda _error: None,
         *,
         clock: Callable[[], float] = monotonic,
         chance: Callable[[], float] = random.random,
@@ -53,6 +55,7 @@ class Breaker:
         self.cause: StoreError | None = None
         self._counters = counters
         self._changed = changed
+        self._on_failed = failed
         self._clock = clock
         self._chance = chance
         self._pause_s = FIRST_PAUSE_S
@@ -69,6 +72,10 @@ class Breaker:
             except StoreError as error:
                 self._failed(error)
                 raise
+            except Exception as error:
+                unexpected = StoreError.unexpected(error)
+                self._on_failed(unexpected)
+                raise unexpected from error
         if self.state is BreakerState.OPEN and self._clock() >= self._next_trial:
             return await self._try(groups)
         return [Uncounted.UNSENT] * len(groups)
@@ -136,6 +143,7 @@ class Breaker:
 
     def _failed(self, error: StoreError) -> None:
         self.cause = error.with_traceback(None)
+        self._on_failed(error)
         if self.state is BreakerState.OPEN:
             self._changed()
             return

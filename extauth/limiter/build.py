@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from extauth.limiter.counter_names import KeyNamer
-from extauth.limiter.counters import Counters
+from extauth.limiter.counters import GuardedCounters
+from extauth.limiter.failure import FailurePolicy, LocalCounting
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.modes import NO_MODES, GlobalModes
 from extauth.limiter.planner import MAX_PLANS_BYTES, Planner
@@ -26,7 +27,10 @@ class LimiterOptions:
     """Keys the hashes of values, in counters' names as in masked values."""
 
     modes: GlobalModes = NO_MODES
-    on_store_failure: OnStoreFailure = OnStoreFailure.ALLOW
+    on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL
+    local: LocalCounting | None = None
+    """What counts where the failure policy is `local`; without it, that lets calls through."""
+
     response_headers: ResponseHeaders | None = None
     """With it, every answer carries these headers."""
 
@@ -47,9 +51,9 @@ class Decider(NamedTuple):
 DEFAULTS = LimiterOptions()
 
 
-def build(rules: RuleSet, counters: Counters, options: LimiterOptions = DEFAULTS) -> Decider:
+def build(rules: RuleSet, counters: GuardedCounters, options: LimiterOptions = DEFAULTS) -> Decider:
     """Compose what decides calls by `rules` and counts them in `counters`."""
-    limiter = Limiter(counters, options.on_store_failure)
+    limiter = Limiter(counters, FailurePolicy(options.on_store_failure, options.local))
     return Decider(build_planner(rules, options), limiter, Answers(limiter, options.response_headers))
 
 

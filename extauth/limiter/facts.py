@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from extauth.errors import StoreError
-from extauth.limiter.counters import Source, TakeResult
+from extauth.limiter.counters import Source, TakeResult, Uncounted
 from extauth.limiter.plan import Plan
 from extauth.rules.model import OnStoreFailure
 
@@ -14,12 +14,15 @@ class GroupResult(NamedTuple):
     """The result for `calls` equal calls: the first `taken.admitted` of them are admitted.
 
     `taken` is None if the calls could not be counted; `given` is then what the failure policy gave each of them.
+    `without_store` says of calls that the store did not decide whether it was asked about them. The `plan` of calls
+    that were counted locally is one of its own.
     """
 
     plan: Plan
     calls: int
     taken: TakeResult | None
     given: OnStoreFailure | None = None
+    without_store: Uncounted | None = None
 
     @property
     def source(self) -> Source:
@@ -28,7 +31,7 @@ class GroupResult(NamedTuple):
 
 
 class BatchResult(NamedTuple):
-    """A decided batch, in the order of its plans; `store_error` is why some of them could not be counted."""
+    """A decided batch, in the order of its plans; `store_error` is what the store failed with, if it was asked."""
 
     groups: list[GroupResult]
     store_error: StoreError | None = None

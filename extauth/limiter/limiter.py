@@ -1,12 +1,14 @@
 """Decides a batch: from plans to one take, and from its result to the verdict of each call."""
 
 from collections.abc import Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome
-from extauth.limiter.counters import Counters, Group, Source, TakeResult
+from extauth.limiter.counters import Group, GuardedCounters, Source, TakeResult, Uncounted
 from extauth.limiter.facts import BatchResult, GroupResult
+from extauth.limiter.failure import FailurePolicy
 from extauth.limiter.plan import UNLIMITED_AT, Plan
 from extauth.limiter.verdict import denying_limit, status_code, tightest_limit
 from extauth.rls.response import NO_LIMIT, UNLIMITED, Code, DescriptorStatus, Verdict
@@ -16,9 +18,9 @@ from extauth.rules.model import OnStoreFailure
 class Limiter:
     """Decides batches of plans against the counters."""
 
-    def __init__(self, counters: Counters, on_store_failure: OnStoreFailure = OnStoreFailure.ALLOW) -> None:
+    def __init__(self, counters: GuardedCounters, policy: FailurePolicy | None = None) -> None:
         self._counters = counters
-        self.on_store_failure = on_store_failure
+        self.policy = policy or FailurePolicy(OnStoreFailure.ALLOW)
 
     async def decide(self, calls: Mapping[Plan, int]) -> BatchResult:
         """Decide a batch, given as plan → number of its calls, as some serial order of them at one instant would.
@@ -27,7 +29,7 @@ class Limiter:
         """
         groups = [Group(plan, number) for plan, number in calls.items() if plan.names]
         error: StoreError | None = None
-        takens: Iterator[TakeResult] = iter(())
+        takens: Iterator[TakeResult | Uncounted] = iter(())
         if groups:
             try:
                 takens = iter(await self._counters.take(groups))
@@ -35,25 +37,27 @@ class Limiter:
                 error = store_error.with_traceback(None)  # which would refer back to this frame, and keep the batch
             except Exception as unexpected:  # noqa: BLE001 - whatever it is, the calls get what they get without a store
                 error = StoreError.unexpected(unexpected)
+            if error is not None:
+                takens = repeat(Uncounted.SENT if error.sent else Uncounted.UNSENT)
         results = []
         for plan, number in calls.items():
             if not plan.names:
                 results.append(GroupResult(plan, number, TakeResult(number, (), Source.NO_COUNTER)))
-            elif error is None:
-                results.append(GroupResult(plan, number, next(takens)))
+                continue
+            taken = next(takens)
+            if isinstance(taken, Uncounted):
+                results.append(self.uncounted(plan, number, taken))
             else:
-                results.append(self.uncounted(plan, number))
+                results.append(GroupResult(plan, number, taken))
         return BatchResult(results, error)
 
-    def uncounted(self, plan: Plan, calls: int) -> GroupResult:
-        """The result for calls that could not be counted: the failure policy, or ALLOW if no limit can deny them."""
-        policy = self.on_store_failure
-        given = policy if plan.template.blocks and policy is not OnStoreFailure.LOCAL else OnStoreFailure.ALLOW
-        return GroupResult(plan, calls, None, given)
+    def uncounted(self, plan: Plan, calls: int, how: Uncounted) -> GroupResult:
+        """The result for calls that the store did not count, or not in time: what the failure policy gives them."""
+        return self.policy.decide(plan, calls, how)
 
     def verdict(self, group: GroupResult, call: int) -> Verdict | None:
         """The answer to the `call`-th (from 0) of the group's calls; None if the call must fail."""
-        plan, _, taken, given = group
+        plan, _, taken, given, _ = group
         if taken is None:
             return _uncounted_verdict(plan, given)
         checks, template = plan.checks, plan.template
@@ -62,9 +66,10 @@ class Limiter:
         ]
         statuses = tuple(_status(plan, outcomes, indices) for indices in template.counters_of)
         metadata = _metadata(plan, statuses)
+        source = Source.LOCAL if template.local else None
         if call < taken.admitted:
-            return Verdict(Code.OK, statuses, template.tier, metadata=metadata)
-        return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying_limit(checks, outcomes), metadata)
+            return Verdict(Code.OK, statuses, template.tier, metadata=metadata, without_store=source)
+        return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying_limit(checks, outcomes), metadata, source)
 
 
 def _uncounted_verdict(plan: Plan, given: OnStoreFailure | None) -> Verdict | None:
@@ -72,7 +77,8 @@ def _uncounted_verdict(plan: Plan, given: OnStoreFailure | None) -> Verdict | No
         return None
     code = Code.OVER_LIMIT if given is OnStoreFailure.DENY else Code.OK
     statuses = tuple(_uncounted_status(indices, code) for indices in plan.template.counters_of)
-    return Verdict(code, statuses, plan.template.tier, metadata=_metadata(plan, statuses))
+    metadata = _metadata(plan, statuses)
+    return Verdict(code, statuses, plan.template.tier, metadata=metadata, without_store=Source.FAILURE_POLICY)
 
 
 def _status(plan: Plan, outcomes: list[Outcome], indices: tuple[int, ...]) -> DescriptorStatus:

@@ -26,7 +26,7 @@ class PlanTemplate:
     the first tier, in descriptor order, that nothing replaced. `domain` is empty where no file defines it; `matched`
     says whether a rule or a limit of the request's own applied to any of the descriptors. An admitted call may be
     over a limit only if it is `soft`. `cost_us` is about how long Redis takes to count one call, `bytes` how much
-    memory it takes up. Compared by identity.
+    memory it takes up. One that is `local` counts in this replica alone, while the store is away. Compared by identity.
     """
 
     checks: tuple[LimitCheck, ...]
@@ -36,6 +36,7 @@ class PlanTemplate:
     domain: str = ""
     matched: bool = True
     metadata: RequestMetadata | None = None
+    local: bool = False
     soft: bool = field(init=False)
     cost_us: int = field(init=False)
     bytes: int = field(init=False)

@@ -4,9 +4,10 @@ The answers to one plan's calls differ in a few numbers only, so everything else
 """
 
 from functools import lru_cache
+from typing import TypeAlias
 
 from extauth.limiter.algorithms import Level, Outcome
-from extauth.limiter.counters import LimitCheck, Mode, TakeResult
+from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult, Uncounted
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
@@ -24,6 +25,7 @@ from extauth.rls.response import (
     encode_response,
     encode_status,
     whole_seconds,
+    without_store_mark,
 )
 from extauth.rules.model import Limit
 
@@ -31,6 +33,9 @@ MAX_TEMPLATES_BYTES = 12 << 20
 MAX_DENIALS_BYTES = 8 << 20
 
 _ADMITTED, _DENIED = number_field(1, Code.OK), number_field(1, Code.OVER_LIMIT)
+Answer: TypeAlias = bytes | Uncounted
+"""A message, or where the call must fail, whether the store was asked about it."""
+
 _NO_LIMIT, _UNLIMITED = encode_status(NO_LIMIT), encode_status(UNLIMITED)
 
 
@@ -41,7 +46,7 @@ class _ResponseTemplate:
     one counter, `before` and `after` surround its status.
     """
 
-    __slots__ = ("after", "before", "counts_denied", "limits", "pieces", "simple", "tail", "tier")
+    __slots__ = ("after", "before", "counts_denied", "limits", "mark", "pieces", "simple", "tail", "tier")
 
     def __init__(self, template: PlanTemplate) -> None:
         self.tier = template.tier
@@ -50,7 +55,8 @@ class _ResponseTemplate:
         self.pieces = [
             _UNLIMITED if indices is UNLIMITED_AT else indices or _NO_LIMIT for indices in template.counters_of
         ]
-        self.tail = admission_tail(template.tier)
+        self.mark = without_store_mark(Source.LOCAL if template.local else None)
+        self.tail = admission_tail(template.tier) + self.mark
         own = [at for at, piece in enumerate(self.pieces) if not isinstance(piece, bytes)]
         self.simple = len(template.checks) == 1 and len(own) == 1 and _counts_down(template.checks[0])
         before, after = self.pieces[: own[0] if own else 0], self.pieces[own[0] + 1 if own else 0 :]
@@ -81,9 +87,9 @@ class Answers:
             MAX_DENIALS_BYTES
         )
 
-    def encode(self, group: GroupResult) -> list[bytes | None]:
-        """A `RateLimitResponse` for each call, in order of arrival; None if the call must fail."""
-        plan, calls, taken, _ = group
+    def encode(self, group: GroupResult) -> list[Answer]:
+        """A `RateLimitResponse` for each call, in order of arrival; Uncounted if the call must fail."""
+        plan, calls, taken, _, _ = group
         template = plan.template
         if taken is None:
             return [self._plainly(group, 0)] * calls
@@ -96,7 +102,7 @@ class Answers:
         checks, admitted = template.checks, taken.admitted
         if not checks:
             return [response.before + response.after] * calls
-        messages: list[bytes | None]
+        messages: list[Answer]
         if response.simple:
             messages = _admissions(response, checks[0], taken.levels[0], admitted)
         else:
@@ -108,9 +114,9 @@ class Answers:
                 messages += [self._denial(template, response, taken, admitted)] * (calls - admitted)
         return messages
 
-    def _plainly(self, group: GroupResult, call: int) -> bytes | None:
+    def _plainly(self, group: GroupResult, call: int) -> Answer:
         verdict = self._limiter.verdict(group, call)
-        return None if verdict is None else encode_response(verdict, self._headers)
+        return group.without_store or Uncounted.UNSENT if verdict is None else encode_response(verdict, self._headers)
 
     def _admission(
         self, response: _ResponseTemplate, checks: tuple[LimitCheck, ...], taken: TakeResult, call: int
@@ -134,7 +140,7 @@ class Answers:
             if message is not None:
                 return message
         statuses = _statuses(response, template.checks, outcomes)
-        message = b"".join((_DENIED, *statuses, denial_tail(response.tier, denying, retry_after_s)))
+        message = b"".join((_DENIED, *statuses, denial_tail(response.tier, denying, retry_after_s), response.mark))
         if response.simple:
             self._denials.remember(key, message, 500 + len(message))
         return message
@@ -151,9 +157,9 @@ def _statuses(response: _ResponseTemplate, checks: tuple[LimitCheck, ...], outco
     return statuses
 
 
-def _admissions(response: _ResponseTemplate, check: LimitCheck, level: Level, admitted: int) -> list[bytes | None]:
+def _admissions(response: _ResponseTemplate, check: LimitCheck, level: Level, admitted: int) -> list[Answer]:
     """The answers to admitted calls that take from one counter, as `outcome` tells of each."""
-    messages: list[bytes | None] = []
+    messages: list[Answer] = []
     before, after, head = response.before, response.after, _ADMITTED + response.limits[0]
     cost = check.cost
     remaining, reset, ticks_per_hit, ticks_per_s = check.algorithm.countdown(level)

@@ -13,6 +13,7 @@ from extauth.rls.protobuf import bytes_field, number_field, struct, text_field
 from extauth.rules.model import Limit
 
 TIER_HEADER = "x-ratelimit-tier"
+SOURCE_HEADER = "x-ratelimit-source"
 NO_LIMIT_REMAINING = 2**32 - 1
 
 
@@ -57,7 +58,8 @@ class Verdict:
     """The answer to a call.
 
     `tier` applied (None: no tier did). `denying` is set on OVER_LIMIT, except where the store failed and all
-    calls are denied. `metadata` is for the answer's `dynamic_metadata`, where that was asked for.
+    calls are denied. `metadata` is for the answer's `dynamic_metadata`, where that was asked for. `without_store` marks
+    an answer that the store did not decide: by whom it was.
     """
 
     code: Code
@@ -65,6 +67,7 @@ class Verdict:
     tier: str | None = None
     denying: DenyingLimit | None = None
     metadata: Mapping[str, Any] | None = None
+    without_store: str | None = None
 
 
 class ResponseHeaders(NamedTuple):
@@ -90,7 +93,14 @@ def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) ->
         message += _limit_headers(headers, verdict)
     if verdict.metadata is not None:
         message += bytes_field(6, struct(verdict.metadata))
-    return message
+    return message + without_store_mark(verdict.without_store)
+
+
+def without_store_mark(source: str | None) -> bytes:
+    """What marks an answer that the store did not decide: a header for the client, and dynamic metadata."""
+    if source is None:
+        return b""
+    return _header(3, SOURCE_HEADER, source) + bytes_field(6, struct({"source": source}))
 
 
 def too_large_response() -> bytes:

@@ -48,7 +48,7 @@ class DecisionLog:
 
     def batch_decided(self, fact: BatchFact) -> None:
         """Log the decisions that are in the sample."""
-        for plan, calls, taken, given in fact.groups:
+        for plan, calls, taken, given, _ in fact.groups:
             message = self._planner.sampled(plan)
             if message is None:
                 continue

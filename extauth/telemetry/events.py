@@ -2,24 +2,21 @@
 
 from typing import Any
 
-from extauth.errors import ConfigError, StoreError
+from extauth.errors import ConfigError
 from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.telemetry.logs import logger
 
-_CALLERS_GET = {
-    OnStoreFailure.LOCAL: "each replica counts by itself",
+CALLERS_GET = {
+    OnStoreFailure.LOCAL: "each replica counts by itself, from where the store was",
     OnStoreFailure.ALLOW: "every call is let through, and counted nowhere",
     OnStoreFailure.DENY: "every call is denied",
     OnStoreFailure.ERROR: "every call fails, and Envoy's failure_mode_deny decides",
 }
 
 
-def store_changed(error: StoreError | None, policy: OnStoreFailure) -> None:
-    """Log that the store counts again, or why it does not."""
-    if error is None:
-        logger().info("store_up")
-    else:
-        logger().error("store_down", kind=error.kind, reason=str(error), callers_get=_CALLERS_GET[policy])
+def store(level: str, event: str, **facts: str | float) -> None:
+    """Log what StoreLog has to say."""
+    getattr(logger(), level)(event, **facts)
 
 
 def rules_read(rules: RuleSet) -> None:

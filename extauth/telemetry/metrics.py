@@ -1,6 +1,7 @@
 """Prometheus metrics, fed one fact per batch."""
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from importlib.metadata import version
 from time import time
 from typing import NamedTuple
@@ -64,7 +65,10 @@ class Metrics:
             self.registry,
         )
         self._store_errors = Counter(
-            "extauth_store_errors", "Batches that the store failed, by kind.", ("kind",), registry=self.registry
+            "extauth_store_errors",
+            "Batches and probes that the store failed, by kind.",
+            ("kind",),
+            registry=self.registry,
         )
         self._failure_decisions = Counter(
             "extauth_store_failure_decisions",
@@ -109,14 +113,17 @@ class Metrics:
         self._rules = Gauge("extauth_rules", "Rules in force.", registry=self.registry)
         self._store_up = Gauge(
             "extauth_store_up",
-            "0 from a batch that the store failed, 1 from a probe that worked.",
+            "1 while the store is asked, else 0.",
             registry=self.registry,
+        )
+        self._breaker = Gauge(
+            "extauth_store_breaker", "1 for the state that it is in, else 0.", ("state",), registry=self.registry
         )
         build = Gauge("extauth_build_info", "The version that runs.", ("version",), registry=self.registry)
         build.labels(version("extauth")).set(1)
         for kind in StoreError.KINDS:
             self._store_errors.labels(kind)
-        for answer in (OnStoreFailure.ALLOW, OnStoreFailure.DENY, OnStoreFailure.ERROR):
+        for answer in OnStoreFailure:
             self._failure_decisions.labels(answer)
         for guard in guards:
             self._guards.labels(guard)
@@ -132,11 +139,6 @@ class Metrics:
             self._duration.observe(fact.answered_at - arrived, calls)
         if stored or fact.store_error is not None:
             self._store_duration.observe(fact.decided_at - fact.asked_at)
-        if fact.store_error is not None:
-            self._store_errors.labels(fact.store_error.kind).inc()
-            for group in fact.groups:
-                if group.given is not None:
-                    self._failure_decisions.labels(group.given).inc(group.calls)
 
     def call_shed(self, fact: ShedFact) -> None:
         """Count a call that was not decided in time; its batch counts the decision if the call is `counting`."""
@@ -149,8 +151,10 @@ class Metrics:
         outcomes: dict[PlanTemplate, list[int]] = {}
         repeated, stored = 0, False
         count_rules = self._rules_asked.count
-        for plan, calls, taken, given in groups:
+        for plan, calls, taken, given, without_store in groups:
             template = plan.template
+            if without_store is not None:
+                self._failure_decisions.labels(OnStoreFailure.LOCAL if taken is not None else given).inc(calls)
             if taken is not None:
                 allowed = taken.admitted
                 if taken.source is Source.STORE:
@@ -188,9 +192,15 @@ class Metrics:
         bound = Gauge("extauth_max_connections", "How many may be open.", registry=self.registry)
         bound.set(most)
 
-    def store_changed(self, *, up: bool) -> None:
-        """Record whether the store counts."""
-        self._store_up.set(up)
+    def store_failed(self, error: StoreError) -> None:
+        """Count what the store failed."""
+        self._store_errors.labels(error.kind).inc()
+
+    def breaker_changed(self, state: StrEnum) -> None:
+        """Record the state of the store's circuit breaker."""
+        for each in type(state):
+            self._breaker.labels(each).set(each is state)
+        self._store_up.set(state == "closed")
 
     def rules_loaded(self, rules: int, digest: str, *, ok: bool) -> None:
         """Record the number of rules in force and their hash; `ok` if every file's rules are among them."""

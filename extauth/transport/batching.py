@@ -11,8 +11,10 @@ from enum import StrEnum
 from time import perf_counter
 
 from extauth.limiter.build import Decider
+from extauth.limiter.counters import Uncounted
 from extauth.limiter.facts import BatchFact, Observer, ShedFact
 from extauth.limiter.plan import Plan
+from extauth.limiter.templates import Answer
 from extauth.rls.response import Code, Verdict, encode_response, too_large_response
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.deadlines import Clock, Deadlines
@@ -75,9 +77,9 @@ class Batcher:
             self._sweep()
         return self._max_waiting - self._waiting.size
 
-    def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> bytes | None:
-        """The failure policy's answer to a call that is not decided in time; None: the call must fail."""
-        group = self._limiter.uncounted(plan, 1)
+    def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> Answer:
+        """The failure policy's answer to a call that is not decided in time; Uncounted: the call must fail."""
+        group = self._limiter.uncounted(plan, 1, Uncounted.SENT if counting else Uncounted.UNSENT)
         fact = ShedFact(why, group, counting)
         for observer in self._observers:
             observer.call_shed(fact)
@@ -132,7 +134,10 @@ class Batcher:
         try:
             result = await self._limiter.decide(counts)
             decided_at = self.clock()
-            answers = {group.plan: iter(self._answers.encode(group)).__next__ for group in result.groups}
+            answers = {
+                plan: iter(self._answers.encode(group)).__next__
+                for plan, group in zip(counts, result.groups, strict=True)
+            }
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails these calls and no later ones
             self._log(error)
             self._fail(batch)
@@ -152,14 +157,17 @@ class Batcher:
 
     def _fail(self, batch: list[Calls]) -> None:
         """Answer by the failure policy, without the code that failed."""
-        messages: dict[OnStoreFailure | None, bytes | None] = {
-            OnStoreFailure.ALLOW: encode_response(Verdict(Code.OK, ())),
-            OnStoreFailure.DENY: encode_response(Verdict(Code.OVER_LIMIT, ())),
-        }
+        ok, over_limit = encode_response(Verdict(Code.OK, ())), encode_response(Verdict(Code.OVER_LIMIT, ()))
+
+        def answer(plan: Plan) -> Answer:
+            _, _, taken, given, _ = self._limiter.uncounted(plan, 1, Uncounted.SENT)
+            if given is OnStoreFailure.ERROR:
+                return Uncounted.SENT
+            return ok if (given is OnStoreFailure.ALLOW if taken is None else taken.admitted) else over_limit
+
         for calls in batch:
             self.deadlines.discard(calls)
-            given = [self._limiter.uncounted(plan, 1).given for plan in calls.plans]
-            calls.caller.answer(calls, [messages.get(each) for each in given])
+            calls.caller.answer(calls, [answer(plan) for plan in calls.plans])
             self._flush(calls.caller)
 
     def _flush(self, caller: Caller) -> None:

@@ -8,6 +8,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsError
+from extauth.limiter.counters import Uncounted
+from extauth.limiter.templates import Answer
 from extauth.rls.request import SERVICE
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.deadlines import deadline_after_s
@@ -115,8 +117,11 @@ class GrpcioServer:
                 calls.deadline = calls.arrived + deadline_after_s(timeout_s)
             self._batcher.submit(calls)
             answer = await waiter.future
-        if answer is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the counters' store does not answer")
+        if isinstance(answer, Uncounted):
+            # Only what the store was not asked about may be tried again elsewhere: it cannot be counted twice.
+            unsent = answer is Uncounted.UNSENT
+            status = grpc.StatusCode.UNAVAILABLE if unsent else grpc.StatusCode.DEADLINE_EXCEEDED
+            await context.abort(status, "the counters' store does not answer")
         return answer
 
 
@@ -138,7 +143,7 @@ class _Waiter:
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
-        self.future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def drop_ended(self, calls: Calls) -> None:
         if self.future.done():  # cancelled or expired
@@ -149,7 +154,7 @@ class _Waiter:
         if not self.future.done():
             self.future.set_result(self._batcher.shed(calls.plans[0], Shed.TIMEOUT, counting=calls.counting))
 
-    def answer(self, _calls: Calls, messages: list[bytes | None]) -> None:
+    def answer(self, _calls: Calls, messages: list[Answer]) -> None:
         if not self.future.done():
             self.future.set_result(messages[0])
 

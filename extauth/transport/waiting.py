@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from extauth.limiter.plan import Plan
+from extauth.limiter.templates import Answer
 from extauth.transport.deadlines import Deadlines
 
 # A caller may add this much to a batch before the others have their turn, if not all waiting calls fit into one.
@@ -68,8 +69,8 @@ class Caller(Protocol):
         """Answer the calls whose deadline has come, and set `calls.deadline` to the earliest of the others."""
         ...
 
-    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
-        """Take one message for each call; None: the call must fail, because the store failed."""
+    def answer(self, calls: Calls, messages: list[Answer]) -> None:
+        """Take one answer for each call; Uncounted: the call must fail, because the store failed."""
         ...
 
     def flush(self) -> None:

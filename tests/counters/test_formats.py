@@ -220,6 +220,6 @@ async def test_what_the_script_is_given_and_replies(own_store: Store, short_path
         b"2",
     ]
     assert [reply for reply in recorder.replies if isinstance(reply, list)] == [
-        [1, 4, 0, 0, 0, 3_600_000_000, 0, 3_600_000_000, 1, 0, 0, 0, 102_857_142, 6],
-        [2, 1, 0, 1_000_000, 0, 1_000_000],
+        [1, NOON, 4, 0, 0, 0, 3_600_000_000, 0, 3_600_000_000, 1, 0, 0, 0, 102_857_142, 6],
+        [2, NOON, 1, 0, 1_000_000, 0, 1_000_000],
     ]

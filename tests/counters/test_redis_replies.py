@@ -80,10 +80,10 @@ NONSENSE: dict[str, Callable[[int], bytes]] = {
     "nil": lambda _: b"$-1\r\n",
     "a status": lambda _: b"+OK\r\n",
     "a short list": lambda n: b"*1\r\n:%d\r\n" % n,
-    "a long list": lambda n: b"*5\r\n:%d\r\n:1\r\n:0\r\n:0\r\n:0\r\n" % n,
-    "an error inside": lambda n: b"*4\r\n:%d\r\n-ERR no\r\n:0\r\n:0\r\n" % n,
-    "more than was asked for": lambda n: b"*4\r\n:%d\r\n:99\r\n:0\r\n:0\r\n" % n,
-    "another's": lambda n: b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % (n + 1),
+    "a long list": lambda n: b"*6\r\n:%d\r\n:7\r\n:1\r\n:0\r\n:0\r\n:0\r\n" % n,
+    "an error inside": lambda n: b"*5\r\n:%d\r\n:7\r\n-ERR no\r\n:0\r\n:0\r\n" % n,
+    "more than was asked for": lambda n: b"*5\r\n:%d\r\n:7\r\n:99\r\n:0\r\n:0\r\n" % n,
+    "another's": lambda n: b"*5\r\n:%d\r\n:7\r\n:1\r\n:0\r\n:0\r\n" % (n + 1),
 }
 
 
@@ -97,7 +97,7 @@ async def test_a_reply_that_makes_no_sense_is_an_error_and_ends_the_connection(
         with pytest.raises(StoreError) as raised:
             await take(counters, LIMITS[0])
         assert (raised.value.kind, str(raised.value)) == ("reply", "Redis replied what the script never says")
-        server.reply = lambda n: b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % n
+        server.reply = lambda n: b"*5\r\n:%d\r\n:7\r\n:1\r\n:0\r\n:0\r\n" % n
         assert await take(counters, LIMITS[0]) == 1
         assert server.connections == 2
         await counters.aclose()
@@ -126,7 +126,7 @@ STAYS = {
 
 
 def one_admitted(number: int) -> bytes:
-    return b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % number
+    return b"*5\r\n:%d\r\n:7\r\n:1\r\n:0\r\n:0\r\n" % number
 
 
 @pytest.mark.parametrize("error", MOVED_ON.values(), ids=MOVED_ON)
@@ -195,7 +195,7 @@ async def test_a_reply_too_many_reaches_no_other_call(short_path: Path) -> None:
         counters = RedisCounters(f"unix://{server.path}", 5)
 
         def twice(n: int) -> bytes:
-            return b"*4\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % n * 2
+            return b"*5\r\n:%d\r\n:7\r\n:1\r\n:0\r\n:0\r\n" % n * 2
 
         server.reply = twice
         outcomes = await asyncio.gather(*(take(counters, LIMITS[0]) for _ in range(4)), return_exceptions=True)

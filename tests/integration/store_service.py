@@ -88,6 +88,10 @@ class Service:
 
         await until_async(so, self.log.read_text, every_s=0.02)
 
+    async def until_events(self, *events: str) -> None:
+        """Wait until these are the events in the log, `serving` aside."""
+        await until_async(lambda: [e for e in self.events() if e != "serving"] == [*events], self.log.read_text)
+
     def events(self) -> list[str]:
         """The log, a word a line; whatever is no event of ours stands there whole."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines())

@@ -26,7 +26,7 @@ def test_defaults() -> None:
     assert settings.admin_listen == "127.0.0.1:6070"
     assert settings.admin_hosts == ()
     assert settings.engine == "h2"
-    assert settings.on_store_failure is OnStoreFailure.ALLOW
+    assert settings.on_store_failure is OnStoreFailure.LOCAL
     assert settings.log_format is LogFormat.CONSOLE
     assert (settings.local_share, settings.replicas, settings.local_bytes) == (1, None, 64 * 1024 * 1024)
     assert settings.advertise is None

@@ -45,7 +45,7 @@ class Service:
         message = bytes(RateLimitRequest(domain="d", descriptors=each, hits_addend=hits))
         decided = await self.limiter.decide(Counter([self.planner.plan(message)]))
         (answer,) = self.answers.encode(decided.groups[0])
-        assert answer is not None
+        assert isinstance(answer, bytes)
         return RateLimitResponse.parse(answer)
 
     async def codes(self, *descriptors: str | RateLimitDescriptor, calls: int, hits: int = 0) -> list[int]:

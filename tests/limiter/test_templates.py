@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.limiter.algorithms import Level
-from extauth.limiter.counters import LimitCheck, Mode, TakeResult
+from extauth.limiter.counters import LimitCheck, Mode, TakeResult, Uncounted
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
 from extauth.limiter.verdict import Labels
@@ -75,7 +75,7 @@ def _admitted(checks: list[LimitCheck], levels: list[Level], calls: int) -> int:
 def test_templates_write_what_the_plain_encoder_writes(settled: GroupResult) -> None:
     _, limiter, answers = decider_of()
     verdicts = [limiter.verdict(settled, call) for call in range(settled.calls)]
-    want = [None if verdict is None else encode_response(verdict) for verdict in verdicts]
+    want = [Uncounted.UNSENT if verdict is None else encode_response(verdict) for verdict in verdicts]
     assert answers.encode(settled) == want
     assert answers.encode(settled) == want, "and again, from memory"
 

@@ -6,10 +6,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from extauth.config.merge import load_rules
+from extauth.counters.breaker import BreakerState
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import WindowUsage
 from extauth.limiter.build import LimiterOptions
-from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult
+from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult, Uncounted
 from extauth.limiter.facts import GroupResult, ShedFact
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
@@ -210,7 +211,7 @@ def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailur
     metrics = Metrics()
     template = PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1, mode),), ((0,),), None, Labels())
     limiter = decider_of(options=LimiterOptions(on_store_failure=policy)).limiter
-    failed = limiter.uncounted(Plan((b"k",), template, Tally((A,))), 3)
+    failed = limiter.uncounted(Plan((b"k",), template, Tally((A,))), 3, Uncounted.UNSENT)
     metrics.batch_decided(batch(failed, error=StoreError("timeout", "")))
     verdict = limiter.verdict(failed, 0)
     got = "error" if verdict is None else "allow" if verdict.code is Code.OK else "deny"
@@ -221,17 +222,24 @@ def test_failure_decisions_are_counted_as_what_callers_got(policy: OnStoreFailur
 def test_store_failures_are_counted_by_kind_and_by_what_calls_got() -> None:
     metrics = Metrics()
     limiter = decider_of(options=LimiterOptions(on_store_failure=OnStoreFailure.DENY)).limiter
-    failed = limiter.uncounted(settled(Labels(), 0, 0).plan, 5)
+    failed = limiter.uncounted(settled(Labels(), 0, 0).plan, 5, Uncounted.SENT)
     metrics.batch_decided(batch(failed, error=StoreError("timeout", "")))
-    metrics.store_changed(up=False)
+    metrics.store_failed(StoreError("timeout", ""))
+    metrics.breaker_changed(BreakerState.OPEN)
     assert samples(metrics, "extauth_store_errors_total") == {
         ("timeout",): 1,
         ("connection",): 0,
         ("reply",): 0,
         ("internal",): 0,
     }
-    assert samples(metrics, "extauth_store_failure_decisions_total") == {("allow",): 0, ("deny",): 5, ("error",): 0}
+    assert samples(metrics, "extauth_store_failure_decisions_total") == {
+        ("local",): 0,
+        ("allow",): 0,
+        ("deny",): 5,
+        ("error",): 0,
+    }
     assert samples(metrics, "extauth_store_up") == {(): 0}
+    assert samples(metrics, "extauth_store_breaker") == {("closed",): 0, ("open",): 1, ("half-open",): 0}
     assert samples(metrics, "http_requests_total") == {("none", "allowed", "none"): 0, ("none", "denied", "none"): 5}
 
 
@@ -241,7 +249,7 @@ def test_a_call_that_is_shed_is_counted_once(counting: bool) -> None:
     metrics = Metrics(shed_reasons=["deadline", "waiting"])
     limiter = decider_of(options=LimiterOptions(on_store_failure=OnStoreFailure.DENY)).limiter
     plan = settled(Labels()).plan
-    metrics.call_shed(ShedFact("deadline", limiter.uncounted(plan, 1), counting))
+    metrics.call_shed(ShedFact("deadline", limiter.uncounted(plan, 1, Uncounted.UNSENT), counting))
     if counting:
         metrics.batch_decided(batch(GroupResult(plan, 1, TakeResult(1, (WindowUsage(0, 0),)))))
     assert samples(metrics, "extauth_shed_calls_total") == {("deadline",): 1, ("waiting",): 0}

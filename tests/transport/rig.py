@@ -7,6 +7,7 @@ from extauth.limiter.algorithms import WindowUsage
 from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group, LimitCheck, TakeResult
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
+from extauth.limiter.templates import Answer
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
@@ -55,7 +56,7 @@ class Client:
     """A caller that notes what it gets; it has given up the calls whose tags are in `gone`."""
 
     def __init__(self) -> None:
-        self.answered: dict[int, bytes | None] = {}
+        self.answered: dict[int, Answer] = {}
         self.flushes = 0
         self.gone: set[int] = set()
 
@@ -64,7 +65,7 @@ class Client:
         calls.plans[:] = [calls.plans[i] for i in kept]
         calls.stream_ids[:] = [calls.stream_ids[i] for i in kept]
 
-    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+    def answer(self, calls: Calls, messages: list[Answer]) -> None:
         self.answered.update(zip(calls.stream_ids, messages, strict=True))
 
     def expire(self, calls: Calls, now: float) -> None:

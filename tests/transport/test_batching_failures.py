@@ -7,6 +7,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.limiter.counters import LimitCheck, Mode
 from extauth.limiter.plan import Plan, PlanTemplate
+from extauth.limiter.templates import Answer
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.waiting import Calls
@@ -38,7 +39,7 @@ async def test_an_answer_that_cannot_be_read_denies_nothing_that_no_limit_could_
     rig.call(1, Plan((b"shadow",), shadow))
     await rig.until(answered=1)
     (message,) = rig.client.answered.values()
-    assert message is not None
+    assert isinstance(message, bytes)
     assert int(RateLimitResponse.parse(message).overall_code) == OK
 
 
@@ -58,12 +59,12 @@ async def test_an_answer_that_cannot_be_read_gives_its_own_batch_the_failure_pol
     assert rig.client.flushes == 2
     assert caplog.text.count("IndexError: ") == 1, "once a second is enough"
     for message in rig.client.answered.values():
-        assert (None if message is None else int(RateLimitResponse.parse(message).overall_code)) == code
+        assert (int(RateLimitResponse.parse(message).overall_code) if isinstance(message, bytes) else None) == code
     rig.gate.garbled = False
     rig.gate.let()
     rig.call(1)
     await rig.until(answered=4)
-    assert rig.client.answered[3] is not None
+    assert isinstance(rig.client.answered[3], bytes)
 
 
 class Faulty(Client):
@@ -73,7 +74,7 @@ class Faulty(Client):
         super().__init__()
         self._fault = fault
 
-    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+    def answer(self, calls: Calls, messages: list[Answer]) -> None:
         if self._fault == "answer":
             raise RuntimeError("a bug")
         super().answer(calls, messages)

@@ -149,16 +149,16 @@ async def test_past_the_bound_of_waiting_calls_new_ones_get_the_failure_policy_a
         assert isinstance(error, grpc.aio.AioRpcError)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert engine.shed == [(Shed.WAITING_CALLS, False)] * 2
-    engine.limiter.on_store_failure = OnStoreFailure.DENY
+    engine.limiter.policy.default = OnStoreFailure.DENY
     assert (await engine.ask(call(("api_key", "k")))).overall_code == OVER_LIMIT
-    engine.limiter.on_store_failure = OnStoreFailure.ALLOW
+    engine.limiter.policy.default = OnStoreFailure.ALLOW
     assert (await engine.ask(call(("api_key", "k")))).overall_code == OK
     engine.counters.open.set()
     assert [a.overall_code for a in await asyncio.gather(first, *set(others) - done)] == [OK] * 4
 
 
 async def test_before_its_timeout_a_call_gets_the_failure_policy_and_no_other_is_touched(engine: Engine) -> None:
-    engine.limiter.on_store_failure = OnStoreFailure.DENY
+    engine.limiter.policy.default = OnStoreFailure.DENY
     engine.counters.open.clear()
     patient = asyncio.create_task(engine.ask(call(("api_key", "k"))))
     await asyncio.wait_for(engine.counters.asked.wait(), 10)
@@ -223,10 +223,15 @@ async def test_large_headers_are_decided_and_too_large_ones_denied(engine: Engin
     assert engine.tripped == [Guard.HEADERS] * 2
 
 
-async def test_a_failing_store_fails_the_call_where_that_is_set(engine: Engine) -> None:
-    engine.counters.error = StoreError("timeout", "")
-    unavailable = (grpc.StatusCode.UNAVAILABLE, "the counters' store does not answer")
-    assert await engine.refused(call(("api_key", "k"))) == unavailable
+@pytest.mark.parametrize(
+    ("sent", "status"), [(False, grpc.StatusCode.UNAVAILABLE), (True, grpc.StatusCode.DEADLINE_EXCEEDED)]
+)
+async def test_a_failing_store_fails_the_call_where_that_is_set(
+    engine: Engine, sent: bool, status: grpc.StatusCode
+) -> None:
+    """Envoy may try again elsewhere what nothing can have counted, and nothing else."""
+    engine.counters.error = StoreError("timeout", "", sent=sent)
+    assert await engine.refused(call(("api_key", "k"))) == (status, "the counters' store does not answer")
     engine.counters.error = None
     assert (await engine.ask(call(("api_key", "k")))).overall_code == OK
 

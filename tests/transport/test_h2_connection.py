@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from extauth.limiter.counters import Uncounted
+from extauth.limiter.templates import Answer
 from extauth.rls.response import Code, Verdict, encode_response
 from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext, Guard, OnGuard
@@ -46,7 +48,7 @@ class Owner:
     def expire(self, calls: Calls, now: float) -> None:
         self.connection.expire(calls, now)
 
-    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+    def answer(self, calls: Calls, messages: list[Answer]) -> None:
         self.connection.answer(calls, messages, NOW)
 
     def flush(self) -> None:
@@ -73,7 +75,7 @@ def test_bytes_make_calls_and_answers_make_bytes() -> None:
     assert calls is not None
     assert (calls.stream_ids, calls.arrived, calls.caller) == ([1, 3], NOW + 1, owner)
     assert owner.written() == [(frames.SETTINGS, 0), (frames.SETTINGS, 0)]
-    owner.answer(calls, [OK, None])
+    owner.answer(calls, [OK, Uncounted.UNSENT])
     assert owner.written() == [(HEADERS, 1), (DATA, 1), (HEADERS, 1), (HEADERS, 3)]
     assert owner.flushes == 0, "its owner knows when it called"
 

@@ -18,6 +18,8 @@ An error takes any phase before ENDING there, and `close` takes all to FINISHED.
 from enum import IntEnum
 from typing import Final
 
+from extauth.limiter.counters import Uncounted
+from extauth.limiter.templates import Answer
 from extauth.transport.batching import Shed
 from extauth.transport.engine import Guard
 from extauth.transport.h2 import frames, preface
@@ -163,27 +165,28 @@ class Connection:
         self._control.answered = now
         for plan, number in self._streams.expire(calls, now):
             message = self._batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting)
-            if message is None:
-                self._fail(number)
+            if isinstance(message, Uncounted):
+                self._fail(number, message)
             else:
                 self._sender.answer(number, message)
 
-    def answer(self, calls: Calls, messages: list[bytes | None], now: float) -> None:
-        """Put the answers into frames; None: the call fails."""
+    def answer(self, calls: Calls, messages: list[Answer], now: float) -> None:
+        """Put the answers into frames; Uncounted: the call fails."""
         answer = self._sender.answer
         self._control.answered = now
         heads = self._streams.settle(calls.stream_ids)
         for number, message, head in zip(calls.stream_ids, messages, heads, strict=True):
             if head is None:
                 continue
-            if message is None:
-                self._fail(number)
+            if isinstance(message, Uncounted):
+                self._fail(number, message)
             else:
                 answer(number, message)
 
-    def _fail(self, number: int) -> None:
-        unavailable = refusal_block(Status.UNAVAILABLE, "the counters' store does not answer")
-        self._sender.respond(number, unavailable, cut=False)
+    def _fail(self, number: int, how: Uncounted) -> None:
+        """Only what the store was not asked about may be tried again elsewhere: it cannot be counted twice."""
+        status = Status.UNAVAILABLE if how is Uncounted.UNSENT else Status.DEADLINE_EXCEEDED
+        self._sender.respond(number, refusal_block(status, "the counters' store does not answer"), cut=False)
 
     # Called by the owner
 

@@ -20,6 +20,7 @@ class Status(IntEnum):
 
     OK = 0
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     UNIMPLEMENTED = 12
     INTERNAL = 13

@@ -5,6 +5,7 @@ import random
 from collections.abc import MutableSet
 from typing import cast
 
+from extauth.limiter.templates import Answer
 from extauth.transport.engine import AGE_JITTER
 from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
 from extauth.transport.h2.connection import CUT, ENDING, FINISHED, LEAVING, OPEN, STARTING, Connection
@@ -97,7 +98,7 @@ class H2Protocol(asyncio.Protocol):
         self._connection.expire(calls, now)
         self.flush()
 
-    def answer(self, calls: Calls, messages: list[bytes | None]) -> None:
+    def answer(self, calls: Calls, messages: list[Answer]) -> None:
         """Take the answers, to be sent by the next `flush`."""
         self._connection.answer(calls, messages, self._clock())
 

@@ -7,6 +7,7 @@ OVER_LIMIT if the call is too large or never whole, the failure policy's if too 
 from collections.abc import Callable
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError
+from extauth.limiter.counters import Uncounted
 from extauth.limiter.plan import Plan
 from extauth.transport.batching import Shed
 from extauth.transport.engine import Guard
@@ -223,7 +224,7 @@ class Requests:
         if request.shed or batcher.room() <= len(calls.plans):
             self._control.answered = self._control.now
             shed = batcher.shed(plan, Shed.STREAMS if request.shed else Shed.WAITING_CALLS)
-            if shed is None:
+            if isinstance(shed, Uncounted):
                 self._refuse(number, Status.UNAVAILABLE, "too many calls wait")
             else:
                 self._sender.answer(number, shed)

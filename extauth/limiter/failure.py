@@ -1,0 +1,152 @@
+"""What calls get without the store: the failure policy of their limits.
+
+A limit's own `on_store_failure` holds, else its domain's, else the service's. A request takes the strictest of what its
+enforced limits give: OVER_LIMIT (deny, or a local counter that is full), then an error, then OK. Of quotas, the most
+lenient holds, since one that has room is enough. Limits that never deny are not asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import NamedTuple, Protocol
+
+from extauth.limiter.counters import Group, LimitCheck, Mode, Source, TakeResult, Uncounted
+from extauth.limiter.facts import GroupResult
+from extauth.limiter.memo import Memo
+from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
+from extauth.rules.model import Limit, OnStoreFailure
+
+MAX_FALLBACK_BYTES = 8 << 20
+_ALLOW, _DENY, _ERROR, _LOCAL = (
+    OnStoreFailure.ALLOW,
+    OnStoreFailure.DENY,
+    OnStoreFailure.ERROR,
+    OnStoreFailure.LOCAL,
+)
+
+
+class LocalCounting(Protocol):
+    """Counters of this replica alone."""
+
+    def take(self, group: Group, whole: Sequence[LimitCheck], how: Uncounted) -> TakeResult:
+        """Take; the limits of the group's checks may be shares of those in `whole`."""
+        ...
+
+    def would_admit(self, group: Group, whole: Sequence[LimitCheck]) -> bool:
+        """Whether `take` would admit the first call; takes nothing."""
+        ...
+
+
+class _Fallback(NamedTuple):
+    """What requests of one PlanTemplate get: `given`, unless a local counter denies.
+
+    `local` has the checks that are counted locally, in terms of this replica's share; `whole` are the same checks in
+    the terms of the plan, and `places` their indices there.
+    """
+
+    given: OnStoreFailure
+    local: PlanTemplate | None = None
+    whole: tuple[LimitCheck, ...] = ()
+    places: tuple[int, ...] = ()
+
+
+class FailurePolicy:
+    """Decides calls that the store has not counted, each at once.
+
+    `local` counts for limits with the policy `local`; without it they are let through.
+    """
+
+    def __init__(self, default: OnStoreFailure, local: LocalCounting | None = None) -> None:
+        self._default = default
+        self._local = local
+        self._share = Fraction(1)
+        self._fallbacks: Memo[PlanTemplate, _Fallback] = Memo(MAX_FALLBACK_BYTES)
+
+    @property
+    def default(self) -> OnStoreFailure:
+        """What holds for limits that have no policy of their own."""
+        return self._default
+
+    @default.setter
+    def default(self, default: OnStoreFailure) -> None:
+        self._default = default
+        self._fallbacks.clear()
+
+    @property
+    def share(self) -> Fraction:
+        """The part of each limit that this replica admits by itself, where it counts locally."""
+        return self._share
+
+    @share.setter
+    def share(self, share: Fraction) -> None:
+        if share != self._share:
+            self._share = share
+            self._fallbacks.clear()
+
+    def decide(self, plan: Plan, calls: int, how: Uncounted) -> GroupResult:
+        """The result for equal calls that the store did not count, or not in time."""
+        template = plan.template
+        fallback = self._fallbacks.get(template)
+        if fallback is None:
+            fallback = self._fall_back(template)
+            self._fallbacks.remember(template, fallback, 2 * template.bytes + 300)
+        given, local_template, whole, places = fallback
+        if local_template is None or self._local is None:
+            return GroupResult(plan, calls, None, given, how)
+        names = plan.names if len(places) == len(plan.names) else tuple([plan.names[i] for i in places])
+        local = Plan(names, local_template, plan.tally)
+        group = Group(local, calls)
+        if given is _ERROR:
+            admitted = self._local.would_admit(group, whole)
+            return GroupResult(plan, calls, None, _ERROR if admitted else _DENY, how)
+        return GroupResult(local, calls, self._local.take(group, whole, how)._replace(source=Source.LOCAL), None, how)
+
+    def _fall_back(self, template: PlanTemplate) -> _Fallback:
+        policies = [check.limit.on_store_failure or self._default for check in template.checks]
+        if self._local is None:
+            policies = [_ALLOW if policy is _LOCAL else policy for policy in policies]
+        quota_of, quotas = _quotas(template.checks, policies)
+        enforced = {
+            policy for check, policy in zip(template.checks, policies, strict=True) if check.mode is Mode.ENFORCED
+        }
+        if quotas and not {_ALLOW, _LOCAL}.intersection(quotas):
+            enforced.add(_ERROR if _ERROR in quotas else _DENY)
+        if _DENY in enforced:
+            return _Fallback(_DENY)
+        given = _ERROR if _ERROR in enforced else _ALLOW
+        kept: dict[int, LimitCheck] = {}
+        for i, (check, policy, quota) in enumerate(zip(template.checks, policies, quota_of, strict=True)):
+            if policy is _LOCAL:
+                free = quota is not None and (_ALLOW in quotas or quotas[quota] is not _LOCAL)
+                mode = Mode.REPORT_ONLY if free else check.mode
+                kept[i] = LimitCheck(self._part_of(check.limit), check.cost, mode)
+        if not any(check.mode in {Mode.ENFORCED, Mode.QUOTA} for check in kept.values()):
+            return _Fallback(given)
+        at = {i: n for n, i in enumerate(kept)}
+        counters_of = tuple(
+            own if own is UNLIMITED_AT else tuple([at[i] for i in own if i in at]) for own in template.counters_of
+        )
+        local = replace(template, checks=tuple(kept.values()), counters_of=counters_of, local=True)
+        return _Fallback(given, local, tuple([template.checks[i] for i in kept]), tuple(kept))
+
+    def _part_of(self, limit: Limit) -> Limit:
+        if self._share == 1 or not limit.requests_per_unit:
+            return limit
+        burst = None if limit.burst is None else max(int(limit.burst * self._share), 1)
+        return replace(limit, requests_per_unit=max(int(limit.requests_per_unit * self._share), 1), burst=burst)
+
+
+def _quotas(
+    checks: Sequence[LimitCheck], policies: Sequence[OnStoreFailure]
+) -> tuple[list[int | None], list[OnStoreFailure]]:
+    """The index of each check's quota, None of others; and the strictest policy of each quota."""
+    strictness = (_ALLOW, _LOCAL, _ERROR, _DENY)
+    quota_of: list[int | None] = []
+    quotas: list[OnStoreFailure] = []
+    for check, policy in zip(checks, policies, strict=True):
+        if check.mode is Mode.QUOTA:
+            quotas.append(policy)
+        elif check.mode is Mode.SAME_QUOTA:
+            quotas[-1] = max(quotas[-1], policy, key=strictness.index)
+        quota_of.append(len(quotas) - 1 if check.mode in {Mode.QUOTA, Mode.SAME_QUOTA} else None)
+    return quota_of, quotas
