@@ -1,5 +1,6 @@
 """Fixtures that several kinds of tests use."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,16 @@ from tests.support.stores import SERVERS, Store
 
 # For `./dev mutants`: one example that fails is enough, and to look for others or for a small one takes minutes.
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False, database=None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_remembered() -> None:
+    """Under mutmut the tests run in a fork of a process that ran them before, whose memory would hide mistakes."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("extauth."):
+            for thing in vars(module).values():
+                if hasattr(thing, "cache_clear"):
+                    thing.cache_clear()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from extauth.counters.redis.counters import RedisCounters
 from extauth.limiter.algorithms import LogUsage
 from extauth.limiter.counters import CounterSet, Group, LimitCheck
 from extauth.rules.model import Unit
-from tests.counters.bench import Bench, hits_of, sliding, wait_us_of
+from tests.counters.bench import Bench, gcra, hits_of, sliding, wait_us_of
 from tests.support.clock import SECOND, Clock
 from tests.support.stores import Store
 
@@ -151,3 +151,10 @@ async def test_a_clock_that_is_set_back_a_little_changes_no_hits_end(bench: Benc
     assert await bench.take(("a", limit)) == 0
     bench.clock.sleep(1)
     assert await bench.take(("a", limit), calls=99) == 10
+
+
+async def test_a_sliding_window_with_room_for_what_another_limit_denies_has_no_wait(bench: Bench) -> None:
+    limit = sliding(12)
+    await bench.take(("a", limit, 2))
+    taken = await bench.taken(("a", limit, 5), ("b", gcra(5), 5), calls=3)
+    assert (taken.admitted, taken.levels[0]) == (1, LogUsage(2, 60 * SECOND)), "of three, two fit and one is counted"

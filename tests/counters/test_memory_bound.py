@@ -81,6 +81,16 @@ async def test_a_log_that_is_full_counts_longer_and_not_less() -> None:
     assert await admitted(counters, b"a", of=rule, calls=200) == 100
 
 
+async def test_the_oldest_hits_of_a_full_log_leave_it_in_their_time() -> None:
+    clock, rule = Clock(), limit(Algorithm.SLIDING_WINDOW, 20, Unit.MINUTE)
+    counters = MemoryCounters(clock, ENTRY_BYTES + 1 + 96 * 9)
+    for _ in range(20):
+        assert await admitted(counters, b"a", of=rule) == 1
+        clock.sleep(SECOND)
+    clock.sleep(42 * SECOND)
+    assert await admitted(counters, b"a", of=rule, calls=99) == 3
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_they_take_no_more_than_they_may(algorithm: Algorithm) -> None:
     clock, rule, allowed = Clock(), limit(algorithm, 50, Unit.HOUR), 800_000

@@ -94,6 +94,20 @@ descriptors:
     assert (await Service(text).ask("a=1")).dynamic_metadata is None
 
 
+async def test_metadata_that_are_merged_for_one_call_stay_as_they_are_for_others() -> None:
+    text = """
+descriptors:
+- {key: a, rate_limit: {unit: day, requests_per_unit: 9}, metadata: {who: {name: x}}}
+- {key: b, rate_limit: {unit: day, requests_per_unit: 9}, metadata: {who: {more: z}}}
+"""
+    service = Service(text, GlobalModes(metadata=True))
+    both, one = [(await service.ask(*asked)).dynamic_metadata for asked in (("a=1", "b=1"), ("a=1",))]
+    assert both is not None
+    assert one is not None
+    assert both.to_dict()["metadata"] == {"who": {"name": "x", "more": "z"}}
+    assert one.to_dict()["metadata"] == {"who": {"name": "x"}}
+
+
 async def test_metadata_of_what_does_not_apply_are_not_told() -> None:
     text = """
 descriptors:

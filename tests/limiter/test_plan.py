@@ -211,6 +211,14 @@ async def test_what_never_denies_does_not_where_the_store_is_gone(given: OnStore
         assert await service.codes("a=1", calls=1) == [OK]
 
 
+async def test_without_the_store_what_is_unlimited_still_has_all_remaining() -> None:
+    rules = "descriptors:" + rule("a", 1) + "\n- {key: u, rate_limit: {unlimited: true}}"
+    with_store, without = Service(rules), Service(rules, counters=Gone())
+    unlimited, unmatched = [(await with_store.ask("u=1", "x=1")).statuses[i] for i in (0, 1)]
+    assert unlimited != unmatched
+    assert (await without.ask("a=1", "u=1", "x=1")).statuses[1:] == [unlimited, unmatched]
+
+
 async def test_quota_mode_for_all_makes_no_quota_of_what_is_unlimited() -> None:
     rules = "descriptors:" + rule("a", 1) + "\n- {key: u, rate_limit: {unlimited: true}}"
     service = Service(rules, GlobalModes(quota_mode=True))

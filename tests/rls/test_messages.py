@@ -6,8 +6,9 @@ import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse, RateLimitResponseRateLimitUnit
 
 from extauth.errors import InvalidRequestError
+from extauth.rls.protobuf import read_varint, varint
 from extauth.rls.request import Descriptor, Entry, Override, decode_descriptor, split_request
-from extauth.rls.response import Code, DenyingLimit, DescriptorStatus, Verdict, encode_response
+from extauth.rls.response import Code, DenyingLimit, DescriptorStatus, Verdict, encode_response, too_large_response
 from extauth.rules.model import Limit, Unit
 
 
@@ -151,3 +152,23 @@ def test_a_denial(verdict: Verdict, headers: dict[str, str], body: dict[str, str
     assert {h.key: h.value for h in response.response_headers_to_add} == headers
     assert json.loads(response.raw_body) == body
     assert response.request_headers_to_add == []
+
+
+@pytest.mark.parametrize("size", range(1, 11))
+def test_a_varint_holds_seven_bits_a_byte(size: int) -> None:
+    smallest, largest = (1 << 7 * (size - 1)) & ~1, min((1 << 7 * size), 2**64) - 1
+    for number in (smallest, smallest + 1, largest):
+        assert len(varint(number)) == size
+        assert read_varint(b"x" + varint(number) + b"x", 1) == (number, 1 + size)
+
+
+def test_what_is_too_large_is_over_the_limit_and_says_so() -> None:
+    response = RateLimitResponse.parse(too_large_response())
+    assert (int(response.overall_code), response.statuses) == (int(Code.OVER_LIMIT), [])
+    assert [(header.key, header.value) for header in response.response_headers_to_add] == [
+        ("content-type", "application/json")
+    ]
+    assert json.loads(response.raw_body) == {
+        "error": "rate_limited",
+        "message": "The request is too large for its rate limit to be checked.",
+    }
