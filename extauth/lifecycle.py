@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import signal
+import socket
 import sys
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 from extauth.app import Service, keep_up
 from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
@@ -22,6 +24,7 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON)
     stopping, hurry, hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report_error)
 
     def stop() -> None:
         (hurry if stopping.is_set() else stopping).set()
@@ -59,6 +62,17 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
         manager.stopping()
         await _drain(service, settings.drain_delay, hurry)
     logger().info("stopped")
+
+
+def report_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong in the event loop, except for look-ups of names that nobody waits for any more.
+
+    uvloop goes on with the look-up of a connection that was given up, and reports that it failed, seconds later, as an
+    exception that was never retrieved. Why there is no connection was logged before (`store_down`).
+    """
+    if "future" in context and isinstance(context.get("exception"), socket.gaierror):
+        return
+    loop.default_exception_handler(context)
 
 
 async def _drain(service: Service, delay_s: float, hurry: asyncio.Event) -> None:
