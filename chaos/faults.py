@@ -16,7 +16,7 @@ SHORT_S = 3.0
 class Fault:
     """A fault of `seconds`, or of as long as its cause takes, if that is longer.
 
-    `keeps_data`: the store knows afterwards what it knew before. `replicas` are those that are hit themselves: direct
+    `forgets`: how often the store may lose what it knew. `replicas` are those that are hit themselves: direct
     calls to them may fail, and `lost` requests through Envoy may be uncounted, those on their way to them. `cut_off`
     are those that cannot reach the store. `normal_within_s`: how soon after its end calls must be counted together
     again.
@@ -25,7 +25,7 @@ class Fault:
     cause: Cause
     way: Way = Way.STRAIGHT
     seconds: float = SHORT_S
-    keeps_data: bool = True
+    forgets: float = 0
     replicas: frozenset[int] = frozenset()
     cut_off: frozenset[int] = frozenset({0, 1})
     lost: float = 0

@@ -23,7 +23,8 @@ class Seen:
 
     The fault was caused at `began` and mended at `mended`; from `normal` on calls were counted together (inf: never).
     `envoy` are counts of tests/support/stack_counters during the round, `by_policy` the calls that the replicas decided
-    without the store; `lines` and `tracebacks` are of the replicas' logs, those of the replica that has most.
+    without the store; `lines` and `tracebacks` (and other unhandled exceptions) are of the
+    replicas' logs, those of the replica that has most.
     """
 
     samples: Sequence[Sample]
@@ -109,7 +110,7 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
         if uncounted > explained:
             wrong.append(f"{uncounted} requests passed uncounted, of which {explained:.0f} are explained")
     if over > (bound := may_be_over(fault, policy)):
-        wrong.append(f"{over} were admitted beyond the limits, of which {bound} may be")
+        wrong.append(f"{over} were admitted beyond the limits, of which {bound:.0f} may be")
     normal_s = seen.normal - seen.mended
     if normal_s > fault.normal_within_s * (1 if strict else 10):
         wrong.append(f"calls were counted together after {normal_s:.1f} s, not after {fault.normal_within_s:g} s")
@@ -117,7 +118,7 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
     if seen.lines > MAX_LINES_A_MINUTE * minutes:
         wrong.append(f"a replica logged {seen.lines} lines, and may log {MAX_LINES_A_MINUTE} a minute")
     if seen.tracebacks:
-        wrong.append(f"{seen.tracebacks} tracebacks in a replica's log")
+        wrong.append(f"{seen.tracebacks} exceptions in a replica's log that nobody handled")
     return Row(
         fault=name,
         policy=policy,
@@ -161,10 +162,10 @@ def _free(fault: Fault, policy: str, seen: Seen, at: float, way: str) -> bool:
     return policy == "allow" or (way == EDGE and policy == "error") or (way == EDGE and math.isinf(fault.lost))
 
 
-def may_be_over(fault: Fault, policy: str) -> int:
+def may_be_over(fault: Fault, policy: str) -> float:
     """How many may be: what a store forgot is admitted anew, and each replica that counts alone admits its share."""
     limits = sum(caller.limit or 0 for caller in CALLERS.values())
-    return limits * ((not fault.keeps_data) + (policy == "local") * len(fault.cut_off))
+    return limits * (fault.forgets + (policy == "local") * len(fault.cut_off))
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:

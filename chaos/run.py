@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +32,7 @@ LONG_POLICIES = frozenset({"deny", "local"})
 BEFORE_S, AFTER_S = 1.0, 2.5  # of load, in which the limits are used up
 RECOVERY_S = 30.0  # after which all should be as before in any case
 PROBES_IN_TURN, PROBE_EVERY_S = 3, 0.02
+UNHANDLED = "Traceback [(]most recent call last[)]|was never retrieved|was never awaited"
 _numbers = count()
 _BY_POLICY = "extauth_store_failure_decisions_total"
 
@@ -172,7 +174,7 @@ async def round_of(stage: Stage, name: str, fault: Fault, *, strict: bool = True
         envoy={each: after[0][each] - before[0][each] for each in after[0]},
         by_policy=sum(by_policy),
         lines=max(len(text.splitlines()) for text in texts),
-        tracebacks=max(text.count("Traceback (most recent call last)") for text in texts),
+        tracebacks=max(len(re.findall(UNHANDLED, text)) for text in texts),
     )
     return row(name, fault, stage.policy, seen, strict=strict)
 

@@ -229,7 +229,7 @@ async def certificate_expired(stage: Stage) -> AsyncIterator[None]:
 
 
 STORE: Faults = {
-    "killed": Fault(cause=killed, keeps_data=False),
+    "killed": Fault(cause=killed, forgets=1),
     "frozen_3s": Fault(cause=frozen),
     "frozen_30s": Fault(cause=frozen, seconds=30),
     "slow_50ms": Fault(cause=slow(0.05), way=Way.PROXIED),
@@ -245,7 +245,7 @@ STORE: Faults = {
     "moved_by_name": Fault(cause=moved_by_name, way=Way.NAMED),
     "resolver_dead": Fault(cause=resolver_dead, way=Way.NAMED),
     "full": Fault(cause=commands(setting("maxmemory", 1), mend=(setting("maxmemory", 0),))),
-    "evicting": Fault(cause=evicting, keeps_data=False),
+    "evicting": Fault(cause=evicting, forgets=float("inf")),
     "password_changed": Fault(
         cause=commands(user("resetpass", ">another"), HANG_UP, mend=(user("resetpass", f">{PASSWORD}"),))
     ),

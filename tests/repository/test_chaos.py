@@ -82,7 +82,7 @@ BAD = {
     "not normal in time": (replace(GOOD, normal=MENDED + 1.5), "counted together after 1.5 s, not after 1 s"),
     "never normal": (replace(GOOD, normal=math.inf), "counted together after inf s"),
     "a full log": (replace(GOOD, lines=11), "a replica logged 11 lines, and may log 10 a minute"),
-    "a traceback": (replace(GOOD, tracebacks=1), "1 tracebacks"),
+    "a traceback": (replace(GOOD, tracebacks=1), "1 exceptions in a replica's log"),
     "no calls at a replica": (
         replace(GOOD, samples=[sample for sample in GOOD.samples if sample[2] != "1"]),
         "too few calls",
@@ -128,7 +128,7 @@ def test_only_what_a_policy_lets_pass_while_it_decides_is_not_held_against_it(
 
 def test_a_store_that_forgot_and_replicas_that_count_alone_admit_a_limit_more_each() -> None:
     assert "beyond" in wrong(MORE)
-    assert wrong(MORE, replace(FAULT, keeps_data=False)) == ""
+    assert wrong(MORE, replace(FAULT, forgets=1)) == ""
     assert wrong(MORE, policy="local") == ""
     assert "beyond" in wrong(MORE, replace(FAULT, cut_off=frozenset()), policy="local")
 
