@@ -7,7 +7,7 @@ import pytest
 from extauth.limiter.algorithms import MAX_BACKLOG_US, MAX_HITS, Backlog, WindowUsage
 from extauth.limiter.counters import LimitCheck, Mode
 from extauth.rules.model import Algorithm, Limit, Unit
-from tests.counters.bench import EXACT, Bench, gcra, sliding, window
+from tests.counters.bench import EXACT, Bench, gcra, hits_of, sliding, window
 from tests.support.clock import HOUR, MINUTE, SECOND
 
 
@@ -106,6 +106,7 @@ async def test_counted_denials_run_into_debt(bench: Bench) -> None:
     ("limit", "most"),
     [
         (gcra(1, Unit.YEAR, count_denied=True), MAX_BACKLOG_US),
+        (gcra(7, Unit.YEAR, count_denied=True), MAX_BACKLOG_US),
         (window(1, Unit.YEAR), MAX_HITS),
         (sliding(1, Unit.YEAR, count_denied=True), MAX_HITS),
     ],
@@ -135,6 +136,14 @@ async def test_groups_are_taken_one_after_the_other_at_one_instant(bench: Bench)
     first, second = await bench.counters.take(groups)
     assert (first.admitted, second.admitted) == (6, 4)
     assert second.levels == (Backlog(36 * SECOND, 0), Backlog(0, 0))
+
+
+async def test_what_gcra_holds_is_rounded_up_to_whole_hits(bench: Bench) -> None:
+    limit = gcra(7)
+    assert await bench.take(("a", limit), calls=3) == 3
+    bench.clock.sleep(17_142_857)  # a seventh of a microsecond less than two hits take
+    (level,) = (await bench.taken(("a", limit, 0))).levels
+    assert hits_of(level, limit) == 2
 
 
 async def test_groups_of_several_counters_take_from_their_own(bench: Bench) -> None:

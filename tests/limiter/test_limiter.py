@@ -11,7 +11,7 @@ from extauth.config.merge import load_rules
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import InvalidRequestError, RequestTooLargeError, StoreError
 from extauth.limiter.build import LimiterOptions
-from extauth.limiter.counters import Counters, Group, TakeResult
+from extauth.limiter.counters import Counters, Group, Source, TakeResult
 from extauth.limiter.descriptor_plan import DESCRIPTOR_US
 from extauth.limiter.facts import BatchResult
 from extauth.limiter.plan import Plan
@@ -181,6 +181,7 @@ async def test_calls_without_limits_ask_no_store() -> None:
     decided, verdicts = await service.decide(*calls)
     assert [v and v.code for v in verdicts] == [OK, OK, OK]
     assert decided.store_error is None
+    assert {settled.source for settled in decided.groups} == {Source.NO_COUNTER}
     assert [settled.plan.template.labels.path for settled in decided.groups] == ["/", "none", "/\\udcff"]
 
 
@@ -206,6 +207,7 @@ async def test_a_store_that_fails(on_store_failure: OnStoreFailure, code: Code |
     assert [(settled.calls, settled.taken is None) for settled in decided.groups] == [(2, True), (1, False)]
     assert decided.store_error is not None
     if verdict := verdicts[0]:
+        assert verdict.tier == "free"
         assert verdict.statuses == (
             DescriptorStatus(verdict.code),
             DescriptorStatus(Code.OK),
