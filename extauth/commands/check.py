@@ -89,11 +89,15 @@ def check(
 
 
 def _line(number: int, answer: "Answer") -> str:
-    return f"{number}  {answer.code}  " + " | ".join(map(_status, answer.statuses))
+    return f"{number}  {_code(answer)}  " + " | ".join(map(_status, answer.statuses))
+
+
+def _code(answer: "Answer") -> str:
+    return answer.code if answer.source is None else f"{answer.code} (without the store: {answer.source})"
 
 
 def _lines(answer: "Answer") -> Iterator[str]:
-    yield answer.code
+    yield _code(answer)
     for number, status in enumerate(answer.statuses, 1):
         yield f"descriptor {number}: {status.code}, {_status(status)}"
     for name, value in answer.response_headers:
@@ -117,6 +121,7 @@ def _status(status: "Status") -> str:
 def _view(answer: "Answer") -> dict[str, Any]:
     return {
         "code": answer.code,
+        "without_store": answer.source,
         "statuses": [status._asdict() for status in answer.statuses],
         "response_headers": answer.response_headers,
         "request_headers": answer.request_headers,

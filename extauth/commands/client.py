@@ -17,7 +17,7 @@ from google.protobuf import json_format, message, struct_pb2
 from extauth.errors import CommandError, InvalidRequestError
 from extauth.rls.protobuf import fields, text_of
 from extauth.rls.request import SERVICE
-from extauth.rls.response import Code
+from extauth.rls.response import SOURCE_HEADER, Code
 from extauth.rules.model import Unit
 
 _UNITS = {unit.number: unit for unit in Unit}
@@ -44,6 +44,11 @@ class Answer:
     request_headers: list[tuple[str, str]]
     body: str
     metadata: dict[str, Any] | None
+
+    @property
+    def source(self) -> str | None:
+        """Who decided, if extauth did so without its store."""
+        return dict(self.response_headers).get(SOURCE_HEADER)
 
     @property
     def ok(self) -> bool:

@@ -51,6 +51,24 @@ def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
         served.stop()
 
 
+def test_an_answer_without_the_store_is_marked(serve: Callable[..., Served], own_store: Store) -> None:
+    """It goes on where the store was: one of three was used."""
+    served = serve(CONFIG)
+    served.until_it_answers()
+    ask = ["check", "--address", served.address, "api", "api_key=k"]
+    assert RUN.invoke(app, ask).stdout.splitlines()[0] == "OK"
+    own_store.stop()
+    marked = RUN.invoke(app, ask).stdout.splitlines()
+    assert marked[0] == "OK (without the store: local)"
+    assert "to the client, x-ratelimit-source: local" in marked
+    assert "dynamic metadata: {'source': 'local'}" in marked
+    assert json.loads(RUN.invoke(app, [*ask, "--json"]).stdout)["answers"][0]["without_store"] == "local"
+    denied = RUN.invoke(app, [*ask, "--repeat", "2"])
+    assert [line.split("  ")[1] for line in denied.stdout.splitlines()[:2]] == [
+        "OVER_LIMIT (without the store: local)"
+    ] * 2
+
+
 def test_until_the_limit(serve: Callable[..., Served]) -> None:
     served = serve(CONFIG)
     served.until_it_answers()
