@@ -84,3 +84,7 @@ def test_names_never_meet() -> None:
     ]
     names = {namer(domain, entries, (), which) for domain, entries in descriptors for which in ("", "60", "60.2")}
     assert len(names) == 3 * len(descriptors)
+
+
+def test_a_key_that_is_no_utf8_is_named_by_its_own_bytes() -> None:
+    assert b"1:\xff=" in KeyNamer("x")("d", [("\udcff", "value")])
