@@ -14,8 +14,12 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from chaos.report import HEADING, Row
+from chaos.report import HEADING, Row, markdown
 from chaos.run import FAULTS, POLICIES, run_all
+from chaos.stage import ROOT
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- the table of ./dev chaos --write -->", "<!-- its end -->"
 
 
 def main() -> None:
@@ -24,6 +28,7 @@ def main() -> None:
     parser.add_argument("--policy", action="append", choices=POLICIES, help="all of them by default")
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of: {', '.join(FAULTS)}")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the logs of all parts there")
+    parser.add_argument("--write", action="store_true", help=f"also put the table into {PAGE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     if unknown := set(arguments.faults) - FAULTS.keys():
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
@@ -35,6 +40,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="xa") as folder:
         names = arguments.faults or list(FAULTS)
         rows = asyncio.run(run_all(arguments.keep or Path(folder), names, arguments.policy or POLICIES, say=say))
+    if arguments.write:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{markdown(rows)}\n{END}{rest.partition(END)[2]}")
     complaints = [each for row in rows for each in row.wrong]
     print("\n".join(complaints) or "every number is as it must be")
     raise SystemExit(bool(complaints))

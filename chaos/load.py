@@ -38,11 +38,13 @@ class Caller:
         return f"{{unit: year, requests_per_unit: {requests}, {self.rule}}}"
 
 
+USED_UP = "spent"
+"""The caller whose limit is used up before the fault."""
 CALLERS = {
     "open": Caller(200, None, "algorithm: gcra"),
     "fixed": Caller(160, 500, "algorithm: fixed_window, count_denied: false"),
     "gcra": Caller(160, 500, "algorithm: gcra"),
-    "spent": Caller(40, 20, "algorithm: sliding_window"),
+    USED_UP: Caller(40, 20, "algorithm: sliding_window"),
 }
 PROBE = Caller(0, 1, "algorithm: gcra")
 

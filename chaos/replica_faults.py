@@ -91,7 +91,7 @@ def _open_files(pid: int) -> int:
 REPLICA: Faults = {
     # Two workers of Envoy may each have sent to it what it did not answer, and each finds out for itself.
     "replica_killed": Fault(cause=gone(NAMES[:1], signal.SIGKILL), replicas=FIRST, lost=20),
-    "replica_stopped_5s": Fault(cause=stopped, seconds=5, replicas=FIRST, lost=float("inf"), normal_within_s=10),
+    "replica_stopped_5s": Fault(cause=stopped, seconds=5, replicas=FIRST, lost=100, normal_within_s=10),
     "replicas_restarted": Fault(cause=restarted_in_a_row, seconds=0, replicas=ALL),
     "replicas_gone": Fault(cause=gone(NAMES, signal.SIGKILL), replicas=ALL, lost=float("inf"), normal_within_s=10),
     "cut_off": Fault(cause=conduct(Conduct.SWALLOW, of=(0,)), way=Way.PROXIED, cut_off=FIRST),

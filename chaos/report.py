@@ -8,7 +8,7 @@ from typing import Final
 
 from chaos.client import OK, OVER
 from chaos.faults import Fault
-from chaos.load import CALLERS, EDGE, Sample
+from chaos.load import CALLERS, EDGE, USED_UP, Sample
 from chaos.stage import REPLICAS
 
 MAX_LINES_A_MINUTE: Final = 10
@@ -109,8 +109,9 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
         explained = fault.lost + (seen.envoy["timeouts"] if not strict or seen.stall_s > STALL_S else 0)
         if uncounted > explained:
             wrong.append(f"{uncounted} requests passed uncounted, of which {explained:.0f} are explained")
-    if over > (bound := may_be_over(fault, policy)):
-        wrong.append(f"{over} were admitted beyond the limits, of which {bound:.0f} may be")
+    for who, number in over.items():
+        if number > (bound := may_be_over(who, fault, policy)):
+            wrong.append(f"{number} calls of {who!r} were admitted beyond the limit, of which {bound:.0f} may be")
     normal_s = seen.normal - seen.mended
     if normal_s > fault.normal_within_s * (1 if strict else 10):
         wrong.append(f"calls were counted together after {normal_s:.1f} s, not after {fault.normal_within_s:g} s")
@@ -127,7 +128,7 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
         errors=len(errors),
         uncounted=uncounted,
         timeouts=seen.envoy["timeouts"],
-        over=over,
+        over=sum(over.values()),
         by_policy=seen.by_policy,
         p50_ms=1000 * quantile(times_s, 0.5),
         p99_ms=1000 * quantile(times_s, 0.99),
@@ -137,12 +138,13 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
     )
 
 
-def over_admitted(fault: Fault, policy: str, seen: Seen) -> int:
-    """Admitted beyond the limits, where a policy does not let pass what cannot be counted.
+def over_admitted(fault: Fault, policy: str, seen: Seen) -> dict[str, int]:
+    """Admitted beyond the limits by caller, where a policy does not let pass what cannot be counted.
 
     Where `allow` may decide nothing is held against it, and nor is it for what Envoy lets through itself.
     """
-    total = 0
+    over = {}
+    let_through = 0 if policy == "error" else seen.envoy["allowed"]
     for name, caller in CALLERS.items():
         if caller.limit is None:
             continue
@@ -151,8 +153,10 @@ def over_admitted(fault: Fault, policy: str, seen: Seen) -> int:
             for at, _, way, who, result in seen.samples
             if who == name and result == OK and not _free(fault, policy, seen, at, way)
         )
-        total += max(admitted - caller.limit, 0)
-    return max(total - (0 if policy == "error" else seen.envoy["allowed"]), 0)
+        surplus = max(admitted - caller.limit, 0)
+        over[name] = max(surplus - let_through, 0)
+        let_through -= surplus - over[name]
+    return over
 
 
 def _free(fault: Fault, policy: str, seen: Seen, at: float, way: str) -> bool:
@@ -162,10 +166,13 @@ def _free(fault: Fault, policy: str, seen: Seen, at: float, way: str) -> bool:
     return policy == "allow" or (way == EDGE and policy == "error") or (way == EDGE and math.isinf(fault.lost))
 
 
-def may_be_over(fault: Fault, policy: str) -> float:
-    """How many may be: what a store forgot is admitted anew, and each replica that counts alone admits its share."""
-    limits = sum(caller.limit or 0 for caller in CALLERS.values())
-    return limits * (fault.forgets + (policy == "local") * len(fault.cut_off))
+def may_be_over(name: str, fault: Fault, policy: str) -> float:
+    """How many of this caller's may be: what a store forgot, and the share of each replica that counts alone.
+
+    Whoever was used up before a replica counted alone stays so.
+    """
+    shares = len(fault.cut_off) if policy == "local" and name != USED_UP else 0
+    return (CALLERS[name].limit or 0) * (fault.forgets + shares)
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:
@@ -176,3 +183,13 @@ def quantile(ordered: Sequence[float], part: float) -> float:
 def table(rows: Sequence[Row]) -> str:
     """All rows under a heading."""
     return "\n".join((HEADING, *map(str, rows)))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The same for a page."""
+    names = ("fault", "policy", *NUMBERS)
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|---|" + "---:|" * len(NUMBERS)]
+    for each in rows:
+        cells = str(each).split()
+        lines.append("| " + " | ".join((f"`{cells[0]}`", *cells[1:])) + " |")
+    return "\n".join(lines)

@@ -93,10 +93,9 @@ class Probes:
         try:
             until, since, good = time.monotonic() + RECOVERY_S, math.inf, 0
             while time.monotonic() < until:
-                now = time.monotonic()
                 pairs = [(edge, edge), *zip(replicas, [*replicas[1:], replicas[0]], strict=True)]
                 if all([await self._counted_together(*pair) for pair in pairs]):
-                    since, good = min(since, now), good + 1
+                    since, good = min(since, time.monotonic()), good + 1
                 else:
                     since, good = math.inf, 0
                 if good == PROBES_IN_TURN:

@@ -78,7 +78,10 @@ BAD = {
         with_envoy(allowed=2, timeouts=2),
         "2 requests passed uncounted, of which 0 are explained",
     ),
-    "beyond a limit": (with_calls(calls(1, OK, who="gcra")), "1 were admitted beyond the limits, of which 0 may be"),
+    "beyond a limit": (
+        with_calls(calls(1, OK, who="gcra")),
+        "1 calls of 'gcra' were admitted beyond the limit, of which 0 may be",
+    ),
     "not normal in time": (replace(GOOD, normal=MENDED + 1.5), "counted together after 1.5 s, not after 1 s"),
     "never normal": (replace(GOOD, normal=math.inf), "counted together after inf s"),
     "a full log": (replace(GOOD, lines=11), "a replica logged 11 lines, and may log 10 a minute"),
@@ -131,6 +134,10 @@ def test_a_store_that_forgot_and_replicas_that_count_alone_admit_a_limit_more_ea
     assert wrong(MORE, replace(FAULT, forgets=1)) == ""
     assert wrong(MORE, policy="local") == ""
     assert "beyond" in wrong(MORE, replace(FAULT, cut_off=frozenset()), policy="local")
+
+
+def test_counting_alone_is_no_excuse_for_admitting_who_was_used_up_before() -> None:
+    assert "calls of 'spent'" in wrong(with_calls(calls(21, OK, who="spent")), policy="local")
 
 
 async def test_a_client_counts_calls_that_it_cannot_send_as_lost() -> None:
