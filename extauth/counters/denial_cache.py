@@ -116,6 +116,5 @@ class DenialCache:
 
 def _after(check: LimitCheck, level: Level, admitted: int) -> Level:
     """The level once `admitted` calls were taken."""
-    hits = check.counted_calls(admitted, admitted, check.calls_that_fit(level)) * check.cost
-    after: Level = check.algorithm.after(level, hits)
+    after: Level = check.algorithm.after(level, check.hits(level, admitted, admitted))
     return after

@@ -67,7 +67,7 @@ class LocalCounters:
         taken = self._counters.take_at(group, now)
         if how is Uncounted.UNSENT:
             for i, (name, check, of, level) in enumerate(zip(names, checks, whole, taken.levels, strict=True)):
-                hits = check.counted_calls(group.calls, taken.admitted, check.calls_that_fit(level)) * check.cost
+                hits = check.hits(level, group.calls, taken.admitted)
                 if hits > 0 and (i + 1 == len(names) or names[i + 1] != name):
                     self._owe(name, of.algorithm, hits, now)
         return taken
@@ -133,7 +133,7 @@ class LocalCounters:
         (take, calls), taken, at_us = known
         last = len(take.names) - 1 - take.names[::-1].index(name)
         check, level = take.checks[last], taken.levels[last]
-        hits = check.counted_calls(calls, taken.admitted, check.calls_that_fit(level)) * check.cost
+        hits = check.hits(level, calls, taken.admitted)
         own = check.algorithm
         state: State | None = own.seed(own.later(own.after(level, hits), max(now - at_us, 0)), own, now)
         if state is None or algorithm.in_terms(state, now):

@@ -71,6 +71,8 @@ class MemoryCounters:
         return self._look(group, now)[0]
 
     def _take(self, group: Group, now: int) -> TakeResult:
+        if len(group.take.names) == 1 and (taken := self._take_whole(group, now)) is not None:
+            return taken
         admitted, states, levels, fits = self._look(group, now)
         names, checks = group.take.names, group.take.checks
         for i, (name, check, last, state) in enumerate(zip(names, checks, _are_last(names), states, strict=True)):
@@ -82,6 +84,19 @@ class MemoryCounters:
             if last and (hits > 0 or (hits < 0 and used)):
                 self._put(name, algorithm.take(state, hits, now))
         return TakeResult(admitted, tuple(levels))
+
+    def _take_whole(self, group: Group, now: int) -> TakeResult | None:
+        """What `_take` does in the usual case, in less time: one counter, which is there, and admits all."""
+        (name,), (check,), calls = group.take.names, group.take.checks, group.calls
+        state = self._states.get(name)
+        algorithm, hits = check.algorithm, calls * check.cost
+        if state is None or hits <= 0 or not algorithm.in_terms(state, now):
+            return None
+        level = algorithm.level(state, now)
+        if algorithm.calls_that_fit(check.cost, level) < calls:
+            return None
+        self._put(name, algorithm.take(state, hits, now))
+        return TakeResult(calls, (level,))
 
     def _look(self, group: Group, now: int) -> tuple[int, list[Any], list[Level], list[int]]:
         """The number of calls to admit; and of each check the state, the level and the number of calls that fit."""

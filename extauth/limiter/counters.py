@@ -52,6 +52,12 @@ class LimitCheck:
             return calls
         return admitted if self.mode is Mode.ENFORCED else min(admitted, fitting)
 
+    def hits(self, level: Level, calls: int, admitted: int) -> int:
+        """The hits that the counter takes from `calls` calls, of which `admitted` are admitted."""
+        if self.mode is Mode.ENFORCED:
+            return (calls if self.limit.count_denied else admitted) * self.cost
+        return self.counted_calls(calls, admitted, self.calls_that_fit(level)) * self.cost
+
     def outcome(self, level: Level, call: int, admitted: int) -> Outcome:
         """The outcome of the `call`-th (from 0) of a group's equal calls, of which the first `admitted` were."""
         cost, algorithm = self.cost, self.algorithm
