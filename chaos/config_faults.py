@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from chaos.faults import Cause, Fault, Faults
+from chaos.faults import FEW, Cause, Fault, Faults
 from chaos.stage import Stage
 
 LIVE_S = 0.4  # within which a change is seen
@@ -90,7 +90,8 @@ def piece_by_piece(file: Path, whole: str) -> None:
         rest.write(whole[40:200])
 
 
+REPLACED = (a_folder, dangling, twice, unknown_key, piece_by_piece)
 CONFIG: Faults = {
-    "config_torn": Fault(cause=torn(half, empty, zeroed, no_text), seconds=0),
-    "config_replaced": Fault(cause=torn(a_folder, dangling, twice, unknown_key, piece_by_piece), seconds=0),
+    "config_torn": Fault(cause=torn(half, empty, zeroed, no_text), seconds=0, policies=FEW),
+    "config_replaced": Fault(cause=torn(*REPLACED), seconds=0, policies=FEW),
 }

@@ -10,6 +10,7 @@ Cause = Callable[[Stage], AbstractAsyncContextManager[None]]
 """Brings the fault about, and mends it at the end of the block."""
 
 SHORT_S = 3.0
+FEW = frozenset({"local", "deny"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Fault:
     `forgets`: how often the store may lose what it knew. `replicas` are those that are hit themselves: direct
     calls to them may fail, and `lost` requests through Envoy may be uncounted, those on their way to them. `cut_off`
     are those that cannot reach the store. `normal_within_s`: how soon after its end calls must be counted together
-    again.
+    again. `policies`: under which it is caused, where another policy would show nothing more, or takes too long.
     """
 
     cause: Cause
@@ -30,6 +31,7 @@ class Fault:
     cut_off: frozenset[int] = frozenset({0, 1})
     lost: float = 0
     normal_within_s: float = 1.0
+    policies: frozenset[str] = frozenset({"local", "allow", "deny", "error"})
 
 
 Faults = Mapping[str, Fault]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from chaos.faults import Cause, Fault, Faults
+from chaos.faults import FEW, Cause, Fault, Faults
 from chaos.stage import REPLICAS, Stage, Way
 from chaos.store_faults import HANG_UP, conduct, over_and_over
 from tests.support.proxy import Conduct
@@ -88,14 +88,15 @@ def _open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+all_gone = gone(NAMES, signal.SIGKILL)
 REPLICA: Faults = {
     # Two workers of Envoy may each have sent to it what it did not answer, and each finds out for itself.
-    "replica_killed": Fault(cause=gone(NAMES[:1], signal.SIGKILL), replicas=FIRST, lost=20),
-    "replica_stopped_5s": Fault(cause=stopped, seconds=5, replicas=FIRST, lost=100, normal_within_s=10),
-    "replicas_restarted": Fault(cause=restarted_in_a_row, seconds=0, replicas=ALL),
-    "replicas_gone": Fault(cause=gone(NAMES, signal.SIGKILL), replicas=ALL, lost=float("inf"), normal_within_s=10),
+    "replica_killed": Fault(cause=gone(NAMES[:1], signal.SIGKILL), replicas=FIRST, lost=20, policies=FEW),
+    "replica_stopped_5s": Fault(cause=stopped, seconds=5, replicas=FIRST, lost=100, normal_within_s=10, policies=FEW),
+    "replicas_restarted": Fault(cause=restarted_in_a_row, seconds=0, replicas=ALL, policies=FEW),
+    "replicas_gone": Fault(cause=all_gone, replicas=ALL, lost=float("inf"), normal_within_s=10, policies=FEW),
     "cut_off": Fault(cause=conduct(Conduct.SWALLOW, of=(0,)), way=Way.PROXIED, cut_off=FIRST),
     "cut_off_refusing": Fault(cause=conduct(Conduct.HANG_UP, of=(0,), cut=True), way=Way.PROXIED, cut_off=FIRST),
-    "replica_throttled": Fault(cause=over_and_over(THROTTLED_EVERY_S, _throttle)),
+    "replica_throttled": Fault(cause=over_and_over(THROTTLED_EVERY_S, _throttle), policies=FEW),
     "descriptors_short": Fault(cause=descriptors_short),
 }

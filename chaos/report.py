@@ -12,7 +12,9 @@ from chaos.load import CALLERS, EDGE, USED_UP, Sample
 from chaos.stage import REPLICAS
 
 MAX_LINES_A_MINUTE: Final = 10
-STALL_S: Final = 0.05  # of a machine that takes the processor away for so long, a late answer is no fault of ours
+# On a machine that takes the processor away for so long, or that is as busy, a late answer is no fault of ours.
+STALL_S: Final = 0.05
+BUSY: Final = 0.5
 HONEST_ERRORS: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 _NEVER: Final = math.inf
 
@@ -22,6 +24,7 @@ class Seen:
     """What was measured in a round. Times are of time.monotonic.
 
     The fault was caused at `began` and mended at `mended`; from `normal` on calls were counted together (inf: never).
+    `stall_s` is the load's; `busy` is the part of the time in which anything on this machine waited for a processor.
     `envoy` are counts of tests/support/stack_counters during the round, `by_policy` the calls that the replicas decided
     without the store; `lines` and `tracebacks` (and other unhandled exceptions) are of the
     replicas' logs, those of the replica that has most.
@@ -32,6 +35,7 @@ class Seen:
     mended: float
     normal: float
     stall_s: float
+    busy: float
     envoy: Mapping[str, int]
     by_policy: int
     lines: int
@@ -47,7 +51,8 @@ class Row:
     let through as its call to extauth failed, `timeouts` those of them to which no answer came in its timeout. `over`
     are admitted beyond the limits, of those callers whose limits must hold. `by_policy` calls were decided without the
     store. `p50_ms` and `p99_ms` are of all calls from the fault's beginning to its end, and `normal_s` is the time from
-    its end until calls are counted together. `lines` of the log are those of the replica that wrote most.
+    its end until calls are counted together. `lines` of the log are those of the replica that wrote most. `busy` is how
+    busy the machine was, in percent: over BUSY, it explains Envoy's timeouts.
     """
 
     fault: str
@@ -63,6 +68,7 @@ class Row:
     p99_ms: float
     normal_s: float
     lines: int
+    busy: float
     wrong: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -106,7 +112,8 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
     if policy != "error":
         if errors:
             wrong.append(f"{len(errors)} direct calls failed: {', '.join(sorted(set(errors)))}")
-        explained = fault.lost + (seen.envoy["timeouts"] if not strict or seen.stall_s > STALL_S else 0)
+        slow_machine = not strict or seen.stall_s > STALL_S or seen.busy > BUSY
+        explained = fault.lost + (seen.envoy["timeouts"] if slow_machine else 0)
         if uncounted > explained:
             wrong.append(f"{uncounted} requests passed uncounted, of which {explained:.0f} are explained")
     for who, number in over.items():
@@ -134,6 +141,7 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
         p99_ms=1000 * quantile(times_s, 0.99),
         normal_s=normal_s,
         lines=seen.lines,
+        busy=100 * seen.busy,
         wrong=tuple(f"{name}, {policy}: {each}" for each in wrong),
     )
 

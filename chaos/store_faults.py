@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from chaos.faults import Cause, Fault, Faults
+from chaos.faults import FEW, Cause, Fault, Faults
 from chaos.stage import PASSWORD, RESOLVER, USER, Stage, Way
 from tests.support.proxy import Conduct
 
@@ -231,13 +231,13 @@ async def certificate_expired(stage: Stage) -> AsyncIterator[None]:
 STORE: Faults = {
     "killed": Fault(cause=killed, forgets=1),
     "frozen_3s": Fault(cause=frozen),
-    "frozen_30s": Fault(cause=frozen, seconds=30),
+    "frozen_30s": Fault(cause=frozen, seconds=30, policies=FEW),
     "slow_50ms": Fault(cause=slow(0.05), way=Way.PROXIED),
     "slow_200ms": Fault(cause=slow(0.2), way=Way.PROXIED),
     "cut_mid_answer": Fault(cause=conduct(Conduct.CUT_ANSWERS), way=Way.PROXIED),
     "swallowing": Fault(cause=conduct(Conduct.SWALLOW), way=Way.PROXIED),
     "refusing": Fault(cause=refusing, way=Way.PROXIED),
-    "refusing_30s": Fault(cause=refusing, way=Way.PROXIED, seconds=30),
+    "refusing_30s": Fault(cause=refusing, way=Way.PROXIED, seconds=30, policies=FEW),
     "accepting_and_closing": Fault(cause=conduct(Conduct.HANG_UP, cut=True), way=Way.PROXIED),
     "loading": Fault(cause=loading),
     "read_only": Fault(cause=commands(("REPLICAOF", "127.0.0.1", 1), mend=(("REPLICAOF", "NO", "ONE"),))),

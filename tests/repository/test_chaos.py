@@ -37,6 +37,7 @@ GOOD = Seen(
     mended=MENDED,
     normal=MENDED + 0.1,
     stall_s=0.0,
+    busy=0.4,
     envoy=COUNTS,
     by_policy=7,
     lines=2,
@@ -105,6 +106,7 @@ def test_what_is_explained_is_not() -> None:
     assert wrong(with_envoy(allowed=2), replace(FAULT, lost=2)) == ""
     assert wrong(with_envoy(allowed=2, timeouts=2), strict=False) == ""
     assert wrong(replace(with_envoy(allowed=2, timeouts=2), stall_s=0.1)) == ""
+    assert wrong(replace(with_envoy(allowed=2, timeouts=2), busy=0.6)) == ""
     assert wrong(replace(GOOD, lines=18, mended=BEGAN + 120, normal=BEGAN + 120)) == ""
 
 
