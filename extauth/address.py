@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from ipaddress import IPv6Address, ip_address
 
 _NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 
@@ -10,6 +11,30 @@ def split_address(address: str) -> tuple[str, int]:
     """Host, without brackets, and port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def reachable_address(listen: str, local_host: str | None) -> str | None:
+    """Where other hosts reach what listens on `listen`; None on a Unix socket, or where only this host does.
+
+    Of a wildcard, it is `local_host`, an IP address by which this host is known elsewhere.
+    """
+    if listen.startswith("unix:"):
+        return None
+    host, port = split_address(listen)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None if host == "localhost" or host.endswith(".localhost") else listen
+    if address.is_unspecified:
+        if local_host is None:
+            return None
+        address = ip_address(local_host)
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+    # Outside of its link, or with another name for that, a link-local address is nobody's.
+    if address.is_loopback or address.is_link_local:
+        return None
+    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
 
 
 def listen_on(address: str, backlog: int) -> list[socket.socket]:

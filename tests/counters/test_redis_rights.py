@@ -119,7 +119,10 @@ async def use_all(connect: Connect, server: Server) -> None:
             (taken,) = await counters.take([Group(takes.take((name, limit, 1)), 1)])
             assert taken.admitted == 1, algorithm
         assert await counters.forget([name]) == 1
-    await connect(server.url, None).probe()
+    unpaced = connect(server.url, None)
+    await unpaced.probe()
+    assert await unpaced.exchange_heartbeats("a", "-", "1.0 0 closed") == b""
+    await unpaced.exchange_heartbeats("a", "-", "")
 
 
 async def test_all_of_them_are_enough(server: Server, connect: Connect) -> None:

@@ -1,4 +1,4 @@
-"""Listening on every address of the machine."""
+"""Listening on every address of the machine, and where others reach that."""
 
 import errno
 import socket
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from extauth.address import listen_everywhere, listen_on
+from extauth.address import listen_everywhere, listen_on, reachable_address
 
 
 def test_everywhere_takes_both_families() -> None:
@@ -83,3 +83,31 @@ def test_a_name_is_listened_on_at_all_of_its_addresses_but_for_ipv6_where_there_
     for opened in sockets:
         assert not opened.getblocking()
         opened.close()
+
+
+@pytest.mark.parametrize(
+    ("listen", "local_host", "address"),
+    [
+        ("10.0.0.1:8081", "10.9.9.9", "10.0.0.1:8081"),
+        ("10.0.0.1:8081", None, "10.0.0.1:8081"),
+        ("[fd00::1]:8081", None, "[fd00::1]:8081"),
+        ("replica-1.example:8081", None, "replica-1.example:8081"),
+        ("0.0.0.0:8081", "10.0.0.1", "10.0.0.1:8081"),
+        ("[::]:8081", "10.0.0.1", "10.0.0.1:8081"),
+        ("[::]:8081", "::ffff:10.0.0.1", "10.0.0.1:8081"),
+        ("[::]:8081", "fd00::1", "[fd00::1]:8081"),
+        ("[::]:8081", None, None),
+        ("[::]:8081", "::1", None),
+        ("[::]:8081", "fe80::1%eth0", None),
+        ("0.0.0.0:8081", "127.0.0.1", None),
+        ("127.0.0.1:8081", "10.0.0.1", None),
+        ("127.1.2.3:8081", None, None),
+        ("[::1]:8081", None, None),
+        ("localhost:8081", "10.0.0.1", None),
+        ("unix:/run/extauth", "10.0.0.1", None),
+    ],
+)
+def test_others_reach_a_replica_where_it_listens_or_by_its_address_towards_the_store(
+    listen: str, local_host: str | None, address: str | None
+) -> None:
+    assert reachable_address(listen, local_host) == address

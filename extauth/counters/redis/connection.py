@@ -84,6 +84,10 @@ class RedisConnection:
         self.drop("closed")
         await self._pool.disconnect()
 
+    def local_host(self) -> str | None:
+        """This end's IP address; None over a Unix socket, or without a connection."""
+        return None if self._link is None else self._link.local_host()
+
     def drop(self, reason: str) -> None:
         """Give the connection up: what comes over it can no longer be trusted, or waited for."""
         if self._link is not None:

@@ -47,7 +47,7 @@ class RedisCounters:
 
     A command that takes longer than `timeout_s`, or a connection that does, is a StoreError. The clock is Redis's own;
     `clock` (→ microseconds since the epoch) replaces it where time must be controlled. `prefix` begins the names of the
-    keys that a probe writes.
+    keys that a probe writes, and of the one that holds heartbeats.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class RedisCounters:
         self._prefix = prefix
         self._offset_us = 0  # of the server's clock, from the monotonic one
         self._take_script, self._settle_script = _Script("take"), _Script("settle")
+        self._replicas_script = _Script("replicas", shared=("state",))
         # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
         names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
+        self._replicas = f"{prefix}:replicas".encode("utf-8", "surrogateescape")
         self._probe = Group(CounterSet(names, (LimitCheck(Limit(2**32 - 1, Unit.SECOND), 1),) * 2), 1)
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
@@ -127,6 +129,23 @@ class RedisCounters:
             await self._run(self._settle_script, b"*%d\r\n" % (6 + len(names)), body, again=False)
         except ReplyError as error:
             raise self._refused(error) from error
+
+    async def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
+        """One run of replicas.lua: as `counters.heartbeat.Registry` describes."""
+        arguments = (self._now(), replica.encode(), address.encode(), rest.encode())
+        body = b"".join((_bulk(b"1"), _bulk(self._replicas), *map(_bulk, arguments)))
+        try:
+            reply = await self._run(self._replicas_script, b"*8\r\n", body)
+        except ReplyError as error:
+            raise self._refused(error) from error
+        if not isinstance(reply, bytes):
+            self._pipe.drop("a reply that makes no sense")
+            raise StoreError("reply", "Redis replied what the script never says")
+        return reply
+
+    def local_host(self) -> str | None:
+        """The address of this host from which it is connected to Redis; None over a Unix socket, or while it is not."""
+        return self._pipe.local_host()
 
     async def _is_sentinel(self) -> bool:
         try:
@@ -210,9 +229,9 @@ def _read(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]:
 class _Script:
     """A script's commands, without the array header."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shared: Sequence[str] = _SHARED_FILES) -> None:
         folder = files("extauth.counters.redis") / "lua"
-        text = b"\n".join((folder / f"{each}.lua").read_bytes() for each in (*_SHARED_FILES, name))
+        text = b"\n".join((folder / f"{each}.lua").read_bytes() for each in (*shared, name))
         self.evalsha = _bulk(b"EVALSHA") + _bulk(sha1(text, usedforsecurity=False).hexdigest().encode())
         self.eval = _bulk(b"EVAL") + _bulk(text)
 

@@ -94,6 +94,11 @@ class RedisProtocol(asyncio.Protocol):
             future.set_exception(TooSlowError("it was too slow"))
         self.abort("it was too slow")
 
+    def local_host(self) -> str | None:
+        """This end's IP address; None over a Unix socket."""
+        name = self._transport.get_extra_info("sockname")
+        return str(name[0]) if isinstance(name, tuple) else None
+
     def abort(self, reason: str) -> None:
         """End the connection; what waits for a reply fails with `reason`."""
         self._reason = reason

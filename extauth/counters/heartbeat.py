@@ -1,0 +1,101 @@
+"""Heartbeats: by them the replicas that share a store know of each other, and of how many they are."""
+
+import asyncio
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from extauth.counters.breaker import BreakerState
+from extauth.errors import StoreError
+
+BEAT_S = 3.0
+MOST_SEEN_IN_S = 60.0
+MAX_FIELD = 280  # characters; a name of 253, and its port
+
+# Later versions may add fields.
+_LINE = re.compile(rf"(\w{{1,64}}) \d+ (\S{{1,{MAX_FIELD}}}) (\S+) (\S+) (\S+)(?: .*)?")
+
+
+class Registry(Protocol):
+    """Where heartbeats are kept for a few seconds each, in 16 KiB: the store."""
+
+    async def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
+        """Leave the line of a replica, or take it away where `rest` is empty; returns those of the others.
+
+        A line is `ID AT_MS ADDRESS REST`, where the store has put AT_MS in. Raises StoreError.
+        """
+        ...
+
+    def local_host(self) -> str | None:
+        """The IP address of this host towards the store, if it has one."""
+        ...
+
+
+class Replica(NamedTuple):
+    """What a heartbeat says of its replica."""
+
+    address: str | None
+    """HOST:PORT of its gRPC port."""
+
+    version: str
+    rules: str
+    """The beginning of the hash of its rules."""
+
+    breaker: str
+
+
+class Heartbeat:
+    """This replica's heartbeat. `describe` is called for each; `clock` gives seconds.
+
+    `others` are the replicas that the last one found.
+    """
+
+    def __init__(
+        self, registry: Registry, describe: Callable[[], Replica], *, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self.others: tuple[Replica, ...] = ()
+        self._registry = registry
+        self._describe = describe
+        self._clock = clock
+        self._id = secrets.token_hex(8)
+        self._seen: deque[tuple[float, int]] = deque()  # instants, with how many replicas there were
+
+    async def beat(self) -> None:
+        """Leave one heartbeat and read those of the others; raises StoreError."""
+        own = self._describe()
+        rest = " ".join((_field(own.version), _field(own.rules), _field(own.breaker)))
+        reply = await self._registry.exchange_heartbeats(self._id, _field(own.address or ""), rest)
+        found = [match for line in reply.decode(errors="replace").split("\n") if (match := _LINE.fullmatch(line))]
+        self.others = tuple([Replica(None if at == "-" else at, *rest) for _, at, *rest in map(re.Match.groups, found)])
+        now = self._clock()
+        self._seen.append((now, 1 + len(self.others)))
+        while self._seen[0][0] < now - MOST_SEEN_IN_S:
+            self._seen.popleft()
+
+    async def leave(self) -> None:
+        """Have the others know at once that this replica has gone; raises StoreError."""
+        await self._registry.exchange_heartbeats(self._id, "-", "")
+
+    async def keep(self, state: Callable[[], BreakerState], beaten: Callable[[StoreError | None], None]) -> None:
+        """Beat for ever, while the breaker is closed; `beaten` is called after each with the store's error, if any."""
+        while True:
+            if state() is BreakerState.CLOSED:
+                try:
+                    await self.beat()
+                except StoreError as error:
+                    beaten(error)
+                else:
+                    beaten(None)
+            await asyncio.sleep(BEAT_S)
+
+    def most_seen(self) -> int:
+        """The most replicas, this one included, in the minute up to the last heartbeat; 0 where there was none."""
+        return max((count for _, count in self._seen), default=0)
+
+
+def _field(text: str) -> str:
+    """The text as one word."""
+    return re.sub(r"\s", "", text)[:MAX_FIELD] or "-"

@@ -1,0 +1,26 @@
+-- KEYS: the heartbeats of all replicas. ARGV: now_us (see state.lua), the ID of a replica, its address, the rest of its line ('' = it leaves). Reply: the lines of the others.
+--
+-- A line: ID AT_MS ADDRESS …; ADDRESS is - where there is none. It holds for LIVES_MS, or until another replica has its address.
+-- The newest stand first, and the oldest have no room beyond MOST bytes.
+
+local LIVES_MS, MOST = 10000, 16384
+local id, address, rest = ARGV[2], ARGV[3], ARGV[4]
+local at, others, lines = floor(now / 1000), {}, {}
+if rest ~= '' then lines[1] = id .. string.format(' %.0f ', at) .. address .. ' ' .. rest end
+local size = #(lines[1] or '')
+local held = pcall('GET', KEYS[1])
+for line in string.gmatch(type(held) == 'string' and held or '', '[^\n]+') do
+  local its_id, its_at, its_address = string.match(line, '^(%w+) (%d+) (%S+)')
+  local lives = its_id and its_id ~= id and math.abs(at - its_at) < LIVES_MS
+  if lives and (its_address == '-' or its_address ~= address) and size + 1 + #line <= MOST then
+    size = size + 1 + #line
+    lines[#lines + 1] = line
+    others[#others + 1] = line
+  end
+end
+if #lines > 0 then
+  call('SET', KEYS[1], table.concat(lines, '\n'), 'PX', LIVES_MS)
+else
+  call('DEL', KEYS[1])
+end
+return table.concat(others, '\n')

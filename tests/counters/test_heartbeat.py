@@ -1,0 +1,202 @@
+"""What replicas learn of each other by their heartbeats, in real servers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from extauth.counters.breaker import BreakerState
+from extauth.counters.heartbeat import MOST_SEEN_IN_S, Heartbeat, Replica
+from extauth.counters.redis.counters import RedisCounters
+from extauth.errors import StoreError
+from tests.support.clock import SECOND, Clock, Seconds
+from tests.support.stores import SERVERS, Store
+
+KEY = "extauth:replicas"
+A = Replica("10.0.0.1:8081", "1.2.3", "0123456789ab", "closed")
+B = Replica("[fd00::2]:8081", "1.2.3", "0123456789ab", "closed")
+C = Replica(None, "1.2.4", "ba9876543210", "closed")
+
+
+class Rig:
+    """Replicas that share an empty store; its clock and theirs go on by `wait`."""
+
+    def __init__(self, counters: RedisCounters, store_clock: Clock, client: Redis) -> None:
+        self.counters = counters
+        self.client = client
+        self._store_clock = store_clock
+        self._clock = Seconds()
+
+    def replica(self, described: Replica) -> Heartbeat:
+        return Heartbeat(self.counters, lambda: described, clock=self._clock)
+
+    def wait(self, seconds: float) -> None:
+        self._store_clock.sleep(round(seconds * SECOND))
+        self._clock.now += seconds
+
+
+@pytest.fixture(params=SERVERS)
+async def rig(request: pytest.FixtureRequest, shared_store: Callable[[str], Store]) -> AsyncIterator[Rig]:
+    clock = Clock()
+    url = shared_store(request.param).url
+    counters = RedisCounters(url, 10, clock)
+    async with Redis.from_url(url) as client:
+        await client.delete(KEY)
+        yield Rig(counters, clock, client)
+    await counters.aclose()
+
+
+async def test_each_replica_finds_the_others_and_not_itself(rig: Rig) -> None:
+    a, b, c = map(rig.replica, (A, B, C))
+    await a.beat()
+    assert (a.others, a.most_seen()) == ((), 1)
+    await b.beat()
+    assert b.others == (A,)
+    await c.beat()
+    await a.beat()
+    assert set(c.others) == {A, B}
+    assert set(a.others) == {B, C}
+    assert [each.most_seen() for each in (a, b, c)] == [3, 2, 3]
+
+
+async def test_before_the_first_heartbeat_nobody_was_seen(rig: Rig) -> None:
+    a = rig.replica(A)
+    assert (a.others, a.most_seen()) == ((), 0)
+
+
+@pytest.mark.parametrize(("after_s", "found"), [(9.9, (A,)), (10, ())])
+async def test_a_heartbeat_holds_for_ten_seconds(rig: Rig, after_s: float, found: tuple[Replica, ...]) -> None:
+    a, b = rig.replica(A), rig.replica(B)
+    await a.beat()
+    rig.wait(after_s)
+    await b.beat()
+    assert b.others == found
+
+
+async def test_the_heartbeats_are_gone_soon_after_the_last_of_them(rig: Rig) -> None:
+    await rig.replica(A).beat()
+    assert 9_000 < await rig.client.pttl(KEY) <= 10_000
+
+
+async def test_one_that_leaves_is_gone_at_once(rig: Rig) -> None:
+    a, b = rig.replica(A), rig.replica(B)
+    await a.beat()
+    await b.beat()
+    await a.leave()
+    await b.beat()
+    assert b.others == ()
+    await b.leave()
+    assert not await rig.client.exists(KEY)
+
+
+async def test_one_that_takes_the_address_of_another_has_taken_its_place(rig: Rig) -> None:
+    old, new, b = rig.replica(A), rig.replica(A._replace(version="2.0")), rig.replica(B)
+    await old.beat()
+    await new.beat()
+    await b.beat()
+    assert b.others == (A._replace(version="2.0"),)
+
+
+async def test_without_an_address_none_takes_the_place_of_another(rig: Rig) -> None:
+    c, d, b = rig.replica(C), rig.replica(C), rig.replica(B)
+    for each in (c, d, b):
+        await each.beat()
+    assert b.others == (C, C)
+
+
+async def test_the_most_replicas_of_the_last_minute_are_remembered(rig: Rig) -> None:
+    a = rig.replica(A)
+    for each in map(rig.replica, (B, C)):
+        await each.beat()
+    await a.beat()
+    rig.wait(MOST_SEEN_IN_S / 2)
+    await a.beat()
+    assert (a.others, a.most_seen()) == ((), 3)
+    rig.wait(MOST_SEEN_IN_S / 2)
+    await a.beat()
+    assert a.most_seen() == 3
+    rig.wait(0.1)
+    await a.beat()
+    assert a.most_seen() == 1
+
+
+async def test_those_before_a_long_failure_are_remembered_too(rig: Rig) -> None:
+    """The minute ends with the last heartbeat: a store that comes back for an instant must not make this one alone."""
+    a, b = rig.replica(A), rig.replica(B)
+    await b.beat()
+    await a.beat()
+    rig.wait(3600)
+    assert a.most_seen() == 2
+
+
+async def test_however_many_there_are_the_newest_hold_16_kib(rig: Rig) -> None:
+    long = "x" * 250 + ".example:8081"
+    replicas = [rig.replica(Replica(f"{i}{long}", "1.2.3", "0123456789ab", "closed")) for i in range(100)]
+    for each in replicas:
+        await each.beat()
+        assert await rig.client.strlen(KEY) <= 16_384
+    found = [each.address for each in replicas[-1].others]
+    assert found == [f"{i}{long}" for i in range(98, 98 - len(found), -1)]
+    assert len(found) > 45
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        b"\xff\xfe\x00 rubbish",
+        b"a b c\n\n  \n",
+        b"id notatime 10.0.0.9:1 v r closed",
+        b"x" * 100_000,
+        b"id 99999999999999 10.0.0.9:1 v r closed",  # a clock that was far ahead
+        None,
+    ],
+)
+async def test_what_is_no_heartbeat_is_dropped(rig: Rig, held: bytes | None) -> None:
+    if held is None:
+        await rig.client.lpush(KEY, "a value of another type")
+    else:
+        await rig.client.set(KEY, held)
+    a, b = rig.replica(A), rig.replica(B)
+    await a.beat()
+    await b.beat()
+    assert (a.others, b.others) == ((), (A,))
+
+
+async def test_fields_that_a_later_version_adds_are_ignored(rig: Rig) -> None:
+    a = rig.replica(A)
+    await rig.counters.exchange_heartbeats("f00", "10.0.0.9:1", "9.9 abc open more and more")
+    await a.beat()
+    assert a.others == (Replica("10.0.0.9:1", "9.9", "abc", "open"),)
+
+
+async def test_no_field_makes_a_line_of_its_own(rig: Rig) -> None:
+    a, b = rig.replica(A._replace(version="1 0\nx 1 y z z", rules="")), rig.replica(B)
+    await a.beat()
+    await b.beat()
+    assert b.others == (A._replace(version="10x1yzz", rules="-"),)
+
+
+@pytest.mark.parametrize(
+    ("state", "beats"), [(BreakerState.CLOSED, 1), (BreakerState.OPEN, 0), (BreakerState.HALF_OPEN, 0)]
+)
+async def test_the_store_is_left_alone_while_the_breaker_is_not_closed(state: BreakerState, beats: int) -> None:
+    errors: list[StoreError | None] = []
+    looked = asyncio.Event()
+
+    class Failing:
+        async def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
+            raise StoreError("connection", f"no connection for {replica} at {address}: {rest}")
+
+        def local_host(self) -> None:
+            return None
+
+    def look() -> BreakerState:
+        looked.set()
+        return state
+
+    keeping = asyncio.create_task(Heartbeat(Failing(), lambda: A).keep(look, errors.append))
+    await looked.wait()  # the first turn runs through, up to its pause
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert len(errors) == beats
