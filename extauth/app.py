@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
+from extauth.background import keep_up
 from extauth.config.sources.files import FileSource
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
@@ -19,6 +20,7 @@ from extauth.errors import ConfigError, SettingsError, StoreError
 from extauth.limiter.build import build
 from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
+from extauth.replicas import Replicas
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
@@ -77,6 +79,7 @@ class Service:
             options = replace(options, planner=SampledPlanner)
         decider = build(rules, self.breaker, options)
         self.planner = decider.planner
+        self.replicas = Replicas(settings, decider.limiter.policy, self.breaker, self._registry(), self._rules_digest)
         observers: list[Observer] = [self.metrics, self.store]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
@@ -129,6 +132,7 @@ class Service:
         """
         stack.push_async_callback(self.counters.aclose)
         stack.push_async_callback(self.breaker.aclose)
+        stack.push_async_callback(self.replicas.leave)
         await self.admin.start()
         stack.push_async_callback(self.admin.stop)
         keep_up(stack, self._check_store)
@@ -137,6 +141,7 @@ class Service:
         if self.tls is not None:
             keep_up(stack, self._follow_tls)
         await self._store_tried.wait()
+        keep_up(stack, self.replicas.keep_beating)
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
         self._serving = True
@@ -174,6 +179,7 @@ class Service:
             "rules": self.planner.matcher.size,
             "store": str(self.store),
             "breaker": str(self.breaker.state),
+            **self.replicas.detail(),
         }
         if self.settings.counts_in_memory:
             detail["counters"] = IN_MEMORY
@@ -183,9 +189,16 @@ class Service:
         """The rules in force, masked, as JSON in pieces."""
         return view_rules(self.planner.matcher.rules, self.planner.matcher.masking)
 
+    def _registry(self) -> RedisCounters | None:
+        return self.counters if isinstance(self.counters, RedisCounters) else None
+
+    def _rules_digest(self) -> str:
+        return self.planner.matcher.rules.digest
+
     def _breaker_changed(self) -> None:
         breaker = self.breaker
         self.metrics.breaker_changed(breaker.state)
+        self.replicas.breaker_changed()
         if breaker.state is BreakerState.CLOSED:
             self.store.changed(None)
         elif breaker.state is BreakerState.OPEN:
@@ -273,23 +286,3 @@ def _tls(settings: Settings) -> Tls | None:
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
         return None
     return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
-
-
-def keep_up(stack: AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run `work` in the background until `stack` is taken down: an unexpected error is logged, and it begins anew."""
-
-    async def run() -> None:
-        while True:
-            try:
-                await work()
-            except Exception:  # noqa: BLE001 - whatever it is, calls are served meanwhile
-                logger().exception("background_work_failed", work=work.__name__)
-            await asyncio.sleep(1)
-
-    stack.push_async_callback(_cancel, asyncio.create_task(run()))
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

@@ -8,7 +8,8 @@ import sys
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from extauth.app import Service, keep_up
+from extauth.app import Service
+from extauth.background import keep_up
 from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
 from extauth.systemd import ServiceManager
 from extauth.telemetry.logs import configure_logs, logger

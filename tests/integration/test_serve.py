@@ -43,7 +43,8 @@ def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
 def test_admin_pages(serve: Callable[..., Served]) -> None:
     served = serve()
     served.until_ready()
-    assert json.loads(served.get("/readyz")[1]) == {"status": "ready", "rules": 1, "store": "up", "breaker": "closed"}
+    ready = {"status": "ready", "rules": 1, "store": "up", "breaker": "closed", "replicas": 1}
+    assert json.loads(served.get("/readyz")[1]) == ready
     assert served.get("/healthz") == (200, "ok\n")
     assert "extauth_rules 1.0" in served.get("/metrics")[1]
     status, rules = served.get("/rules")

@@ -1,0 +1,84 @@
+"""What a replica knows of the others that share its store, and what follows from it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+from importlib.metadata import version
+from typing import Any
+
+from extauth.address import reachable_address
+from extauth.counters.breaker import Breaker, BreakerState
+from extauth.counters.heartbeat import Heartbeat, Registry, Replica
+from extauth.errors import StoreError
+from extauth.limiter.failure import FailurePolicy
+from extauth.settings import Settings
+from extauth.telemetry.logs import logger
+
+
+class Replicas:
+    """This replica among the others.
+
+    `policy` gets its share of each limit. `registry` is where heartbeats are kept; without it there are no others.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: FailurePolicy,
+        breaker: Breaker,
+        registry: Registry | None,
+        rules_digest: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._breaker = breaker
+        self._registry = registry
+        self._rules_digest = rules_digest
+        self._heartbeat = None if registry is None else Heartbeat(registry, self._describe)
+        self._heartbeat_failed = False
+        self._state = BreakerState.CLOSED
+        self._set_share()
+
+    async def keep_beating(self) -> None:
+        """Leave heartbeats for ever, while the store answers."""
+        if self._heartbeat is not None:
+            await self._heartbeat.keep(lambda: self._breaker.state, self._note_heartbeat)
+
+    async def leave(self) -> None:
+        """Have the others know that this replica ends, if the store answers."""
+        if self._heartbeat is not None and self._breaker.state is BreakerState.CLOSED:
+            with suppress(StoreError):
+                await self._heartbeat.leave()
+
+    def breaker_changed(self) -> None:
+        """Follow the breaker; to be called whenever its state has changed."""
+        before, self._state = self._state, self._breaker.state
+        if before is BreakerState.CLOSED and self._state is BreakerState.OPEN:
+            self._set_share()
+
+    def detail(self) -> dict[str, Any]:
+        """What is known of the others, for people."""
+        if self._heartbeat is None:
+            return {}
+        return {"replicas": 1 + len(self._heartbeat.others)}
+
+    def _set_share(self) -> None:
+        """Reckon with the replicas that there were before the store was away: afterwards none can be counted."""
+        share = self._settings.local_share
+        if share == "auto":
+            seen = 0 if self._heartbeat is None else self._heartbeat.most_seen()
+            self._policy.share = Fraction(1, max(seen, self._settings.replicas or 1))
+        else:
+            self._policy.share = Fraction(str(share))  # 0.1 is a tenth, and no binary fraction near it
+
+    def _describe(self) -> Replica:
+        settings = self._settings
+        address = settings.advertise
+        if address is None and self._registry is not None:
+            address = reachable_address(settings.grpc_listen, self._registry.local_host())
+        return Replica(address, version("extauth"), self._rules_digest(), str(self._breaker.state))
+
+    def _note_heartbeat(self, error: StoreError | None) -> None:
+        if error is not None and not self._heartbeat_failed and self._breaker.state is BreakerState.CLOSED:
+            logger().warning("heartbeat_failed", reason=str(error), effect="the other replicas do not know of this one")
+        self._heartbeat_failed = error is not None

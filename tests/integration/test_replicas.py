@@ -1,0 +1,97 @@
+"""Replicas that share a store, and what they do once it is away."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+import redis
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
+
+from extauth.rls.request import SERVICE
+from tests.integration.store_service import call
+from tests.support.codes import OK
+from tests.support.process import Served
+from tests.support.stores import Store
+
+CONFIG = """
+domain: d
+descriptors:
+  - {key: ten, rate_limit: {unit: year, requests_per_unit: 10}}
+  - {key: one, rate_limit: {unit: year, requests_per_unit: 1}}
+"""
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(own_store: Store) -> Iterator[Serve]:
+    started: list[Served] = []
+
+    def start(**settings: str) -> Served:
+        folder = own_store.folder / f"e{len(started)}"
+        folder.mkdir()
+        config = folder / "d.yaml"
+        config.write_text(CONFIG)
+        started.append(Served(own_store, config, settings=settings, folder=folder))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.stop()
+
+
+def admitted(served: Served, key: str, calls: int = 20) -> int:
+    with grpc.insecure_channel(served.address) as channel:
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ShouldRateLimit")
+        answers = [RateLimitResponse.parse(ask(call(key), timeout=20)) for _ in range(calls)]
+    return sum(answer.overall_code == OK for answer in answers)
+
+
+def detail(served: Served) -> dict[str, object]:
+    found: dict[str, object] = json.loads(served.get("/readyz")[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "ten"),
+    [
+        ({}, 10),
+        ({"EXTAUTH_LOCAL_SHARE": "0.3"}, 3),
+        ({"EXTAUTH_LOCAL_SHARE": "auto"}, 5),
+        ({"EXTAUTH_LOCAL_SHARE": "auto", "EXTAUTH_REPLICAS": "4"}, 2),
+    ],
+)
+def test_a_replica_admits_its_share(own_store: Store, serve: Serve, settings: dict[str, str], ten: int) -> None:
+    both = serve(**settings), serve(**settings)
+    for served in both:
+        served.until(lambda served=served: detail(served)["replicas"] == 2)  # type: ignore[misc]
+    own_store.stop()
+    for served in both:
+        served.until(lambda served=served: detail(served)["breaker"] == "open")  # type: ignore[misc]
+        assert (admitted(served, "ten"), admitted(served, "one")) == (ten, 1)
+
+
+def test_where_the_store_was_never_there_auto_reckons_with_what_is_set(own_store: Store, serve: Serve) -> None:
+    own_store.stop()
+    alone, one_of_five = serve(EXTAUTH_LOCAL_SHARE="auto"), serve(EXTAUTH_LOCAL_SHARE="auto", EXTAUTH_REPLICAS="5")
+    for served in (alone, one_of_five):
+        served.until_ready()
+    assert (admitted(alone, "ten"), admitted(one_of_five, "ten")) == (10, 2)
+
+
+def test_one_that_ended_in_order_is_not_counted_any_more(serve: Serve) -> None:
+    stays, goes = serve(), serve()
+    stays.until(lambda: detail(stays)["replicas"] == 2)
+    goes.process.terminate()
+    goes.process.wait()
+    stays.until(lambda: detail(stays)["replicas"] == 1)
+
+
+def test_a_heartbeat_has_the_address_to_be_reached_at(own_store: Store, serve: Serve) -> None:
+    serve(EXTAUTH_ADVERTISE="replica-1.example:8081").until_ready()
+    asker = serve()
+    asker.until(lambda: detail(asker)["replicas"] == 2)
+    with redis.Redis.from_url(own_store.url) as client:
+        held = client.get("extauth:replicas")
+    assert isinstance(held, bytes)
+    assert sorted(line.split()[2] for line in held.decode().split("\n")) == ["-", "replica-1.example:8081"]
