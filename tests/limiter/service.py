@@ -9,6 +9,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLi
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Counters
+from extauth.limiter.failure import LocalCounting
 from extauth.limiter.modes import NO_MODES, GlobalModes
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.model import OnStoreFailure
@@ -32,11 +33,14 @@ class Service:
         *,
         headers: ResponseHeaders | None = None,
         counters: Counters | None = None,
-        on_store_failure: OnStoreFailure = OnStoreFailure.ALLOW,
+        on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL,
+        local: LocalCounting | None = None,
     ) -> None:
         self.clock = Clock()
-        options = LimiterOptions(modes=modes, response_headers=headers, on_store_failure=on_store_failure)
-        decider = decider_of("domain: d\n" + rules, counters or MemoryCounters(self.clock), options)
+        options = LimiterOptions(modes=modes, response_headers=headers, on_store_failure=on_store_failure, local=local)
+        decider = decider_of(
+            "domain: d\n" + rules, MemoryCounters(self.clock) if counters is None else counters, options
+        )
         self.planner, self.limiter, self.answers = decider
 
     async def ask(self, *descriptors: str | RateLimitDescriptor, hits: int = 0) -> RateLimitResponse:

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from extauth.counters.local import LocalCounters
+from extauth.counters.memory import MemoryCounters
+from extauth.errors import StoreError
 from extauth.limiter.algorithms import Backlog
 from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.modes import GlobalModes
-from extauth.rls.response import ResponseHeaders
+from extauth.rls.response import SOURCE_HEADER, ResponseHeaders
 from tests.limiter.service import Service, rule
-from tests.support.clock import MINUTE, SECOND
-from tests.support.codes import OVER_LIMIT
+from tests.support.clock import MINUTE, SECOND, Clock
+from tests.support.codes import OK, OVER_LIMIT
 
 
 async def test_an_admissions_headers_describe_the_tightest_limit() -> None:
@@ -106,6 +109,32 @@ descriptors:
     assert one is not None
     assert both.to_dict()["metadata"] == {"who": {"name": "x", "more": "z"}}
     assert one.to_dict()["metadata"] == {"who": {"name": "x"}}
+
+
+class Gone(MemoryCounters):
+    """A store that never answers."""
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        raise StoreError("timeout", f"no answer to {len(groups)}")
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("metadata", [True, False])
+async def test_answers_without_the_store_are_marked_in_headers_and_metadata(local: bool, metadata: bool) -> None:
+    clock = Clock()
+    text = "descriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 2}, metadata: {b: 1}}]"
+    counting = LocalCounters(clock) if local else None
+    service = Service(text, GlobalModes(metadata=metadata), counters=Gone(clock), local=counting)
+    source = "local" if local else "failure_policy"
+    answers = [await service.ask("a=1") for _ in range(3)]
+    assert [int(answer.overall_code) for answer in answers] == [OK, OK, OVER_LIMIT if local else OK]
+    for answer in answers:
+        assert {header.key: header.value for header in answer.response_headers_to_add}[SOURCE_HEADER] == source
+        assert answer.dynamic_metadata is not None
+        told = answer.dynamic_metadata.to_dict()
+        assert told.pop("source") == source
+        assert ("domain" in told) is metadata
+        assert told.get("metadata") == ({"b": 1} if metadata and int(answer.overall_code) == OK else None)
 
 
 async def test_metadata_of_what_does_not_apply_are_not_told() -> None:
