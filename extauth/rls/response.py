@@ -91,16 +91,19 @@ def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) ->
         message += denial_tail(verdict.tier, *_denying(verdict))
     if headers is not None:
         message += _limit_headers(headers, verdict)
+    if verdict.without_store is not None:
+        return message + without_store_mark(verdict.without_store, verdict.metadata)
     if verdict.metadata is not None:
         message += bytes_field(6, struct(verdict.metadata))
-    return message + without_store_mark(verdict.without_store)
+    return message
 
 
-def without_store_mark(source: str | None) -> bytes:
-    """What marks an answer that the store did not decide: a header for the client, and dynamic metadata."""
+def without_store_mark(source: str | None, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """What marks an answer that the store did not decide: a header for the client, and one more entry of `metadata`."""
     if source is None:
         return b""
-    return _header(3, SOURCE_HEADER, source) + bytes_field(6, struct({"source": source}))
+    # In one field: not every reader merges two.
+    return _header(3, SOURCE_HEADER, source) + bytes_field(6, struct({**(metadata or {}), "source": source}))
 
 
 def too_large_response() -> bytes:
