@@ -7,8 +7,8 @@ them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
-from typing import NamedTuple
+from itertools import islice, repeat
+from typing import NamedTuple, TypeAlias
 
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
@@ -21,12 +21,8 @@ MAX_BYTES = 64 << 20
 SETTLED_AT_ONCE = 200  # counters in a script run, which takes Redis less than 5 ms
 
 
-class _Known(NamedTuple):
-    """What the store reported about a group, at an instant of its own clock in microseconds."""
-
-    group: Group
-    taken: TakeResult
-    at_us: int
+_Known: TypeAlias = tuple[Group, TakeResult, int]
+"""What the store reported about a group, and when, in microseconds of its own clock."""
 
 
 class _Debt(NamedTuple):
@@ -82,11 +78,12 @@ class LocalCounters:
         """Note what the store reported: of these counters, that holds from now on."""
         now, known = self._now_us(), self._known
         held = len(self._counters) > 0
-        for group, taken in zip(groups, takens, strict=True):
-            each = _Known(group, taken, now)
-            for name in group.take.names:
+        for each in zip(groups, takens, repeat(now)):
+            for name in each[0].take.names:
                 known[name] = each
-                if held:
+        if held:
+            for group in groups:
+                for name in group.take.names:
                     self._counters.forget(name)
         if len(known) > self._most_known:
             self._old_known, self._known = known, {}
