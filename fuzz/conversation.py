@@ -20,7 +20,6 @@ from extauth.transport.h2 import frames
 from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
 from extauth.transport.h2.connection import ENDING
 from extauth.transport.h2.frames import PREFACE
-from extauth.transport.h2.health import SERVING
 from extauth.transport.h2.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
 from extauth.transport.h2.preface import NOT_HTTP2
 from extauth.transport.h2.protocol import H2Protocol
@@ -84,7 +83,7 @@ class Conversation:
         decider = build(_RULES, self.counters, LimiterOptions(on_store_failure=OnStoreFailure.ERROR))
         self.batcher = Batcher(decider, max_batch=MAX_BATCH, max_waiting=MAX_WAITING, clock=_CLOCK)
         state = ServerState(EngineContext(planner=decider.planner, batcher=self.batcher, limits=LIMITS))
-        state.health.status = SERVING
+        state.health.report(serving=True, store=True)
         self._connections: set[H2Protocol] = set()
         self.unfinished = state.unfinished
         self.protocol = H2Protocol(state, self._connections)

@@ -23,7 +23,7 @@ from extauth.rls.request import SERVICE, Descriptor, Entry, Override, decode_des
 from extauth.rls.response import encode_response
 from extauth.rules.model import RuleSet, Unit
 from extauth.transport.h2.grpc_framing import GrpcError, Status
-from extauth.transport.h2.health import SERVICES, SERVING, Health
+from extauth.transport.h2.health import SERVICES, STORE_SERVICE, Health
 from fuzz.schema import MESSAGES
 from fuzz.target import Flip, Target, mutate_items
 from tests.support.clock import Clock
@@ -78,7 +78,7 @@ def check(data: bytes) -> None:
 
 def _check_health(message: bytes) -> None:
     health = Health()
-    health.status = SERVING
+    health.report(serving=True, store=True)
     try:
         found = bool(health.check(message))
     except InvalidRequestError:
@@ -91,7 +91,7 @@ def _check_health(message: bytes) -> None:
         asked.ParseFromString(message)
     except DecodeError:
         return
-    assert found == (asked.service in SERVICES), asked.service
+    assert found == (asked.service in {*SERVICES, STORE_SERVICE}), asked.service
 
 
 def _check_request(message: bytes) -> None:

@@ -123,6 +123,13 @@ class Engine(Protocol):
         """Listen and report SERVING; raises SettingsError if the address is not available."""
         ...
 
+    async def report(self, *, serving: bool, store: bool) -> None:
+        """Report to health checks whether this replica is SERVING, and under `extauth.store` whether its store counts.
+
+        From `start` on it is SERVING, and its store is not; from `drain` on neither is, whatever is reported.
+        """
+        ...
+
     async def drain(self) -> None:
         """Report NOT_SERVING to health checks; calls are still answered."""
         ...

@@ -14,7 +14,7 @@ from extauth.rls.request import SERVICE
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.engine import MAX_BLOCK_BYTES, EngineContext, Guard
-from extauth.transport.h2.health import SERVICES
+from extauth.transport.h2.health import SERVICES, STORE_SERVICE
 from extauth.transport.h2.hpack import FIELD_BYTES
 from extauth.transport.tls import Tls
 from extauth.transport.waiting import Calls
@@ -35,7 +35,8 @@ class GrpcioServer:
         self._tls = context.tls
         self._limits = context.limits
         self._on_guard = context.on_guard
-        self._health = health.HealthServicer()
+        self._health = health.HealthServicer()  # after `drain` it keeps to NOT_SERVING
+        self._reported: dict[str, bool] = {}
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -70,8 +71,7 @@ class GrpcioServer:
             raise SettingsError(message) from error
         await server.start()
         self._server = server
-        for service in SERVICES:
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self.report(serving=True, store=False)
 
     def _age(self) -> list[tuple[str, int]]:
         """The options for a connection's age, of which gRPC takes or adds AGE_JITTER by itself."""
@@ -81,6 +81,14 @@ class GrpcioServer:
             ("grpc.max_connection_age_ms", round(self._limits.max_age_s * 1000)),
             ("grpc.max_connection_age_grace_ms", round(self._limits.age_grace_s * 1000)),
         ]
+
+    async def report(self, *, serving: bool, store: bool) -> None:
+        """As Engine.report."""
+        for service, so in (*((service, serving) for service in SERVICES), (STORE_SERVICE, store)):
+            if self._reported.get(service) is not so:  # else those who watch it would be told once more
+                self._reported[service] = so
+                status = health_pb2.HealthCheckResponse.SERVING if so else health_pb2.HealthCheckResponse.NOT_SERVING
+                await self._health.set(service, status)
 
     async def drain(self) -> None:
         """Report NOT_SERVING to health checks; calls are still answered."""

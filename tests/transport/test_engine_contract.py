@@ -246,6 +246,42 @@ async def test_health_is_serving_until_the_drain(engine: Engine) -> None:
     assert (await engine.ask(call(("api_key", "k")))).overall_code == OK, "calls are still answered"
 
 
+async def test_health_checks_hear_what_is_reported_until_the_drain(engine: Engine) -> None:
+    names = ("", SERVICE, "ratelimit", "extauth.store")
+    assert [await engine.status(name) for name in names] == [1, 1, 1, 2]
+    for serving, store in ((True, True), (False, False), (False, True), (True, False), (True, True)):
+        await engine.server.report(serving=serving, store=store)
+        assert [await engine.status(name) for name in names] == [1 if serving else 2] * 3 + [1 if store else 2]
+    assert (await engine.ask(call(("api_key", "k")))).overall_code == OK
+    await engine.server.drain()
+    for _ in range(2):
+        assert [await engine.status(name) for name in names] == [2] * 4
+        await engine.server.report(serving=True, store=True)
+
+
+async def test_those_who_watch_hear_each_change_once(engine: Engine) -> None:
+    watched = [
+        engine.health.Watch(health_pb2.HealthCheckRequest(service=name), timeout=30)
+        for name in ("", SERVICE, "extauth.store")
+    ]
+
+    async def hear(*at: int) -> list[int]:
+        return [int((await watched[i].read()).status) for i in at]
+
+    assert await hear(0, 1, 2) == [1, 1, 2]
+    await engine.server.report(serving=False, store=False)
+    assert await hear(0, 1) == [2, 2]
+    await engine.server.report(serving=False, store=False)
+    await engine.server.report(serving=False, store=True)
+    assert await hear(2) == [1]
+    await engine.server.report(serving=True, store=True)
+    assert await hear(0, 1) == [1, 1]
+    await engine.server.drain()
+    assert await hear(0, 1, 2) == [2, 2, 2]
+    for each in watched:
+        each.cancel()
+
+
 async def test_calls_in_flight_are_answered_when_it_stops(engine: Engine) -> None:
     engine.counters.open.clear()
     pending = asyncio.create_task(engine.ask(call(("api_key", "k"))))

@@ -173,9 +173,10 @@ class Requests:
 
     def watch(self) -> None:
         """Send the health to the streams that watch it: it has changed."""
-        for number, known in self._streams.watching.items():
-            if known:
-                self._sender.go_on(number, self._state.health.current())
+        health = self._state.health
+        for number, service in self._streams.watching.items():
+            if service in health.changed:
+                self._sender.go_on(number, health.status(service))
 
     def unwatch(self) -> None:
         """End the streams that watch the health."""
@@ -215,8 +216,9 @@ class Requests:
         elif method is Method.HEALTH_CHECK:
             self._sender.answer(number, health.check(message))
         else:
-            self._streams.watch(number, known=health.knows(message))
-            self._sender.begin(number, health.watched(message))
+            service = health.service(message)
+            self._streams.watch(number, service)
+            self._sender.begin(number, health.status(service))
 
     def _submit(self, request: Request, plan: Plan) -> None:
         """Hand a call to the batcher, or answer it by the failure policy if there are too many."""

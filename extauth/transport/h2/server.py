@@ -11,7 +11,6 @@ from extauth.transport.deadlines import after_io
 from extauth.transport.engine import EngineContext
 from extauth.transport.h2.accepting import Acceptor
 from extauth.transport.h2.closing import CloseReason
-from extauth.transport.h2.health import NOT_SERVING, SERVING
 from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState
 
@@ -30,6 +29,7 @@ class H2Server:
         self._check_every_s = min(CHECK_S, context.limits.stall_timeout_s / 4)
         self._acceptor = Acceptor(self._connect, self._connections, context)
         self._checks: asyncio.Task[None] | None = None
+        self._draining = False
 
     def count_connections(self) -> int:
         """The number of open connections, TLS handshakes included."""
@@ -49,13 +49,24 @@ class H2Server:
             raise SettingsError(message) from error
         self._acceptor.start(listeners)
         self._checks = asyncio.create_task(self._check())
-        self._state.health.status = SERVING
+        self._state.health.report(serving=True, store=False)
+
+    async def report(self, *, serving: bool, store: bool) -> None:
+        """As Engine.report."""
+        if not self._draining:
+            self._report(serving=serving, store=store)
 
     async def drain(self) -> None:
         """Report NOT_SERVING to health checks; calls are still answered."""
-        self._state.health.status = NOT_SERVING
-        for connection in list(self._connections):
-            connection.health_changed()
+        self._draining = True
+        self._report(serving=False, store=False)
+
+    def _report(self, *, serving: bool, store: bool) -> None:
+        health = self._state.health
+        health.report(serving=serving, store=store)
+        if health.changed:
+            for connection in list(self._connections):
+                connection.health_changed()
 
     async def stop(self, grace_s: float) -> None:
         """Accept no new calls, and answer those in flight within `grace_s`."""

@@ -116,7 +116,7 @@ class Streams:
         self.waiting: dict[int, Head] = {}
         self.deadlines: dict[int, float] = {}  # of waiting calls whose heads arrived earlier than their Calls
         self.sending: dict[int, Sending] = {}
-        self.watching: dict[int, bool] = {}  # whether the service that each one names exists here
+        self.watching: dict[int, str | None] = {}  # with the service that each one names, if it exists here
         self.ignored: dict[int, None] = {}
         self.window_changes: dict[int, int] = {}  # by how much the send window differs from the initial one
         self.ended_calls = 0
@@ -205,9 +205,9 @@ class Streams:
         """ANSWERING → SENDING."""
         self.sending[number] = sending
 
-    def watch(self, number: int, *, known: bool) -> None:
+    def watch(self, number: int, service: str | None) -> None:
         """ANSWERING → WATCHING."""
-        self.watching[number] = known
+        self.watching[number] = service
 
     def sent(self, number: int) -> None:
         """SENDING → WATCHING."""
