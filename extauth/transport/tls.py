@@ -31,6 +31,7 @@ class Tls:
         self.files = files
         self._seen = self._signature()
         self._newest, self.pem = self._load()
+        self._client: ssl.SSLContext | None = None
         self.context = self._newest
         self.context.sni_callback = self._choose
 
@@ -44,7 +45,26 @@ class Tls:
             return False
         self._seen = seen
         self._newest, self.pem = self._load()
+        self._client = None
         return True
+
+    def client(self) -> ssl.SSLContext:
+        """For calls to other replicas: it shows the certificate, and trusts the same files, whatever the peer's name.
+
+        Raises OSError where the files cannot be loaded now.
+        """
+        if self._client is None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False  # replicas are asked by their addresses
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself may be what both share
+            context.set_alpn_protocols(["h2"])
+            context.load_cert_chain(self.files.cert, self.files.key, password=_no_password)
+            for trusted in (self.files.cert, self.files.client_ca):
+                if trusted is not None:
+                    context.load_verify_locations(trusted)
+            self._client = context
+        return self._client
 
     def _choose(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
         handshake.context = self._newest  # certificate, key and trusted CAs come from there
