@@ -36,7 +36,7 @@ from extauth.transport.tls import Tls, TlsFiles
 from extauth.tuning import fitting_connections, raise_descriptors
 
 STOP_GRACE_S = 5
-STORE_CHECK_S = 2
+STORE_CHECK_S = 1  # below CutOff's OPEN_FOR_S: by then other replicas know, too, whether the store is away
 SETTLE_S = 0.1
 TLS_CHECK_S = 1
 IN_MEMORY = "in this process: it must be the only replica, and its counts end with it"
@@ -79,12 +79,15 @@ class Service:
             options = replace(options, planner=SampledPlanner)
         decider = build(rules, self.breaker, options)
         self.planner = decider.planner
-        self.replicas = Replicas(settings, decider.limiter.policy, self.breaker, self._registry(), self._rules_digest)
         observers: list[Observer] = [self.metrics, self.store]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
         self.batcher = Batcher(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
         self.tls = _tls(settings)
+        policy = decider.limiter.policy
+        self.replicas = Replicas(
+            settings, policy, self.breaker, self._registry(), rules_digest=self._rules_digest, tls=self.tls
+        )
         self.engine = self._engine()
         self.admin = AdminServer(
             settings.admin_listen,
@@ -144,6 +147,8 @@ class Service:
         keep_up(stack, self.replicas.keep_beating)
         await self.engine.start()
         stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
+        keep_up(stack, self.replicas.keep_asking)
+        keep_up(stack, self._report)
         self._serving = True
         self._note_rules()
         settings = self.settings
@@ -195,6 +200,9 @@ class Service:
     def _rules_digest(self) -> str:
         return self.planner.matcher.rules.digest
 
+    async def _report(self) -> None:
+        await self.replicas.keep_reporting(self.engine)
+
     def _breaker_changed(self) -> None:
         breaker = self.breaker
         self.metrics.breaker_changed(breaker.state)
@@ -210,9 +218,8 @@ class Service:
             if not self._store_tried.is_set():
                 self._breaker_changed()
                 self._store_tried.set()
-            for _ in range(STORE_CHECK_S):
-                self.store.look()
-                await asyncio.sleep(1)
+            self.store.look()
+            await asyncio.sleep(STORE_CHECK_S)
 
     async def _settle(self) -> None:
         """Write into the store what was counted without it, a little at a time, while it counts."""

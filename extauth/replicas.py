@@ -1,5 +1,6 @@
 """What a replica knows of the others that share its store, and what follows from it."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
@@ -8,17 +9,25 @@ from typing import Any
 
 from extauth.address import reachable_address
 from extauth.counters.breaker import Breaker, BreakerState
+from extauth.counters.cut_off import CutOff
 from extauth.counters.heartbeat import Heartbeat, Registry, Replica
 from extauth.errors import StoreError
 from extauth.limiter.failure import FailurePolicy
 from extauth.settings import Settings
 from extauth.telemetry.logs import logger
+from extauth.transport.engine import Engine
+from extauth.transport.h2.health import STORE_SERVICE
+from extauth.transport.health_client import is_serving
+from extauth.transport.tls import Tls
+
+ASK_TIMEOUT_S = 0.5
 
 
 class Replicas:
     """This replica among the others.
 
     `policy` gets its share of each limit. `registry` is where heartbeats are kept; without it there are no others.
+    They are asked over TLS where `tls` is what this one serves with.
     """
 
     def __init__(
@@ -27,7 +36,9 @@ class Replicas:
         policy: FailurePolicy,
         breaker: Breaker,
         registry: Registry | None,
+        *,
         rules_digest: Callable[[], str],
+        tls: Tls | None,
     ) -> None:
         self._settings = settings
         self._policy = policy
@@ -36,6 +47,9 @@ class Replicas:
         self._rules_digest = rules_digest
         self._heartbeat = None if registry is None else Heartbeat(registry, self._describe)
         self._heartbeat_failed = False
+        self._tls = tls
+        self._cut_off = CutOff(self._addresses, self._ask, self._cut_off_changed)
+        self._health_changed = asyncio.Event()
         self._state = BreakerState.CLOSED
         self._set_share()
 
@@ -43,6 +57,21 @@ class Replicas:
         """Leave heartbeats for ever, while the store answers."""
         if self._heartbeat is not None:
             await self._heartbeat.keep(lambda: self._breaker.state, self._note_heartbeat)
+
+    async def keep_asking(self) -> None:
+        """Find out for ever whether this replica alone is cut off, while the store does not answer."""
+        await self._cut_off.keep_looking()
+
+    async def keep_reporting(self, engine: Engine) -> None:
+        """Report to health checks for ever: NOT_SERVING while another replica reaches the store and this one does not.
+
+        With all of them cut off, all are SERVING: an Envoy without a healthy replica counts nothing.
+        """
+        while True:
+            closed = self._breaker.state is BreakerState.CLOSED
+            await engine.report(serving=not self._cut_off.cut_off, store=closed)
+            await self._health_changed.wait()
+            self._health_changed.clear()
 
     async def leave(self) -> None:
         """Have the others know that this replica ends, if the store answers."""
@@ -53,6 +82,8 @@ class Replicas:
     def breaker_changed(self) -> None:
         """Follow the breaker; to be called whenever its state has changed."""
         before, self._state = self._state, self._breaker.state
+        self._cut_off.breaker_changed(self._state)
+        self._health_changed.set()
         if before is BreakerState.CLOSED and self._state is BreakerState.OPEN:
             self._set_share()
 
@@ -60,7 +91,7 @@ class Replicas:
         """What is known of the others, for people."""
         if self._heartbeat is None:
             return {}
-        return {"replicas": 1 + len(self._heartbeat.others)}
+        return {"replicas": 1 + len(self._heartbeat.others), "cut_off": self._cut_off.cut_off}
 
     def _set_share(self) -> None:
         """Reckon with the replicas that there were before the store was away: afterwards none can be counted."""
@@ -77,6 +108,24 @@ class Replicas:
         if address is None and self._registry is not None:
             address = reachable_address(settings.grpc_listen, self._registry.local_host())
         return Replica(address, version("extauth"), self._rules_digest(), str(self._breaker.state))
+
+    def _addresses(self) -> list[str]:
+        others = () if self._heartbeat is None else self._heartbeat.others
+        return [other.address for other in others if other.address is not None]
+
+    async def _ask(self, address: str) -> bool:
+        try:
+            tls = None if self._tls is None else self._tls.client()
+        except OSError:  # while the files are being replaced
+            return False
+        return await is_serving(address, STORE_SERVICE, ASK_TIMEOUT_S, tls)
+
+    def _cut_off_changed(self) -> None:
+        self._health_changed.set()
+        if self._cut_off.cut_off:
+            logger().warning("cut_off", reason="the store answers another replica", health="NOT_SERVING")
+        else:
+            logger().info("not_cut_off", health="SERVING")
 
     def _note_heartbeat(self, error: StoreError | None) -> None:
         if error is not None and not self._heartbeat_failed and self._breaker.state is BreakerState.CLOSED:

@@ -1,5 +1,6 @@
 """Replicas that share a store, and what they do once it is away."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 
@@ -7,13 +8,19 @@ import grpc
 import pytest
 import redis
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.rls.request import SERVICE
 from tests.integration.store_service import call
 from tests.support.codes import OK
+from tests.support.ports import free_port
 from tests.support.process import Served
+from tests.support.proxy import Proxy
 from tests.support.stores import Store
+from tests.support.wait import until_async
 
+HEALTH = ("", SERVICE, "ratelimit", "extauth.store")
+SERVING, CUT_OFF, STORE_AWAY = (1, 1, 1, 1), (2, 2, 2, 2), (1, 1, 1, 2)
 CONFIG = """
 domain: d
 descriptors:
@@ -95,3 +102,54 @@ def test_a_heartbeat_has_the_address_to_be_reached_at(own_store: Store, serve: S
         held = client.get("extauth:replicas")
     assert isinstance(held, bytes)
     assert sorted(line.split()[2] for line in held.decode().split("\n")) == ["-", "replica-1.example:8081"]
+
+
+def health(served: Served) -> tuple[int, ...]:
+    with grpc.insecure_channel(served.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return tuple(stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status for name in HEALTH)
+
+
+async def until_health(served: Served, statuses: tuple[int, ...]) -> None:
+    async def so() -> bool:
+        assert served.process.poll() is None, served.log.read_text()
+        try:
+            return await asyncio.to_thread(health, served) == statuses
+        except grpc.RpcError:
+            return False
+
+    await until_async(so, served.log.read_text, every_s=0.02)
+
+
+@pytest.mark.parametrize("engine", ["h2", "grpcio"])
+async def test_a_replica_that_is_cut_off_alone_is_not_serving(own_store: Store, serve: Serve, engine: str) -> None:
+    at = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    common = {"EXTAUTH_ENGINE": engine, "EXTAUTH_LOG_FORMAT": "json"}
+    settings = [common | {"EXTAUTH_GRPC_LISTEN": address, "EXTAUTH_ADVERTISE": address} for address in at]
+    async with Proxy(own_store.folder / "p", own_store.socket) as proxy:
+        cut, other = serve(**settings[0], EXTAUTH_REDIS_URL=proxy.url), serve(**settings[1])
+        for served in (cut, other):
+            await until_health(served, SERVING)
+            await until_async(lambda served=served: _knows_of_two(served), every_s=0.02)  # type: ignore[misc]
+        proxy.refuse()
+        await until_health(cut, CUT_OFF)
+        assert health(other) == SERVING
+        assert (await asyncio.to_thread(cut.get, "/healthz"))[0] == 200
+        status, detail = await asyncio.to_thread(cut.get, "/readyz")
+        assert (status, json.loads(detail)["cut_off"]) == (200, True)
+        assert await asyncio.to_thread(admitted, cut, "ten", 1) == 1, "calls are still answered"
+
+        own_store.stop()  # now it is away for both
+        await until_health(other, STORE_AWAY)
+        await until_health(cut, STORE_AWAY)
+        own_store.start()
+        await until_health(cut, CUT_OFF)
+        await proxy.listen()
+        await until_health(cut, SERVING)
+        cut.process.terminate()
+    events = [line["event"] for line in cut.lines()]
+    assert [event for event in events if "cut_off" in str(event)] == ["cut_off", "not_cut_off"] * 2
+
+
+async def _knows_of_two(served: Served) -> bool:
+    return (await asyncio.to_thread(detail, served))["replicas"] == 2

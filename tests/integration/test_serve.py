@@ -43,7 +43,7 @@ def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
 def test_admin_pages(serve: Callable[..., Served]) -> None:
     served = serve()
     served.until_ready()
-    ready = {"status": "ready", "rules": 1, "store": "up", "breaker": "closed", "replicas": 1}
+    ready = {"status": "ready", "rules": 1, "store": "up", "breaker": "closed", "replicas": 1, "cut_off": False}
     assert json.loads(served.get("/readyz")[1]) == ready
     assert served.get("/healthz") == (200, "ok\n")
     assert "extauth_rules 1.0" in served.get("/metrics")[1]
