@@ -75,6 +75,7 @@ def extauth(
     """One replica of the rate limit service, started by the command `within` if there is one."""
     settings = {
         "EXTAUTH_CONFIG": str(root / "envoy" / "descriptors"),
+        "EXTAUTH_ADVERTISE": f"127.0.0.1:{replica.grpc}",  # of its own, a loopback address is none
         **env,
         "EXTAUTH_REDIS_URL": redis_url,
         "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{replica.grpc}",
