@@ -17,10 +17,11 @@ FEW = frozenset({"local", "deny"})
 class Fault:
     """A fault of `seconds`, or of as long as its cause takes, if that is longer.
 
-    `forgets`: how often the store may lose what it knew. `replicas` are those that are hit themselves: direct
-    calls to them may fail, and `lost` requests through Envoy may be uncounted, those on their way to them. `cut_off`
-    are those that cannot reach the store. `normal_within_s`: how soon after its end calls must be counted together
-    again. `policies`: under which it is caused, where another policy would show nothing more, or takes too long.
+    `forgets`: how often the store may lose what it knew. `replicas` are those that are hit themselves: direct calls to
+    them may fail, and `lost` requests through Envoy may be uncounted, those on their way to them. `cut_off` are those
+    that cannot reach the store, and `newcomers` those of them that know nothing of what was counted before.
+    `normal_within_s`: how soon after its end calls must be counted together again. `policies`: under which it is
+    caused, where another policy would show nothing more, or takes too long.
     """
 
     cause: Cause
@@ -29,6 +30,7 @@ class Fault:
     forgets: float = 0
     replicas: frozenset[int] = frozenset()
     cut_off: frozenset[int] = frozenset({0, 1})
+    newcomers: frozenset[int] = frozenset()
     lost: float = 0
     normal_within_s: float = 1.0
     policies: frozenset[str] = frozenset({"local", "allow", "deny", "error"})

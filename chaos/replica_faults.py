@@ -9,12 +9,13 @@ from pathlib import Path
 
 from chaos.faults import FEW, Cause, Fault, Faults
 from chaos.stage import REPLICAS, Stage, Way
-from chaos.store_faults import HANG_UP, conduct, over_and_over
+from chaos.store_faults import HANG_UP, conduct, frozen, over_and_over
 from tests.support.proxy import Conduct
 from tests.support.wait import until_async
 
 NAMES = tuple(f"extauth-{i + 1}" for i in range(REPLICAS))
 FIRST = frozenset({0})
+LAST = frozenset({REPLICAS - 1})
 ALL = frozenset(range(REPLICAS))
 HELD_CONNECTIONS = 50  # to a replica that has no descriptor left for them
 THROTTLED_S, THROTTLED_EVERY_S = 0.15, 0.45
@@ -43,6 +44,15 @@ async def stopped(stage: Stage) -> AsyncIterator[None]:
         yield
     finally:
         process.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def joined_while_frozen(stage: Stage) -> AsyncIterator[None]:
+    """A replica is started while the store does not answer: it knows nothing of what was counted."""
+    await asyncio.to_thread(stage.stack.stop, NAMES[-1])
+    async with frozen(stage):
+        await asyncio.to_thread(stage.stack.start, NAMES[-1])
+        yield
 
 
 @asynccontextmanager
@@ -95,6 +105,7 @@ REPLICA: Faults = {
     "replica_stopped_5s": Fault(cause=stopped, seconds=5, replicas=FIRST, lost=100, normal_within_s=10, policies=FEW),
     "replicas_restarted": Fault(cause=restarted_in_a_row, seconds=0, replicas=ALL, policies=FEW),
     "replicas_gone": Fault(cause=all_gone, replicas=ALL, lost=float("inf"), normal_within_s=10, policies=FEW),
+    "joined_while_frozen": Fault(cause=joined_while_frozen, replicas=LAST, newcomers=LAST, policies=FEW),
     "cut_off": Fault(cause=conduct(Conduct.SWALLOW, of=(0,)), way=Way.PROXIED, cut_off=FIRST),
     "cut_off_refusing": Fault(cause=conduct(Conduct.HANG_UP, of=(0,), cut=True), way=Way.PROXIED, cut_off=FIRST),
     "replica_throttled": Fault(cause=over_and_over(THROTTLED_EVERY_S, _throttle), policies=FEW),

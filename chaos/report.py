@@ -177,10 +177,10 @@ def _free(fault: Fault, policy: str, seen: Seen, at: float, way: str) -> bool:
 def may_be_over(name: str, fault: Fault, policy: str) -> float:
     """How many of this caller's may be: what a store forgot, and the share of each replica that counts alone.
 
-    Whoever was used up before a replica counted alone stays so.
+    Whoever was used up before stays so, except at a replica that does not know it.
     """
-    shares = len(fault.cut_off) if policy == "local" and name != USED_UP else 0
-    return (CALLERS[name].limit or 0) * (fault.forgets + shares)
+    alone = fault.newcomers if name == USED_UP else fault.cut_off
+    return (CALLERS[name].limit or 0) * (fault.forgets + (len(alone) if policy == "local" else 0))
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:

@@ -27,9 +27,9 @@ from tests.support.stack_counters import of_each_replica, undecided
 
 FAULTS = {**STORE, **REPLICA, **CONFIG}
 POLICIES = tuple(policy.value for policy in OnStoreFailure)
-BEFORE_S, AFTER_S = 1.0, 2.5  # of load, in which the limits are used up
+BEFORE_S, AFTER_S = 1.0, 1.5  # of load, in which the limits are used up
 RECOVERY_S = 30.0  # after which all should be as before in any case
-PROBES_IN_TURN, PROBE_EVERY_S = 3, 0.02
+STEADY_S, PROBE_EVERY_S = 1.0, 0.02  # calls must be counted together for so long, and not now and then
 UNHANDLED = "Traceback [(]most recent call last[)]|was never retrieved|was never awaited"
 _numbers = count()
 _BY_POLICY = "extauth_store_failure_decisions_total"
@@ -89,14 +89,14 @@ class Probes:
             await client.start()
         edge, *replicas = self._clients
         try:
-            until, since, good = time.monotonic() + RECOVERY_S, math.inf, 0
+            until, since = time.monotonic() + RECOVERY_S, math.inf
             while time.monotonic() < until:
                 pairs = [(edge, edge), *zip(replicas, [*replicas[1:], replicas[0]], strict=True)]
                 if all([await self._counted_together(*pair) for pair in pairs]):
-                    since, good = min(since, time.monotonic()), good + 1
+                    since = min(since, time.monotonic())
                 else:
-                    since, good = math.inf, 0
-                if good == PROBES_IN_TURN:
+                    since = math.inf
+                if time.monotonic() - since > STEADY_S:
                     return since
                 await asyncio.sleep(PROBE_EVERY_S)
             return math.inf

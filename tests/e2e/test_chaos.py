@@ -8,9 +8,10 @@ from chaos.report import table
 from chaos.run import run_all
 
 FAULTS = {
-    "deny": ("frozen_3s", "read_only", "replica_killed", "config_torn", "cut_off_refusing", "refusing"),
+    "local": ("frozen_3s", "replica_killed", "config_torn", "refusing", "cut_off_refusing"),
+    "deny": ("read_only", "client_kill"),
     "allow": ("killed", "script_flush"),
-    "error": ("full", "client_kill"),
+    "error": ("full",),
 }
 SECONDS = 1.0
 

@@ -139,7 +139,9 @@ def test_a_store_that_forgot_and_replicas_that_count_alone_admit_a_limit_more_ea
 
 
 def test_counting_alone_is_no_excuse_for_admitting_who_was_used_up_before() -> None:
-    assert "calls of 'spent'" in wrong(with_calls(calls(21, OK, who="spent")), policy="local")
+    seen = with_calls(calls(21, OK, who="spent"))
+    assert "calls of 'spent'" in wrong(seen, policy="local")
+    assert wrong(seen, replace(FAULT, newcomers=frozenset({1})), policy="local") == ""
 
 
 async def test_a_client_counts_calls_that_it_cannot_send_as_lost() -> None:
