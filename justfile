@@ -83,6 +83,11 @@ adversary *ARGS: _venv
 chaos *ARGS: _venv
     @python -m chaos "$@"
 
+# Run the limiter, breaker, local counting and batches in simulated time, with faults: `simulate --schedules 500 --seed 7`
+[no-exit-message]
+simulate *ARGS: _venv
+    @python -m simulation "$@"
+
 # Draw the README's pictures of the dashboard from a stack of its own: three minutes
 [no-exit-message]
 pictures: _venv

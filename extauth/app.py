@@ -16,7 +16,8 @@ from extauth.counters.denial_cache import DenialCache
 from extauth.counters.local import LocalCounters, SettlingCounters
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
-from extauth.errors import ConfigError, SettingsError, StoreError
+from extauth.counters.upkeep import keep_settled
+from extauth.errors import ConfigError, SettingsError
 from extauth.limiter.build import build
 from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
@@ -37,7 +38,6 @@ from extauth.tuning import fitting_connections, raise_descriptors
 
 STOP_GRACE_S = 5
 STORE_CHECK_S = 1  # below CutOff's OPEN_FOR_S: by then other replicas know, too, whether the store is away
-SETTLE_S = 0.1
 TLS_CHECK_S = 1
 IN_MEMORY = "in this process: it must be the only replica, and its counts end with it"
 
@@ -222,13 +222,7 @@ class Service:
             await asyncio.sleep(STORE_CHECK_S)
 
     async def _settle(self) -> None:
-        """Write into the store what was counted without it, a little at a time, while it counts."""
-        while True:
-            more = False
-            if self.breaker.state is BreakerState.CLOSED:
-                with suppress(StoreError):  # the next batch finds out, too
-                    more = await self.settling.settle_some()
-            await asyncio.sleep(0 if more else SETTLE_S)
+        await keep_settled(self.breaker, self.settling)
 
     async def reload(self) -> None:
         """Read the config and the certificates again now, as after a change; what is wrong with them is logged."""

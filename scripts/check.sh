@@ -28,7 +28,7 @@ validate_envoy() { (cd "envoy/$1" && "$envoy" --mode validate -c ../envoy.yaml -
 
 step "ruff check" ruff check
 step "ruff format" ruff format --check
-step mypy mypy extauth scripts services tests observability adversary chaos bench fuzz
+step mypy mypy extauth scripts services tests observability adversary chaos simulation bench fuzz
 step import-linter lint-imports --no-logo
 step shellcheck shellcheck dev .ci/run scripts/*.sh requirements/*.sh
 

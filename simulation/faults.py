@@ -1,0 +1,50 @@
+"""What goes wrong, and when."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+ALL = -1  # in place of a replica
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: `kind` from `at_s` to `until_s`, of one replica or of all; `amount` is seconds where it has any."""
+
+    at_s: float
+    until_s: float
+    kind: str
+    replica: int = ALL
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        who = "" if self.kind in STORE_KINDS else " all replicas" if self.replica == ALL else f" replica {self.replica}"
+        lasts = "" if self.kind in INSTANTS else f" for {self.until_s - self.at_s:.3f} s"
+        amount = f" ({self.amount:+.3f} s)" if self.amount else ""
+        return f"{self.kind}{who}{amount}{lasts}"
+
+
+STORE_KINDS = ("freeze", "crash, data kept", "crash, data lost", "clock step")
+LINK_KINDS = ("slow requests", "slow replies", "lost requests", "lost replies", "disorder", "refusal", "cut")
+REPLICA_KINDS = ("replica crash",)
+INSTANTS = frozenset({"cut", "clock step"})
+KINDS = (*STORE_KINDS, *LINK_KINDS, *REPLICA_KINDS)
+
+
+def faults_of(random: Random, replicas: int, until_s: float) -> Sequence[Fault]:
+    """Up to eight faults, all of which are over by `until_s`."""
+    kinds = random.sample(KINDS, random.randint(1, 4))  # few at a time, so that each of them is seen by itself, too
+    faults = []
+    for _ in range(random.randint(0, 8)):
+        kind = random.choice(kinds)
+        at_s = random.uniform(0.2, until_s - 0.3)
+        longest_s = random.choice((0.02, 0.15, 0.6, 3.0))
+        ends_s = min(at_s + random.uniform(0.001, longest_s), until_s)
+        replica = ALL if random.random() < 0.3 and kind in LINK_KINDS else random.randrange(replicas)
+        amount = 0.0
+        if kind == "clock step":
+            amount = random.choice((-1, 1)) * random.choice((0.01, 0.3, 3.0, 70.0)) * random.uniform(0.5, 1.5)
+        elif kind in {"slow requests", "slow replies", "disorder"}:
+            amount = random.choice((0.004, 0.02, 0.09, 0.2)) * random.uniform(0.5, 1.5)
+        faults.append(Fault(at_s, ends_s, kind, replica, amount))
+    return sorted(faults, key=lambda fault: fault.at_s)

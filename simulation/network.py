@@ -1,0 +1,158 @@
+"""The way from a replica to the store and back, on which messages are late, lost, or overtake one another."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, TypeVar
+
+from extauth.errors import StoreError
+from extauth.limiter.counters import Group, Owed, TakeResult
+from simulation.loop import VirtualLoop
+from simulation.store import Store
+
+TIMEOUT_S = 0.1
+HEALTHY_S = (0.0001, 0.0015)  # each way
+
+_T = TypeVar("_T")
+
+
+class Link:
+    """`limiter.counters.SharedCounters` of one replica, over a network with faults.
+
+    A command fails with kind `timeout` after TIMEOUT_S, or with `connection` when the store or the network ends the
+    connection. `said` is called with what happens, for the record.
+    """
+
+    def __init__(self, loop: VirtualLoop, store: Store, random: Random, said: Callable[[str], None]) -> None:
+        self._faults: dict[str, float] = {}  # those that last, with their seconds
+        self._closed = False
+        self.sent_calls: dict[int, int] = {}  # by id of the plan: how many of its calls were sent
+        self.sent_settlements: list[tuple[Sequence[Owed], list[bool]]] = []  # and whether the store added it
+        self.instants: dict[
+            int, tuple[int, int]
+        ] = {}  # by id of the plan: (clock, elapsed time) of the store when it counted last
+        self._loop = loop
+        self._store = store
+        self._random = random
+        self._said = said
+        self._offset_us = store.now_us() - loop.time_us()
+        self._number = 0
+        self._pending: dict[asyncio.Future[Any], str] = {}
+        self._arrival = self._reply = 0.0
+
+    def now_us(self) -> int:
+        """The store's clock as the last reply said."""
+        return self._loop.time_us() + self._offset_us
+
+    def elapsed_us(self) -> int:
+        """The store's, of which only the oracles know."""
+        return self._store.elapsed_us()
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        """As Counters say."""
+
+        def count() -> tuple[list[TakeResult], int, int]:
+            return self._store.take(groups), self._store.now_us(), self._store.elapsed_us()
+
+        def note_sent() -> None:
+            for take, calls in groups:
+                self.sent_calls[id(take)] = self.sent_calls.get(id(take), 0) + calls
+
+        what = "take " + ", ".join(f"{group.calls}x {b'+'.join(group.take.names).decode()}" for group in groups)
+        takens, at_us, elapsed_us = await self._ask(what, count, note_sent)
+        self._offset_us = at_us - self._loop.time_us()
+        for group in groups:
+            self.instants[id(group.take)] = at_us, elapsed_us
+        return takens
+
+    async def probe(self) -> None:
+        """As Counters say."""
+        await self._ask("probe", lambda: None)
+
+    async def settle(self, owed: Sequence[Owed]) -> None:
+        """As SharedCounters say."""
+        added = [False]
+
+        def add() -> None:
+            self._store.settle(owed)
+            added[0] = True
+
+        what = "settle " + ", ".join(f"{each.name.decode()} {each.numbers}" for each in owed)
+        await self._ask(what, add, lambda: self.sent_settlements.append((owed, added)))
+
+    def cut(self, reason: str) -> None:
+        """End the connection, and with it all commands that wait."""
+        for reply in list(self._pending):
+            if not reply.done():
+                reply.set_exception(StoreError("connection", reason))
+
+    def begin(self, kind: str, amount_s: float) -> None:
+        """Begin a fault."""
+        if kind == "cut":
+            self.cut("cut")
+        else:
+            self._faults[kind] = amount_s
+
+    def end(self, kind: str) -> None:
+        """End a fault."""
+        self._faults.pop(kind, None)
+
+    def close(self) -> None:
+        """The replica is gone."""
+        self._closed = True
+        self.cut("closed")
+
+    async def _ask(self, what: str, work: Callable[[], _T], sending: Callable[[], None] = lambda: None) -> _T:
+        if self._closed or self._store.down or "refusal" in self._faults:
+            self._said(f"{what}: refused")
+            raise StoreError("connection", "refused", sent=False)
+        self._number += 1
+        name = f"#{self._number}"
+        self._said(f"{name} {what}")
+        reply: asyncio.Future[_T] = self._loop.create_future()
+        self._pending[reply] = name
+        sending()
+        if "lost requests" in self._faults:
+            self._said(f"{name} lost on the way there")
+        else:
+            self._arrival = self._when(self._arrival, self._faults.get("slow requests", 0.0))
+            life = self._store.life
+            self._loop.call_at(self._arrival, self._store.handle, lambda: self._do(name, life, work, reply))
+        timer = self._loop.call_later(TIMEOUT_S, _time_out, reply)
+        try:
+            return await reply
+        except StoreError as error:
+            self._said(f"{name} failed: {error.kind}")
+            raise
+        finally:
+            timer.cancel()
+            del self._pending[reply]
+
+    def _do(self, name: str, life: int, work: Callable[[], _T], reply: "asyncio.Future[_T]") -> None:
+        """At the store."""
+        if self._store.down or self._store.life != life:
+            return  # the connection is gone
+        result = work()
+        late = " (nobody waits any more)" if reply.done() else ""
+        self._said(f"{name} done by the store{late}")
+        if "lost replies" in self._faults:
+            self._said(f"{name} lost on the way back")
+            return
+        self._reply = self._when(self._reply, self._faults.get("slow replies", 0.0))
+        self._loop.call_at(self._reply, _deliver, reply, result)
+
+    def _when(self, previous: float, delay_s: float) -> float:
+        """When a message arrives: behind the one before it, unless they overtake one another."""
+        at = self._loop.time() + self._random.uniform(*HEALTHY_S) + delay_s
+        jitter_s = self._faults.get("disorder")
+        return max(at, previous) if jitter_s is None else at + self._random.uniform(0, jitter_s)
+
+
+def _time_out(reply: "asyncio.Future[Any]") -> None:
+    if not reply.done():
+        reply.set_exception(StoreError("timeout", f"no answer within {TIMEOUT_S} s"))
+
+
+def _deliver(reply: "asyncio.Future[_T]", result: _T) -> None:
+    if not reply.done():
+        reply.set_result(result)

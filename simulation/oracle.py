@@ -1,0 +1,205 @@
+"""Plain oracles: what may be admitted by the store, and in all.
+
+They count again, in the simplest way there is, and share no code with the algorithms of extauth.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from operator import attrgetter
+from typing import NamedTuple
+
+from extauth.limiter.counters import Group, Mode, Owed, TakeResult
+from extauth.rules.model import Algorithm, Limit
+
+Fail = Callable[[str], None]
+_AT = attrgetter("at_us")
+
+
+class StoreOracle:
+    """Watches the store: it admits no more than the limit, with what was settled counted in."""
+
+    def __init__(self, limits: Mapping[bytes, Limit], fail: Fail) -> None:
+        self.admitted: defaultdict[int, int] = defaultdict(int)  # calls, by id of the plan
+        self.calls: defaultdict[int, int] = defaultdict(int)
+        self.losses = self.setbacks = 0  # how often its data were lost, and its clock set back
+        self._limits = limits
+        self._fail = fail
+        self._hits: defaultdict[bytes, list[tuple[int, int]]] = defaultdict(list)  # (instant, hits) of each counter
+        self._buckets: dict[bytes, tuple[int, Fraction]] = {}  # (instant, hits in it)
+
+    def taken(self, groups: Sequence[Group], takens: Sequence[TakeResult], now: int) -> None:
+        """The store has counted."""
+        for (take, calls), taken in zip(groups, takens, strict=True):
+            self.calls[id(take)] += calls
+            self.admitted[id(take)] += taken.admitted
+            for name, check in zip(take.names, take.checks, strict=True):
+                if check.mode is Mode.ENFORCED:
+                    used = self._add(name, check.limit, taken.admitted * check.cost, now)
+                    if taken.admitted and used > check.limit.capacity:
+                        self._fail(f"the store admitted {float(used):g} of {name.decode()}, {check.limit}")
+
+    def settled(self, owed: Sequence[Owed], now: int) -> None:
+        """The store has added what was owed."""
+        for name, _, numbers in owed:
+            limit = self._limits[name]
+            if limit.algorithm is Algorithm.GCRA:  # ticks
+                interval = limit.emission_interval
+                at, level = self._buckets.get(name, (now, Fraction(0)))
+                drained = Fraction(max(now - at, 0) * interval.ticks_per_us, interval.ticks)
+                self._buckets[name] = now, max(level - drained, Fraction(0)) + Fraction(numbers[0], interval.ticks)
+                continue
+            pairs = zip(numbers[::2], numbers[1::2], strict=True)
+            if limit.algorithm is Algorithm.FIXED_WINDOW:
+                self._hits[name] += [
+                    (now, hits) for ends_at, hits in pairs if ends_at - limit.period_us <= now < ends_at
+                ]
+            else:
+                self._hits[name] += [(min(at, now), hits) for at, hits in pairs]
+
+    def lost_data(self) -> None:
+        """All counters are gone."""
+        self.losses += 1
+        self._hits.clear()
+        self._buckets.clear()
+
+    def stepped(self, by_us: int) -> None:
+        """The clock was set. Back: the windows that it was in are gone, and may come again."""
+        if by_us < 0:
+            self.setbacks += 1
+            self._hits.clear()
+
+    def _add(self, name: bytes, limit: Limit, hits: int, now: int) -> Fraction:
+        """Add hits, or none: a clock that went back is looked at by denials, too; returns how many are used."""
+        if limit.algorithm is Algorithm.GCRA:
+            at, level = self._buckets.get(name, (now, Fraction(0)))
+            drained = Fraction(max(now - at, 0) * limit.requests_per_unit, limit.period_us)
+            level = max(level - drained, Fraction(0)) + hits
+            self._buckets[name] = now, level
+            return level
+        if hits:
+            self._hits[name].append((now, hits))
+        if limit.algorithm is Algorithm.FIXED_WINDOW:
+            window = now // limit.period_us
+            return Fraction(sum(n for at, n in self._hits[name] if at // limit.period_us == window))
+        return Fraction(sum(n for at, n in self._hits[name] if now - limit.period_us < at))
+
+
+class Admission(NamedTuple):
+    """Hits that callers were told are admitted, at an instant of the store's clock, and of its elapsed time.
+
+    `alone` is the replica that decided without the store, None where the store did. With `sent` the store was asked
+    about them, and may have counted them.
+    """
+
+    at_us: int
+    elapsed_us: int
+    hits: int
+    alone: str | None
+    sent: bool = False
+
+
+class Bound(NamedTuple):
+    """What may be admitted of a limit, where each of the `replicas` may admit a share of it by itself.
+
+    `anew` is how often all of it may be admitted anew: the store lost its data, or its windows with the clock.
+    """
+
+    limit: Limit
+    share: Fraction
+    replicas: int
+    anew: int
+
+    def part(self) -> int:
+        """What one replica may admit by itself."""
+        return max(int(self.limit.capacity * self.share), 1)
+
+    def of(self, alone: int, unknown: int) -> int:
+        """What may be admitted in a window in which so many replicas counted alone.
+
+        `unknown` hits were counted alone and are not known to the store.
+        """
+        return (self.limit.capacity + alone * self.part()) * (1 + self.anew) + unknown
+
+
+def check_in_all(
+    name: bytes, bound: Bound, admissions: Sequence[Admission], lost: Sequence[tuple[int, int]], fail: Fail
+) -> None:
+    """Callers are admitted at most the limit and a share for each replica that counted alone.
+
+    Hits about which the store was asked in vain, and those that were `lost` on the way to it (instant, hits), come on
+    top: the store never learns of them. A replica's own bound holds for them all the same, see `check_alone`.
+    """
+    if bound.limit.algorithm is Algorithm.GCRA:
+        _check_bucket(name, bound, admissions, sum(hits for _, hits in lost), fail)
+        return
+    period = bound.limit.period_us
+    for span in _spans(bound.limit, sorted(admissions, key=_AT)):
+        hits = sum(each.hits for each in span)
+        alone = {each.alone for each in span if each.alone is not None}
+        first, last = span[0].at_us, span[-1].at_us
+        unknown = sum(each.hits for each in span if each.sent)
+        unknown += sum(n for at, n in lost if first - period < at <= last + period)
+        if hits > bound.of(len(alone), unknown):
+            fail(
+                f"{hits} of {name.decode()} ({bound.limit}) were admitted, {len(alone)} replicas counting alone"
+                f", a share being {bound.part()}, of which {unknown} are unknown to the store"
+            )
+            return
+
+
+def _spans(limit: Limit, admissions: Sequence[Admission]) -> list[Sequence[Admission]]:
+    """The admissions of each fixed window, or of each sliding window that ends with one of them."""
+    period = limit.period_us
+    if limit.algorithm is Algorithm.FIXED_WINDOW:
+        windows: defaultdict[int, list[Admission]] = defaultdict(list)
+        for each in admissions:
+            windows[each.at_us // period].append(each)
+        return list(windows.values())
+    spans = []
+    first = 0
+    for end, each in enumerate(admissions):
+        while admissions[first].at_us <= each.at_us - period:
+            first += 1
+        spans.append(admissions[first : end + 1])
+    return spans
+
+
+def _check_bucket(name: bytes, bound: Bound, admissions: Sequence[Admission], lost: int, fail: Fail) -> None:
+    """A bucket as large as the limit and the shares, which drains as fast as all who count admit at most."""
+    replicas = {each.alone for each in admissions if each.alone is not None}
+    alone = len(replicas)
+    unknown = sum(each.hits for each in admissions if each.sent) + lost
+    capacity = bound.of(alone, unknown)
+    everywhere = alone >= bound.replicas
+    rate = Fraction(bound.limit.requests_per_unit, bound.limit.period_us)
+    rate *= 1 + bound.share * (alone - 1 if everywhere and alone else alone)
+    level, at = Fraction(0), 0
+    for each in sorted(admissions, key=attrgetter("elapsed_us")):
+        level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits
+        at = each.elapsed_us
+        if level > capacity:
+            fail(
+                f"{float(level):.3f} of {name.decode()} ({bound.limit}) were admitted at once, a bucket of {capacity} "
+                f"being allowed, with {alone} replicas counting alone and {unknown} hits unknown to the store"
+            )
+            return
+
+
+def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: Fail) -> None:
+    """From one report of the store about a counter to the next, a replica admits at most its share."""
+    part = bound.part()
+    limit = bound.limit
+    if limit.algorithm is not Algorithm.GCRA:
+        most = max((sum(each.hits for each in span) for span in _spans(limit, sorted(stretch, key=_AT))), default=0)
+        if most > part:
+            fail(f"a replica admitted {most} of {name.decode()} by itself, its share being {part} of {limit}")
+        return
+    rate = Fraction(max(int(limit.requests_per_unit * bound.share), 1), limit.period_us)
+    level, at = Fraction(0), 0
+    for each in stretch:
+        level = max(level - rate * (each.at_us - at), Fraction(0)) + each.hits
+        at = each.at_us
+        if level > part:
+            fail(f"a replica admitted {float(level):.3f} of {name.decode()} by itself, its share being {part}")
+            return

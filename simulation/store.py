@@ -1,0 +1,80 @@
+"""The one store that the replicas share: counters in memory, on a clock of its own, that can freeze and crash."""
+
+from collections.abc import Callable, Sequence
+
+from extauth.counters.memory import MemoryCounters
+from extauth.limiter.counters import Group, Owed, TakeResult
+from simulation.loop import VirtualLoop, run_now
+from simulation.oracle import StoreOracle
+
+NOON_US = 1_700_049_600 * 1_000_000
+
+
+class Store:
+    """Does what arrives, at once, or when it is thawed. `oracle` checks each step."""
+
+    def __init__(self, loop: VirtualLoop, oracle: StoreOracle, ahead_us: int) -> None:
+        self._loop = loop
+        self._oracle = oracle
+        self._ahead_us = NOON_US + ahead_us - loop.time_us()
+        self._forward_us = 0
+        self._counters = MemoryCounters(self.now_us)
+        self._held: list[Callable[[], None]] = []
+        self.frozen = False
+        self.down = False
+        self.life = 1
+
+    def now_us(self) -> int:
+        """The store's clock."""
+        return self._loop.time_us() + self._ahead_us
+
+    def elapsed_us(self) -> int:
+        """The time for which buckets have drained: steps of the clock forward count, those back do not."""
+        return self._loop.time_us() + self._forward_us
+
+    def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        """Count."""
+        takens = run_now(self._counters.take(groups))
+        self._oracle.taken(groups, takens, self.now_us())
+        return takens
+
+    def settle(self, owed: Sequence[Owed]) -> None:
+        """Add what is owed."""
+        run_now(self._counters.settle(owed))
+        self._oracle.settled(owed, self.now_us())
+
+    def handle(self, request: Callable[[], None]) -> None:
+        """Do what has arrived, or hold it while frozen."""
+        if self.frozen:
+            self._held.append(request)
+        else:
+            request()
+
+    def freeze(self) -> None:
+        """Answer nothing; what arrives is held."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """Go on with what was held."""
+        self.frozen = False
+        held, self._held = self._held, []
+        for request in held:
+            request()
+
+    def crash(self, *, lose: bool) -> None:
+        """Be gone, with all that was held."""
+        self.down, self.frozen, self._held = True, False, []
+        if lose:
+            self._counters = MemoryCounters(self.now_us)
+            self._oracle.lost_data()
+
+    def restart(self) -> None:
+        """Be there again."""
+        self.down = False
+        self.life += 1
+
+    def step(self, by_us: int) -> None:
+        """Set the clock forward or back."""
+        self._ahead_us += by_us
+        self._forward_us += max(by_us, 0)
+        self._oracle.stepped(by_us)

@@ -1,0 +1,105 @@
+"""The oracles of the simulation notice what must not be."""
+
+from fractions import Fraction
+
+import pytest
+
+from extauth.limiter.counters import Group, Owed, TakeResult
+from extauth.rules.model import Algorithm, Limit, Unit
+from simulation.oracle import Admission, Bound, StoreOracle, check_alone, check_in_all
+from tests.support.clock import MINUTE, NOON, SECOND
+from tests.support.takes import take
+
+LIMITS = {str(each): Limit(10, Unit.MINUTE, each, count_denied=False) for each in Algorithm}
+algorithms = pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+
+
+class Watched:
+    """A store's oracle, and what it found wrong."""
+
+    def __init__(self, limit: Limit) -> None:
+        self.wrong: list[str] = []
+        self.limit = limit
+        self.take = take((b"k", limit, 1))
+        self.oracle = StoreOracle({b"k": limit}, self.wrong.append)
+
+    def admit(self, calls: int, at_us: int = NOON) -> None:
+        self.oracle.taken([Group(self.take, calls)], [TakeResult(calls, ())], at_us)
+
+
+@algorithms
+def test_the_store_may_admit_the_limit_and_not_one_more(limit: Limit) -> None:
+    watched = Watched(limit)
+    watched.admit(10)
+    assert watched.wrong == []
+    watched.admit(1)
+    assert watched.wrong == [f"the store admitted 11 of k, {limit}"]
+
+
+@algorithms
+def test_after_a_period_the_store_may_admit_it_again(limit: Limit) -> None:
+    watched = Watched(limit)
+    for minute in range(3):
+        watched.admit(10, NOON + minute * MINUTE)
+    assert watched.wrong == []
+
+
+@algorithms
+def test_what_was_settled_is_used(limit: Limit) -> None:
+    watched = Watched(limit)
+    algorithm = watched.take.checks[0].algorithm
+    numbers = algorithm.owed(None, algorithm.take(None, 4, NOON), NOON)
+    watched.oracle.settled([Owed(b"k", algorithm, numbers)], NOON)
+    watched.admit(6)
+    assert watched.wrong == []
+    watched.admit(1)
+    assert len(watched.wrong) == 1
+
+
+@algorithms
+def test_lost_data_may_be_admitted_anew(limit: Limit) -> None:
+    watched = Watched(limit)
+    watched.admit(10)
+    watched.oracle.lost_data()
+    watched.admit(10)
+    assert watched.wrong == []
+    assert watched.oracle.losses == 1
+
+
+def admissions(hits: int, alone: str | None, *, sent: bool = False, after_us: int = 0) -> list[Admission]:
+    return [Admission(NOON + after_us, after_us, 1, alone, sent)] * hits
+
+
+@pytest.mark.parametrize(
+    ("admitted", "anew", "wrong"),
+    [
+        (admissions(10, None), 0, False),
+        (admissions(11, None), 0, True),
+        (admissions(10, None) + admissions(5, "a"), 0, False),
+        (admissions(10, None) + admissions(6, "a"), 0, True),
+        (admissions(10, None) + admissions(5, "a") + admissions(5, "b"), 0, False),
+        (admissions(11, None) + admissions(5, "a") + admissions(5, "b"), 0, True),
+        (admissions(10, None) + admissions(5, "a") + admissions(5, "a", sent=True), 0, False),
+        (admissions(11, None) + admissions(5, "a") + admissions(5, "a", sent=True), 0, True),
+        (admissions(20, None), 1, False),
+        (admissions(21, None), 1, True),
+        (admissions(10, None) + admissions(10, None, after_us=MINUTE), 0, False),
+    ],
+)
+@algorithms
+def test_in_all_the_limit_and_a_share_for_each_who_counted_alone(
+    limit: Limit, admitted: list[Admission], anew: int, wrong: bool
+) -> None:
+    found: list[str] = []
+    check_in_all(b"k", Bound(limit, Fraction(1, 2), 2, anew), admitted, [], found.append)
+    assert bool(found) is wrong
+
+
+@algorithms
+def test_alone_a_replica_may_admit_its_share_and_not_one_more(limit: Limit) -> None:
+    found: list[str] = []
+    bound = Bound(limit, Fraction(1, 2), 2, 0)
+    check_alone(b"k", bound, admissions(5, "a") + admissions(5, "a", after_us=MINUTE), found.append)
+    assert found == []
+    check_alone(b"k", bound, admissions(5, "a") + admissions(1, "a", after_us=SECOND), found.append)
+    assert len(found) == 1

@@ -1,0 +1,20 @@
+"""Schedules of faults in simulated time, after each of which everything must hold that the simulation checks."""
+
+import pytest
+
+from simulation.run import Schedule, run
+
+AT_ONCE = 50
+
+
+@pytest.mark.parametrize("first", range(0, 500, AT_ONCE))
+def test_schedules(first: int) -> None:
+    """`./dev simulate --seed SEED --schedules 1` prints what happened in one that fails."""
+    wrong = {seed: result for seed in range(first, first + AT_ONCE) if (result := run(Schedule.of(seed)).wrong)}
+    assert wrong == {}
+
+
+def test_a_seed_gives_the_same_run_each_time() -> None:
+    records = [run(Schedule.of(7), record=True).record for _ in range(2)]
+    assert len(records[0]) > 100
+    assert records[0] == records[1]
