@@ -25,7 +25,17 @@ class Fault:
 
 
 STORE_KINDS = ("freeze", "crash, data kept", "crash, data lost", "clock step")
-LINK_KINDS = ("slow requests", "slow replies", "lost requests", "lost replies", "disorder", "refusal", "cut")
+LINK_KINDS = (
+    "slow requests",
+    "slow replies",
+    "lost requests",
+    "lost replies",
+    "flaky",
+    "closing",
+    "disorder",
+    "refusal",
+    "cut",
+)
 REPLICA_KINDS = ("replica crash",)
 INSTANTS = frozenset({"cut", "clock step"})
 KINDS = (*STORE_KINDS, *LINK_KINDS, *REPLICA_KINDS)

@@ -11,6 +11,7 @@ from simulation.loop import VirtualLoop
 from simulation.store import Store
 
 TIMEOUT_S = 0.1
+FLAKY = 0.3  # of the messages each way that are lost
 HEALTHY_S = (0.0001, 0.0015)  # each way
 
 _T = TypeVar("_T")
@@ -112,7 +113,7 @@ class Link:
         reply: asyncio.Future[_T] = self._loop.create_future()
         self._pending[reply] = name
         sending()
-        if "lost requests" in self._faults:
+        if self._loses("lost requests"):
             self._said(f"{name} lost on the way there")
         else:
             self._arrival = self._when(self._arrival, self._faults.get("slow requests", 0.0))
@@ -133,13 +134,18 @@ class Link:
         if self._store.down or self._store.life != life:
             return  # the connection is gone
         result = work()
+        if "closing" in self._faults:
+            self.cut("closed")
         late = " (nobody waits any more)" if reply.done() else ""
         self._said(f"{name} done by the store{late}")
-        if "lost replies" in self._faults:
+        if self._loses("lost replies"):
             self._said(f"{name} lost on the way back")
             return
         self._reply = self._when(self._reply, self._faults.get("slow replies", 0.0))
         self._loop.call_at(self._reply, _deliver, reply, result)
+
+    def _loses(self, kind: str) -> bool:
+        return kind in self._faults or ("flaky" in self._faults and self._random.random() < FLAKY)
 
     def _when(self, previous: float, delay_s: float) -> float:
         """When a message arrives: behind the one before it, unless they overtake one another."""

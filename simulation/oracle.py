@@ -188,6 +188,8 @@ def _check_bucket(name: bytes, bound: Bound, admissions: Sequence[Admission], lo
 
 def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: Fail) -> None:
     """From one report of the store about a counter to the next, a replica admits at most its share."""
+    if not stretch:
+        return
     part = bound.part()
     limit = bound.limit
     if limit.algorithm is not Algorithm.GCRA:

@@ -5,8 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from random import Random
+from typing import NamedTuple
 
-from extauth.counters.breaker import Breaker
+from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.local import LocalCounters, SettlingCounters
 from extauth.counters.upkeep import keep_settled
@@ -27,6 +28,7 @@ PATIENT_S = 0.015  # two batches that settle something first, over a healthy net
 LOOK_S = 2.0
 # A timer, IO_TURNS of the loop, and those in which the batch was begun.
 LATE_S = 8 * TURN_NS / 1e9
+ALONE_S = 0.007  # three steps of 2 ms, for a trial that is not answered
 OK = b"\x08\x01"  # how a RateLimitResponse begins that admits
 _LOCAL_MARK, _POLICY_MARK = Source.LOCAL.encode(), Source.FAILURE_POLICY.encode()
 
@@ -53,13 +55,22 @@ class _Reports:
         await self._counters.probe()
 
 
+class _Open(NamedTuple):
+    """A call that has no answer yet; `alone` is what Replica.alone was when it came."""
+
+    kind: Kind
+    arrived: float
+    deadline: float
+    alone: int
+
+
 class Caller:
     """A connection whose calls must each be answered once, by their deadlines."""
 
     def __init__(self, replica: "Replica", clock: Callable[[], float]) -> None:
         self._replica = replica
         self._clock = clock
-        self._open: dict[int, tuple[Kind, float, float]] = {}  # with its deadline and the time until that
+        self._open: dict[int, _Open] = {}
         self._last = 0
 
     @property
@@ -73,7 +84,7 @@ class Caller:
         together = Calls(self, now)
         for _ in range(calls):
             self._last += 1
-            self._open[self._last] = kind, now + deadline_s, deadline_s
+            self._open[self._last] = _Open(kind, now, now + deadline_s, self._replica.alone)
             together.plans.append(kind.plan)
             together.stream_ids.append(self._last)
         together.deadline = now + deadline_s
@@ -88,10 +99,10 @@ class Caller:
     def expire(self, calls: Calls, now: float) -> None:
         """As transport.waiting.Caller says."""
         batcher = self._replica.batcher
-        deadlines = [self._open[number][1] for number in calls.stream_ids if number in self._open]
+        deadlines = [self._open[number].deadline for number in calls.stream_ids if number in self._open]
         calls.deadline = min([each for each in deadlines if each > now], default=float("inf"))
         for plan, number in zip(calls.plans, calls.stream_ids, strict=True):
-            if number in self._open and self._open[number][1] <= now:
+            if number in self._open and self._open[number].deadline <= now:
                 self._answer(number, batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting), sent=calls.counting)
 
     def answer(self, calls: Calls, messages: list[Answer]) -> None:
@@ -104,11 +115,14 @@ class Caller:
         """As transport.waiting.Caller says."""
 
     def _answer(self, number: int, message: Answer, *, sent: bool | None = None) -> None:
-        kind, deadline, allowed_s = self._open.pop(number)
-        late_s = self._clock() - deadline
+        kind, arrived, deadline, alone = self._open.pop(number)
+        now = self._clock()
+        late_s = now - deadline
         if late_s > LATE_S:
             self._replica.fail(f"a call of {kind} was answered {late_s * 1000:.3f} ms after its deadline")
-        self._replica.answered_call(kind, message, allowed_s, sent=sent)
+        if alone and alone == self._replica.alone and now > arrived + ALONE_S:
+            self._replica.fail(f"a call of {kind} waited {(now - arrived) * 1000:.3f} ms for a store that was away")
+        self._replica.answered_call(kind, message, deadline - arrived, sent=sent)
 
 
 class Replica:
@@ -139,6 +153,7 @@ class Replica:
         self.asked: defaultdict[int, int] = defaultdict(int)  # by id of the plan: calls of which the store was asked
         self.unsent: defaultdict[int, int] = defaultdict(int)  # calls that were answered that nothing was sent
         self.trips = 0
+        self._times_away = 1
         self.alone_hits: defaultdict[bytes, int] = defaultdict(int)  # that were asked for, while nothing was sent
         self.healed_at = healed_at
         self.fail = fail
@@ -185,8 +200,14 @@ class Replica:
             await self.breaker.look()
             await asyncio.sleep(LOOK_S)
 
+    @property
+    def alone(self) -> int:
+        """Which of the times it is that the store is away; 0 where it is not."""
+        return 0 if self.breaker.state is BreakerState.CLOSED else self._times_away
+
     def _changed(self) -> None:
-        self.trips += self.breaker.state == "open"
+        self.trips += self.breaker.state is BreakerState.OPEN
+        self._times_away += self.breaker.state is BreakerState.CLOSED
         self._said(f"breaker {self.breaker.state}")
 
     def _reported(self, name: bytes) -> None:

@@ -88,7 +88,7 @@ class _Run:
                 replica = self._live[call.replica]
                 self._say(replica.name, f"call {call.calls}x {kind}, {call.deadline_s * 1000:g} ms")
                 replica.call(kind, call, number)
-        await asyncio.sleep(QUIET_S)
+        await asyncio.sleep(max(self._healed_at - loop.time(), 0) + QUIET_S)
         await self._stop()
         self._check()
         return self._result

@@ -1,5 +1,6 @@
-"""Makes a failing schedule short enough to be read: fewer faults, and fewer calls, while it still fails."""
+"""Makes a failing schedule short enough to be read: fewer faults, and fewer calls, while it fails in the same way."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -11,18 +12,24 @@ _T = TypeVar("_T")
 
 def shrink(schedule: Schedule) -> Schedule:
     """A schedule that fails with fewer faults and calls, as far as dropping them one by one finds one."""
-    faults = _fewer(schedule.faults, lambda kept: _fails(replace(schedule, faults=kept)), at_once=1)
+    kind = _kind(run(schedule).wrong[0])
+
+    def fails(shorter: Schedule) -> bool:
+        return kind in map(_kind, run(shorter).wrong)
+
+    faults = _fewer(schedule.faults, lambda kept: fails(replace(schedule, faults=kept)), at_once=1)
     schedule = replace(schedule, faults=faults)
     calls = schedule.calls
     at_once = len(calls) // 2
     while at_once:
-        calls = _fewer(calls, lambda kept: _fails(replace(schedule, calls=kept)), at_once=at_once)
+        calls = _fewer(calls, lambda kept: fails(replace(schedule, calls=kept)), at_once=at_once)
         at_once //= 4
     return replace(schedule, calls=calls)
 
 
-def _fails(schedule: Schedule) -> bool:
-    return bool(run(schedule).wrong)
+def _kind(wrong: str) -> str:
+    """What is wrong, without the numbers."""
+    return re.sub(r"[0-9.]+", "", wrong)
 
 
 def _fewer(items: Sequence[_T], fails: Callable[[Sequence[_T]], bool], at_once: int) -> Sequence[_T]:

@@ -127,6 +127,6 @@ def _calls_to(random: Random, replica: int, duration_s: float) -> Iterator[Call]
     at_s = 0.0
     while at_s < duration_s:
         burst = random.random()
-        calls = random.randint(10, 60) if burst < 0.03 else random.randint(2, 8) if burst < 0.3 else 1
+        calls = random.randint(10, 80) if burst < 0.06 else random.randint(2, 8) if burst < 0.3 else 1
         yield Call(at_s, replica, random.choice(favourites), calls, random.choice(DEADLINES_S))
         at_s += random.choice((0.0005, 0.02, 0.04, 0.08, 0.1))
