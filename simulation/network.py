@@ -38,8 +38,12 @@ class Link:
         self._said = said
         self._offset_us = store.now_us() - loop.time_us()
         self._number = 0
-        self._pending: dict[asyncio.Future[Any], str] = {}
+        self._pending: dict[asyncio.Future[Any], str] = {}  # what was asked
         self._arrival = self._reply = 0.0
+
+    def takes(self) -> int:
+        """The number of batches that wait for the store."""
+        return sum("take" in what for what in self._pending.values())
 
     def now_us(self) -> int:
         """The store's clock as the last reply said."""
@@ -111,7 +115,7 @@ class Link:
         name = f"#{self._number}"
         self._said(f"{name} {what}")
         reply: asyncio.Future[_T] = self._loop.create_future()
-        self._pending[reply] = name
+        self._pending[reply] = what
         sending()
         if self._loses("lost requests"):
             self._said(f"{name} lost on the way there")

@@ -200,8 +200,8 @@ def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: F
     rate = Fraction(max(int(limit.requests_per_unit * bound.share), 1), limit.period_us)
     level, at = Fraction(0), 0
     for each in stretch:
-        level = max(level - rate * (each.at_us - at), Fraction(0)) + each.hits
-        at = each.at_us
+        level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits
+        at = each.elapsed_us
         if level > part:
             fail(f"a replica admitted {float(level):.3f} of {name.decode()} by itself, its share being {part}")
             return

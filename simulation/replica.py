@@ -19,7 +19,7 @@ from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.waiting import Calls
 from simulation.loop import TURN_NS, VirtualLoop
-from simulation.network import Link
+from simulation.network import TIMEOUT_S, Link
 from simulation.oracle import Admission, Fail
 from simulation.traffic import SERVICE_POLICY, Call, Kind
 
@@ -154,6 +154,7 @@ class Replica:
         self.unsent: defaultdict[int, int] = defaultdict(int)  # calls that were answered that nothing was sent
         self.trips = 0
         self._times_away = 1
+        self._crowded_until = 0.0
         self.alone_hits: defaultdict[bytes, int] = defaultdict(int)  # that were asked for, while nothing was sent
         self.healed_at = healed_at
         self.fail = fail
@@ -202,11 +203,17 @@ class Replica:
 
     @property
     def alone(self) -> int:
-        """Which of the times it is that the store is away; 0 where it is not."""
-        return 0 if self.breaker.state is BreakerState.CLOSED else self._times_away
+        """Which of the times it is that calls need not wait for the store, which is away; 0 where it is not.
+
+        Where a probe found out while two batches waited, as many as may, calls wait until one of these has failed.
+        """
+        closed = self.breaker.state is BreakerState.CLOSED
+        return 0 if closed or self._loop.time() < self._crowded_until else self._times_away
 
     def _changed(self) -> None:
         self.trips += self.breaker.state is BreakerState.OPEN
+        if self.breaker.state is BreakerState.OPEN and self.link.takes() > 1:
+            self._crowded_until = self._loop.time() + TIMEOUT_S
         self._times_away += self.breaker.state is BreakerState.CLOSED
         self._said(f"breaker {self.breaker.state}")
 

@@ -13,7 +13,7 @@ from simulation.faults import ALL, Fault, faults_of
 from simulation.loop import START_S, VirtualLoop, run_virtually
 from simulation.network import Link
 from simulation.oracle import Admission, Bound, StoreOracle, check_alone, check_in_all
-from simulation.replica import Replica
+from simulation.replica import LOOK_S, Replica
 from simulation.store import Store
 from simulation.traffic import LIMITS, SERVICE_POLICY, Call, calls_of, kinds
 
@@ -88,7 +88,9 @@ class _Run:
                 replica = self._live[call.replica]
                 self._say(replica.name, f"call {call.calls}x {kind}, {call.deadline_s * 1000:g} ms")
                 replica.call(kind, call, number)
-        await asyncio.sleep(max(self._healed_at - loop.time(), 0) + QUIET_S)
+        await asyncio.sleep(
+            max(self._healed_at + LOOK_S - BACK_S - loop.time(), 0) + QUIET_S
+        )  # a look at the store, too
         await self._stop()
         self._check()
         return self._result
