@@ -13,6 +13,8 @@ from extauth.limiter.counters import Group, Mode, Owed, TakeResult
 from extauth.rules.model import Algorithm, Limit
 
 Fail = Callable[[str], None]
+DRIFT_US = 100_000
+"""A replica's idea of the store's clock is late by the way of the last reply, which this bounds: a timeout."""
 _AT = attrgetter("at_us")
 
 
@@ -178,7 +180,7 @@ def _check_bucket(name: bytes, bound: Bound, admissions: Sequence[Admission], lo
     for each in sorted(admissions, key=attrgetter("elapsed_us")):
         level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits
         at = each.elapsed_us
-        if level > capacity:
+        if level > capacity + (rate * DRIFT_US if alone else 0):
             fail(
                 f"{float(level):.3f} of {name.decode()} ({bound.limit}) were admitted at once, a bucket of {capacity} "
                 f"being allowed, with {alone} replicas counting alone and {unknown} hits unknown to the store"
@@ -202,6 +204,6 @@ def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: F
     for each in stretch:
         level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits
         at = each.elapsed_us
-        if level > part:
+        if level > part + rate * DRIFT_US:
             fail(f"a replica admitted {float(level):.3f} of {name.decode()} by itself, its share being {part}")
             return

@@ -89,8 +89,8 @@ class _Run:
                 self._say(replica.name, f"call {call.calls}x {kind}, {call.deadline_s * 1000:g} ms")
                 replica.call(kind, call, number)
         await asyncio.sleep(
-            max(self._healed_at + LOOK_S - BACK_S - loop.time(), 0) + QUIET_S
-        )  # a look at the store, too
+            max(self._healed_at + 2 * LOOK_S - BACK_S - loop.time(), 0) + QUIET_S
+        )  # two looks at the store, too: the one after a trial is left out
         await self._stop()
         self._check()
         return self._result
