@@ -7,6 +7,7 @@ from fractions import Fraction
 from random import Random
 from typing import NamedTuple
 
+from extauth.app import STORE_CHECK_S
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.local import LocalCounters, SettlingCounters
@@ -25,7 +26,7 @@ from simulation.traffic import SERVICE_POLICY, Call, Kind
 
 DENIALS_S = 1.0
 PATIENT_S = 0.015  # two batches that settle something first, over a healthy network
-LOOK_S = 2.0
+LOOK_S = STORE_CHECK_S
 # A timer, IO_TURNS of the loop, and those in which the batch was begun.
 LATE_S = 8 * TURN_NS / 1e9
 ALONE_S = 0.007  # three steps of 2 ms, for a trial that is not answered
