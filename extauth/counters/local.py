@@ -7,22 +7,18 @@ them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice, repeat
-from typing import NamedTuple, TypeAlias
+from itertools import islice
+from typing import NamedTuple
 
 from extauth.counters.memory import MemoryCounters
+from extauth.counters.reported_levels import COUNTER_BYTES, ReportedLevels
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import AnyAlgorithm, State
 from extauth.limiter.counters import Group, LimitCheck, Owed, SharedCounters, TakeResult, Uncounted
 
-KNOWN_BYTES = 1000  # about what it takes to remember what the store reported about one counter
 OWED_BYTES = 900
 MAX_BYTES = 64 << 20
 SETTLED_AT_ONCE = 200  # counters in a script run, which takes Redis less than 5 ms
-
-
-_Known: TypeAlias = tuple[Group, TakeResult, int]
-"""What the store reported about a group, and when, in microseconds of its own clock."""
 
 
 class _Debt(NamedTuple):
@@ -44,10 +40,8 @@ class LocalCounters:
     def __init__(self, now_us: Callable[[], int], max_bytes: int = MAX_BYTES) -> None:
         self._now_us = now_us
         self._counters = MemoryCounters(now_us, max_bytes // 4)
-        self._most_known = max_bytes // 4 // KNOWN_BYTES
+        self._reported = ReportedLevels(max_bytes // 4 // COUNTER_BYTES)
         self._most_owed = max_bytes // 4 // OWED_BYTES
-        self._known: dict[bytes, _Known] = {}
-        self._old_known: dict[bytes, _Known] = {}
         self._debts: dict[bytes, _Debt] = {}
 
     @property
@@ -76,17 +70,11 @@ class LocalCounters:
 
     def remember(self, groups: Sequence[Group], takens: Sequence[TakeResult]) -> None:
         """Note what the store reported: of these counters, that holds from now on."""
-        now, known = self._now_us(), self._known
-        held = len(self._counters) > 0
-        for each in zip(groups, takens, repeat(now)):
-            for name in each[0].take.names:
-                known[name] = each
-        if held:
+        self._reported.remember(groups, takens, self._now_us())
+        if len(self._counters):
             for group in groups:
                 for name in group.take.names:
                     self._counters.forget(name)
-        if len(known) > self._most_known:
-            self._old_known, self._known = known, {}
 
     async def settle(self, names: Iterable[bytes], store: SharedCounters) -> None:
         """Settle what is owed to these counters; raises StoreError. What was sent is never sent again."""
@@ -117,32 +105,18 @@ class LocalCounters:
 
     def _begin(self, name: bytes, algorithm: AnyAlgorithm, whole: AnyAlgorithm, now: int) -> None:
         """Have a counter begin where the store's was."""
-        before = self._state_in_store(name, whole, now)
+        before = self._reported.state(name, whole, now)
         if before is not None:
             state = before if algorithm is whole else algorithm.seed(whole.level(before, now), whole, now)
             if state is not None:
                 self._counters.put(name, state)
-
-    def _state_in_store(self, name: bytes, algorithm: AnyAlgorithm, now: int) -> State | None:
-        known = self._known.get(name) or self._old_known.get(name)
-        if known is None:
-            return None
-        (take, calls), taken, at_us = known
-        last = len(take.names) - 1 - take.names[::-1].index(name)
-        check, level = take.checks[last], taken.levels[last]
-        hits = check.hits(level, calls, taken.admitted)
-        own = check.algorithm
-        state: State | None = own.seed(own.later(own.after(level, hits), max(now - at_us, 0)), own, now)
-        if state is None or algorithm.in_terms(state, now):
-            return state
-        return algorithm.convert(state, now)
 
     def _owe(self, name: bytes, algorithm: AnyAlgorithm, hits: int, now: int) -> None:
         debt = self._debts.get(name)
         if debt is None or debt.algorithm is not algorithm:
             if len(self._debts) >= self._most_owed:
                 return
-            before = self._state_in_store(name, algorithm, now)
+            before = self._reported.state(name, algorithm, now)
             debt = _Debt(algorithm, before, algorithm.take(before, hits, now))
         else:
             debt = debt._replace(state=algorithm.take(debt.state, hits, now))

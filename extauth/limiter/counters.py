@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from extauth.limiter.algorithms import AnyAlgorithm, Level, Outcome, algorithm_of
 from extauth.rules.model import Limit
@@ -74,14 +74,16 @@ class CounterSet:
     of them is checked against the state before the call. The hits, the same in each of these checks, are taken once,
     for the last of the limits, and the state is stored in that limit's terms. Every other name occurs once.
 
-    Compared by identity: calls that share a CounterSet are counted together. Immutable.
+    Compared by identity: calls that share a CounterSet are counted together. Immutable, except for `reported`, where
+    counters.reported_levels notes its places.
     """
 
-    __slots__ = ("checks", "names")
+    __slots__ = ("checks", "names", "reported")
 
     def __init__(self, names: tuple[bytes, ...], checks: tuple[LimitCheck, ...]) -> None:
         self.names = names
         self.checks = checks
+        self.reported: Any = None
 
 
 class Group(NamedTuple):

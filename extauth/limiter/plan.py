@@ -83,6 +83,7 @@ class Plan(CounterSet):
     def __init__(self, names: tuple[bytes, ...], template: PlanTemplate, tally: Tally = NO_TALLY) -> None:
         self.names = names
         self.checks = template.checks
+        self.reported = None
         self.template = template
         self.tally = tally
         self.cost_us = template.cost_us

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in, share_of
+from extauth.limiter.algorithms.outcome import MAX_HITS, SLIGHT, Outcome, calls_that_fit_in, share_of
 from extauth.limiter.algorithms.protocol import State, pack_limit
 from extauth.rules.model import Limit
 
@@ -52,11 +52,12 @@ class FixedWindow:
     numbers: ClassVar = 2
     read: ClassVar = WindowUsage
 
-    __slots__ = ("_period_us", "capacity", "packed")
+    __slots__ = ("_period_us", "capacity", "packed", "slight_hits", "slight_level")
 
     def __init__(self, limit: Limit) -> None:
         self.capacity = limit.capacity
         self._period_us = limit.period_us
+        self.slight_hits = self.slight_level = limit.capacity // SLIGHT
         self.packed = pack_limit(2, limit, limit.period_us, limit.requests_per_unit, 0)
 
     def calls_that_fit(self, cost: int, level: WindowUsage) -> int:

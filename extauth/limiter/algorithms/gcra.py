@@ -12,7 +12,7 @@ are counted in ticks of 1/d µs: then everything is an integer, and 7 per minute
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from extauth.limiter.algorithms.outcome import ANY_NUMBER, MAX_BACKLOG_US, MAX_HITS, Outcome
+from extauth.limiter.algorithms.outcome import ANY_NUMBER, MAX_BACKLOG_US, MAX_HITS, SLIGHT, Outcome
 from extauth.limiter.algorithms.protocol import State, pack_limit
 from extauth.rules.model import EmissionInterval, Limit
 
@@ -66,12 +66,14 @@ class Gcra:
     numbers: ClassVar = 2
     read: ClassVar = Backlog
 
-    __slots__ = ("_capacity", "_interval", "_most", "_ticks_per_us", "packed")
+    __slots__ = ("_capacity", "_interval", "_most", "_ticks_per_us", "packed", "slight_hits", "slight_level")
 
     def __init__(self, limit: Limit) -> None:
         self._interval, self._ticks_per_us = limit.emission_interval
         self._capacity = limit.capacity * self._interval
         self._most = MAX_BACKLOG_US * self._ticks_per_us
+        self.slight_hits = limit.capacity // SLIGHT
+        self.slight_level = self._capacity // SLIGHT // self._ticks_per_us
         self.packed = pack_limit(1, limit, *limit.emission_interval, limit.capacity)
 
     def calls_that_fit(self, cost: int, level: Backlog) -> int:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 # Debt, from limits that count denied hits, is cut off here (about 142 years), so that times stay exact in a double.
 MAX_BACKLOG_US = 2**52
 MAX_HITS = 2**53 - 1
+# What uses at most this part of a limit need not be remembered: one over it.
+SLIGHT = 16
 # Calls that a level has room for where their number is not bounded.
 ANY_NUMBER = 2**53
 

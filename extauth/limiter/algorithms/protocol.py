@@ -53,6 +53,16 @@ class LimitAlgorithm(Protocol[L, S]):
     """`L`, which is made of these numbers."""
 
     @property
+    def slight_level(self) -> int:
+        """The first number of a level at which a sixteenth of the limit is used."""
+        ...
+
+    @property
+    def slight_hits(self) -> int:
+        """A sixteenth of the limit, rounded down."""
+        ...
+
+    @property
     def packed(self) -> bytes:
         """The limit as take.lua reads it."""
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import sub
 from typing import ClassVar, NamedTuple
 
-from extauth.limiter.algorithms.outcome import MAX_HITS, Outcome, calls_that_fit_in, share_of
+from extauth.limiter.algorithms.outcome import MAX_HITS, SLIGHT, Outcome, calls_that_fit_in, share_of
 from extauth.limiter.algorithms.protocol import State, pack_limit
 from extauth.rules.model import MAX_EXACT, Limit
 
@@ -80,12 +80,13 @@ class SlidingWindow:
     numbers: ClassVar = 3
     read: ClassVar = LogUsage
 
-    __slots__ = ("_longest_us", "_period_us", "_quantum_us", "capacity", "packed")
+    __slots__ = ("_longest_us", "_period_us", "_quantum_us", "capacity", "packed", "slight_hits", "slight_level")
 
     def __init__(self, limit: Limit) -> None:
         self.capacity = limit.capacity
         self._period_us, self._quantum_us = limit.period_us, limit.quantum_us
         self._longest_us = limit.period_us + limit.quantum_us - 1
+        self.slight_hits = self.slight_level = limit.capacity // SLIGHT
         self.packed = pack_limit(3, limit, limit.period_us, limit.requests_per_unit, limit.quantum_us)
 
     def calls_that_fit(self, cost: int, level: LogUsage) -> int:
