@@ -15,6 +15,7 @@ from extauth.errors import StoreError
 from extauth.limiter.failure import FailurePolicy
 from extauth.settings import Settings
 from extauth.telemetry.logs import logger
+from extauth.telemetry.state_log import StateLog
 from extauth.transport.engine import Engine
 from extauth.transport.h2.health import STORE_SERVICE
 from extauth.transport.health_client import is_serving
@@ -50,6 +51,7 @@ class Replicas:
         self._tls = tls
         self._cut_off = CutOff(self._addresses, self._ask, self._cut_off_changed)
         self._health_changed = asyncio.Event()
+        self._log = StateLog(self._write)
         self._state = BreakerState.CLOSED
         self._set_share()
 
@@ -122,7 +124,11 @@ class Replicas:
 
     def _cut_off_changed(self) -> None:
         self._health_changed.set()
-        if self._cut_off.cut_off:
+        self._log.changed(state=self._cut_off.cut_off)
+
+    @staticmethod
+    def _write(cut_off: bool) -> None:
+        if cut_off:
             logger().warning("cut_off", reason="the store answers another replica", health="NOT_SERVING")
         else:
             logger().info("not_cut_off", health="SERVING")
