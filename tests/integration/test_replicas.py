@@ -11,6 +11,8 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.rls.request import SERVICE
+from extauth.transport.health_client import is_serving
+from extauth.transport.tls import Tls, TlsFiles
 from tests.integration.store_service import call
 from tests.support.codes import OK
 from tests.support.ports import free_port
@@ -18,6 +20,7 @@ from tests.support.process import Served
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 from tests.support.wait import until_async
+from tests.transport.test_tls import Authority, write
 
 HEALTH = ("", SERVICE, "ratelimit", "extauth.store")
 SERVING, CUT_OFF, STORE_AWAY = (1, 1, 1, 1), (2, 2, 2, 2), (1, 1, 1, 2)
@@ -153,3 +156,34 @@ async def test_a_replica_that_is_cut_off_alone_is_not_serving(own_store: Store, 
 
 async def _knows_of_two(served: Served) -> bool:
     return (await asyncio.to_thread(detail, served))["replicas"] == 2
+
+
+async def test_replicas_that_serve_over_tls_ask_each_other_over_it(own_store: Store, serve: Serve) -> None:
+    files = TlsFiles(own_store.folder / "cert.pem", own_store.folder / "key.pem", own_store.folder / "ca.pem")
+    authority = Authority()
+    write(files, authority, authority)
+    client = Tls(files).client()
+    at = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    common = {
+        "EXTAUTH_GRPC_TLS_CERT": str(files.cert),
+        "EXTAUTH_GRPC_TLS_KEY": str(files.key),
+        "EXTAUTH_GRPC_TLS_CLIENT_CA": str(files.client_ca),
+    }
+    settings = [common | {"EXTAUTH_GRPC_LISTEN": address, "EXTAUTH_ADVERTISE": address} for address in at]
+
+    async def serving() -> list[bool]:
+        return [await is_serving(at[0], name, 10, client) for name in HEALTH]
+
+    async with Proxy(own_store.folder / "p", own_store.socket) as proxy:
+        cut, other = serve(**settings[0], EXTAUTH_REDIS_URL=proxy.url), serve(**settings[1])
+        for served in (cut, other):
+            await asyncio.to_thread(served.until_ready)
+            await until_async(lambda served=served: _knows_of_two(served), every_s=0.02)  # type: ignore[misc]
+        assert await serving() == [True] * 4
+        proxy.refuse()
+
+        async def cut_off() -> bool:
+            return await serving() == [False] * 4
+
+        await until_async(cut_off, cut.log.read_text, every_s=0.02)
+        assert await is_serving(at[1], "", 10, client)
