@@ -20,11 +20,11 @@ def envoy_finds_all_healthy(edge: Edge) -> Callable[[], Awaitable[bool]]:
 
 
 async def test_counting_resumes_after_the_store_was_restarted(launch: Launch) -> None:
-    edge = launch(patient=False)
+    edge = launch(patient=False, env={"EXTAUTH_ON_STORE_FAILURE": "allow"})
     assert await edge.statuses(3) == [200, 200, 429]
 
     edge.stack.stop("redis", signal.SIGKILL)
-    assert await edge.statuses(4, key=FREE) == [200] * 4  # EXTAUTH_ON_STORE_FAILURE=allow
+    assert await edge.statuses(4, key=FREE) == [200] * 4
     assert sum(await edge.metric("extauth_store_failure_decisions_total", outcome="allow")) >= 4
     for replica in edge.stack.ports.extauth:
         await edge.fetch(replica.admin, "/readyz")  # no reason to take a replica out
