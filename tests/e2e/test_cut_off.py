@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.stack import Ports, Stack
+from scripts.stack import Ports, Stack, free_ports
 from tests.e2e.conftest import ROOT
 from tests.e2e.edge import Edge
 from tests.support.environ import INHERITED
-from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 
@@ -35,7 +34,7 @@ async def launched(
     file.write_text(CONFIG)
     # These tests count exactly: a machine that stalls for a moment must not let a request pass uncounted.
     env = {**INHERITED, "EXTAUTH_CONFIG": str(file), "EXTAUTH_REDIS_TIMEOUT": "10", **settings}
-    async with Proxy(free_port(), store.socket) as proxy:
+    async with Proxy(free_ports(1)[0], store.socket) as proxy:
         stack = Stack(
             ROOT,
             folder / "run",
