@@ -36,18 +36,18 @@ class StateLog:
     def changed(self, *, state: bool) -> None:
         """Note the state."""
         self._state = state
-        if not self._waiting:
+        if self._waiting or state is self._written:
+            return
+        wait_s = self._lines[0] + WITHIN_S - self._clock() if len(self._lines) == MOST else 0.0
+        if wait_s <= 0:
             self._catch_up()
+        else:
+            self._waiting = True
+            self._later(wait_s, self._catch_up)
 
     def _catch_up(self) -> None:
         self._waiting = False
-        if self._state is self._written:
-            return
-        now = self._clock()
-        if len(self._lines) == MOST and now - self._lines[0] < WITHIN_S:
-            self._waiting = True
-            self._later(self._lines[0] + WITHIN_S - now, self._catch_up)
-            return
-        self._lines.append(now)
-        self._written = self._state
-        self._write(self._state)
+        if self._state is not self._written:
+            self._lines.append(self._clock())
+            self._written = self._state
+            self._write(self._state)
