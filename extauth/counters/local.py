@@ -133,7 +133,11 @@ class SettlingCounters:
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say; however late the store answers, from then on its counts hold."""
         if self._local.owes:
-            await self._local.settle([name for group in groups for name in group.take.names], self._counters)
+            try:
+                await self._local.settle([name for group in groups for name in group.take.names], self._counters)
+            except StoreError as error:
+                error.sent = False  # what is owed may have been, and these calls were not
+                raise
         takens = await self._counters.take(groups)
         self._local.remember(groups, takens)
         return takens

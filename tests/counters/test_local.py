@@ -148,6 +148,16 @@ async def test_what_was_sent_is_never_sent_again(sent: bool, owes: bool) -> None
     assert rig.local.owes is owes
 
 
+async def test_calls_behind_a_settlement_that_failed_were_not_sent() -> None:
+    rig = Rig()
+    store = Failing(rig.clock)
+    rig.alone(4)
+    with pytest.raises(StoreError) as failed:
+        await SettlingCounters(store, rig.local).take([Group(rig.plan(), 1)])
+    assert not failed.value.sent
+    assert not rig.local.owes, "what may have been settled is not settled again"
+
+
 @pytest.mark.parametrize("share", [Fraction(1, 2), Fraction(1, 3), Fraction(1, 100)])
 @algorithms
 async def test_a_replica_admits_its_share(algorithm: Algorithm, share: Fraction) -> None:
