@@ -11,7 +11,7 @@ from simulation.loop import VirtualLoop
 from simulation.store import Store
 
 TIMEOUT_S = 0.1
-FLAKY = 0.3  # of the messages each way that are lost
+FLAKY = 0.3  # of the messages each way that are lost, and of the connections that are refused
 HEALTHY_S = (0.0001, 0.0015)  # each way
 
 _T = TypeVar("_T")
@@ -108,7 +108,7 @@ class Link:
         self.cut("closed")
 
     async def _ask(self, what: str, work: Callable[[], _T], sending: Callable[[], None] = lambda: None) -> _T:
-        if self._closed or self._store.down or "refusal" in self._faults:
+        if self._closed or self._store.down or self._fails("refusal"):
             self._said(f"{what}: refused")
             raise StoreError("connection", "refused", sent=False)
         self._number += 1
@@ -117,7 +117,7 @@ class Link:
         reply: asyncio.Future[_T] = self._loop.create_future()
         self._pending[reply] = what
         sending()
-        if self._loses("lost requests"):
+        if self._fails("lost requests"):
             self._said(f"{name} lost on the way there")
         else:
             self._arrival = self._when(self._arrival, self._faults.get("slow requests", 0.0))
@@ -142,13 +142,13 @@ class Link:
             self.cut("closed")
         late = " (nobody waits any more)" if reply.done() else ""
         self._said(f"{name} done by the store{late}")
-        if self._loses("lost replies"):
+        if self._fails("lost replies"):
             self._said(f"{name} lost on the way back")
             return
         self._reply = self._when(self._reply, self._faults.get("slow replies", 0.0))
         self._loop.call_at(self._reply, _deliver, reply, result)
 
-    def _loses(self, kind: str) -> bool:
+    def _fails(self, kind: str) -> bool:
         return kind in self._faults or ("flaky" in self._faults and self._random.random() < FLAKY)
 
     def _when(self, previous: float, delay_s: float) -> float:

@@ -1,6 +1,6 @@
 """What callers ask for: a few limits of each algorithm and policy, and when calls come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -119,11 +119,12 @@ def kinds() -> list[Kind]:
 
 def calls_of(random: Random, replicas: int, duration_s: float) -> list[Call]:
     """When which calls come: steadily, some at once, and never none for long."""
-    return sorted(call for replica in range(replicas) for call in _calls_to(random, replica, duration_s))
+    wanted = random.sample(range(len(_KINDS)), random.randint(1, 6))
+    return sorted(call for replica in range(replicas) for call in _calls_to(random, replica, wanted, duration_s))
 
 
-def _calls_to(random: Random, replica: int, duration_s: float) -> Iterator[Call]:
-    favourites = random.sample(range(len(_KINDS)), random.randint(2, 6))
+def _calls_to(random: Random, replica: int, wanted: Sequence[int], duration_s: float) -> Iterator[Call]:
+    favourites = random.sample(wanted, random.randint(1, len(wanted)))
     at_s = 0.0
     while at_s < duration_s:
         burst = random.random()
