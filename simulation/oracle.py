@@ -136,13 +136,15 @@ def check_in_all(
         _check_bucket(name, bound, admissions, sum(hits for _, hits in lost), fail)
         return
     period = bound.limit.period_us
+    twice = _begun_twice(bound.limit, admissions)
     for span in _spans(bound.limit, sorted(admissions, key=_AT)):
         hits = sum(each.hits for each in span)
         alone = {each.alone for each in span if each.alone is not None}
         first, last = span[0].at_us, span[-1].at_us
         unknown = sum(each.hits for each in span if each.sent)
         unknown += sum(n for at, n in lost if first - period < at <= last + period)
-        if hits > bound.of(len(alone), unknown):
+        shares = len(alone) + sum((each, first // period) in twice for each in alone)
+        if hits > bound.of(shares, unknown):
             fail(
                 f"{hits} of {name.decode()} ({bound.limit}) were admitted, {len(alone)} replicas counting alone"
                 f", a share being {bound.part()}, of which {unknown} are unknown to the store"
@@ -165,6 +167,23 @@ def _spans(limit: Limit, admissions: Sequence[Admission]) -> list[Sequence[Admis
             first += 1
         spans.append(admissions[first : end + 1])
     return spans
+
+
+def _begun_twice(limit: Limit, admissions: Sequence[Admission]) -> set[tuple[str | None, int]]:
+    """(replica, fixed window) of which the replica had counted something when its clock fell back into the one before.
+
+    Its idea of the store's clock follows each reply, and these take more or less time: by what they differ, a window
+    may begin twice, and its share with it.
+    """
+    twice: set[tuple[str | None, int]] = set()
+    if limit.algorithm is Algorithm.FIXED_WINDOW:
+        latest: dict[str | None, int] = {}
+        for each in admissions:
+            window = each.at_us // limit.period_us
+            if window < latest.get(each.alone, window):
+                twice.add((each.alone, latest[each.alone]))
+            latest[each.alone] = max(window, latest.get(each.alone, window))
+    return twice
 
 
 def _check_bucket(name: bytes, bound: Bound, admissions: Sequence[Admission], lost: int, fail: Fail) -> None:
@@ -195,9 +214,12 @@ def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: F
     part = bound.part()
     limit = bound.limit
     if limit.algorithm is not Algorithm.GCRA:
-        most = max((sum(each.hits for each in span) for span in _spans(limit, sorted(stretch, key=_AT))), default=0)
-        if most > part:
-            fail(f"a replica admitted {most} of {name.decode()} by itself, its share being {part} of {limit}")
+        twice = _begun_twice(limit, stretch)
+        for span in _spans(limit, sorted(stretch, key=_AT)):
+            hits = sum(each.hits for each in span)
+            shares = 1 + ((span[0].alone, span[0].at_us // limit.period_us) in twice)
+            if hits > shares * part:
+                fail(f"a replica admitted {hits} of {name.decode()} by itself, its share being {part} of {limit}")
         return
     rate = Fraction(max(int(limit.requests_per_unit * bound.share), 1), limit.period_us)
     level, at = Fraction(0), 0

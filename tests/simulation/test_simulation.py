@@ -14,6 +14,16 @@ def test_schedules(first: int) -> None:
     assert wrong == {}
 
 
+@pytest.mark.parametrize(
+    ("seed", "what"),
+    [
+        (133, "replies that take longer and longer set a replica's idea of the clock back over a window's end"),
+    ],
+)
+def test_seeds_that_failed(seed: int, what: str) -> None:
+    assert run(Schedule.of(seed)).wrong == [], what
+
+
 def test_a_seed_gives_the_same_run_each_time() -> None:
     records = [run(Schedule.of(7), record=True).record for _ in range(2)]
     assert len(records[0]) > 100
