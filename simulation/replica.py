@@ -22,7 +22,7 @@ from extauth.transport.waiting import Calls
 from simulation.loop import TURN_NS, VirtualLoop
 from simulation.network import TIMEOUT_S, Link
 from simulation.oracle import Admission, Fail
-from simulation.traffic import SERVICE_POLICY, Call, Kind
+from simulation.traffic import SERVICE_POLICY, Call, Kind, kinds
 
 DENIALS_S = 1.0
 PATIENT_S = 0.015  # two batches that settle something first, over a healthy network
@@ -146,6 +146,7 @@ class Replica:
         said: Callable[[str], None],
     ) -> None:
         self.name = name
+        self.kinds = kinds()  # a process has plans of its own
         self.link = link
         self.answered = Answered()
         self.admitted_by_store: defaultdict[int, int] = defaultdict(int)  # calls, by id of the plan
@@ -161,7 +162,7 @@ class Replica:
         self.fail = fail
         self._loop = loop
         self._said = said
-        self._kinds: dict[int, Kind] = {}  # by id of the tally, which plans of local counting have, too
+        self._kinds = {id(kind.plan.tally): kind for kind in self.kinds}  # plans of local counting have these, too
         self._alone: list[Kind] = []  # admitted by a batch whose fact is still to come
         self.local = LocalCounters(link.now_us, 4 << 20)
         self.settling = SettlingCounters(link, self.local)
@@ -174,9 +175,10 @@ class Replica:
         self.callers = [Caller(self, loop.time) for _ in range(2)]
         self._work = [asyncio.create_task(self._look()), asyncio.create_task(keep_settled(self.breaker, self.settling))]
 
-    def call(self, kind: Kind, call: Call, number: int) -> None:
+    def call(self, call: Call, number: int) -> None:
         """Have one of the callers call."""
-        self._kinds[id(kind.plan.tally)] = kind
+        kind = self.kinds[call.plan]
+        self._said(f"call {call.calls}x {kind}, {call.deadline_s * 1000:g} ms")
         self.callers[number % 2].call(kind, call.calls, call.deadline_s)
 
     async def crash(self) -> None:

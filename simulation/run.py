@@ -15,7 +15,7 @@ from simulation.network import Link
 from simulation.oracle import Admission, Bound, StoreOracle, check_alone, check_in_all
 from simulation.replica import LOOK_S, Replica
 from simulation.store import Store
-from simulation.traffic import LIMITS, SERVICE_POLICY, Call, calls_of, kinds
+from simulation.traffic import LIMITS, SERVICE_POLICY, Call, calls_of
 
 FAULTS_END_S = 2.4
 BACK_S = 1.0  # by then after the last fault every call is decided by the store
@@ -65,7 +65,6 @@ class _Run:
         self._schedule = schedule
         self._recording = record
         self._result = Result()
-        self._kinds = kinds()
         self._lives: list[Replica] = []
         self._live: dict[int, Replica] = {}
         self._crashes: list[asyncio.Task[None]] = []
@@ -84,10 +83,7 @@ class _Run:
         for number, call in enumerate(schedule.calls):
             await asyncio.sleep(START_S + call.at_s - loop.time())
             if call.replica in self._live:
-                kind = self._kinds[call.plan]
-                replica = self._live[call.replica]
-                self._say(replica.name, f"call {call.calls}x {kind}, {call.deadline_s * 1000:g} ms")
-                replica.call(kind, call, number)
+                self._live[call.replica].call(call, number)
         await asyncio.sleep(
             max(self._healed_at + 2 * LOOK_S - BACK_S - loop.time(), 0) + QUIET_S
         )  # two looks at the store, too: the one after a trial is left out
@@ -188,15 +184,13 @@ class _Run:
         for replica in self._lives:
             self._result.answered.update(replica.answered)
             self._result.trips += replica.trips
-        for kind in self._kinds:
-            key = id(kind.plan)
-            told = sum(replica.admitted_by_store[key] for replica in self._lives)
-            if told > self._oracle.admitted[key]:
-                self._fail(
-                    f"{told} of {kind} were told that the store admitted them: it did {self._oracle.admitted[key]}"
-                )
+            for kind in replica.kinds:
+                key = id(kind.plan)
+                told, did = replica.admitted_by_store[key], self._oracle.admitted[key]
+                if told > did:
+                    self._fail(f"{replica.name} told {told} of {kind} that the store admitted them: it did {did}")
         for replica in self._live.values():
-            for kind in self._kinds:
+            for kind in replica.kinds:
                 key = id(kind.plan)
                 sent, asked = replica.link.sent_calls.get(key, 0), replica.asked[key]
                 if sent > asked:
