@@ -126,8 +126,9 @@ class Breaker:
             return [*takens, *more]
         *others, cut = takens  # the calls of one group are in both
         begun = more[0]
-        whole = cut._replace(admitted=cut.admitted + begun.admitted) if isinstance(begun, TakeResult) else begun
-        return [*others, whole, *more[1:]]
+        if isinstance(begun, Uncounted):
+            return [*others, Uncounted.SENT, *more[1:]]  # the trial's part of them is counted
+        return [*others, cut._replace(admitted=cut.admitted + begun.admitted), *more[1:]]
 
     async def _take_trial(self, groups: Sequence[Group]) -> list[TakeResult] | Uncounted:
         try:

@@ -33,11 +33,15 @@ class Store:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.held: asyncio.Future[None] | None = None
+        self.errors_after: dict[int, StoreError] = {}  # by how many batches came before
         self.asked: list[list[int]] = []
         self.probes = 0
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        error = self.errors_after.get(len(self.asked))
         self.asked.append([each.calls for each in groups])
+        if error is not None:
+            raise error
         if self.held is not None:
             await self.held
         if self.error is not None:
@@ -145,6 +149,16 @@ async def test_the_calls_of_a_trial_wait_a_little_and_the_breaker_waits_on() -> 
     async with asyncio.timeout(10):
         while rig.breaker.state is not BreakerState.CLOSED:
             await asyncio.sleep(0)
+
+
+async def test_calls_of_a_group_that_a_trial_counted_in_part_may_have_been_counted() -> None:
+    rig = Rig()
+    await rig.open()
+    rig.now += FIRST_PAUSE_S
+    rig.store.error = None
+    rig.store.errors_after = {1: StoreError("connection", "gone", sent=False)}
+    assert await rig.breaker.take([group(30), group(50), group(2)]) == [TakeResult(30, ()), SENT, UNSENT]
+    assert rig.store.asked == [[30, TRIAL_CALLS - 30], [48, 2]]
 
 
 @pytest.mark.parametrize(("sent", "how"), [(True, SENT), (False, UNSENT)])
