@@ -1,7 +1,7 @@
 """An event loop whose time is simulated: it jumps from one timer to the next."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 TURN_NS: Final = 10_000
@@ -36,6 +36,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._selector = VirtualTime()
+        self._arrivals: list[asyncio.TimerHandle] = []
         self.errors: list[str] = []
         self.set_exception_handler(self._note_error)
 
@@ -47,9 +48,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Simulated microseconds."""
         return self._selector.now_ns // 1000
 
+    def arrive_at(self, when: float, arrive: Callable[..., None], *what: object) -> None:
+        """Call at an instant what the network brings: no timer of those that wait for it."""
+        self._arrivals.append(self.call_at(when, arrive, *what))
+
     def timers(self) -> int:
         """The number of timers that are set."""
-        return sum(not timer.cancelled() for timer in self._scheduled)
+        arrivals = set(map(id, self._arrivals))
+        return sum(not timer.cancelled() and id(timer) not in arrivals for timer in self._scheduled)
 
     def _process_events(self, _events: Iterable[Any]) -> None:
         """There are none."""

@@ -122,7 +122,7 @@ class Link:
         else:
             self._arrival = self._when(self._arrival, self._faults.get("slow requests", 0.0))
             life = self._store.life
-            self._loop.call_at(self._arrival, self._store.handle, lambda: self._do(name, life, work, reply))
+            self._loop.arrive_at(self._arrival, self._store.handle, lambda: self._do(name, life, work, reply))
         timer = self._loop.call_later(TIMEOUT_S, _time_out, reply)
         try:
             return await reply
@@ -146,7 +146,7 @@ class Link:
             self._said(f"{name} lost on the way back")
             return
         self._reply = self._when(self._reply, self._faults.get("slow replies", 0.0))
-        self._loop.call_at(self._reply, _deliver, reply, result)
+        self._loop.arrive_at(self._reply, _deliver, reply, result)
 
     def _fails(self, kind: str) -> bool:
         return kind in self._faults or ("flaky" in self._faults and self._random.random() < FLAKY)

@@ -18,6 +18,7 @@ def test_schedules(first: int) -> None:
     ("seed", "what"),
     [
         (133, "replies that take longer and longer set a replica's idea of the clock back over a window's end"),
+        (11319, "the replicas are stopped while a probe is on its way"),
     ],
 )
 def test_seeds_that_failed(seed: int, what: str) -> None:
