@@ -1,8 +1,9 @@
 #!/bin/sh
-# Locks the dependencies anew: `just lock`, or `just lock --upgrade`. No index address is written.
+# Locks the dependencies anew: `just lock`, or `just lock --upgrade`. No index address is written. Extras are, for without
+# them pip does not see that `coverage[toml]` is pinned by `coverage==…` once a newer version is out.
 set -eu
 cd "$(dirname "$0")/.."
-compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate "$@"; }
+compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-header --no-annotate "$@"; }
 compile pyproject.toml -o requirements/extauth.txt "$@"
 compile services/echo/requirements.in -o services/echo/requirements.txt -c requirements/extauth.txt "$@"
 compile pyproject.toml --group dev -c requirements/extauth.txt -c services/echo/requirements.txt -o requirements/dev.txt "$@"
