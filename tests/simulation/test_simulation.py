@@ -18,6 +18,8 @@ def test_schedules(first: int) -> None:
     ("seed", "what"),
     [
         (133, "replies that take longer and longer set a replica's idea of the clock back over a window's end"),
+        (4493, "a connection is refused after the first 32 of 66 equal calls were counted as a trial"),
+        (5133, "a replica crashes twice, and is stopped while a probe is on its way"),
         (11319, "the replicas are stopped while a probe is on its way"),
     ],
 )
