@@ -1,6 +1,7 @@
 """Replies that are late, make no sense, or say that the server counts no more."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -230,3 +231,21 @@ async def test_a_reply_for_a_caller_who_gave_up_is_passed_over(short_path: Path,
         assert server.connections == 1
         await counters.aclose()
     assert not errors
+
+
+async def test_a_slow_reply_does_not_set_the_stores_clock_back(short_path: Path) -> None:
+    ahead_us, slow_s = 10_000_000, 0.02
+
+    def reply(number: int) -> bytes:
+        at_us = time.monotonic_ns() // 1000 + ahead_us
+        time.sleep(slow_s)  # the way back
+        return b"*5\r\n:%d\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % (number, at_us)
+
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 5)
+        server.reply = lambda n: b"*5\r\n:%d\r\n:%d\r\n:1\r\n:0\r\n:0\r\n" % (n, time.monotonic_ns() // 1000 + ahead_us)
+        await take(counters, LIMITS[0])
+        server.reply = reply
+        await take(counters, LIMITS[0])
+        assert counters.now_us() - time.monotonic_ns() // 1000 > ahead_us - slow_s * 1_000_000 / 2
+        await counters.aclose()

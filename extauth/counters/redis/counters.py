@@ -89,11 +89,14 @@ class RedisCounters:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
         head, body, size = self._pack(groups, number)
+        asked_us = time.monotonic_ns() // 1000
         reply = await self._run(self._take_script, head, body)
         try:
             if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
-            self._offset_us = reply[1] - time.monotonic_ns() // 1000
+            # The reply's instant lies between these two: a slow reply must not set the clock back.
+            earliest, latest = reply[1] - time.monotonic_ns() // 1000, reply[1] - asked_us
+            self._offset_us = min(max(self._offset_us, earliest), latest)
             return _read(reply, groups)
         except (TypeError, ValueError, IndexError):
             # A reply that is none of this script's may be another command's: so may be all that follow.
