@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from extauth.counters.memory import MemoryCounters
+from extauth.counters.memory import MemoryCounters, are_last
 from extauth.counters.reported_levels import COUNTER_BYTES, ReportedLevels
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import AnyAlgorithm, State
@@ -56,9 +56,9 @@ class LocalCounters:
         self._begin_all(group, whole, now)
         taken = self._counters.take_at(group, now)
         if how is Uncounted.UNSENT:
-            for i, (name, check, of, level) in enumerate(zip(names, checks, whole, taken.levels, strict=True)):
+            for name, check, of, level, last in zip(names, checks, whole, taken.levels, are_last(names), strict=True):
                 hits = check.hits(level, group.calls, taken.admitted)
-                if hits > 0 and (i + 1 == len(names) or names[i + 1] != name):
+                if last and hits > 0:
                     self._owe(name, of.algorithm, hits, now)
         return taken
 

@@ -43,10 +43,6 @@ class MemoryCounters:
         """Whether there is a counter by this name."""
         return name in self._states
 
-    def put(self, name: bytes, state: State) -> None:
-        """Replace a counter, or add one if there is room for it."""
-        self._put(name, state)
-
     def forget(self, name: bytes) -> None:
         """Delete a counter, if it is there."""
         self._states.remove(name)
@@ -64,7 +60,7 @@ class MemoryCounters:
         for name, algorithm, numbers in owed:
             state = algorithm.settle(self._own(name, algorithm, now, keep=False), numbers, now)
             if state is not None:
-                self._put(name, state)
+                self.put(name, state)
 
     def would_admit(self, group: Group, now: int) -> int:
         """The number of the calls that `take_at` would admit; takes nothing."""
@@ -75,14 +71,14 @@ class MemoryCounters:
             return taken
         admitted, states, levels, fits = self._look(group, now)
         names, checks = group.take.names, group.take.checks
-        for i, (name, check, last, state) in enumerate(zip(names, checks, _are_last(names), states, strict=True)):
+        for i, (name, check, last, state) in enumerate(zip(names, checks, are_last(names), states, strict=True)):
             algorithm, cost, used = check.algorithm, check.cost, check.algorithm.used_hits(levels[i])
             hits = check.counted_calls(group.calls, admitted, fits[i]) * cost
             if fits[i] < group.calls:
                 excess = used + max(hits, 0) + max(cost, 1) - check.limit.capacity
                 levels[i] = algorithm.level_with_wait(state, levels[i], excess, now)
             if last and (hits > 0 or (hits < 0 and used)):
-                self._put(name, algorithm.take(state, hits, now))
+                self.put(name, algorithm.take(state, hits, now))
         return TakeResult(admitted, tuple(levels))
 
     def _take_whole(self, group: Group, now: int) -> TakeResult | None:
@@ -95,7 +91,7 @@ class MemoryCounters:
         level = algorithm.level(state, now)
         if algorithm.calls_that_fit(check.cost, level) < calls:
             return None
-        self._put(name, algorithm.take(state, hits, now))
+        self.put(name, algorithm.take(state, hits, now))
         return TakeResult(calls, (level,))
 
     def _look(self, group: Group, now: int) -> tuple[int, list[Any], list[Level], list[int]]:
@@ -106,7 +102,7 @@ class MemoryCounters:
             check.algorithm.take(None, check.limit.capacity, now)
             if name in refused
             else self._own(name, check.algorithm, now, keep=kept)
-            for name, check, kept in zip(names, checks, _are_last(names), strict=True)
+            for name, check, kept in zip(names, checks, are_last(names), strict=True)
         ]
         levels = [check.algorithm.level(state, now) for state, check in zip(states, checks, strict=True)]
         fits = [check.calls_that_fit(level) for check, level in zip(checks, levels, strict=True)]
@@ -139,17 +135,18 @@ class MemoryCounters:
             return state
         own: State | None = algorithm.convert(state, now)
         if own is not None and keep:
-            self._put(name, own)
+            self.put(name, own)
         return own
 
-    def _put(self, name: bytes, state: State) -> None:
+    def put(self, name: bytes, state: State) -> None:
+        """Replace a counter, or add one if there is room for it; an empty one is deleted."""
         if state.is_empty:
             self._states.remove(name)
         elif not self._states.put(name, state) and name in self._states and state.merge_newest():
             self._states.put(name, state)
 
 
-def _are_last(names: Sequence[bytes]) -> list[bool]:
+def are_last(names: Sequence[bytes]) -> list[bool]:
     """Of each name, whether it is the last of those in a row that are the same."""
     return [name != after for name, after in zip(names, (*names[1:], None), strict=True)]
 
