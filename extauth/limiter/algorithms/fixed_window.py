@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from extauth.limiter.algorithms.outcome import MAX_HITS, SLIGHT, Outcome, calls_that_fit_in, share_of
-from extauth.limiter.algorithms.protocol import State, pack_limit
+from extauth.limiter.algorithms.protocol import FixedSize, State, pack_limit
 from extauth.rules.model import Limit
 
 
@@ -16,16 +16,11 @@ class WindowUsage(NamedTuple):
 
 
 @dataclass(slots=True)
-class Window:
+class Window(FixedSize):
     """A fixed window that ends at `end_us`, with `used` hits."""
 
     end_us: int
     used: int
-
-    @property
-    def is_empty(self) -> bool:
-        """Never: it holds when it ends."""
-        return False
 
     def used_hits(self, now: int) -> int:
         """None once it has ended."""
@@ -34,14 +29,6 @@ class Window:
     def ends_us(self) -> int:
         """When it ends."""
         return self.end_us
-
-    def more_bytes(self) -> int:
-        """None."""
-        return 0
-
-    def merge_newest(self) -> bool:
-        """It never grows."""
-        return False
 
 
 class FixedWindow:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from extauth.limiter.algorithms.outcome import ANY_NUMBER, MAX_BACKLOG_US, MAX_HITS, SLIGHT, Outcome
-from extauth.limiter.algorithms.protocol import State, pack_limit
+from extauth.limiter.algorithms.protocol import FixedSize, State, pack_limit
 from extauth.rules.model import EmissionInterval, Limit
 
 
@@ -25,17 +25,12 @@ class Backlog(NamedTuple):
 
 
 @dataclass(slots=True)
-class Bucket:
+class Bucket(FixedSize):
     """A gcra counter: `backlog` ticks at `at_us`, at an emission interval."""
 
     at_us: int
     backlog: int
     interval: EmissionInterval
-
-    @property
-    def is_empty(self) -> bool:
-        """Never: an empty bucket expires at once."""
-        return False
 
     def backlog_at(self, now: int) -> int:
         """Ticks."""
@@ -48,14 +43,6 @@ class Bucket:
     def ends_us(self) -> int:
         """When it is full again."""
         return self.at_us - (-self.backlog // self.interval.ticks_per_us)
-
-    def more_bytes(self) -> int:
-        """None."""
-        return 0
-
-    def merge_newest(self) -> bool:
-        """It never grows."""
-        return False
 
 
 class Gcra:

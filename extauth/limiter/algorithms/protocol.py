@@ -35,6 +35,25 @@ class State(Protocol):
         ...
 
 
+class FixedSize:
+    """The part of a State that never grows, and is worth keeping until it ends."""
+
+    __slots__ = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Never."""
+        return False
+
+    def more_bytes(self) -> int:
+        """None."""
+        return 0
+
+    def merge_newest(self) -> bool:
+        """There is nothing to merge."""
+        return False
+
+
 L = TypeVar("L", bound=tuple[int, ...])
 S = TypeVar("S", bound=State)
 
