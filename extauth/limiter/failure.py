@@ -63,16 +63,6 @@ class FailurePolicy:
         self._fallbacks: Memo[PlanTemplate, _Fallback] = Memo(MAX_FALLBACK_BYTES)
 
     @property
-    def default(self) -> OnStoreFailure:
-        """What holds for limits that have no policy of their own."""
-        return self._default
-
-    @default.setter
-    def default(self, default: OnStoreFailure) -> None:
-        self._default = default
-        self._fallbacks.clear()
-
-    @property
     def share(self) -> Fraction:
         """The part of each limit that this replica admits by itself, where it counts locally."""
         return self._share

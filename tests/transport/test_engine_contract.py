@@ -15,6 +15,7 @@ from extauth.counters.memory import MemoryCounters
 from extauth.errors import SettingsError, StoreError
 from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group, TakeResult
+from extauth.limiter.failure import FailurePolicy
 from extauth.rls.request import SERVICE
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher, Shed
@@ -149,16 +150,16 @@ async def test_past_the_bound_of_waiting_calls_new_ones_get_the_failure_policy_a
         assert isinstance(error, grpc.aio.AioRpcError)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert engine.shed == [(Shed.WAITING_CALLS, False)] * 2
-    engine.limiter.policy.default = OnStoreFailure.DENY
+    engine.limiter.policy = FailurePolicy(OnStoreFailure.DENY)
     assert (await engine.ask(call(("api_key", "k")))).overall_code == OVER_LIMIT
-    engine.limiter.policy.default = OnStoreFailure.ALLOW
+    engine.limiter.policy = FailurePolicy(OnStoreFailure.ALLOW)
     assert (await engine.ask(call(("api_key", "k")))).overall_code == OK
     engine.counters.open.set()
     assert [a.overall_code for a in await asyncio.gather(first, *set(others) - done)] == [OK] * 4
 
 
 async def test_before_its_timeout_a_call_gets_the_failure_policy_and_no_other_is_touched(engine: Engine) -> None:
-    engine.limiter.policy.default = OnStoreFailure.DENY
+    engine.limiter.policy = FailurePolicy(OnStoreFailure.DENY)
     engine.counters.open.clear()
     patient = asyncio.create_task(engine.ask(call(("api_key", "k"))))
     await asyncio.wait_for(engine.counters.asked.wait(), 10)
