@@ -121,7 +121,7 @@ class Breaker:
         try:
             more = await self.take(rest)
         except StoreError as error:
-            more = [Uncounted.SENT if error.sent else Uncounted.UNSENT] * len(rest)
+            more = [Uncounted.of(sent=error.sent)] * len(rest)
         if len(takens) + len(more) == len(groups):
             return [*takens, *more]
         *others, cut = takens  # the calls of one group are in both
@@ -135,7 +135,7 @@ class Breaker:
             takens = await self._counters.take(groups)
         except StoreError as error:
             self._failed(error)
-            return Uncounted.SENT if error.sent else Uncounted.UNSENT
+            return Uncounted.of(sent=error.sent)
         except Exception as error:  # noqa: BLE001 - whatever it is, the store does not count
             self._failed(StoreError.unexpected(error))
             return Uncounted.SENT

@@ -125,6 +125,11 @@ class Uncounted(Enum):
     UNSENT = "unsent"
     SENT = "sent"
 
+    @classmethod
+    def of(cls, *, sent: bool) -> "Uncounted":
+        """The one or the other."""
+        return cls.SENT if sent else cls.UNSENT
+
 
 class Owed(NamedTuple):
     """What calls took from a counter while the store was not asked; `numbers` as LimitAlgorithm.owed gives them."""

@@ -38,7 +38,7 @@ class Limiter:
             except Exception as unexpected:  # noqa: BLE001 - whatever it is, the calls get what they get without a store
                 error = StoreError.unexpected(unexpected)
             if error is not None:
-                takens = repeat(Uncounted.SENT if error.sent else Uncounted.UNSENT)
+                takens = repeat(Uncounted.of(sent=error.sent))
         results = []
         for plan, number in calls.items():
             if not plan.names:

@@ -79,7 +79,7 @@ class Batcher:
 
     def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> Answer:
         """The failure policy's answer to a call that is not decided in time; Uncounted: the call must fail."""
-        group = self._limiter.uncounted(plan, 1, Uncounted.SENT if counting else Uncounted.UNSENT)
+        group = self._limiter.uncounted(plan, 1, Uncounted.of(sent=counting))
         fact = ShedFact(why, group, counting)
         for observer in self._observers:
             observer.call_shed(fact)
