@@ -16,7 +16,7 @@ from extauth.transport.tls import Tls, TlsFiles
 from tests.integration.store_service import call
 from tests.support.codes import OK
 from tests.support.ports import free_port
-from tests.support.process import Served
+from tests.support.process import Served, served_with
 from tests.support.proxy import Proxy
 from tests.support.stores import Store
 from tests.support.wait import until_async
@@ -35,19 +35,8 @@ Serve = Callable[..., Served]
 
 @pytest.fixture
 def serve(own_store: Store) -> Iterator[Serve]:
-    started: list[Served] = []
-
-    def start(**settings: str) -> Served:
-        folder = own_store.folder / f"e{len(started)}"
-        folder.mkdir()
-        config = folder / "d.yaml"
-        config.write_text(CONFIG)
-        started.append(Served(own_store, config, settings=settings, folder=folder))
-        return started[-1]
-
-    yield start
-    for served in started:
-        served.stop()
+    with served_with(own_store, CONFIG) as start:
+        yield start
 
 
 def admitted(served: Served, key: str, calls: int = 20) -> int:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.rules.masking import Masking
 from tests.support.ports import free_port
-from tests.support.process import Served, page
+from tests.support.process import Served, page, served_with
 from tests.support.stores import Store
 
 KEY = "a-key-nobody-may-see"
@@ -25,19 +25,8 @@ descriptors: [{{key: api_key, value: {KEY}, rate_limit: {{unit: minute, requests
 
 @pytest.fixture
 def serve(own_store: Store) -> Iterator[Callable[..., Served]]:
-    started: list[Served] = []
-
-    def start(**settings: str) -> Served:
-        folder = own_store.folder / f"serve{len(started)}"
-        folder.mkdir()
-        config = folder / "api.yaml"
-        config.write_text(CONFIG)
-        started.append(Served(own_store, config, folder=folder, settings=settings))
-        return started[-1]
-
-    yield start
-    for served in started:
-        served.stop()
+    with served_with(own_store, CONFIG) as start:
+        yield start
 
 
 def test_admin_pages(serve: Callable[..., Served]) -> None:

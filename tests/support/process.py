@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -101,3 +102,23 @@ class Served:
         """End the process."""
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def served_with(store: Store, config: str) -> Iterator[Callable[..., Served]]:
+    """What starts services with their settings, each in a folder of its own beside the store; they end together."""
+    started: list[Served] = []
+
+    def start(**settings: str) -> Served:
+        folder = store.folder / f"serve{len(started)}"
+        folder.mkdir()
+        path = folder / "api.yaml"
+        path.write_text(config)
+        started.append(Served(store, path, folder=folder, settings=settings))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for served in started:
+            served.stop()
