@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -96,3 +98,23 @@ class Service:
         """The log, a word a line; whatever is no event of ours stands there whole."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines())
         return [line["event"] for line in lines]
+
+
+@asynccontextmanager
+async def services(folder: Path) -> AsyncIterator[Callable[..., Service]]:
+    """What starts services with their Redis URL and settings; they end together."""
+    started: list[Service] = []
+
+    def start(redis_url: str, **settings: str) -> Service:
+        own = folder / f"e{len(started)}"
+        own.mkdir()
+        started.append(Service(own, redis_url, **settings))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for service in started:
+            await service.channel.close()
+            service.process.kill()
+            service.process.wait()

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from extauth.transport.h2.frames import (
     settings,
     window_update,
 )
-from tests.integration.store_service import Service
+from tests.integration.store_service import services
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_peer import PATH, block, call
 from tests.support.stores import Store
@@ -29,36 +28,23 @@ MESSAGE = b"\x0a\x01d\x12\x0b\x0a\x09\x0a\x04wide\x12\x01v"
 """RateLimitRequest{domain: "d", descriptors: [{entries: [{key: "wide", value: "v"}]}]}"""
 
 
-@pytest.fixture
-def start(tmp_path: Path, own_store: Store) -> Iterator[Callable[..., Service]]:
-    started: list[Service] = []
-
-    def serve(**given: str) -> Service:
-        started.append(Service(tmp_path, own_store.url, **given))
-        return started[-1]
-
-    yield serve
-    for service in started:
-        service.served.stop()
-
-
 @pytest.mark.parametrize(("policy", "code"), [("deny", OVER_LIMIT), ("local", OK)])
-async def test_no_call_waits_past_its_own_clock(
-    start: Callable[..., Service], own_store: Store, policy: str, code: int
-) -> None:
-    service = start(EXTAUTH_ON_STORE_FAILURE=policy, EXTAUTH_REDIS_TIMEOUT="60", EXTAUTH_ENGINE="h2")
-    await service.until_store("up")
-    own_store.signal(signal.SIGSTOP)
-    head = block(PATH, ("grpc-timeout", f"{TIMEOUT_S}S"))
-    requests = b"".join(call(stream, MESSAGE, head) for stream in range(1, 2 * STREAMS, 2))
-    address, sent = service.served.address.removeprefix("unix:"), asyncio.Barrier(CONNECTIONS)
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            codes = await asyncio.gather(*(_ask(address, requests, sent) for _ in range(CONNECTIONS)))
-    finally:
-        own_store.signal(signal.SIGCONT)
-    assert sum(codes, Counter()) == {code: CONNECTIONS * STREAMS}
-    assert await service.metric("extauth_shed_calls_total") == CONNECTIONS * STREAMS
+async def test_no_call_waits_past_its_own_clock(short_path: Path, own_store: Store, policy: str, code: int) -> None:
+    given = {"EXTAUTH_ON_STORE_FAILURE": policy, "EXTAUTH_REDIS_TIMEOUT": "60", "EXTAUTH_ENGINE": "h2"}
+    async with services(short_path) as start:
+        service = start(own_store.url, **given)
+        await service.until_store("up")
+        own_store.signal(signal.SIGSTOP)
+        head = block(PATH, ("grpc-timeout", f"{TIMEOUT_S}S"))
+        requests = b"".join(call(stream, MESSAGE, head) for stream in range(1, 2 * STREAMS, 2))
+        address, sent = service.served.address.removeprefix("unix:"), asyncio.Barrier(CONNECTIONS)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                codes = await asyncio.gather(*(_ask(address, requests, sent) for _ in range(CONNECTIONS)))
+        finally:
+            own_store.signal(signal.SIGCONT)
+        assert sum(codes, Counter()) == {code: CONNECTIONS * STREAMS}
+        assert await service.metric("extauth_shed_calls_total") == CONNECTIONS * STREAMS
 
 
 async def _ask(address: str, requests: bytes, sent: asyncio.Barrier) -> Counter[int]:

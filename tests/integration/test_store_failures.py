@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.store_service import Service
+from tests.integration.store_service import Service, services
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
@@ -41,19 +41,8 @@ Serve = Callable[..., Service]
 
 @pytest.fixture
 async def serve(short_path: Path) -> AsyncIterator[Serve]:
-    started: list[Service] = []
-
-    def start(redis_url: str, **settings: str) -> Service:
-        folder = short_path / f"e{len(started)}"
-        folder.mkdir()
-        started.append(Service(folder, redis_url, **settings))
-        return started[-1]
-
-    yield start
-    for service in started:
-        await service.channel.close()
-        service.process.kill()
-        service.process.wait()
+    async with services(short_path) as start:
+        yield start
 
 
 @pytest.fixture
