@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from extauth.app import STOP_GRACE_S
 from extauth.settings import Settings
 from tests.support.manager import Manager, managing
 from tests.support.process import ROOT, Served
+from tests.support.programs import program
 from tests.support.stores import Store
 
 UNIT = ROOT / "deploy/systemd/extauth.service"
@@ -123,16 +123,14 @@ def test_the_unit_leaves_time_to_drain_and_files_for_all_connections() -> None:
     assert named <= {f"EXTAUTH_{name.upper()}" for name in Settings.model_fields}
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze on PATH (Debian: systemd)")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    analyze = program("systemd-analyze", "Debian: systemd")
     text = UNIT.read_text(encoding="utf-8").replace("/opt/extauth/bin/extauth", sys.executable)
-    version = re.search(r"\d+", subprocess.check_output(["systemd-analyze", "--version"], text=True))
+    version = re.search(r"\d+", subprocess.check_output([analyze, "--version"], text=True))
     assert version is not None
     if int(version[0]) < 253:
         text = text.replace("Type=notify-reload", "Type=notify\nExecReload=/bin/kill -HUP $MAINPID")
     copy = tmp_path / UNIT.name
     copy.write_text(text)
-    verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True, check=False
-    )
+    verified = subprocess.run([analyze, "verify", "--man=no", copy], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
