@@ -19,7 +19,7 @@ import asyncio
 
 from adversary.attacks import ATTACKS
 from adversary.envoy_edits import bare
-from adversary.report import Row, table, wrong
+from adversary.report import HEADING, Row, table, wrong
 from adversary.run import run_all, well_behaved
 
 LONG_S, SHORT_S = 10.0, 3.0
@@ -43,13 +43,15 @@ def main() -> None:
     seconds = SHORT_S if arguments.short else LONG_S
     rounds = 1 if arguments.short else arguments.rounds
 
+    print(HEADING)
+
     def say(row: Row) -> None:
         print(row, flush=True)
 
     edit = bare if arguments.bare else None
     clients = arguments.clients or list(ATTACKS)
     rows = asyncio.run(run_all(clients, seconds=seconds, rounds=rounds, say=say, edit=edit))
-    print(table(rows))
+    print("Medians:", table(rows), sep="\n")
     complaints = wrong(rows, strict=not arguments.short)
     if not arguments.short and not arguments.clients:
         for name, counts in asyncio.run(well_behaved(WELL_BEHAVED_S)).items():

@@ -142,7 +142,10 @@ async def run_all(
     say: Callable[[Row], None] = lambda _row: None,
     edit: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> list[Row]:
-    """Each client in its rounds, on one stack a kind of Envoy; `edit` changes the one that is as shipped."""
+    """Each client in its rounds, on one stack a kind of Envoy; returns a row of medians for each client.
+
+    `say` is told each round; `edit` changes the Envoy that is as shipped.
+    """
     rows = []
     with tempfile.TemporaryDirectory(prefix="xa") as folder:
         for wide in (False, True):
@@ -153,9 +156,11 @@ async def run_all(
             await asyncio.to_thread(stage.stack.up)
             try:
                 for client in members:
-                    seen = [await stage.round(client, seconds) for _ in range(rounds)]
+                    seen = []
+                    for _ in range(rounds):
+                        seen.append(await stage.round(client, seconds))
+                        say(seen[-1])
                     rows.append(summary(seen))
-                    say(rows[-1])
             finally:
                 await asyncio.to_thread(stage.stack.down)
     return rows
