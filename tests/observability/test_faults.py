@@ -51,10 +51,10 @@ def test_each_fault_raises_its_alert(strict: Stack, tmp_path: Path) -> None:
 
     (tmp_path / "descriptors/api.yaml").write_text("domain: [")
     until_nothing(lambda: not_raised({"ExtauthReloadFailed", "ExtauthUnlimited"}, unmatched=True))
-    assert not {"EnvoyFailClosed", "ExtauthFailClosed", "ExtauthStoreFailing", "ExtauthReplicaDown"} & raised
+    assert not {"EnvoyFailClosed", "ExtauthFailClosed", "ExtauthStoreAway", "ExtauthReplicaDown"} & raised
 
     strict.stop("redis")
-    until_nothing(lambda: not_raised({"ExtauthFailClosed", "ExtauthStoreFailing"}, unmatched=False))
+    until_nothing(lambda: not_raised({"ExtauthFailClosed", "ExtauthStoreAway"}, unmatched=False))
     assert not {"EnvoyFailClosed", "ExtauthReplicaDown"} & raised
 
     for replica in ("extauth-1", "extauth-2"):

@@ -10,7 +10,7 @@ import yaml
 
 from observability.grafana import build_dashboard
 from observability.grafana.queries import DASHBOARD, dashboard, panels
-from tests.observability.tools import OBSERVABILITY, ROOT, RULES, program
+from tests.observability.tools import OBSERVABILITY, ROOT, program, rules
 
 _ALERT_NAME = re.compile(r'alertname="(\w+)"')
 TESTS = sorted((OBSERVABILITY / "tests").glob("*.yml"))
@@ -64,7 +64,7 @@ def test_each_panel_has_an_id_of_its_own() -> None:
 def test_metrics_that_others_export_too_are_asked_for_by_job(metric: str) -> None:
     selectors = [
         selector
-        for expr in [*_dashboard_expressions(), *(rule["expr"] for rule in _rules())]
+        for expr in [*_dashboard_expressions(), *(rule["expr"] for rule in rules())]
         for selector in re.findall(rf"\b{metric}\b(?:{{[^}}]*}})?", expr)
     ]
     assert len(selectors) > 1
@@ -93,12 +93,7 @@ def test_alerts_fire_when_they_should(file: Path) -> None:
     promtool("test", "rules", str(file))
 
 
-def _rules() -> list[dict[str, Any]]:
-    groups = yaml.safe_load(RULES.read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-ALERTS = {rule["alert"]: rule for rule in _rules() if "alert" in rule}
+ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 def _firing(scenario: dict[str, Any]) -> list[set[str]]:
@@ -121,7 +116,7 @@ def test_each_alert_has_a_scenario_in_which_it_is_silent_and_then_fires(alert: s
 @pytest.mark.parametrize("alert", ALERTS)
 def test_each_alert_says_what_happens_and_what_to_do(alert: str) -> None:
     annotations = ALERTS[alert]["annotations"]
-    assert annotations.keys() == {"summary", "description"}
+    assert annotations.keys() == {"summary", "runbook_url", "description"}
     assert len(annotations["description"].split(". ")) >= 2
     assert annotations["description"].endswith(".")
     assert ALERTS[alert]["labels"]["severity"] in {"critical", "warning"}

@@ -5,18 +5,17 @@ import urllib.error
 import urllib.request
 
 import pytest
-import yaml
 
 from observability.grafana.queries import offered
 from scripts.stack import Stack
 from tests.observability.tools import (
-    RULES,
     TIERS,
     call_of_no_domain,
     dashboard_queries,
     get,
     panel_queries,
     prometheus_at,
+    rules,
     send,
     send_as_all,
     series,
@@ -137,8 +136,7 @@ def _counted_by_the_replicas(stack: Stack) -> float:
 
 
 def test_alerts_speak_of_metrics_that_exist(stack: Stack) -> None:
-    rules = yaml.safe_load(RULES.read_text())
-    expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    expressions = " ".join(rule["expr"] for rule in rules())
     named = set(re.findall(r"\b(?:extauth|envoy|http|process|redis)_[a-z_]+\b", expressions)) - NEVER_SEEN
     assert named
     send(stack, None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from observability.grafana.queries import Prometheus, choose_all, interpolate, panels
 from scripts.stack import Stack
@@ -18,9 +19,14 @@ from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
 OBSERVABILITY = ROOT / "observability"
-RULES = OBSERVABILITY / "rules/extauth.yml"
+RULES = sorted((OBSERVABILITY / "rules").glob("*.yml"))
 KEYS = {None: "anonymous", "free-tier-key": "free", "premium-tier-key": "premium"}
 TIERS = set(KEYS.values())
+
+
+def rules() -> list[dict[str, Any]]:
+    """Every rule of Prometheus that is shipped, those that record among them."""
+    return [rule for file in RULES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
 
 
 def program(name: str) -> str:
