@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from extauth.explain.limit_view import view_limit
 from extauth.rules.masking import Masking
-from extauth.rules.model import FLAGS, Domain, Kind, Limit, Rule, RuleSet
+from extauth.rules.model import FLAGS, Domain, Kind, Rule, RuleSet
 
 
 def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
@@ -48,29 +49,6 @@ def _rules(rules: Iterable[Rule], domain: Domain, masking: Masking) -> Iterator[
 def _separated(parts: Iterable[str]) -> Iterator[str]:
     for i, part in enumerate(parts):
         yield f", {part}" if i else part
-
-
-def view_limit(limit: Limit) -> dict[str, Any]:
-    """A limit as data for JSON, with the config's names."""
-    view: dict[str, Any] = {"unlimited": True}
-    if not limit.unlimited:
-        view = {
-            "unit": str(limit.unit),
-            "requests_per_unit": limit.requests_per_unit,
-            "algorithm": str(limit.algorithm),
-            "count_denied": limit.count_denied,
-        }
-    if limit.unit_multiplier != 1:
-        view["unit_multiplier"] = limit.unit_multiplier
-    if limit.burst is not None:
-        view["burst"] = limit.burst
-    if limit.on_store_failure is not None:
-        view["on_store_failure"] = str(limit.on_store_failure)
-    if limit.name:
-        view["name"] = limit.name
-    if limit.replaces:
-        view["replaces"] = list(limit.replaces)
-    return view
 
 
 def _rule(rule: Rule, domain: Domain, masking: Masking) -> dict[str, Any]:

@@ -24,11 +24,11 @@ def explain(request: options.GivenRequest, *, as_json: bool) -> None:
     the others for its key that are not; secret values among these are masked. Counters are told by their names in the
     store, for which EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET are read as `extauth serve` reads them.
     """
-    from extauth.commands.explanation import descriptor_lines, explain_descriptor, summary, view
-    from extauth.commands.preview import plan_request
+    from extauth.commands.preview import preview
+    from extauth.explain.explanation import descriptor_lines, explain_descriptor, summary, view
 
     with failing(as_json=as_json):
-        planned = plan_request(request)
+        planned = preview(request).planned
         told = [explain_descriptor(planned, i) for i in range(len(planned.descriptors))]
         lines = [line for i, each in enumerate(told, 1) for line in descriptor_lines(i, each, planned)]
         print_result([*lines, *summary(planned)], view(planned, told), as_json=as_json)

@@ -23,12 +23,13 @@ def inspect(request: options.GivenRequest, *, as_json: bool) -> None:
     counters' names follow EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET, as in `extauth serve`. Where a rule takes many
     values, the descriptor's own decide which counter is looked at. Why a limit is missing, `extauth explain` tells.
     """
-    from extauth.commands.preview import plan_request
-    from extauth.commands.usage import in_store, look, standing_lines, view_standings
+    from extauth.commands.preview import preview
+    from extauth.explain.usage import look, standing_lines, view_standings
 
     with failing(as_json=as_json):
-        planned = plan_request(request)
-        standings = in_store(planned, lambda counters: look(counters, planned.plan)) if planned.plan.names else []
+        previewed = preview(request)
+        plan = previewed.planned.plan
+        standings = previewed.in_store(lambda counters: look(counters, plan)) if plan.names else []
         lines = standing_lines(standings) or ["the request counts nothing"]
         print_result(lines, {"counters": view_standings(standings)}, as_json=as_json)
         if not standings:

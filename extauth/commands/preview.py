@@ -1,79 +1,58 @@
-"""What the request of a command line counts, as the service's own matcher and planner have it."""
+"""The plan of a command line's request, and the store that its counters are in."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from extauth.commands.options import GivenRequest, settings_for
-from extauth.commands.request import encode_request, read_descriptor
 from extauth.config.sources.files import read_rules
+from extauth.errors import CommandError
+from extauth.explain.preview import Planned, plan_request
+from extauth.explain.request import read_descriptor
 from extauth.limiter.build import build_planner
-from extauth.limiter.counters import LimitCheck
-from extauth.limiter.plan import UNLIMITED_AT, Plan
-from extauth.rls.request import Descriptor
-from extauth.rules.matcher import Match, Matcher
-from extauth.rules.model import Limit
 from extauth.settings import Settings
 
+if TYPE_CHECKING:
+    from extauth.counters.redis.counters import RedisCounters
 
-class Asked(NamedTuple):
-    """One limit of a descriptor: its counter's name and what is asked of it, or the `replacers` that keep it out.
+TIMEOUT_S = 5.0  # people wait longer than calls may
 
-    A replacer is (the number of its descriptor from 1, its limit).
-    """
-
-    limit: Limit
-    name: bytes | None
-    ask: LimitCheck | None
-    replacers: tuple[tuple[int, Limit], ...] = ()
+_T = TypeVar("_T")
 
 
-class Planned(NamedTuple):
-    """A request and its plan; `matches` and `asked` have an item a descriptor."""
+class Preview(NamedTuple):
+    """A request's plan under a config, and the settings that name its store."""
 
     settings: Settings
-    matcher: Matcher
-    domain: str
-    descriptors: tuple[Descriptor, ...]
-    plan: Plan
-    matches: tuple[Match | None, ...]
-    asked: tuple[tuple[Asked, ...], ...]
+    planned: Planned
+
+    def in_store(self, work: "Callable[[RedisCounters], Coroutine[Any, Any, _T]]") -> _T:
+        """Do the work on the store of EXTAUTH_REDIS_URL; raises SettingsError, StoreError or CommandError."""
+        from extauth.counters.redis.counters import RedisCounters
+
+        settings = self.settings
+        if settings.counts_in_memory:
+            raise CommandError(
+                "EXTAUTH_REDIS_URL=memory: keeps the counters inside the process of `extauth serve`, where no other "
+                "process can read or delete them; count in Redis to inspect them, or restart the service to reset them "
+                "all"
+            )
+
+        async def run() -> _T:
+            counters = RedisCounters(settings.redis_url.get_secret_value(), max(settings.redis_timeout, TIMEOUT_S))
+            try:
+                return await work(counters)
+            finally:
+                await counters.aclose()
+
+        return asyncio.run(run())
 
 
-def plan_request(request: GivenRequest) -> Planned:
+def preview(request: GivenRequest) -> Preview:
     """Plan the request; raises SettingsError, ConfigError, CommandError or InvalidRequestError."""
     domain, arguments, config, merge = request
     descriptors = tuple(map(read_descriptor, arguments))
     settings = settings_for(config, merge=merge)
     rules = read_rules(settings.config, merge=settings.merge_domains)
     planner = build_planner(rules, settings.limiter_options())
-    plan = planner.plan(encode_request(domain, descriptors))
-    matcher = planner.matcher
-    known = matcher.domain(domain)
-    matches = tuple(
-        None if known is None or known.is_label(descriptor.entries) else matcher.match(domain, descriptor.entries)
-        for descriptor in descriptors
-    )
-    return Planned(settings, matcher, domain, descriptors, plan, matches, _asked(plan, matches))
-
-
-def _asked(plan: Plan, matches: Sequence[Match | None]) -> tuple[tuple[Asked, ...], ...]:
-    """By descriptor, what the plan asks for each limit that matched."""
-    limits = [() if match is None else match.rule.limits for match in matches]
-    asked = []
-    for own, indices in zip(limits, plan.template.counters_of, strict=True):
-        counted = iter(() if indices is UNLIMITED_AT else indices)
-        these = []
-        for limit in own:
-            replacers = tuple(
-                (number, other)
-                for number, others in enumerate(limits, 1)
-                for other in others
-                if limit.name and not limit.unlimited and limit.name in other.replaces
-            )
-            if replacers or limit.unlimited:
-                these.append(Asked(limit, None, None, replacers))
-            else:
-                index = next(counted)
-                these.append(Asked(limit, plan.names[index], plan.checks[index]))
-        asked.append(tuple(these))
-    return tuple(asked)
+    return Preview(settings, plan_request(planner, domain, descriptors))

@@ -24,23 +24,23 @@ def reset(request: options.GivenRequest, *, yes: bool, as_json: bool) -> None:
     They are shown as by `extauth inspect`; then it asks, deletes, and shows them again. Exactly the counters
     shown are deleted. A replica may repeat a denial that it knows for EXTAUTH_DENIAL_CACHE seconds more.
     """
-    from extauth.commands.preview import plan_request
-    from extauth.commands.usage import in_store, look, standing_lines, view_standings
+    from extauth.commands.preview import preview
+    from extauth.explain.usage import look, standing_lines, view_standings
 
     with failing(as_json=as_json):
-        planned = plan_request(request)
-        plan = planned.plan
+        previewed = preview(request)
+        plan = previewed.planned.plan
         if not plan.names:
             print_result(["the request counts nothing"], {"deleted": 0, "before": [], "after": []}, as_json=as_json)
             raise click.exceptions.Exit(1)
-        before = in_store(planned, lambda counters: look(counters, plan))
+        before = previewed.in_store(lambda counters: look(counters, plan))
         if not as_json:
             print_lines(standing_lines(before))
         if not yes and not _agreed(len(before)):
             print_result(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
             raise click.exceptions.Exit(1)
-        deleted = in_store(planned, lambda counters: counters.forget(plan.names))
-        after = in_store(planned, lambda counters: look(counters, plan))
+        deleted = previewed.in_store(lambda counters: counters.forget(plan.names))
+        after = previewed.in_store(lambda counters: look(counters, plan))
         view = {"deleted": deleted, "before": view_standings(before), "after": view_standings(after)}
         print_result([f"deleted {many(deleted, 'counter')}", *standing_lines(after)], view, as_json=as_json)
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauth.cli import app
-from extauth.commands.request import read_descriptor, write_descriptor
 from extauth.config.merge import load_rules
 from extauth.config.reference_yaml import expand
 from extauth.errors import ConfigError
+from extauth.explain.request import read_descriptor, write_descriptor
 from extauth.rls.request import Descriptor, Entry
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import RuleSet

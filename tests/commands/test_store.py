@@ -11,8 +11,8 @@ import redis
 from click.testing import CliRunner, Result
 
 from extauth.cli import app
-from extauth.commands.request import encode_request, read_descriptor
 from extauth.counters.redis.counters import RedisCounters
+from extauth.explain.request import encode_request, read_descriptor
 from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group
 from tests.support.service import planner_of

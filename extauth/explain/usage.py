@@ -1,22 +1,12 @@
 """How a request's counters stand in the store, asked without taking anything."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from extauth.admin.rules_json import view_limit
-from extauth.commands.preview import Planned
-from extauth.commands.text import limit_in_words, mode_in_short, seconds, shown
-from extauth.errors import CommandError
-from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode
+from extauth.explain.limit_view import view_limit
+from extauth.explain.text import limit_in_words, mode_in_short, seconds, shown
+from extauth.limiter.counters import Counters, CounterSet, Group, LimitCheck, Mode
 from extauth.limiter.plan import Plan
-
-if TYPE_CHECKING:
-    from extauth.counters.redis.counters import RedisCounters
-
-TIMEOUT_S = 5.0  # people wait longer than calls may
-
-_T = TypeVar("_T")
 
 
 class CounterUsage(NamedTuple):
@@ -32,28 +22,7 @@ class CounterUsage(NamedTuple):
     reset_us: int
 
 
-def in_store(planned: Planned, work: "Callable[[RedisCounters], Coroutine[Any, Any, _T]]") -> _T:
-    """Do the work on the store of EXTAUTH_REDIS_URL; raises SettingsError, StoreError or CommandError."""
-    from extauth.counters.redis.counters import RedisCounters
-
-    if planned.settings.counts_in_memory:
-        raise CommandError(
-            "EXTAUTH_REDIS_URL=memory: keeps the counters inside the process of `extauth serve`, where no other "
-            "process can read or delete them; count in Redis to inspect them, or restart the service to reset them all"
-        )
-
-    async def run() -> _T:
-        settings = planned.settings
-        counters = RedisCounters(settings.redis_url.get_secret_value(), max(settings.redis_timeout, TIMEOUT_S))
-        try:
-            return await work(counters)
-        finally:
-            await counters.aclose()
-
-    return asyncio.run(run())
-
-
-async def look(counters: "RedisCounters", plan: Plan) -> list[CounterUsage]:
+async def look(counters: Counters, plan: Plan) -> list[CounterUsage]:
     """Ask the plan's counters for no hit at all; raises StoreError.
 
     A counter in other terms than its limit is put into the limit's terms, as any call would; that takes nothing.

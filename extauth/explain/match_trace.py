@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from extauth.commands.text import many_keys, place, rule_in_words
+from extauth.explain.text import many_keys, place, rule_in_words
 from extauth.rls.request import Descriptor, Entry
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from extauth.admin.rules_json import view_limit
-from extauth.commands.match_trace import Step, describe, steps, why_unknown
-from extauth.commands.preview import Asked, Planned
-from extauth.commands.request import write_descriptor
-from extauth.commands.text import MODES, limit_in_words, many_keys, mode_in_short, place, shown
+from extauth.explain.limit_view import view_limit
+from extauth.explain.match_trace import Step, describe, steps, why_unknown
+from extauth.explain.preview import Asked, Planned
+from extauth.explain.request import write_descriptor
+from extauth.explain.text import MODES, limit_in_words, many_keys, mode_in_short, place, shown
 from extauth.rules.model import Domain, Limit, Rule
 
 
