@@ -1,8 +1,8 @@
 """One pipelined connection to Redis: redis-py opens it, this keeps it.
 
-redis-py does what happens once a connection: resolving, TLS, authentication, SELECT. Then its transport is handed to a
-bare protocol, which writes packed commands and reads with hiredis: redis-py's own client would cost several times the
-CPU of a whole batch of decisions.
+redis-py does what happens once a connection: TLS, authentication, SELECT. Then its transport is handed to a bare
+protocol, which writes packed commands and reads with hiredis: redis-py's own client would cost several times the CPU of
+a whole batch of decisions.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
 from extauth.counters.redis.endpoint import FILE_OPTIONS, fault
+from extauth.counters.redis.lookup import BY_ADDRESS, AddressLookup, ByAddress
 from extauth.counters.redis.protocol import LostError, RedisProtocol, ReplyError, TooSlowError
 from extauth.counters.waiting import within
 from extauth.errors import SettingsError, StoreError
@@ -39,6 +40,7 @@ class RedisConnection:
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._pool = _pool(url)
+        self._lookup = AddressLookup()
         self._timeout_s = timeout_s
         self._link: RedisProtocol | None = None
         self._opening: asyncio.Task[RedisProtocol] | None = None
@@ -120,6 +122,8 @@ class RedisConnection:
         await asyncio.sleep(self._next_attempt - loop.time())
         self._next_attempt = loop.time() + ATTEMPT_EVERY_S
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        if isinstance(connection, ByAddress):
+            connection.lookup = self._lookup
         connecting = asyncio.create_task(connection.connect())  # type: ignore[no-untyped-call]
         try:
             if not await within(connecting, CONNECT_TIMEOUT_S):
@@ -187,6 +191,7 @@ def _try_pool(url: str) -> ConnectionPool:
         socket_connect_timeout=None,  # its timers do not wait in steps: see counters/waiting.py
         socket_timeout=None,
     )
+    pool.connection_class = BY_ADDRESS.get(pool.connection_class, pool.connection_class)
     connection = pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
     if isinstance(connection, SSLConnection):
         connection.ssl_context.get()
