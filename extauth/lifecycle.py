@@ -22,7 +22,8 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     while calls are still answered, for the drain delay or until a second signal: the time in which Envoy learns to ask
     elsewhere. Then calls in flight are answered, and it ends.
     """
-    configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON)
+    replica = settings.advertise or socket.gethostname()
+    configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON, replica=replica)
     stopping, hurry, hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report_error)

@@ -2,17 +2,27 @@
 
 import logging
 import logging.config
+from importlib.metadata import version
 
 import structlog
 
 
-def configure_logs(level: str, *, json: bool) -> None:
-    """Send every log line to standard error, as a JSON object or as text for people."""
+def configure_logs(level: str, *, json: bool, replica: str) -> None:
+    """Send every log line to standard error, as a JSON object or as text for people.
+
+    Each JSON object also holds the version and the name of the `replica`: lines of many are read in one place.
+    """
+    origin = {"version": version("extauth"), "replica": replica}
+
+    def name_origin(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**event, **origin}
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info if json else structlog.processors.StackInfoRenderer(),
+        *([name_origin] if json else []),
     ]
     # The default console traceback, where rich is installed, prints local variables: passwords among them.
     console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -43,6 +44,13 @@ def test_admin_pages(serve: Callable[..., Served]) -> None:
     assert served.get("/other")[0] == 404
 
 
+def test_lines_name_the_replica_as_the_others_know_it(serve: Callable[..., Served]) -> None:
+    served = serve(EXTAUTH_LOG_FORMAT="json", EXTAUTH_ADVERTISE="replica-7.internal:8081")
+    served.until_ready()
+    served.until(lambda: len(served.lines()) > 0)
+    assert {line["replica"] for line in served.lines()} == {"replica-7.internal:8081"}
+
+
 def test_pages_for_people_are_served_under_the_names_of_a_setting(serve: Callable[..., Served]) -> None:
     served = serve(EXTAUTH_ADMIN_HOSTS="admin.internal,extauth")
     served.until_ready()
@@ -64,6 +72,7 @@ def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(20) == 0
     lines = served.lines()
+    assert {(line["version"], line["replica"]) for line in lines} == {(version("extauth"), socket.gethostname())}
     (serving,) = (line for line in lines if line["event"] == "serving")
     assert serving["grpc"] == f"unix:{served.folder}/grpc"
     assert serving["config"] == str(served.folder / "api.yaml")
