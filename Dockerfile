@@ -3,8 +3,8 @@ FROM python:3.13.15-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 RUN python -m venv --without-pip /opt/extauth
-COPY requirements/extauth.txt requirements/build.txt requirements/
-RUN python -m pip --python /opt/extauth/bin/python install --require-hashes --only-binary :all: -r requirements/extauth.txt
+COPY requirements/image.txt requirements/build.txt requirements/
+RUN python -m pip --python /opt/extauth/bin/python install --require-hashes --only-binary :all: -r requirements/image.txt
 RUN python -m venv /opt/build \
  && /opt/build/bin/python -m pip install --require-hashes --only-binary :all: -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./

@@ -5,8 +5,10 @@ set -eu
 cd "$(dirname "$0")/.."
 compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-header --no-annotate "$@"; }
 compile pyproject.toml -o requirements/extauth.txt "$@"
+# What the image holds.
+compile pyproject.toml --extra tracing -c requirements/extauth.txt -o requirements/image.txt "$@"
 compile services/echo/requirements.in -o services/echo/requirements.txt -c requirements/extauth.txt "$@"
-compile pyproject.toml --group dev -c requirements/extauth.txt -c services/echo/requirements.txt -o requirements/dev.txt "$@"
+compile pyproject.toml --group dev -c requirements/image.txt -c services/echo/requirements.txt -o requirements/dev.txt "$@"
 compile pyproject.toml --group dev --group mutants -c requirements/dev.txt -o requirements/mutants.txt "$@"
 compile pyproject.toml --group fuzz -c requirements/extauth.txt -o requirements/fuzz.txt "$@"
 # The image builds the package without an index: its build backend is locked too.

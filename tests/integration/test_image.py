@@ -33,7 +33,7 @@ def test_its_health_check_passes_while_the_service_is_ready_and_fails_without_it
 
 
 def test_the_conformance_suite_s_messages_are_not_in_it() -> None:
-    locked = (ROOT / "requirements/extauth.txt").read_text()
-    assert "requirements/extauth.txt" in DOCKERFILE
+    locked = (ROOT / "requirements/image.txt").read_text()
+    assert "requirements/image.txt" in DOCKERFILE
     assert "envoy-data-plane" not in locked
     assert "typer" not in locked
