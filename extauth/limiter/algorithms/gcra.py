@@ -73,6 +73,16 @@ class Gcra:
             return ANY_NUMBER if left >= interval else 0
         return max(left // (cost * interval), 0)
 
+    def calls_up_to(self, hits: int, cost: int, level: Backlog) -> int:
+        """Number of equal calls after which the counter holds at most `hits`."""
+        interval = self._interval
+        left = hits * interval - level.whole_us * self._ticks_per_us - level.rest
+        return max(left // (cost * interval), 0)
+
+    def first_number(self, hits: int) -> int:
+        """The first number of a level at which `hits` are used, rounded down."""
+        return hits * self._interval // self._ticks_per_us
+
     def outcome(self, cost: int, level: Backlog, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
         ticks_per_us, interval, capacity = self._ticks_per_us, self._interval, self._capacity

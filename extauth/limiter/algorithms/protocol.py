@@ -90,6 +90,14 @@ class LimitAlgorithm(Protocol[L, S]):
         """Number of equal calls that fit the limit, from this level on."""
         ...
 
+    def calls_up_to(self, hits: int, cost: int, level: L) -> int:
+        """Number of equal calls, of a cost above 0, after which the counter holds at most `hits`."""
+        ...
+
+    def first_number(self, hits: int) -> int:
+        """The first number of a level at which `hits` are used, rounded down."""
+        ...
+
     def outcome(self, cost: int, level: L, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted, its own among them if they are."""
         ...

@@ -93,6 +93,14 @@ class SlidingWindow:
         """Number of equal calls that fit the limit, from this level on."""
         return calls_that_fit_in(self.capacity - level.hits, cost)
 
+    def calls_up_to(self, hits: int, cost: int, level: LogUsage) -> int:
+        """Number of equal calls after which the counter holds at most `hits`."""
+        return calls_that_fit_in(hits - level.hits, cost)
+
+    def first_number(self, hits: int) -> int:
+        """The first number of a level at which `hits` are used."""
+        return hits
+
     def outcome(self, cost: int, level: LogUsage, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
         hits = calls * cost
