@@ -134,6 +134,7 @@ class Planner:
         self._modes = modes
         self._plans_bytes = plans_bytes
         self.work = Work()
+        self.lookups = self.misses = 0  # in the memory of whole messages, since the start
         self.swap(matcher)
 
     def swap(self, matcher: Matcher) -> None:
@@ -149,8 +150,10 @@ class Planner:
 
     def plan(self, message: bytes) -> Plan:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
+        self.lookups += 1
         plan = self._recall(message)
         if plan is None:
+            self.misses += 1
             plan, own_bytes = self._plan_request(split_request(message))
             if len(message) <= MAX_KEY_BYTES:
                 self._plans.remember(message, plan, own_bytes + len(message))
