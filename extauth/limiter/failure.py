@@ -116,7 +116,7 @@ class FailurePolicy:
         counters_of = tuple(
             own if own is UNLIMITED_AT else tuple([at[i] for i in own if i in at]) for own in template.counters_of
         )
-        local = replace(template, checks=tuple(kept.values()), counters_of=counters_of, local=True)
+        local = replace(template, checks=tuple(kept.values()), counters_of=counters_of, local=True, places=tuple(kept))
         return _Fallback(given, local, tuple([template.checks[i] for i in kept]), tuple(kept))
 
     def _part_of(self, limit: Limit) -> Limit:

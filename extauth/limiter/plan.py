@@ -26,7 +26,8 @@ class PlanTemplate:
     the first tier, in descriptor order, that nothing replaced. `domain` is empty where no file defines it; `matched`
     says whether a rule or a limit of the request's own applied to any of the descriptors. An admitted call may be
     over a limit only if it is `soft`. `cost_us` is about how long Redis takes to count one call, `bytes` how much
-    memory it takes up. One that is `local` counts in this replica alone, while the store is away. Compared by identity.
+    memory it takes up. One that is `local` counts in this replica alone, while the store is away; its checks are those
+    at `places` of the whole plan, whose tally its plans have. Compared by identity.
     """
 
     checks: tuple[LimitCheck, ...]
@@ -37,6 +38,7 @@ class PlanTemplate:
     matched: bool = True
     metadata: RequestMetadata | None = None
     local: bool = False
+    places: tuple[int, ...] | None = None
     soft: bool = field(init=False)
     cost_us: int = field(init=False)
     bytes: int = field(init=False)

@@ -268,3 +268,9 @@ def test_a_bomb_of_aliases_is_refused() -> None:
 
 def test_no_files_are_no_rules() -> None:
     assert load_rules({}) == RuleSet({})
+
+
+def test_the_same_rules_have_the_same_hash() -> None:
+    text, other = "domain: d\ndescriptors: [{key: a}]", "domain: d\ndescriptors: [{key: b}]"
+    assert load_rules({"x/f.yaml": text}).digest == load_rules({"y/g.yaml": text}).digest
+    assert load_rules({"f.yaml": text}).digest != load_rules({"f.yaml": other}).digest
