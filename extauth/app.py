@@ -63,7 +63,12 @@ class Service:
         self.draining = False
         self._serving = False
         self._store_tried = asyncio.Event()
-        self.metrics = Metrics(tuple(Guard), tuple(Shed))
+        self.metrics = Metrics(
+            tuple(Guard),
+            tuple(Shed),
+            near_limit_ratio=settings.near_limit_ratio,
+            everything_shadowed=settings.shadow_mode,
+        )
         self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
         rules = _first_rules(self._source, keep_going=settings.keep_going)
         self.counters = _counters(settings)
@@ -78,7 +83,8 @@ class Service:
         if settings.log_level == "debug":
             options = replace(options, planner=SampledPlanner)
         decider = build(rules, self.breaker, options)
-        self.planner = decider.planner
+        planner = self.planner = decider.planner
+        self.metrics.watch_plan_memo(lambda: planner.lookups, lambda: planner.misses)
         observers: list[Observer] = [self.metrics, self.store]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))

@@ -44,6 +44,7 @@ _REFERENCE = {
     "GRPC_CLIENT_TLS_CACERT": "EXTAUTH_GRPC_TLS_CLIENT_CA",
     "REDIS_SOCKET_TYPE": "EXTAUTH_REDIS_URL",
     "CACHE_KEY_PREFIX": "EXTAUTH_KEY_PREFIX",
+    "NEAR_LIMIT_RATIO": "EXTAUTH_NEAR_LIMIT_RATIO",
     "LOCAL_CACHE_SIZE_IN_BYTES": "EXTAUTH_DENIAL_CACHE",
     "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "`count_denied: false` in a config file",
 }
@@ -185,6 +186,7 @@ class Settings(BaseModel):
         None, description="HOST:PORT or [IPV6]:PORT, which other replicas reach: no wildcard such as 0.0.0.0"
     )
     denial_cache: float = Field(1, ge=0, le=60, description="seconds, 0 (off) to 60")
+    near_limit_ratio: float = Field(0.8, ge=0, le=1, description="0 to 1, such as 0.8 for 80 % of a limit")
     max_waiting: int = Field(20_000, ge=1, le=1_000_000, description="calls, 1 to 1000000")
     max_connections: int = Field(1024, ge=1, le=100_000, description="connections, 1 to 100000")
     max_connection_age: float = Field(0, ge=0, le=1_000_000, description="seconds, 0 (any age) to 1000000")

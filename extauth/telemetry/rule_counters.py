@@ -1,68 +1,145 @@
-"""The calls of each rule, and those that were over its limits."""
+"""The calls of each rule, and those that came near its limits or were over them."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
-from extauth.limiter.counters import TakeResult
-from extauth.limiter.plan import Plan, Tally
+from extauth.limiter.counters import LimitCheck, Mode, TakeResult
+from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.rules.rule_names import RuleName
+from extauth.telemetry import catalogue
 from extauth.telemetry.tables import Cell, CounterTable, named_first
 
 MAX_NAMES_FROM_REQUESTS = 1000
 MAX_TALLIES_BYTES = 4 << 20
+NEVER = 2**63
+
+
+class _LimitSeries(NamedTuple):
+    """The labels and the series of a check's rule."""
+
+    name: tuple[str, str]
+    over: Cell
+    near: Cell
 
 
 class _RuleSeries(NamedTuple):
-    """The series of a Tally: the calls of each of its rules, and for each check the calls over the rule's limits."""
+    """The series of a Tally: the calls of each of its rules, and for each check the series of its rule."""
 
     asked: tuple[Cell, ...]
-    over: tuple[Cell, ...]
+    limits: tuple[_LimitSeries, ...]
+
+
+class Watch(NamedTuple):
+    """From where on a check's calls may come near its limit.
+
+    They do not while the first number of the level, and `step` for each call, stay below `start`. Above `hits` a
+    counter is near its limit.
+    """
+
+    start: int
+    step: int
+    hits: int
+
+
+def watch(check: LimitCheck, ratio: Fraction) -> Watch:
+    """What to watch for near the limit of a check: above floor(limit x ratio), as envoyproxy/ratelimit has it.
+
+    Only calls that take hits come near a limit. Others are watched where they may be over it: those that ask for one.
+    """
+    hits = int(check.limit.capacity * ratio)
+    if check.cost < 0:
+        return Watch(NEVER, 0, hits)
+    first_number = check.algorithm.first_number
+    return Watch(first_number(hits), first_number(max(check.cost, 1)) + 1, hits)
 
 
 class RuleCounters:
-    """Two tables of counters by domain and rule.
+    """Tables of counters by domain and rule.
 
     The calls of a rule are counted in the Tallies of its plans, and added to the tables before these are rendered. Of
     the names that contain values of requests, the first MAX_NAMES_FROM_REQUESTS have series; the others share `other`.
+    If `everything_shadowed`, all rules count as being in shadow mode.
     """
 
-    def __init__(self) -> None:
-        self.calls = CounterTable(
-            "extauth_rule_calls", "Calls that a rule's limits were asked about.", ("domain", "rule")
-        )
-        self.over = CounterTable(
-            "extauth_rule_over_limit", "Calls that a rule's limits had no room for, denied or not.", ("domain", "rule")
-        )
+    def __init__(self, *, everything_shadowed: bool = False) -> None:
+        self.calls = CounterTable(catalogue.RULE_CALLS)
+        self.over = CounterTable(catalogue.RULE_OVER_LIMIT)
+        self.near = CounterTable(catalogue.RULE_NEAR_LIMIT)
+        self.shadowed = CounterTable(catalogue.RULE_SHADOW_DENIED)
+        self._everything_shadowed = everything_shadowed
         self._names_from_requests: set[str] = set()
         self._tallies: list[
             Tally
         ] = []  # those that have series, to which their latest calls may not have been added yet
         self._tallies_bytes = 0
 
-    def count(self, plan: Plan, calls: int, taken: TakeResult | None) -> None:
-        """Count equal calls; `taken` is None if they could not be counted by the store."""
+    @property
+    def tables(self) -> tuple[CounterTable, ...]:
+        """All of them."""
+        return self.calls, self.over, self.near, self.shadowed
+
+    def count(self, plan: Plan, calls: int) -> None:
+        """Count equal calls."""
         tally = plan.tally
         tally.calls += calls
         if tally.series is None:
-            self._register(tally)
-        if taken is not None and (taken.admitted < calls or plan.template.soft):
-            _count_over(tally.series.over, plan, calls, taken)
+            self._register(tally, plan.template)
+
+    def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> None:
+        """Count, for each rule, the calls that its limits had no room for, and those that came near them.
+
+        The calls were given to `count` before; `watches` has one for each check of the plan.
+        """
+        series: _RuleSeries = plan.tally.series
+        template = plan.template
+        if len(watches) == 1 and len(series.limits) == 1 and not template.soft:
+            (own,), (check,), (level,), admitted = series.limits, plan.checks, taken.levels, taken.admitted
+            own.over.value += calls - admitted
+            if check.cost > 0:
+                own.near.value += max(admitted - check.algorithm.calls_up_to(watches[0].hits, check.cost, level), 0)
+            return
+        limits = series.limits if template.places is None else [series.limits[i] for i in template.places]
+        found: dict[_LimitSeries, _Found] = {}
+        for check, level, watched, own in zip(plan.checks, taken.levels, watches, limits, strict=True):
+            fitting = check.calls_that_fit(level)
+            each = found.get(own)
+            if each is None:
+                each = found[own] = _Found(calls)
+            if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
+                each.over = max(each.over, calls - fitting)
+                each.shadowed = each.shadowed or check.mode is Mode.SHADOW
+            each.fitting = min(each.fitting, taken.admitted, fitting)
+            if check.cost > 0:
+                each.below = min(each.below, check.algorithm.calls_up_to(watched.hits, check.cost, level))
+        for own, each in found.items():
+            own.over.value += each.over
+            own.near.value += max(each.fitting - each.below, 0)
+            if each.over and (each.shadowed or self._everything_shadowed):
+                self.shadowed.cell(*own.name).value += each.over
 
     def rules_loaded(self) -> None:
         """Start anew, for other rules are in force."""
         self.forget_tallies()
         self._names_from_requests.clear()
+        for table in self.tables:
+            table.age()
 
-    def _register(self, tally: Tally) -> None:
-        size = 300 + 100 * len(tally.rules) + tally.own_bytes
+    def _register(self, tally: Tally, template: PlanTemplate) -> None:
+        size = 300 + 200 * len(tally.rules) + tally.own_bytes
         self._tallies_bytes += size
         if self._tallies_bytes > MAX_TALLIES_BYTES:  # many of them may belong to plans that are forgotten
             self.forget_tallies()
             self._tallies_bytes = size
-        called = [(rule.domain, self._called(rule)) for rule in tally.rules]
-        asked = dict.fromkeys(self.calls.cell(*labels) for labels in called)
-        tally.series = _RuleSeries(tuple(asked), tuple([self.over.cell(*labels) for labels in called]))
+        names = [(rule.domain, self._called(rule)) for rule in tally.rules]
+        limits = {name: _LimitSeries(name, self.over.cell(*name), self.near.cell(*name)) for name in names}
+        asked = tuple([self.calls.cell(*name) for name in limits])
+        tally.series = _RuleSeries(asked, tuple([limits[name] for name in names]))
         self._tallies.append(tally)
+        if template.soft and template.places is None:  # so that a rule begins with 0
+            for name, check in zip(names, template.checks, strict=True):
+                if self._everything_shadowed or check.mode is Mode.SHADOW:
+                    self.shadowed.cell(*name)
 
     def add_tallies(self) -> None:
         """Add the calls that were counted since the previous call to the series of their rules."""
@@ -84,15 +161,16 @@ class RuleCounters:
         return rule.name if rule.in_file else named_first(self._names_from_requests, rule.name, MAX_NAMES_FROM_REQUESTS)
 
 
-def _count_over(over: Sequence[Cell], plan: Plan, calls: int, taken: TakeResult) -> None:
-    """Count, for each rule, the calls that its limits had no room for."""
-    if len(over) == 1 and not plan.template.soft:
-        over[0].value += calls - taken.admitted
-        return
-    most: dict[Cell, int] = {}
-    for check, level, cell in zip(plan.checks, taken.levels, over, strict=True):
-        fitting = check.calls_that_fit(level)
-        if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
-            most[cell] = max(most.get(cell, 0), calls - fitting)
-    for cell, number in most.items():
-        cell.value += number
+class _Found:
+    """What is found about `calls` calls and a rule, over all of its limits.
+
+    `over` are over one of them; `fitting` are admitted and fit all of them, and of these, the first `below` leave all
+    counters low. `shadowed`: the rule is in shadow mode.
+    """
+
+    __slots__ = ("below", "fitting", "over", "shadowed")
+
+    def __init__(self, calls: int) -> None:
+        self.over = 0
+        self.shadowed = False
+        self.fitting = self.below = calls

@@ -1,9 +1,11 @@
 """Counters of many label values, which are cheap to count in and are rendered in pieces."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
 from prometheus_client.utils import floatToGoString
+
+from extauth.telemetry.catalogue import Metric
 
 PIECE_LINES = 250  # lines of a scrape that are rendered well within 5 ms
 MAX_STALE = 1000
@@ -27,10 +29,9 @@ class CounterTable:
     stale at the next reload, the newest MAX_STALE are kept.
     """
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
-        self._name = f"{name}_total"
-        self._documentation = documentation
-        self._labels = labels
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._labels = metric.labels
         self._cells: dict[tuple[str, ...], Cell] = {}
         self._stale: dict[tuple[str, ...], None] = {}
 
@@ -40,7 +41,7 @@ class CounterTable:
         cell = self._cells.get(values)
         if cell is None:
             pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in zip(self._labels, values, strict=True))
-            cell = self._cells[values] = Cell(f"{self._name}{{{pairs}}} ")
+            cell = self._cells[values] = Cell(f"{self._metric.series}{{{pairs}}} ")
         return cell
 
     def age(self) -> None:
@@ -54,7 +55,7 @@ class CounterTable:
 
     def pieces(self) -> Iterator[str]:
         """The text, in pieces of at most PIECE_LINES lines."""
-        yield f"# HELP {self._name} {self._documentation}\n# TYPE {self._name} counter\n"
+        yield f"# HELP {self._metric.series} {self._metric.meaning}\n# TYPE {self._metric.series} counter\n"
         cells = iter(list(self._cells.values()))
         while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for cell in islice(cells, PIECE_LINES)]):
             yield piece

@@ -108,6 +108,10 @@ def test_each_policy_for_store_failures_is_a_setting(value: str) -> None:
         ("ADMIN_HOSTS", "*.internal", "host names without ports, separated by commas"),
         ("ENGINE", "go", "h2 or grpcio"),
         ("MAX_WAITING", "0", "calls, 1 to 1000000"),
+        *(
+            ("NEAR_LIMIT_RATIO", ratio, "0 to 1, such as 0.8 for 80 % of a limit")
+            for ratio in ("-0.1", "1.1", "nan", "80%")
+        ),
         ("STALL_TIMEOUT", "0", "seconds, 0.1 to 600"),
         ("DENIAL_CACHE", "inf", "seconds, 0 (off) to 60"),
         ("ON_STORE_FAILURE", "panic", "local, allow, deny or error"),

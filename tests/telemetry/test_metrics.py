@@ -3,9 +3,7 @@
 from time import time
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from extauth.config.merge import load_rules
 from extauth.counters.breaker import BreakerState
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import WindowUsage
@@ -19,18 +17,8 @@ from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.metrics import Metrics
 from tests.support.facts import batch
+from tests.support.scrape import samples
 from tests.support.service import decider_of
-
-
-def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
-    """A metric's samples by their label values."""
-    return {
-        tuple(sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(b"".join(metrics.render()).decode())
-        for sample in family.samples
-        if sample.name == name
-    }
-
 
 A = RuleName("d", "a")
 
@@ -265,12 +253,29 @@ def test_guards_are_counted_from_0() -> None:
     assert samples(metrics, "extauth_guard_trips_total") == {("streams",): 0, ("resets",): 1}
 
 
-def test_denials_from_memory_are_counted() -> None:
+def test_decisions_are_counted_by_who_decided() -> None:
     metrics = Metrics()
+    limiter = decider_of(options=LimiterOptions(on_store_failure=OnStoreFailure.DENY)).limiter
+    local = TakeResult(1, (WindowUsage(0, 0),), Source.LOCAL)
     plan = settled(Labels()).plan
-    denied = TakeResult(0, (WindowUsage(9, 0),), Source.DENIAL_CACHE)
-    metrics.batch_decided(batch(GroupResult(plan, 3, denied), settled(Labels(), 0, 5)))
-    assert samples(metrics, "extauth_denial_cache_hits_total") == {(): 3}
+    for group in (
+        settled(Labels(), 3, 5),
+        REPEATED,
+        NO_COUNTER,
+        GroupResult(plan, 2, local, None, Uncounted.UNSENT),
+        limiter.uncounted(plan, 4, Uncounted.SENT),
+    ):
+        metrics.batch_decided(batch(group))
+    assert samples(metrics, "extauth_decisions_total") == {
+        ("store",): 8,
+        ("denial_cache",): 9,
+        ("no_counter",): 1,
+        ("local",): 2,
+        ("failure_policy",): 4,
+    }
+    assert samples(metrics, "extauth_denial_cache_hits_total") == {(): 9}
+    assert samples(metrics, "extauth_denial_cache_misses_total") == {(): 8}
+    assert samples(metrics, "extauth_store_failure_decisions_total")["local",] == 2
 
 
 def test_reloads_and_rules() -> None:
@@ -287,9 +292,3 @@ def test_reloads_and_rules() -> None:
     assert samples(metrics, "extauth_config_info") == {("def",): 1}
     assert samples(metrics, "extauth_rules") == {(): 8}
     assert samples(metrics, "extauth_config_reloads_total") == {("ok",): 1, ("error",): 1}
-
-
-def test_the_same_rules_have_the_same_hash() -> None:
-    text, other = "domain: d\ndescriptors: [{key: a}]", "domain: d\ndescriptors: [{key: b}]"
-    assert load_rules({"x/f.yaml": text}).digest == load_rules({"y/g.yaml": text}).digest
-    assert load_rules({"f.yaml": text}).digest != load_rules({"f.yaml": other}).digest

@@ -1,0 +1,37 @@
+"""What is measured of batches, and of the memory of plans."""
+
+from extauth.explain.request import encode_request, read_descriptor
+from extauth.limiter.counters import Source, TakeResult
+from extauth.limiter.facts import GroupResult
+from extauth.limiter.plan import Plan, PlanTemplate
+from extauth.limiter.verdict import Labels
+from extauth.telemetry.metrics import Metrics
+from tests.support.facts import batch
+from tests.support.scrape import samples
+from tests.support.service import planner_of
+
+
+def answered(calls: int) -> GroupResult:
+    return GroupResult(
+        Plan((), PlanTemplate((), ((),), None, Labels())), calls, TakeResult(calls, (), Source.NO_COUNTER)
+    )
+
+
+def test_batches_are_counted_by_their_number_of_calls() -> None:
+    metrics = Metrics()
+    for calls in (1, 7, 1000):
+        metrics.batch_decided(batch(answered(calls), durations_s=[(0.1, calls - 1), (0.2, 1)]))
+    assert samples(metrics, "extauth_batch_size_count") == {(): 3}
+    assert samples(metrics, "extauth_batch_size_sum") == {(): 1008}
+    buckets = samples(metrics, "extauth_batch_size_bucket")
+    assert [buckets[at,] for at in ("1.0", "5.0", "10.0", "500.0", "1000.0")] == [1, 1, 2, 2, 3]
+
+
+def test_messages_whose_plan_is_known_are_counted() -> None:
+    metrics = Metrics()
+    planner = planner_of("domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 9}}]")
+    metrics.watch_plan_memo(lambda: planner.lookups, lambda: planner.misses)
+    for value in "xyxxy":
+        planner.plan(encode_request("d", [read_descriptor(f"a={value}")]))
+    assert samples(metrics, "extauth_plan_memo_hits_total") == {(): 3}
+    assert samples(metrics, "extauth_plan_memo_misses_total") == {(): 2}
