@@ -159,6 +159,7 @@ class Settings(BaseModel):
     shadow_mode: bool = Field(False, description="true or false")
     quota_mode: bool = Field(False, description="true or false")
     dynamic_metadata: bool = Field(False, description="true or false")
+    log_descriptors: bool = Field(False, description="true or false")
     response_headers: Annotated[str, AfterValidator(_header_names)] = Field(
         "off", description="off, on, or three names: LIMIT,REMAINING,RESET"
     )
@@ -216,7 +217,7 @@ class Settings(BaseModel):
         return LimiterOptions(
             key_prefix=self.key_prefix,
             key_secret=self.key_secret.get_secret_value(),
-            modes=GlobalModes(self.shadow_mode, self.quota_mode, self.dynamic_metadata),
+            modes=GlobalModes(self.shadow_mode, self.quota_mode, self.dynamic_metadata, self.log_descriptors),
             on_store_failure=self.on_store_failure,
             response_headers=_response_headers(self.response_headers),
         )

@@ -9,7 +9,7 @@ from extauth.limiter.failure import FailurePolicy, LocalCounting
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.modes import NO_MODES, GlobalModes
 from extauth.limiter.planner import MAX_PLANS_BYTES, Planner
-from extauth.limiter.templates import Answers
+from extauth.limiter.templates import Answers, LoggedAnswers
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
@@ -54,7 +54,8 @@ DEFAULTS = LimiterOptions()
 def build(rules: RuleSet, counters: GuardedCounters, options: LimiterOptions = DEFAULTS) -> Decider:
     """Compose what decides calls by `rules` and counts them in `counters`."""
     limiter = Limiter(counters, FailurePolicy(options.on_store_failure, options.local))
-    return Decider(build_planner(rules, options), limiter, Answers(limiter, options.response_headers))
+    answers = LoggedAnswers if options.modes.log_descriptors else Answers
+    return Decider(build_planner(rules, options), limiter, answers(limiter, options.response_headers))
 
 
 def build_planner(rules: RuleSet, options: LimiterOptions = DEFAULTS) -> Planner:

@@ -84,7 +84,7 @@ class FailurePolicy:
         if local_template is None or self._local is None:
             return GroupResult(plan, calls, None, given, how)
         names = plan.names if len(places) == len(plan.names) else tuple([plan.names[i] for i in places])
-        local = Plan(names, local_template, plan.tally)
+        local = plan.of_local_counters(names, local_template)
         group = Group(local, calls)
         if given is _ERROR:
             admitted = self._local.would_admit(group, whole)

@@ -68,8 +68,9 @@ class Limiter:
         metadata = _metadata(plan, statuses)
         source = Source.LOCAL if template.local else None
         if call < taken.admitted:
-            return Verdict(Code.OK, statuses, template.tier, metadata=metadata, without_store=source)
-        return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying_limit(checks, outcomes), metadata, source)
+            return Verdict(Code.OK, statuses, template.tier, None, metadata, source, plan.log)
+        denying = denying_limit(checks, outcomes)
+        return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying, metadata, source, plan.log)
 
 
 def _uncounted_verdict(plan: Plan, given: OnStoreFailure | None) -> Verdict | None:
@@ -78,7 +79,7 @@ def _uncounted_verdict(plan: Plan, given: OnStoreFailure | None) -> Verdict | No
     code = Code.OVER_LIMIT if given is OnStoreFailure.DENY else Code.OK
     statuses = tuple(_uncounted_status(indices, code) for indices in plan.template.counters_of)
     metadata = _metadata(plan, statuses)
-    return Verdict(code, statuses, plan.template.tier, metadata=metadata, without_store=Source.FAILURE_POLICY)
+    return Verdict(code, statuses, plan.template.tier, None, metadata, Source.FAILURE_POLICY, plan.log)
 
 
 def _status(plan: Plan, outcomes: list[Outcome], indices: tuple[int, ...]) -> DescriptorStatus:

@@ -11,11 +11,13 @@ class GlobalModes(NamedTuple):
     """Modes of all requests.
 
     `shadow_mode`: nothing is denied. `quota_mode`: all limits are quotas. `metadata`: answers carry dynamic metadata.
+    `log_descriptors`: they carry, in it, what `descriptor_log` describes.
     """
 
     shadow_mode: bool = False
     quota_mode: bool = False
     metadata: bool = False
+    log_descriptors: bool = False
 
 
 NO_MODES = GlobalModes()

@@ -89,3 +89,26 @@ class Plan(CounterSet):
         self.template = template
         self.tally = tally
         self.cost_us = template.cost_us
+
+    @property
+    def log(self) -> bytes:
+        """A field for the Struct of the answers' dynamic metadata, which the access log takes up; nothing here."""
+        return b""
+
+    def of_local_counters(self, names: tuple[bytes, ...], template: PlanTemplate) -> "Plan":
+        """The plan of the same requests for counters of this replica alone."""
+        return Plan(names, template, self.tally)
+
+
+class LoggedPlan(Plan):
+    """A plan with a `log`, that of the one request that it is made for."""
+
+    __slots__ = ("log",)
+
+    def __init__(self, names: tuple[bytes, ...], template: PlanTemplate, tally: Tally, log: bytes) -> None:
+        super().__init__(names, template, tally)
+        self.log = log  # type: ignore[misc]  # here it is a slot
+
+    def of_local_counters(self, names: tuple[bytes, ...], template: PlanTemplate) -> Plan:
+        """As Plan's, with the same log."""
+        return LoggedPlan(names, template, self.tally, self.log)

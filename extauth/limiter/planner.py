@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from extauth.errors import InvalidRequestError
 from extauth.limiter.counter_names import KeyNamer
 from extauth.limiter.counters import LimitCheck, Mode
+from extauth.limiter.descriptor_log import encode_log
 from extauth.limiter.descriptor_plan import (
     MAX_KEY_BYTES,
     NOT_LIMITED,
@@ -25,7 +26,7 @@ from extauth.limiter.descriptor_plan import (
 from extauth.limiter.memo import Memo
 from extauth.limiter.metadata import describe_request, request_metadata
 from extauth.limiter.modes import NO_MODES, GlobalModes, modes_of
-from extauth.limiter.plan import NO_TALLY, UNLIMITED_AT, Plan, PlanTemplate, Tally
+from extauth.limiter.plan import NO_TALLY, UNLIMITED_AT, LoggedPlan, Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.request import Request, split_request
 from extauth.rules.matcher import Matcher
@@ -154,7 +155,11 @@ class Planner:
         plan = self._recall(message)
         if plan is None:
             self.misses += 1
-            plan, own_bytes = self._plan_request(split_request(message))
+            request = split_request(message)
+            plan, own_bytes = self._plan_request(request)
+            if self._modes.log_descriptors:
+                plan = LoggedPlan(plan.names, plan.template, plan.tally, encode_log(request, self.matcher))
+                own_bytes += len(plan.log)
             if len(message) <= MAX_KEY_BYTES:
                 self._plans.remember(message, plan, own_bytes + len(message))
         return plan

@@ -21,6 +21,7 @@ from extauth.rls.response import (
     ResponseHeaders,
     admission_tail,
     denial_tail,
+    dynamic_metadata,
     encode_limit,
     encode_response,
     encode_status,
@@ -144,6 +145,22 @@ class Answers:
         if response.simple:
             self._denials.remember(key, message, 500 + len(message))
         return message
+
+
+class LoggedAnswers(Answers):
+    """Answers that carry the `log` of their plans, which no two requests share."""
+
+    def encode(self, group: GroupResult) -> list[Answer]:
+        """As Answers.encode."""
+        plan, calls, taken, _, _ = group
+        template = plan.template
+        if taken is not None and template.local:
+            return [self._plainly(group, call) for call in range(calls)]
+        answers = super().encode(group)
+        if not plan.log or taken is None or self._headers is not None or template.metadata is not None:
+            return answers  # written from verdicts, which have the log
+        tail = dynamic_metadata(plan.log)
+        return [answer + tail if isinstance(answer, bytes) else answer for answer in answers]
 
 
 def _statuses(response: _ResponseTemplate, checks: tuple[LimitCheck, ...], outcomes: list[Outcome]) -> list[bytes]:

@@ -58,8 +58,8 @@ class Verdict:
     """The answer to a call.
 
     `tier` applied (None: no tier did). `denying` is set on OVER_LIMIT, except where the store failed and all
-    calls are denied. `metadata` is for the answer's `dynamic_metadata`, where that was asked for. `without_store` marks
-    an answer that the store did not decide: by whom it was.
+    calls are denied. `metadata` is for the answer's `dynamic_metadata`, where that was asked for, and `log` more of it,
+    encoded. `without_store` marks an answer that the store did not decide: by whom it was.
     """
 
     code: Code
@@ -68,6 +68,7 @@ class Verdict:
     denying: DenyingLimit | None = None
     metadata: Mapping[str, Any] | None = None
     without_store: str | None = None
+    log: bytes = b""
 
 
 class ResponseHeaders(NamedTuple):
@@ -92,18 +93,22 @@ def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) ->
     if headers is not None:
         message += _limit_headers(headers, verdict)
     if verdict.without_store is not None:
-        return message + without_store_mark(verdict.without_store, verdict.metadata)
-    if verdict.metadata is not None:
-        message += bytes_field(6, struct(verdict.metadata))
+        return message + without_store_mark(verdict.without_store, verdict.metadata, verdict.log)
+    if verdict.metadata is not None or verdict.log:
+        message += dynamic_metadata(struct(verdict.metadata or {}) + verdict.log)
     return message
 
 
-def without_store_mark(source: str | None, metadata: Mapping[str, Any] | None = None) -> bytes:
+def dynamic_metadata(fields: bytes) -> bytes:
+    """The response's field for the fields of a Struct. In one field: not every reader merges two."""
+    return bytes_field(6, fields)
+
+
+def without_store_mark(source: str | None, metadata: Mapping[str, Any] | None = None, log: bytes = b"") -> bytes:
     """What marks an answer that the store did not decide: a header for the client, and one more entry of `metadata`."""
     if source is None:
         return b""
-    # In one field: not every reader merges two.
-    return _header(3, SOURCE_HEADER, source) + bytes_field(6, struct({**(metadata or {}), "source": source}))
+    return _header(3, SOURCE_HEADER, source) + dynamic_metadata(struct({**(metadata or {}), "source": source}) + log)
 
 
 def too_large_response() -> bytes:

@@ -1,7 +1,7 @@
 """How metrics, logs and pages show the values of configs and requests."""
 
 import re
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Final, NamedTuple
 
 SECRET_WORDS: Final = ("apikey", "token", "auth", "secret", "password", "session", "cookie", "credential")
@@ -52,6 +52,14 @@ class Masking:
         """`fr***~1a2b3c`: two characters of a value of at least eight, and its fingerprint of 24 bits."""
         begin = value[:2] if len(value) >= 8 else ""
         return f"{_printable(begin)}***~{self._fingerprint(value)}"
+
+    def hashed(self, value: str) -> str:
+        """What represents a value in logs that are read again: 16 hexadecimal digits."""
+        return self.hashed_digest(sha256(_utf8(value)).hexdigest())
+
+    def hashed_digest(self, hexadecimal: str) -> str:
+        """The same of a value whose SHA-256 a file has in its place."""
+        return blake2b(hexadecimal.encode(), digest_size=8, key=self._key).hexdigest()
 
     def digest(self, hexadecimal: str) -> str:
         """The beginning of a SHA-256 that a file has in place of a value."""
