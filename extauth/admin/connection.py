@@ -7,36 +7,33 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import formatdate
 from enum import IntEnum
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 import h11
 
 from extauth.admin.hosts import AllowedHosts
-from extauth.admin.lane import TURN_S, Lane
-from extauth.admin.routes import Answer, Audience, Request, Route, refusal
+from extauth.admin.lane import Lane
+from extauth.admin.messages import begin, header, in_blocks, path_of, read_request, response
+from extauth.admin.routes import BODY_BYTES, Answer, Audience, Request, Route, Stream, refusal
 
 STALL_S: Final = 10.0
 IDLE_S: Final = 75.0
 HEAD_BYTES: Final = 8192
 HEADERS: Final = 100
-BODY_BYTES: Final = 1024
-BLOCK_BYTES: Final = 16_384
 DISCARDED_BYTES: Final = 65_536
 
-_TARGET: Final = re.compile(r"(?:https?://(?P<host>[^/?]*))?(?P<path>[^?]*)\??(?P<query>.*)")  # RFC 9112 §3.2
 # h11 bounds the bytes of a head alone, and takes 3 ms for one of 2,700 headers.
 _TOO_MANY_HEADERS: Final = re.compile(rb"(?:\r?[^\r\n][^\n]*\n){%d}" % (HEADERS + 2))
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 _HINTS: Final = {
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"A head may have {HEAD_BYTES} bytes and {HEADERS} headers.\n",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"A body may have {BODY_BYTES} bytes.\n",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"A body may have {BODY_BYTES} bytes, or more where the path takes one.\n",
 }
 _FOREIGN_NAME: Final = (
     "This page is not served under that host name, because a hostile site could make its own name lead here.\n"
@@ -45,17 +42,21 @@ _FOREIGN_NAME: Final = (
 _CROWDED: Final = "Too many answers are being sent: the connections that are left are for probes and scrapes.\n"
 
 
+_Made = TypeVar("_Made")
+
+
 class State(IntEnum):
     """The state of a connection. When all places are taken and none is silent, the lowest state is closed first.
 
-    CLOSING: half-closed. PAGE: a page for people is being sent. WAITING: a request is expected or arriving. PROBE: a
-    probe or a scrape is being answered.
+    CLOSING: half-closed. PAGE: a page for people is being sent. STREAM: an answer that may never end is. WAITING: a
+    request is expected or arriving. PROBE: a probe or a scrape is being answered.
     """
 
     CLOSING = 0
     PAGE = 1
-    WAITING = 2
-    PROBE = 3
+    STREAM = 2
+    WAITING = 3
+    PROBE = 4
 
 
 @dataclass(kw_only=True)
@@ -146,7 +147,8 @@ class Connection:
             self._enter(State.PAGE)
             await self._answer(lambda: found, head_only=request.method == "HEAD")
         else:
-            self._enter(State.PAGE if found.audience is Audience.PEOPLE else State.PROBE)
+            page = State.STREAM if found.lasting else State.PAGE
+            self._enter(page if found.audience is Audience.PEOPLE else State.PROBE)
             await self._answer(lambda: found.handler(request), head_only=request.method == "HEAD")
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
@@ -168,7 +170,7 @@ class Connection:
     async def _read_request(self) -> tuple[Request, str] | HTTPStatus | None:
         """A complete request and its host, or the status that refuses it; None if the client closed the connection."""
         head: h11.Request | None = None
-        body = b""
+        body, most = b"", BODY_BYTES
         while True:
             event = await self._next_event()
             if isinstance(event, HTTPStatus):
@@ -177,16 +179,18 @@ class Connection:
                 head = event
                 if not head.http_version.startswith(b"1."):
                     return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
-                if int(_header(head, b"content-length") or 0) > BODY_BYTES:
+                route = self._context.routes.get(path_of(head))
+                most = BODY_BYTES if route is None else route.body_bytes
+                if int(header(head, b"content-length") or 0) > most:
                     return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
                 if self._h11.they_are_waiting_for_100_continue:
                     await self._send(h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[]))
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > BODY_BYTES:
+                if len(body) > most:
                     return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             elif head is not None and isinstance(event, h11.EndOfMessage):
-                return _request(head, body)
+                return read_request(head, body)
             else:
                 return None
 
@@ -220,21 +224,47 @@ class Connection:
         self.deadline = float("inf")
         lane, clock = self._context.lanes[self.state], self._context.clock
         try:
-            answer, blocks, block = await lane.run(lambda: _begin(make(), clock, head_only=head_only))
+            answer, blocks, block = await lane.run(lambda: begin(make(), clock, head_only=head_only))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._report(error)
-            answer, blocks, block = _begin(refusal(HTTPStatus.INTERNAL_SERVER_ERROR), clock, head_only=head_only)
-        events: list[h11.Event] = [_response(answer, close=close or self._context.stopping)]
+            answer, blocks, block = begin(refusal(HTTPStatus.INTERNAL_SERVER_ERROR), clock, head_only=head_only)
+        head = response(answer, close=close or self._context.stopping)
+        unsent = await self._send_blocks([head], blocks, block)
+        if isinstance(answer.body, Stream):
+            unsent = await self._send_stream(unsent, answer.body)
+        await self._send(*unsent, h11.EndOfMessage())
+
+    async def _send_blocks(
+        self, unsent: list[h11.Event], blocks: Iterator[bytes], block: bytes | None
+    ) -> list[h11.Event]:
+        """Send what is `unsent`, and the blocks, if there are any; returns what is unsent still."""
+        lane = self._context.lanes[self.state]
         while block is not None:
-            await self._send(*events, h11.Data(data=block))
-            events = []
-            try:
-                block = await lane.run(partial(next, blocks, None))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the answer must not look complete
-                self._report(error)
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                raise ConnectionAbortedError from None
-        await self._send(*events, h11.EndOfMessage())
+            await self._send(*unsent, h11.Data(data=block))
+            unsent = []
+            block = await self._made(lane.run(partial(next, blocks, None)))
+        return unsent
+
+    async def _send_stream(self, unsent: list[h11.Event], stream: Stream) -> list[h11.Event]:
+        """Send the parts of a stream, one after the other."""
+        lane = self._context.lanes[self.state]
+        try:
+            while (pieces := await self._made(stream.next())) is not None:
+                blocks = in_blocks(pieces, self._context.clock)
+                block = await self._made(lane.run(partial(next, blocks, None)))
+                unsent = await self._send_blocks(unsent, blocks, block)
+        finally:
+            stream.close()
+        return unsent
+
+    async def _made(self, making: Awaitable[_Made]) -> _Made:
+        """A further part of an answer. If it cannot be made, the connection is reset."""
+        try:
+            return await making
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer must not look complete
+            self._report(error)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            raise ConnectionAbortedError from None
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._h11.send(event) or b"" for event in events)
@@ -246,49 +276,3 @@ class Connection:
 
     def _report(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "an answer of the admin server failed", "exception": error})
-
-
-def _header(head: h11.Request, name: bytes) -> str:
-    return next((value.decode("latin-1") for known, value in head.headers if known == name), "")
-
-
-def _request(head: h11.Request, body: bytes) -> tuple[Request, str]:
-    """The request and its host; a target in absolute form overrides the Host header (RFC 9112 §3.2.2)."""
-    target = _TARGET.fullmatch(head.target.decode("latin-1"))
-    assert target is not None  # noqa: S101 - it matches anything that is one line
-    host = target["host"]
-    path = target["path"] or "/"
-    request = Request(method=head.method.decode("latin-1"), path=path, query=target["query"], body=body)
-    return request, _header(head, b"host") if host is None else host
-
-
-def _begin(
-    answer: Answer, clock: Callable[[], float], *, head_only: bool
-) -> tuple[Answer, Iterator[bytes], bytes | None]:
-    """An answer, its remaining blocks, and its first block, so that errors are raised before anything is sent."""
-    pieces = iter((answer.body,)) if isinstance(answer.body, bytes) else answer.body
-    blocks = _blocks(iter(()) if head_only else pieces, clock)
-    return answer, blocks, next(blocks, None)
-
-
-def _blocks(pieces: Iterator[bytes], clock: Callable[[], float]) -> Iterator[bytes]:
-    """The pieces joined or cut to blocks of BLOCK_BYTES; a block is shorter, or empty, if TURN_S has passed."""
-    gathered = bytearray()
-    began = clock()
-    for piece in pieces:
-        gathered += piece
-        while len(gathered) >= BLOCK_BYTES or clock() - began >= TURN_S:
-            yield bytes(gathered[:BLOCK_BYTES])
-            del gathered[:BLOCK_BYTES]
-            began = clock()
-    if gathered:
-        yield bytes(gathered)
-
-
-def _response(answer: Answer, *, close: bool) -> h11.Response:
-    headers = [("Content-Type", answer.content_type), ("Date", formatdate(usegmt=True)), *answer.headers]
-    if isinstance(answer.body, bytes):
-        headers.append(("Content-Length", str(len(answer.body))))
-    if close:
-        headers.append(("Connection", "close"))
-    return h11.Response(status_code=answer.status, headers=headers, reason=HTTPStatus(answer.status).phrase)

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 from operator import attrgetter
 from typing import Final
 
@@ -24,6 +25,8 @@ CHECK_S: Final = 1.0
 STOP_GRACE_S: Final = 1.0
 SEND_BUFFER_BYTES: Final = 65_536
 
+_ANSWERING: Final = {State.PAGE, State.STREAM, State.PROBE}
+
 
 class HttpServer:
     """Serves `routes`, by path, on `listen`, HOST:PORT; pages for people under IP addresses and `hosts` only.
@@ -34,8 +37,9 @@ class HttpServer:
 
     **Places.** There are 64 connections. One more client replaces the connection that has been silent for longest. If
     none has been silent for 5 ms, the client replaces the page that has been in transfer for longest; without a page,
-    the oldest connection, probes and scrapes last. While 48 answers are being sent, pages for people are refused (503).
-    So neither a silent or slow client nor a page is in the way of a probe or scrape.
+    the oldest lasting answer; without one, the oldest connection, probes and scrapes last. While 48 answers are being
+    sent, pages for people are refused (503). So neither a silent or slow client nor a page is in the way of a probe or
+    scrape.
 
     **Turns.** One turn of the event loop accepts up to 8 clients and spends 0.5 ms on each of three kinds of work:
     reading requests, making pages, and making answers for probes and scrapes. The rest waits for the next turn.
@@ -53,11 +57,12 @@ class HttpServer:
         self._listen = listen
         self._clock = clock
         self._check_s = check_s
+        pages = Lane(clock)
         self._context = Context(
             routes=routes,
             hosts=AllowedHosts([split_address(listen)[0], *hosts]),
             clock=clock,
-            lanes={state: Lane(clock) for state in (State.WAITING, State.PAGE, State.PROBE)},
+            lanes={State.WAITING: Lane(clock), State.PAGE: pages, State.STREAM: pages, State.PROBE: Lane(clock)},
             crowded=self._crowded,
         )
         self._listeners: list[socket.socket] = []
@@ -128,12 +133,13 @@ class HttpServer:
             connections.sort(key=attrgetter("since"))
             first = next((connection for connection in connections if connection.is_silent()), None)
             if first is None or self._clock() - first.since < GRACE_S:
+                streams = (connection for connection in connections if connection.state is State.STREAM)
                 pages = (connection for connection in connections if connection.state is State.PAGE)
-                first = next(pages, first or min(connections, key=attrgetter("state")))
+                first = next(chain(pages, streams), first or min(connections, key=attrgetter("state")))
             first.end()
 
     def _crowded(self) -> bool:
-        answering = sum(connection.state in {State.PAGE, State.PROBE} for connection in self._connections)
+        answering = sum(connection.state in _ANSWERING for connection in self._connections)
         return answering >= PLACES - KEPT_PLACES
 
     async def _check(self) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json; charset=utf-8"
+BODY_BYTES: Final = 1024
 
 
 class Audience(Enum):
@@ -29,6 +30,18 @@ class Request:
     path: str
     query: str = ""
     body: bytes = b""
+    content_type: str = ""
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A body that must be waited for, or that lasts: one part after the other."""
+
+    async def next(self) -> Iterator[bytes] | None:
+        """The pieces of the next part, once there is one; None where there is no other."""
+
+    def close(self) -> None:
+        """Called once the last part was sent, or the client is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +49,11 @@ class Answer:
     """An answer to a request.
 
     A `body` of bytes is sent with its length. An iterator's pieces are made and sent as the client reads them; each
-    should take less than a millisecond to make, since nothing else runs meanwhile. An empty piece is allowed.
+    should take less than a millisecond to make, since nothing else runs meanwhile. An empty piece is allowed. The next
+    part of a stream is asked for once the client has read the previous one.
     """
 
-    body: bytes | Iterator[bytes]
+    body: bytes | Iterator[bytes] | Stream
     content_type: str = TEXT
     status: int = HTTPStatus.OK
     headers: Iterable[tuple[str, str]] = ()
@@ -47,11 +61,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a path is served; `handler` returns at once, and HEAD gets the head of GET's answer."""
+    """How a path is served; `handler` returns at once, and HEAD gets the head of GET's answer.
+
+    A request's body may have `body_bytes`. A `lasting` answer is one that may never end.
+    """
 
     handler: Callable[[Request], Answer]
     audience: Audience
     methods: tuple[str, ...] = ("GET", "HEAD")
+    body_bytes: int = BODY_BYTES
+    lasting: bool = False
 
 
 def refusal(status: HTTPStatus, hint: str = "", headers: Iterable[tuple[str, str]] = ()) -> Answer:

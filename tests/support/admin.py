@@ -129,9 +129,13 @@ def serving(
     routes: Mapping[str, Route] | None = None,
     *,
     listen: str = "127.0.0.1",
+    before_stop: Callable[[], None] = lambda: None,
     **options: Any,  # noqa: ANN401
 ) -> Iterator[ServedAdmin]:
-    """A server of these routes and `/healthz`, or of extauth's own pages, until the block ends."""
+    """A server of these routes and `/healthz`, or of extauth's own pages, until the block ends.
+
+    `before_stop` is called in its loop.
+    """
     port, clock = free_port(), Seconds()
     stopping = threading.Event()
     served = ServedAdmin(port, clock, stop=stopping.set)
@@ -154,6 +158,7 @@ def serving(
         await server.start()
         listening.set()
         await asyncio.to_thread(stopping.wait)
+        before_stop()
         await server.stop()
 
     def thread() -> None:
