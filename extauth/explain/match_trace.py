@@ -114,6 +114,8 @@ def _others(level: Iterable[Rule], hit: Rule | None, entry: Entry) -> list[Other
 
 
 def _matches(rule: Rule, entry: Entry) -> bool:
+    if rule.kind is Kind.VALUE:  # of which there may be very many
+        return entry == (rule.key, rule.value or "")
     alone = Matcher(RuleSet({"": Domain("", rules=(rule,))}))
     return alone.match("", [entry]) is not None
 
