@@ -62,7 +62,8 @@ def check(
     one an argument; a status is told of each. With --repeat, each answer is a line, and a summary ends it.
     """
     from extauth.commands.client import TlsOptions, connected
-    from extauth.explain.request import encode_request, read_descriptor
+    from extauth.explain.request import read_descriptor
+    from extauth.rls.encode import encode_request
 
     with failing(as_json=as_json):
         request = encode_request(domain, tuple(map(read_descriptor, descriptors)), 0 if hits == 1 else hits)

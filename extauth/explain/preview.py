@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from extauth.explain.request import encode_request
 from extauth.limiter.counters import LimitCheck
 from extauth.limiter.plan import UNLIMITED_AT, Plan
 from extauth.limiter.planner import Planner
+from extauth.rls.encode import encode_request
 from extauth.rls.request import Descriptor
 from extauth.rules.matcher import Match, Matcher
 from extauth.rules.model import Limit

@@ -12,8 +12,9 @@ from extauth.admin.explain import BODY_BYTES, MOST_DESCRIPTORS, Explainer
 from extauth.admin.routes import Audience, Route
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
-from extauth.explain.request import encode_request, read_descriptor
+from extauth.explain.request import read_descriptor
 from extauth.limiter.counters import Counters, Group, TakeResult
+from extauth.rls.encode import encode_request
 from tests.support.admin import Reply, ServedAdmin, serving
 from tests.support.clock import Clock
 from tests.support.service import planner_of

@@ -12,9 +12,10 @@ from click.testing import CliRunner, Result
 
 from extauth.cli import app
 from extauth.counters.redis.counters import RedisCounters
-from extauth.explain.request import encode_request, read_descriptor
+from extauth.explain.request import read_descriptor
 from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group
+from extauth.rls.encode import encode_request
 from tests.support.service import planner_of
 from tests.support.stores import Store
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from extauth.commands.client import connected
-from extauth.explain.request import encode_request, read_descriptor
+from extauth.explain.request import read_descriptor
+from extauth.rls.encode import encode_request
 from tests.support.process import Served
 
 CONFIG = "domain: d\ndescriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 2}}]\n"

@@ -1,10 +1,11 @@
 """What is measured of batches, and of the memory of plans."""
 
-from extauth.explain.request import encode_request, read_descriptor
+from extauth.explain.request import read_descriptor
 from extauth.limiter.counters import Source, TakeResult
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.limiter.verdict import Labels
+from extauth.rls.encode import encode_request
 from extauth.telemetry.metrics import Metrics
 from tests.support.facts import batch
 from tests.support.scrape import samples
