@@ -17,6 +17,7 @@ from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry import catalogue
+from extauth.telemetry.history import Change
 from extauth.telemetry.instruments import Computed, Histogram, counter, gauge
 from extauth.telemetry.rule_counters import RuleCounters, Watch, watch
 from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
@@ -188,6 +189,15 @@ class Metrics:
         yield generate_latest(self.registry)
         for table in (self._requests, self._unmatched, *self._rules_asked.tables):
             yield from map(str.encode, table.pieces())
+
+    def changes(self) -> Iterator[list[Change]]:
+        """What was counted by tier and by rule since this was called before, in pieces that are quick to make."""
+        for piece in self._requests.changes():
+            yield [
+                Change(tier, calls, 0) if status == "allowed" else Change(tier, 0, calls)
+                for (_, status, tier), calls in piece
+            ]
+        yield from self._rules_asked.changes()
 
     def _series(self, template: PlanTemplate) -> "_Series":
         path = named_first(self._paths, template.labels.path, MAX_PATHS)

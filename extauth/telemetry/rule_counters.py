@@ -1,6 +1,6 @@
 """The calls of each rule, and those that came near its limits or were over them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ from extauth.limiter.counters import LimitCheck, Mode, TakeResult
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry import catalogue
+from extauth.telemetry.history import Change, RuleKey
 from extauth.telemetry.tables import Cell, CounterTable, named_first
 
 MAX_NAMES_FROM_REQUESTS = 1000
@@ -149,6 +150,21 @@ class RuleCounters:
                 tally.calls = 0
                 for cell in tally.series.asked:
                     cell.value += calls
+
+    def changes(self) -> Iterator[list[Change]]:
+        """What was counted since this was called before, in pieces that are quick to make.
+
+        Calls may be counted while the pieces are made. What would make more calls denied than there are is left for the
+        next time.
+        """
+        self.add_tallies()
+        for piece in self.calls.changes():
+            changes = []
+            for name, calls in piece:
+                over = self.over.take(name, calls)
+                denied = over - self.shadowed.take(name, over) if over else 0
+                changes.append(Change(RuleKey(*name), calls - denied, denied))
+            yield changes
 
     def forget_tallies(self) -> None:
         """Add the calls that were counted, and drop the tallies, whose plans may be forgotten."""

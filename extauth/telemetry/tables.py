@@ -8,18 +8,19 @@ from prometheus_client.utils import floatToGoString
 from extauth.telemetry.catalogue import Metric
 
 PIECE_LINES = 250  # lines of a scrape that are rendered well within 5 ms
+PIECE_CELLS = 2000  # series that are looked at well within a millisecond
 MAX_STALE = 1000
 OTHER = "other"
 
 
 class Cell:
-    """One series; add to `value`."""
+    """One series; add to `value`. Of that, `sampled` was read by `CounterTable.changes` or `take` before."""
 
-    __slots__ = ("head", "value")
+    __slots__ = ("head", "sampled", "value")
 
     def __init__(self, head: str) -> None:
         self.head = head
-        self.value = 0
+        self.value = self.sampled = 0
 
 
 class CounterTable:
@@ -59,6 +60,29 @@ class CounterTable:
         cells = iter(list(self._cells.values()))
         while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for cell in islice(cells, PIECE_LINES)]):
             yield piece
+
+    def changes(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
+        """The series that have changed since this was called before: (label values, by how much).
+
+        In pieces, for each of which at most PIECE_CELLS series are looked at.
+        """
+        cells = iter(list(self._cells.items()))
+        while piece := list(islice(cells, PIECE_CELLS)):
+            changed = []
+            for values, cell in piece:
+                value = cell.value
+                if value != cell.sampled:
+                    changed.append((values, value - cell.sampled))
+                    cell.sampled = value
+            yield changed
+
+    def take(self, values: tuple[str, ...], most: int) -> int:
+        """By how much a series has changed since it was read by `changes` or by this, but at most by `most`."""
+        cell = self._cells.get(values)
+        taken = 0 if cell is None else min(cell.value - cell.sampled, most)
+        if cell is not None:
+            cell.sampled += taken
+        return taken
 
 
 def named_first(seen: set[str], value: str, most: int) -> str:

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 
 from extauth.errors import StoreError
+from extauth.limiter.algorithms import WindowUsage
+from extauth.limiter.counters import LimitCheck, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
+from extauth.limiter.plan import Plan, PlanTemplate, Tally
+from extauth.limiter.verdict import Labels
+from extauth.rules.model import Limit, Unit
+from extauth.rules.rule_names import RuleName
 
 
 class Recorded:
@@ -29,3 +35,14 @@ def batch(
     """The fact of a batch that was decided and answered at 0 s."""
     arrivals = [(-duration_s, calls) for duration_s, calls in durations_s]
     return BatchFact(groups, error, arrivals, -decided_in_s, 0.0, 0.0)
+
+
+def settled(
+    labels: Labels,
+    allowed: int = 1,
+    denied: int = 0,
+    rule: RuleName = RuleName("d", "k"),  # noqa: B008
+) -> GroupResult:
+    """The result for calls that count for one limit of 9 a day."""
+    plan = Plan((b"k",), PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), Tally((rule,)))
+    return GroupResult(plan, allowed + denied, TakeResult(allowed, (WindowUsage(9 - allowed, 0),)))

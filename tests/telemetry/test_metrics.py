@@ -16,21 +16,11 @@ from extauth.rls.response import Code
 from extauth.rules.model import Limit, OnStoreFailure, Unit
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.metrics import Metrics
-from tests.support.facts import batch
+from tests.support.facts import batch, settled
 from tests.support.scrape import samples
 from tests.support.service import decider_of
 
 A = RuleName("d", "a")
-
-
-def settled(
-    labels: Labels,
-    allowed: int = 1,
-    denied: int = 0,
-    rule: RuleName = RuleName("d", "k"),  # noqa: B008
-) -> GroupResult:
-    plan = Plan((b"k",), PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1),), ((0,),), None, labels), Tally((rule,)))
-    return GroupResult(plan, allowed + denied, TakeResult(allowed, (WindowUsage(9 - allowed, 0),)))
 
 
 def test_requests_are_counted_by_status_path_and_tier() -> None:
