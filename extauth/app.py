@@ -26,7 +26,9 @@ from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
+from extauth.telemetry.callers import Callers
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
+from extauth.telemetry.history import History
 from extauth.telemetry.logs import logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.telemetry.store_log import StoreLog
@@ -85,7 +87,9 @@ class Service:
         decider = build(rules, self.breaker, options)
         planner = self.planner = decider.planner
         self.metrics.watch_plan_memo(lambda: planner.lookups, lambda: planner.misses)
-        observers: list[Observer] = [self.metrics, self.store]
+        self.history = History(self.metrics.changes)
+        self.callers = Callers(planner.describe_counter)
+        observers: list[Observer] = [self.metrics, self.store, self.callers]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
         self.batcher = Batcher(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
@@ -145,6 +149,7 @@ class Service:
         await self.admin.start()
         stack.push_async_callback(self.admin.stop)
         keep_up(stack, self._check_store)
+        keep_up(stack, self.history.keep)
         keep_up(stack, self._settle)
         keep_up(stack, self._follow_rules)
         if self.tls is not None:
@@ -254,6 +259,7 @@ class Service:
     def _note_rules(self) -> None:
         matcher = self.planner.matcher
         self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
+        self.callers.rules_loaded(matcher.rules)
         events.rules_read(matcher.rules)
 
     async def _follow_tls(self) -> None:

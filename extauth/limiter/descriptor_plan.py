@@ -103,6 +103,10 @@ class DescriptorPlanner:
             known.remember(key, plan, size)
         return plan
 
+    def peek(self, domain: str, encoded: bytes) -> DescriptorPlan:
+        """The plan of an encoded descriptor, which is not remembered for this; raises InvalidRequestError."""
+        return self.known[domain].get(encoded) or self._make(domain, decode_descriptor(encoded))
+
     def _make(self, domain: str, descriptor: Descriptor) -> DescriptorPlan:
         rules = self._matcher.rules.domains[domain]
         entries = descriptor.entries

@@ -85,6 +85,7 @@ class FailurePolicy:
             return GroupResult(plan, calls, None, given, how)
         names = plan.names if len(places) == len(plan.names) else tuple([plan.names[i] for i in places])
         local = plan.of_local_counters(names, local_template)
+        local.message = plan.message
         group = Group(local, calls)
         if given is _ERROR:
             admitted = self._local.would_admit(group, whole)

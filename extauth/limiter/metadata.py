@@ -36,6 +36,22 @@ def describe_request(request: Request, matcher: Matcher) -> dict[str, Any]:
     return {"domain": request.domain, "descriptors": descriptors, **hits}
 
 
+def describe_entries(domain: str, descriptor: Descriptor, matcher: Matcher) -> str:
+    """The entries of a descriptor of a known domain, `key=value, …`, in at most MAX_SHOWN_BYTES of UTF-8.
+
+    Secret values are masked. Where all values of a wildcard share a counter, the wildcard stands for them.
+    """
+    entries, masking = descriptor.entries, matcher.masking
+    secret = matcher.rules.domains[domain].secret
+    match = None if descriptor.limit is not None else matcher.match(domain, entries)
+    parts = []
+    for i, (key, value) in enumerate(entries):
+        shared = match.shared[i] if match is not None else None
+        covered = secret.cover(key) or (match is not None and secret.cover(match.path[i].key))
+        parts.append(f"{key}={masking.show(value if shared is None else shared, secret=covered)}")
+    return masking.shorten(", ".join(parts))
+
+
 def _describe_numbers(descriptor: Descriptor) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if descriptor.limit is not None:

@@ -58,15 +58,16 @@ class Tally:
     """The name of the rule of each check; one object for all plans with the same rules.
 
     `calls` and `series` belong to the metrics: they count here, where all plans of the rules lead them, look the rules'
-    series up once, and add the calls to these now and then.
+    series up once, and add the calls to these now and then. `callers` belongs to telemetry.top in the same way.
     """
 
-    __slots__ = ("calls", "rules", "series")
+    __slots__ = ("callers", "calls", "rules", "series")
 
     def __init__(self, rules: tuple[RuleName, ...]) -> None:
         self.rules = rules
         self.calls = 0
         self.series: Any = None
+        self.callers: Any = None
 
     @property
     def own_bytes(self) -> int:
@@ -78,9 +79,13 @@ NO_TALLY = Tally(())
 
 
 class Plan(CounterSet):
-    """What a request counts. There are very many plans, so one holds only what it shares with no other."""
+    """What a request counts. There are very many plans, so one holds only what it shares with no other.
 
-    __slots__ = ("cost_us", "tally", "template")
+    `message` is the request, empty where a plan was not made from one. It may hold API keys: whoever wants to know more
+    than the names of the counters keeps a weak reference to the plan, and so nothing longer than the planner does.
+    """
+
+    __slots__ = ("__weakref__", "cost_us", "message", "tally", "template")
 
     def __init__(self, names: tuple[bytes, ...], template: PlanTemplate, tally: Tally = NO_TALLY) -> None:
         self.names = names
@@ -89,6 +94,7 @@ class Plan(CounterSet):
         self.template = template
         self.tally = tally
         self.cost_us = template.cost_us
+        self.message = b""
 
     @property
     def log(self) -> bytes:

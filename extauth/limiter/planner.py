@@ -24,18 +24,18 @@ from extauth.limiter.descriptor_plan import (
     Work,
 )
 from extauth.limiter.memo import Memo
-from extauth.limiter.metadata import describe_request, request_metadata
+from extauth.limiter.metadata import describe_entries, describe_request, request_metadata
 from extauth.limiter.modes import NO_MODES, GlobalModes, modes_of
 from extauth.limiter.plan import NO_TALLY, UNLIMITED_AT, LoggedPlan, Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
-from extauth.rls.request import Request, split_request
+from extauth.rls.request import Request, decode_descriptor, split_request
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Limit
 from extauth.rules.rule_names import RuleName
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
-PLAN_BYTES = 450  # of a plan, beside its message, its counters' names and those of rules that are its own
+PLAN_BYTES = 466  # of a plan, beside its message, its counters' names and those of rules that are its own
 BUILD_US = 3  # about what each descriptor takes where their combination is new
 MAX_WORK_US = 7500  # for one request, of descriptors that are new: 100 of 60 entries each
 MAX_PLANS_BYTES = 48 << 20
@@ -160,6 +160,7 @@ class Planner:
             if self._modes.log_descriptors:
                 plan = LoggedPlan(plan.names, plan.template, plan.tally, encode_log(request, self.matcher))
                 own_bytes += len(plan.log)
+            plan.message = message
             if len(message) <= MAX_KEY_BYTES:
                 self._plans.remember(message, plan, own_bytes + len(message))
         return plan
@@ -235,6 +236,18 @@ class Planner:
             outline_bytes = made_bytes + 400 + 20 * len(key) + 140 * len(rules) + sum(each.bytes for each in effects)
             self._outlines.remember(key, outline, outline_bytes)
         return Plan(names, template, tally), size + made_bytes + sum(map(len, names))
+
+    def describe_counter(self, message: bytes, name: bytes) -> str | None:
+        """The descriptor that takes from the counter `name`, as text with secret values masked: `api_key=fr***~1a2b3c`.
+
+        None if no descriptor of the message does, by the rules in force. Raises InvalidRequestError.
+        """
+        request = split_request(message)
+        if self.matcher.domain(request.domain) is not None:
+            for encoded in request.descriptors:
+                if name in self._descriptors.peek(request.domain, encoded).names:
+                    return describe_entries(request.domain, decode_descriptor(encoded), self.matcher)
+        return None
 
     def describe(self, message: bytes) -> dict[str, Any]:
         """A call as JSON's data, with secret values masked."""

@@ -249,7 +249,7 @@ def test_equal_messages_have_one_plan_until_the_rules_change(service: Service) -
 
 
 def test_the_memo_is_bounded() -> None:
-    planner = planner_of(CONFIG, LimiterOptions(plans_bytes=64 * 600))
+    planner = planner_of(CONFIG, LimiterOptions(plans_bytes=64 * 620))
     messages = [request(f"address={i}", "api_key=free") for i in range(300)]
     plans = [planner.plan(message) for message in messages]
     assert planner.plan(messages[-1]) is plans[-1]

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from extauth.explain.request import encode_request, read_descriptor
+from extauth.explain.request import read_descriptor
 from extauth.limiter.verdict import Labels
+from extauth.rls.encode import encode_request
 from extauth.rules.rule_names import RuleName
-from extauth.telemetry.history import MAX_RULES, MAX_TIERS, SECONDS, Change, History, RuleKey
+from extauth.telemetry.history import MAX_RULES, MAX_TIERS, SECONDS, Change, History, RuleKey, Series
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Seconds
 from tests.support.facts import batch, settled
@@ -43,10 +44,10 @@ class Rig:
 
 def numbers(history: History, since: int = 0) -> tuple[dict[object, list[int]], dict[object, list[int]]]:
     cut = history.since(since)
-    series = {**cut.tiers, **cut.rules}
+    series: list[tuple[object, Series]] = [*cut.tiers.items(), *cut.rules.items()]
     return (
-        {key: each.allowed.tolist() for key, each in series.items()},
-        {key: each.denied.tolist() for key, each in series.items()},
+        {key: each.allowed.tolist() for key, each in series},
+        {key: each.denied.tolist() for key, each in series},
     )
 
 

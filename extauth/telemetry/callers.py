@@ -1,0 +1,295 @@
+"""Who is denied most, and who calls most, by rule: bounded sketches of this replica's callers.
+
+A caller is a descriptor that a rule limits, as text: its entries, with secret values masked. Counted is by the names of
+the callers' counters, in which values stand as hashes only. The text is made when somebody wants to see it, from the
+message of a plan that the planner still remembers: no message is kept for this, and none longer than the planner does.
+
+The counts are of the last WINDOW_S to twice as many seconds. A rule that has many callers gets sketches of its own, the
+first MAX_RULES of them; the callers of all others share one pool. Denied calls are all counted. Of the other calls
+those of EXACT_GROUPS groups of equal calls a second are; beyond that one batch in SAMPLED_BATCHES is, for all of them.
+All sketches together have at most 4 × (MAX_RULES × RULE_CALLERS + POOL_CALLERS) = 8,192 entries. An entry takes about
+400 bytes, and with the longest of names and texts 1.2 KB: 3 MiB together, and never more than 10.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from time import perf_counter, time
+from typing import Final, TypeAlias
+
+from extauth.errors import InvalidRequestError
+from extauth.limiter.counters import Mode, TakeResult
+from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
+from extauth.limiter.plan import UNLIMITED_AT, Plan, Tally
+from extauth.rules.masking import SecretKeys
+from extauth.rules.model import RuleSet
+from extauth.rules.rule_names import RuleName
+from extauth.telemetry.caller_windows import CallerSource, CallerWindows, Ranked, Row, Who, rank
+from extauth.telemetry.top import Caller, RuleTop, Top
+
+WINDOW_S: Final = 900.0
+MAX_RULES: Final = 24
+RULE_CALLERS: Final = 64
+POOL_CALLERS: Final = 512
+MANY_CALLERS: Final = 8
+"""A rule with so many callers gets sketches of its own."""
+
+EXACT_GROUPS: Final = 5000
+SAMPLED_BATCHES: Final = 16
+MAX_KEPT_MESSAGE_BYTES: Final = 512  # the planner remembers no larger ones
+DESCRIBED_A_SECOND: Final = 20
+DESCRIBED_A_REPORT: Final = 250  # each takes about 10 us
+MAX_CANDIDATES: Final = 1000
+
+Describe: TypeAlias = Callable[[bytes, bytes], str | None]
+"""(message, name of a counter) → the caller, as `Planner.describe_counter`."""
+
+
+class _Rule:
+    """Where the callers of a rule are counted."""
+
+    __slots__ = ("busiest", "denied", "made_s")
+
+    def __init__(self, capacity: int, now_s: float) -> None:
+        self.made_s = now_s
+        self.denied = CallerWindows(capacity, now_s)
+        self.busiest = CallerWindows(capacity, now_s)
+
+
+class Callers:
+    """An observer that counts callers.
+
+    `describe` names a caller. `clock` is that of the facts, in seconds; `wall_s` gives seconds since the epoch; `draw`
+    gives a random number from 0 to below 1.
+    """
+
+    def __init__(
+        self,
+        describe: Describe,
+        *,
+        clock: Callable[[], float] = perf_counter,
+        wall_s: Callable[[], float] = time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._describe = describe
+        self._clock = clock
+        self._wall_s = wall_s
+        self._draw = draw
+        now_s = clock()
+        self._pool = _Rule(POOL_CALLERS, now_s)
+        self._own: dict[RuleName, _Rule] = {}
+        self._stale: set[RuleName] = set()  # have sketches of their own, from before the rules were reloaded
+        self._candidates: dict[RuleName, int] = {}
+        self._secret: Mapping[str, SecretKeys] = {}
+        self._second_ends = now_s + 1
+        self._window_ends = now_s + WINDOW_S
+        self._groups_left = EXACT_GROUPS
+        self._describes_left = DESCRIBED_A_SECOND
+        self._groups = [0, 0]  # of this window and the one before,
+        self._examined = [0, 0]  # and those whose callers were counted
+
+    # Observing
+
+    def batch_decided(self, fact: BatchFact) -> None:
+        """Count the callers of a batch."""
+        now_s = fact.answered_at
+        if now_s >= self._second_ends:
+            self._begin_second(now_s)
+        groups = fact.groups
+        self._groups[0] += len(groups)
+        if self._groups_left > 0:
+            self._groups_left -= len(groups)
+            self._count_calls(groups, 1, now_s)
+        elif self._draw() * SAMPLED_BATCHES < 1:
+            self._count_calls(groups, SAMPLED_BATCHES, now_s)
+        for plan, calls, taken, _, _ in groups:
+            if taken is not None and taken.admitted < calls:
+                self._count_denied(plan, calls - taken.admitted, taken, now_s)
+
+    def call_shed(self, fact: ShedFact) -> None:
+        """Count the caller of a call that is part of no batch."""
+        if not fact.counting:
+            group, now_s = fact.group, self._clock()
+            self._count_calls([group], 1, now_s)
+            if group.taken is not None and not group.taken.admitted:
+                self._count_denied(group.plan, 1, group.taken, now_s)
+
+    def rules_loaded(self, rules: RuleSet) -> None:
+        """Let new rules take the places of those that are in force no more, and mask what is secret now."""
+        self._stale = set(self._own)
+        self._candidates.clear()
+        secret = {name: domain.secret for name, domain in rules.domains.items()}
+        changed = {name for name in secret.keys() | self._secret.keys() if secret.get(name) != self._secret.get(name)}
+        self._secret = secret
+        for callers in (self._pool, *self._own.values()):
+            callers.denied.forget_names(changed)
+            callers.busiest.forget_names(changed)
+
+    def _begin_second(self, now_s: float) -> None:
+        self._second_ends = now_s + 1
+        self._groups_left = EXACT_GROUPS
+        self._describes_left = DESCRIBED_A_SECOND
+        if now_s >= self._window_ends:
+            self._window_ends = now_s + WINDOW_S
+            self._groups = [0, self._groups[0]]
+            self._examined = [0, self._examined[0]]
+            for rule in (self._pool, *self._own.values()):
+                rule.denied.rotate(now_s)
+                rule.busiest.rotate(now_s)
+
+    def _count_calls(self, groups: Sequence[GroupResult], weight: int, now_s: float) -> None:
+        self._examined[0] += len(groups)
+        for plan, calls, _, _, _ in groups:
+            names = plan.names
+            if not names:
+                continue
+            tally = plan.tally
+            rules = tally.callers or self._register(tally)
+            if len(names) == 1 and len(rules) == 1:
+                entry = rules[0].busiest.entries.get(names[0])
+                if entry is not None:
+                    entry.count += calls * weight
+                    entry.last_s = now_s
+                else:
+                    self._add(plan, 0, calls * weight, now_s, denied=False)
+            else:
+                for i in {own[0] for own in plan.template.counters_of if own and own is not UNLIMITED_AT}:
+                    self._add(plan, i, calls * weight, now_s, denied=False)
+
+    def _count_denied(self, plan: Plan, calls: int, taken: TakeResult, now_s: float) -> None:
+        tally, names = plan.tally, plan.names
+        rules = tally.callers or self._register(tally)
+        if len(names) == 1 and len(rules) == 1:
+            entry = rules[0].denied.entries.get(names[0])
+            if entry is not None:
+                entry.count += calls
+                entry.last_s = now_s
+            else:
+                self._add(plan, 0, calls, now_s, denied=True)
+            return
+        for i in _denying(plan, taken):
+            self._add(plan, i, calls, now_s, denied=True)
+
+    def _add(self, plan: Plan, i: int, weight: int, now_s: float, *, denied: bool) -> None:
+        """Count the caller whose counter is the plan's i-th; what is quick for known callers was tried already."""
+        tally, template = plan.tally, plan.template
+        at = i if template.places is None else template.places[i]
+        counted: _Rule = tally.callers[at]
+        windows = counted.denied if denied else counted.busiest
+        key, rule = plan.names[i], tally.rules[at]
+        if counted is self._pool and key not in windows.entries and self._deserves_own(rule, now_s):
+            counted = self._register(tally)[at]
+            windows = counted.denied if denied else counted.busiest
+        who = windows.add(key, weight, now_s, rule, plan)
+        forgotten_soon = template.local or len(plan.message) > MAX_KEPT_MESSAGE_BYTES
+        if who.text is None and forgotten_soon and self._describes_left:
+            self._describes_left -= 1
+            self._name(who, key)
+
+    def _deserves_own(self, rule: RuleName, now_s: float) -> bool:
+        """Whether a rule whose callers are in the pool is to have sketches of its own, which it then has."""
+        if rule in self._own:
+            return True
+        if not rule.in_file or (len(self._own) >= MAX_RULES and not self._stale):
+            return False
+        callers = self._candidates.get(rule, 0) + 1
+        if callers < MANY_CALLERS:
+            if len(self._candidates) < MAX_CANDIDATES or rule in self._candidates:
+                self._candidates[rule] = callers
+            return False
+        self._candidates.pop(rule, None)
+        if len(self._own) >= MAX_RULES:
+            del self._own[self._stale.pop()]
+        self._own[rule] = _Rule(RULE_CALLERS, now_s)
+        return True
+
+    def _register(self, tally: Tally) -> tuple[_Rule, ...]:
+        """Look up where the callers of the tally's rules are counted."""
+        own = self._own
+        self._stale.difference_update(tally.rules)
+        tally.callers = rules = tuple([own.get(rule, self._pool) for rule in tally.rules])
+        return rules
+
+    def _name(self, who: Who, key: bytes) -> None:
+        """Make the caller's text, if its plan is still there."""
+        plan = who.plan() if who.plan is not None else None
+        if plan is not None and plan.message:
+            try:
+                who.text = self._describe(plan.message, key)
+            except InvalidRequestError:  # it was planned, so it is valid: only if what is valid depends on the rules
+                who.text = None
+            who.plan = None
+
+    # Reporting
+
+    def top(self, most: int = 20, most_rules: int = 100) -> Top:
+        """The `most` most denied and busiest callers of each rule, of at most so many rules."""
+        to_wall = self._wall_s() - self._clock()
+        denied, busiest = self._rank("denied", most), self._rank("busiest", most)
+
+        def weight(rule: RuleName) -> tuple[int, int]:
+            return _sum(denied.get(rule, ())), _sum(busiest.get(rule, ()))
+
+        order = sorted(sorted(denied.keys() | busiest.keys()), key=weight, reverse=True)[:most_rules]
+        self._name_all([row for ranked in (denied, busiest) for rule in order for row, _ in ranked.get(rule, ())])
+        rules = tuple(
+            [
+                RuleTop(
+                    rule.domain,
+                    rule.name,
+                    tuple([_caller(row, missing, to_wall) for row, missing in denied.get(rule, ())]),
+                    tuple([_caller(row, missing, to_wall) for row, missing in busiest.get(rule, ())]),
+                )
+                for rule in order
+            ]
+        )
+        groups = sum(self._groups)
+        return Top(self._pool.denied.before_s + to_wall, sum(self._examined) / groups if groups else 1.0, rules)
+
+    def _rank(self, kind: str, most: int) -> dict[RuleName, Ranked]:
+        own = [CallerSource(rule, getattr(callers, kind), callers.made_s) for rule, callers in self._own.items()]
+        return rank(getattr(self._pool, kind), own, most)
+
+    def _name_all(self, rows: Sequence[Row]) -> None:
+        """Make the texts of callers that have none, at most DESCRIBED_A_REPORT of them."""
+        left = DESCRIBED_A_REPORT
+        for row in rows:
+            if row.who.text is None and left:
+                left -= 1
+                self._name(row.who, row.key)
+                if row.who.text is None:
+                    row.await_name()
+
+
+def _sum(ranked: Ranked) -> int:
+    return sum(row.calls for row, _ in ranked)
+
+
+def _caller(row: Row, missing: int, to_wall: float) -> Caller:
+    text = row.who.text or _unnamed(row.key)
+    return Caller(text, row.calls, row.error, missing, row.first_s + to_wall, row.last_s + to_wall)
+
+
+def _unnamed(key: bytes) -> str:
+    """What stands for a caller whose request is not remembered any more; it is named once it calls again."""
+    return f"(not named yet) ~{blake2b(key, digest_size=3).hexdigest()}"
+
+
+def _denying(plan: Plan, taken: TakeResult) -> list[int]:
+    """Of each descriptor whose limits denied the calls, the index of the plan's first counter that is its own.
+
+    That is whose enforced limits have no room for the first call that is denied or, where these all have, whose quotas.
+    """
+    enforced: list[int] = []
+    quotas: list[int] = []
+    for indices in plan.template.counters_of:
+        if indices is UNLIMITED_AT:
+            continue
+        full = {
+            plan.checks[i].mode for i in indices if plan.checks[i].calls_that_fit(taken.levels[i]) <= taken.admitted
+        }
+        if Mode.ENFORCED in full:
+            enforced.append(indices[0])
+        elif Mode.QUOTA in full or Mode.SAME_QUOTA in full:
+            quotas.append(indices[0])
+    return list(dict.fromkeys(enforced or quotas))
