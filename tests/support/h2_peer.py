@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from ssl import SSLContext
 from time import perf_counter
 from typing import Any
 
@@ -229,9 +230,10 @@ class Serving:
     def shed(self) -> list[str]:
         return [fact.reason for fact in self.recorded.shed]
 
-    async def connect(self, *, start: bool = True) -> Peer:
+    async def connect(self, *, start: bool = True, tls: SSLContext | None = None) -> Peer:
         """A new connection; with `start`, the preface and SETTINGS are sent."""
-        peer = Peer(*await asyncio.open_unix_connection(self.path))
+        name = "localhost" if tls else None
+        peer = Peer(*await asyncio.open_unix_connection(self.path, ssl=tls, server_hostname=name))
         self._peers.append(peer)
         if start:
             peer.send(START)

@@ -16,11 +16,11 @@ import pytest
 from extauth.rls.request import SERVICE
 from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.h2.accepting import LOOK_EVERY_S
-from extauth.transport.h2.connection import IDLE_S
+from extauth.transport.h2.connection import IDLE_S, START_S
 from extauth.transport.h2.frames import PING, ErrorCode, frame
 from extauth.transport.tls import Tls, TlsFiles
 from tests.support.clock import Seconds
-from tests.support.h2_peer import BLOCK, MESSAGE, START, Peer, Serving, call, serving
+from tests.support.h2_peer import BLOCK, MESSAGE, START, Peer, Serving, block, call, serving
 from tests.support.ports import free_port
 from tests.support.process import Served
 from tests.support.stores import Store
@@ -36,19 +36,25 @@ async def asked(served: Serving) -> Peer:
     return peer
 
 
+async def greeted(served: Serving) -> Peer:
+    """A new connection without a call."""
+    peer = await served.connect()
+    peer.send(frame(PING, 0, 0, b"........"))
+    await peer.until(partial(len, peer.pings))
+    return peer
+
+
 async def test_the_connection_without_calls_for_longest_makes_room(short_path: Path) -> None:
     clock = Seconds()
     async with serving(short_path, ConnectionLimits(max_connections=8), clock=clock) as served:
+        peers = []
+        for _ in range(6):
+            clock.now += 0.1
+            peers.append(await asked(served))
         busy = await served.connect()
         served.counters.open.clear()
         busy.send(call(1))
         await served.asked()
-        peers = []
-        for _ in range(6):
-            clock.now += 0.1
-            peers.append(await served.connect())
-            peers[-1].send(frame(PING, 0, 0, b"........"))
-            await peers[-1].until(partial(len, peers[-1].pings))
         clock.now += IDLE_S
         assert served.tripped == []
         newest = await served.connect()
@@ -56,8 +62,8 @@ async def test_the_connection_without_calls_for_longest_makes_room(short_path: P
         # Calls on their way are answered yet: it is refused only what comes after the client has heard.
         assert peers[0].goaways[0][:2] == (2**31 - 1, ErrorCode.NO_ERROR)
         served.counters.open.set()
-        peers[0].send(call(1))
-        assert (await peers[0].answered(1))[0].status == 0
+        peers[0].send(call(3))
+        assert (await peers[0].answered(3))[0].status == 0
         peers[0].send(frame(PING, 1, 0, peers[0].pings[-1][1]))
         assert (await peers[0].ended())[0] == ErrorCode.NO_ERROR
         assert (await busy.answered(1))[0].status == 0
@@ -70,10 +76,8 @@ async def test_the_connection_without_calls_for_longest_makes_room(short_path: P
 async def test_no_more_are_ended_than_there_is_need_for(short_path: Path) -> None:
     clock = Seconds()
     async with serving(short_path, ConnectionLimits(max_connections=64), clock=clock) as served:
-        idle = [await served.connect() for _ in range(54)]
-        for peer in idle:
-            peer.send(frame(PING, 0, 0, b"........"))
-            await peer.until(partial(len, peer.pings))
+        for _ in range(54):
+            await asked(served)
         clock.now += IDLE_S
         for _ in range(7):  # room is short from the 57th on, and those that are told to go take a while
             clock.now += LOOK_EVERY_S
@@ -81,9 +85,45 @@ async def test_no_more_are_ended_than_there_is_need_for(short_path: Path) -> Non
         assert served.tripped == [Guard.IDLE] * (54 + 7 - 56)
 
 
-async def test_connections_that_have_not_begun_make_room(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extauth.transport.h2.connection.START_S", 0)
-    monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
+async def test_clients_that_only_connect_keep_nobody_out(short_path: Path) -> None:
+    """Not even for a moment, although none of them has been unused for long."""
+    clock = Seconds()
+    async with serving(short_path, ConnectionLimits(max_connections=16), clock=clock) as served:
+        honest = await asked(served)
+        health = await served.connect()
+        health.send(call(1, b"", block("/grpc.health.v1.Health/Check")))
+        assert (await health.answered(1))[0].status == 0
+        greeters = [await greeted(served) for _ in range(14)]
+        newer = [await asked(served) for _ in range(10)]
+        greeters += [await greeted(served) for _ in range(20)]
+        newer += [await asked(served) for _ in range(3)]
+        for peer in (honest, health, *newer):
+            peer.send(call(3))
+            assert (await peer.answered(3))[0].status == 0
+        assert await greeters[0].ended() == (ErrorCode.NO_ERROR, "shutting down")
+        assert set(served.tripped) == {Guard.IDLE}
+        assert served.server.count_connections() == 16
+
+
+async def test_those_without_an_answer_yet_go_first(short_path: Path) -> None:
+    clock = Seconds()
+    async with serving(short_path, ConnectionLimits(max_connections=8), clock=clock) as served:
+        idle = [await asked(served) for _ in range(3)]
+        clock.now += IDLE_S
+        greeters = []
+        for _ in range(4):
+            clock.now += 0.1
+            greeters.append(await greeted(served))
+        clock.now += START_S
+        newest = await asked(served)
+        await greeters[0].ended()
+        for peer in (*idle, newest):
+            peer.send(call(3))
+            assert (await peer.answered(3))[0].status == 0
+            assert not peer.goaways
+
+
+async def test_connections_that_have_not_begun_make_room(short_path: Path) -> None:
     async with serving(short_path, ConnectionLimits(max_connections=8)) as served:
         honest = await asked(served)
         silent = [await served.connect(start=False) for _ in range(3)]
@@ -108,9 +148,7 @@ async def test_connections_in_use_are_not_ended(short_path: Path) -> None:
         assert served.tripped == [Guard.CONNECTIONS]
 
 
-async def test_tls_handshakes_count_from_the_first(
-    short_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_tls_handshakes_count_from_the_first(short_path: Path, tmp_path: Path) -> None:
     authority, files = Authority(), TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
     write(files, authority)
     async with serving(short_path, ConnectionLimits(max_connections=16), tls=Tls(files)) as served:
@@ -118,9 +156,8 @@ async def test_tls_handshakes_count_from_the_first(
         context.set_alpn_protocols(["h2"])
 
         async def connect() -> Peer:
-            streams = await asyncio.open_unix_connection(served.path, ssl=context, server_hostname="localhost")
-            peer = Peer(*streams)
-            peer.send(START, call(1))
+            peer = await served.connect(tls=context)
+            peer.send(call(1))
             assert (await peer.answered(1))[0].status == 0
             return peer
 
@@ -129,16 +166,15 @@ async def test_tls_handshakes_count_from_the_first(
         half = [await served.connect(start=False) for _ in range(30)]
         for peer in half:
             peer.send(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
-        await until_async(lambda: served.tripped.count(Guard.CONNECTIONS) == 60 - 15)
+        await until_async(lambda: len(served.tripped) == 60 - 15)
+        assert set(served.tripped) == {Guard.IDLE}
         assert served.server.count_connections() == 16
         honest.send(call(3))
         assert (await honest.answered(3))[0].status == 0
 
-        monkeypatch.setattr("extauth.transport.h2.accepting.START_S", 0)
-        monkeypatch.setattr("extauth.transport.h2.accepting.LOOK_EVERY_S", 0)
-        another = await connect()
-        assert Guard.IDLE in served.tripped
-        for peer in (honest, another, *silent, *half):
+        others = [await connect() for _ in range(4)]
+        assert set(served.tripped) == {Guard.IDLE}
+        for peer in (honest, *others, *silent, *half):
             await peer.close()
         await until_async(lambda: not served.server.count_connections())
 

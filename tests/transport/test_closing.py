@@ -1,6 +1,7 @@
 """Who closes a connection, and when: a case for each CloseReason, with what the client gets and what is counted."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -115,8 +116,13 @@ async def hangs_up(served: Serving) -> Peer:
 
 
 async def one_too_many_over_tls(served: Serving) -> Peer:
-    await served.connect(start=False)
-    await until_async(served.server.count_connections)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    served.counters.open.clear()
+    peer = await served.connect(tls=context)
+    peer.send(call(1))
+    await served.asked()
     return await served.connect(start=False)
 
 

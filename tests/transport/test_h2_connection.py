@@ -196,12 +196,37 @@ def test_late_data_of_calls_that_were_given_up_ends_no_connection() -> None:
     assert owner.phase() is Phase.OPEN
 
 
-@pytest.mark.parametrize(("sent", "after_s"), [(b"", START_S), (START[:20], START_S), (START, IDLE_S)])
-def test_it_is_unused_after_a_while(sent: bytes, after_s: float) -> None:
+HEALTH_CHECK = call(1, b"", block("/grpc.health.v1.Health/Check"))
+
+
+@pytest.mark.parametrize("sent", [b"", START[:20], START, START + frame(PING, 0, 0, bytes(8))])
+def test_it_is_unused_if_nothing_was_asked_for_a_second(sent: bytes) -> None:
     owner = Owner()
     owner.connection.receive(sent, NOW)
-    assert owner.connection.unused_since(NOW + after_s - 0.001) is None
-    assert owner.connection.unused_since(NOW + after_s) == NOW
+    assert owner.connection.unused(NOW + START_S - 0.001) is None
+    assert owner.connection.unused(NOW + START_S) == (False, NOW)
+    assert owner.connection.is_fresh()
+
+
+def test_it_is_unused_a_while_after_its_last_answer() -> None:
+    owner = Owner()
+    calls = owner.connection.receive(START + call(1), NOW)
+    assert calls is not None
+    assert owner.connection.unused(NOW + IDLE_S) is None  # the call is open
+    assert not owner.connection.is_fresh()
+    owner.answer(calls, [OK])
+    assert owner.connection.unused(NOW + IDLE_S - 0.001) is None
+    assert owner.connection.unused(NOW + IDLE_S) == (True, NOW)
+    assert not owner.connection.is_fresh()
+
+
+def test_a_health_check_is_a_use() -> None:
+    owner = Owner()
+    owner.connection.receive(START, NOW)
+    owner.connection.receive(HEALTH_CHECK, NOW + 2)
+    assert owner.connection.unused(NOW + 2 + IDLE_S - 0.001) is None
+    assert owner.connection.unused(NOW + 2 + IDLE_S) == (True, NOW + 2)
+    assert not owner.connection.is_fresh()
 
 
 def test_memory_that_another_connection_needs_flushes_this_one() -> None:

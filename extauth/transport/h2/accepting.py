@@ -7,13 +7,15 @@ something: until then it costs a socket and hardly any memory.
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from heapq import nsmallest
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from extauth.transport.engine import EngineContext
-from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
+from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason, Unused
 from extauth.transport.h2.connection import START_S
 from extauth.transport.h2.protocol import H2Protocol
 
@@ -26,8 +28,10 @@ _CLIENT_ERRORS = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno
 class Acceptor:
     """Accepts on `listeners`, and makes a protocol for each connection; `connections` are those that are open.
 
-    From 7/8 of `max_connections` on, each new connection ends the one that has been unused for longest, if any is
-    unused. Once `max_connections` are open, new ones are turned away.
+    From 7/8 of `max_connections` on, each new connection ends an unused one, if there is any: the oldest of those
+    without an answer yet, which frees its place at once, else the one whose last answer is the oldest. Once
+    `max_connections` are open, those without an answer go however young they are, so that clients that only connect
+    keep nobody out who calls; where there are none, new connections are turned away.
     """
 
     def __init__(
@@ -43,10 +47,11 @@ class Acceptor:
         self._tls = context.tls
         self._clock = context.clock
         self._silent: dict[socket.socket, float] = {}  # TLS clients that have sent nothing, since when
-        self._starting: dict[asyncio.Task[None], float] = {}  # TLS handshakes, since when
+        self._starting: dict[asyncio.Task[None], float] = {}  # TLS handshakes, since when; inf: not begun
         self._listeners: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._looked = 0.0
+        self._fresh: dict[H2Protocol, None] = {}  # the oldest first; some of them have been answered since, or are gone
 
     def __len__(self) -> int:
         """The number of connections, handshakes included."""
@@ -78,6 +83,7 @@ class Acceptor:
             if now - since < self._limits.stall_timeout_s:
                 break  # the others came later
             self._end_silent(sock, CloseReason.TLS_SILENT)
+        self._fresh = dict.fromkeys(each for each in self._fresh if each.is_fresh())
 
     async def _accept_on(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -87,6 +93,7 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _CLIENT_ERRORS:  # no descriptor or memory is left
                     self._make_room(self._clock(), 1)
+                    self._make_place()
                     await asyncio.sleep(RETRY_S)
                 continue
             self._accepted(sock)
@@ -96,6 +103,8 @@ class Acceptor:
         most = self._limits.max_connections
         if (excess := len(self) + 1 - (most - most // 8)) > 0:
             self._make_room(now, excess)
+        if len(self) >= most:
+            self._make_place()
         if self._tls is None:
             self._begin(sock)  # if there is no room, its H2Protocol turns it away
         elif len(self) >= most:
@@ -115,11 +124,13 @@ class Acceptor:
 
     def _begin(self, sock: socket.socket) -> None:
         task = asyncio.create_task(self._open(sock))
-        self._starting[task] = self._clock()
+        self._starting[task] = float("inf")
         task.add_done_callback(lambda done: self._starting.pop(done, None))
 
     async def _open(self, sock: socket.socket) -> None:
         options: dict[str, Any] = {}
+        if (task := asyncio.current_task()) is not None:
+            self._starting[task] = self._clock()
         if self._tls is not None:
             options = {
                 "ssl": self._tls.context,
@@ -130,6 +141,7 @@ class Acceptor:
 
         def connect() -> H2Protocol:
             made.append(self._connect())
+            self._fresh[made[-1]] = None
             return made[-1]
 
         try:
@@ -148,25 +160,46 @@ class Acceptor:
         self._forget_silent(sock)
         sock.close()
 
-    def _end_handshake(self, task: "asyncio.Task[None]") -> None:
-        CloseReason.IDLE.count(self._on_guard)
-        task.cancel()
-
     def _make_room(self, now: float, excess: int) -> None:
-        """End up to `excess` unused connections, those that have been unused for longest first."""
+        """End up to `excess` unused connections, in the order of Unused."""
         if now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now
         excess -= sum(connection.leaving for connection in self._connections)
-        unused: list[tuple[float, int, Callable[[], object]]] = []
+        unused: list[tuple[Unused, Callable[[], object]]] = []
         for sock, since in self._silent.items():
-            unused.append((since, len(unused), partial(self._end_silent, sock, CloseReason.IDLE)))
-        if self._tls is not None:
-            for task, since in self._starting.items():
-                unused.append((since, len(unused), partial(self._end_handshake, task)))
-        unused = [each for each in unused if now - each[0] >= START_S]
+            unused.append((Unused(False, since), partial(self._end_silent, sock, CloseReason.IDLE)))
+        for task, since in self._handshakes():
+            unused.append((Unused(False, since), partial(self._end_handshake, task)))
+        unused = [each for each in unused if now - each[0].since >= START_S]
         for connection in self._connections:
-            if (idle_since := connection.unused_since(now)) is not None:
-                unused.append((idle_since, len(unused), connection.end_unused))
-        for _, _, end in nsmallest(max(excess, 0), unused):
+            if (since_when := connection.unused(now)) is not None:
+                unused.append((since_when, connection.end_unused))
+        for _, end in nsmallest(max(excess, 0), unused, key=itemgetter(0)):
             end()
+
+    def _make_place(self) -> None:
+        """End the client that has asked for nothing for longest since it came, if there is one, however young it is."""
+        while self._fresh and not next(iter(self._fresh)).is_fresh():
+            del self._fresh[next(iter(self._fresh))]
+        oldest: list[tuple[float, Callable[[], object]]] = [
+            *((each.opened_at, each.end_unused) for each in islice(self._fresh, 1)),
+            *(
+                (since, partial(self._end_silent, sock, CloseReason.IDLE))
+                for sock, since in islice(self._silent.items(), 1)
+            ),
+            *((since, partial(self._end_handshake, task)) for task, since in islice(self._handshakes(), 1)),
+        ]
+        if oldest:
+            min(oldest, key=itemgetter(0))[1]()
+
+    def _handshakes(self) -> Iterable[tuple["asyncio.Task[None]", float]]:
+        """The TLS handshakes that have begun: a task that is cancelled before would not close its socket."""
+        if self._tls is None:
+            return ()
+        return ((task, since) for task, since in self._starting.items() if since < float("inf"))
+
+    def _end_handshake(self, task: "asyncio.Task[None]") -> None:
+        CloseReason.IDLE.count(self._on_guard)
+        del self._starting[task]
+        task.cancel()

@@ -5,7 +5,7 @@ CLOSE_DELAY_S later. A bug of ours, an exception while bytes are read, makes asy
 """
 
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from extauth.transport.engine import Guard, OnGuard
 from extauth.transport.h2 import frames
@@ -16,6 +16,13 @@ CLOSE_DELAY_S: Final = 1.0
 _CALM: Final = ErrorCode.ENHANCE_YOUR_CALM
 _DONE: Final = ErrorCode.NO_ERROR
 _LEAVING: Final = "shutting down"
+
+
+class Unused(NamedTuple):
+    """A connection without open calls: whether it had any, and since when it has none. The smallest is closed first."""
+
+    answered: bool
+    since: float
 
 
 class CloseReason(Enum):
@@ -41,7 +48,8 @@ class CloseReason(Enum):
     TOO_MANY = ("max_connections are open", _CALM, "too many connections", Guard.CONNECTIONS)  # `turn_away`: no calls
 
     # GOAWAY and PING; once the PING came back, or CLOSE_DELAY_S later, a GOAWAY that names the last stream; half-closed
-    # when no stream is left (`go_away`). Without GOAWAY if the client has not begun. TLS handshakes are cut short.
+    # when no stream is left (`go_away`). Where nothing has been asked yet, IDLE closes at once, and its GOAWAY, if the
+    # client has begun, names no stream. TLS handshakes are cut short.
     IDLE = ("unused while room for connections is short", _DONE, _LEAVING, Guard.IDLE)
     OLD = ("it is as old as max_age_s allows", _DONE, "max_age", None)
     SHUTDOWN = ("the server stops", _DONE, _LEAVING, None)

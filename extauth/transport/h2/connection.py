@@ -23,7 +23,7 @@ from extauth.limiter.templates import Answer
 from extauth.transport.batching import Shed
 from extauth.transport.engine import Guard
 from extauth.transport.h2 import frames, preface
-from extauth.transport.h2.closing import CloseReason
+from extauth.transport.h2.closing import CloseReason, Unused
 from extauth.transport.h2.control_frames import GOAWAY_PING, Control
 from extauth.transport.h2.frames import HEAD, MAX_STREAM_ID, MIN_MAX_FRAME_SIZE, PREFACE, ErrorCode, H2Error
 from extauth.transport.h2.grpc_framing import Status, refusal_block
@@ -33,9 +33,8 @@ from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Streams
 from extauth.transport.waiting import Caller, Calls
 
-# A connection is unused if its client has not begun for START_S, or has had no call for IDLE_S.
-START_S: Final = 1.0
-IDLE_S: Final = 30.0
+START_S: Final = 1.0  # unused after that if nothing was asked: Envoy sends its first call with the preface
+IDLE_S: Final = 30.0  # unused so long after its last answer to a call or health check
 SHRINK_S: Final = 3.0  # the time from the last frame until memory is given back
 
 
@@ -226,14 +225,17 @@ class Connection:
         if idle_s > 3 * self._limits.stall_timeout_s:
             self._streams.trim_ignored()
 
-    def unused_since(self, now: float) -> float | None:
-        """The time since which it has been unused; None if it is in use, or is being ended."""
+    def is_fresh(self) -> bool:
+        """Whether no call and no health check is open or has been answered yet; not if it is being ended."""
+        return self.phase < LEAVING and not self._streams.used() and self._control.last_answer() < self._opened_at
+
+    def unused(self, now: float) -> Unused | None:
+        """None if it is in use, or is being ended."""
         if self.phase >= LEAVING or self._streams.used():
             return None
-        if self.phase is STARTING:
-            return self._opened_at if now - self._opened_at >= START_S else None
-        since = max(self._opened_at, self._control.answered)
-        return since if now - since >= IDLE_S else None
+        fresh = self.is_fresh()
+        since = self._opened_at if fresh else self._control.last_answer()
+        return Unused(not fresh, since) if now - since >= (START_S if fresh else IDLE_S) else None
 
     def health_changed(self) -> None:
         """Send the health to the client, if it watches it."""

@@ -31,7 +31,8 @@ class Control:
         goaway_heard: Callable[[], None],
     ) -> None:
         self.now = 0.0
-        self.answered = -ANSWERING_S  # when the last answer was written
+        self.answered = -ANSWERING_S  # when the last answer to a call was written
+        self.health_answered = -ANSWERING_S  # when the last answer to a health check was
         self._on_guard = on_guard
         self._streams = streams
         self._sender = sender
@@ -64,6 +65,10 @@ class Control:
         if not self._resets.spend(self.now) and not self._answering():
             CloseReason.RESETS.count(self._on_guard)
             raise CloseReason.RESETS.error()
+
+    def last_answer(self) -> float:
+        """When a call or a health check was last answered."""
+        return max(self.answered, self.health_answered)
 
     def _answering(self) -> bool:
         """Whether calls are being answered: if so, closing the connection would be a free pass for all of them."""

@@ -7,7 +7,7 @@ from typing import cast
 
 from extauth.limiter.templates import Answer
 from extauth.transport.engine import AGE_JITTER
-from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
+from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason, Unused
 from extauth.transport.h2.connection import CUT, ENDING, FINISHED, LEAVING, OPEN, STARTING, Connection
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.waiting import Calls
@@ -24,7 +24,7 @@ class H2Protocol(asyncio.Protocol):
         self._clock = context.clock
         self._on_guard = context.on_guard
         self._limits = context.limits
-        opened_at = self._clock()
+        self.opened_at = opened_at = self._clock()
         self._connection = Connection(state, self, opened_at)
         age_s = self._limits.max_age_s * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311 - no secret
         self._old_at = opened_at + age_s if age_s else float("inf")
@@ -125,16 +125,24 @@ class H2Protocol(asyncio.Protocol):
         connection.check(now, hurry=now >= self._old_at + self._limits.age_grace_s)
         self.flush()
 
-    def unused_since(self, now: float) -> float | None:
-        """The time since which it has been unused; None if it is in use, or is being ended."""
-        return self._connection.unused_since(now)
+    def is_fresh(self) -> bool:
+        """Whether it is open, and nothing has been asked on it yet."""
+        return self in self._connections and self._connection.is_fresh()
+
+    def unused(self, now: float) -> Unused | None:
+        """As Connection.unused."""
+        return self._connection.unused(now)
 
     def end_unused(self) -> None:
-        """Make room for others: at once if the client has not begun, else gracefully."""
+        """Make room: at once, with its place free now, if nothing has been asked on it yet, else gracefully."""
+        if not self._connection.is_fresh():
+            self.go_away(CloseReason.IDLE)
+            return
+        self._connections.discard(self)
         if self._connection.phase is STARTING:
             self.close_at_once(CloseReason.IDLE)
         else:
-            self.go_away(CloseReason.IDLE)
+            self._turn_away(CloseReason.IDLE)
 
     def go_away(self, reason: CloseReason) -> None:
         """Close gracefully."""
@@ -179,6 +187,7 @@ class H2Protocol(asyncio.Protocol):
         self._connection.turn_away(reason)
         self.flush()
         self._transport.close()
+        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._transport.abort)  # if the client reads nothing
 
     def _refuse_new(self) -> None:
         self._connection.refuse_new()

@@ -211,6 +211,7 @@ class Requests:
 
     def _answer_health(self, number: int, method: Method, message: bytes) -> None:
         health = self._state.health
+        self._control.health_answered = self._control.now
         if method is Method.HEALTH_WATCH and self._state.stopping:
             self._refuse(number, Status.UNAVAILABLE, "shutting down")
         elif method is Method.HEALTH_CHECK:
