@@ -1,11 +1,9 @@
 """The composition: one running service from its settings."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Protocol
 
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
@@ -14,16 +12,15 @@ from extauth.config.sources.files import FileSource
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.local import LocalCounters, SettlingCounters
-from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.counters.upkeep import keep_settled
 from extauth.errors import ConfigError, SettingsError
 from extauth.limiter.build import build
 from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
+from extauth.parts import RuleSource, counters_of, first_rules, tls_of
 from extauth.replicas import Replicas
 from extauth.rules.matcher import Matcher
-from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
 from extauth.telemetry.callers import Callers
@@ -35,26 +32,13 @@ from extauth.telemetry.store_log import StoreLog
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.engine import ConnectionLimits, Engine, EngineContext, Guard
 from extauth.transport.h2.server import H2Server
-from extauth.transport.tls import Tls, TlsFiles
+from extauth.transport.tls import Tls
 from extauth.tuning import fitting_connections, raise_descriptors
 
 STOP_GRACE_S = 5
 STORE_CHECK_S = 1  # below CutOff's OPEN_FOR_S: by then other replicas know, too, whether the store is away
 TLS_CHECK_S = 1
 IN_MEMORY = "in this process: it must be the only replica, and its counts end with it"
-
-
-class RuleSource(Protocol):
-    """Where rules come from."""
-
-    def read(self) -> RuleSet:
-        """The rules to begin with; raises ConfigError where there are none."""
-
-    def updates(self) -> AsyncIterator[RuleSet | ConfigError]:
-        """Each later set of rules, or why there is none, while the rules in force stay."""
-
-    async def refresh(self) -> None:
-        """Have `updates` yield what there is now, changed or not; returns once that has been dealt with."""
 
 
 class Service:
@@ -72,8 +56,8 @@ class Service:
             everything_shadowed=settings.shadow_mode,
         )
         self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
-        rules = _first_rules(self._source, keep_going=settings.keep_going)
-        self.counters = _counters(settings)
+        rules = first_rules(self._source, keep_going=settings.keep_going)
+        self.counters = counters_of(settings)
         self.local = LocalCounters(self.counters.now_us, settings.local_bytes)
         self.settling = SettlingCounters(self.counters, self.local)
         self.denials = DenialCache(self.settling, settings.denial_cache)
@@ -93,7 +77,7 @@ class Service:
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
         self.batcher = Batcher(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
-        self.tls = _tls(settings)
+        self.tls = tls_of(settings)
         policy = decider.limiter.policy
         self.replicas = Replicas(
             settings, policy, self.breaker, self._registry(), rules_digest=self._rules_digest, tls=self.tls
@@ -278,24 +262,3 @@ class Service:
     def _reload_failed(self, error: ConfigError) -> None:
         self.metrics.reloaded(ok=False)
         events.reload_failed(error)
-
-
-def _counters(settings: Settings) -> RedisCounters | MemoryCounters:
-    if settings.counts_in_memory:
-        return MemoryCounters(lambda: time.monotonic_ns() // 1000, settings.memory_bytes)
-    url = settings.redis_url.get_secret_value()
-    return RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
-
-
-def _first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:
-    """What to begin with; raises ConfigError where anything is wrong, or with `keep_going` where all is."""
-    rules = source.read()
-    if rules.problems and not (keep_going and rules.domains):
-        raise ConfigError(rules.problems)
-    return rules
-
-
-def _tls(settings: Settings) -> Tls | None:
-    if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
-        return None
-    return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))

@@ -1,0 +1,48 @@
+"""Parts of the service, from its settings."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from extauth.counters.memory import MemoryCounters
+from extauth.counters.redis.counters import RedisCounters
+from extauth.errors import ConfigError
+from extauth.rules.model import RuleSet
+from extauth.settings import Settings
+from extauth.transport.tls import Tls, TlsFiles
+
+
+class RuleSource(Protocol):
+    """Where rules come from."""
+
+    def read(self) -> RuleSet:
+        """The rules to begin with; raises ConfigError where there are none."""
+
+    def updates(self) -> AsyncIterator[RuleSet | ConfigError]:
+        """Each later set of rules, or why there is none, while the rules in force stay."""
+
+    async def refresh(self) -> None:
+        """Have `updates` yield what there is now, changed or not; returns once that has been dealt with."""
+
+
+def counters_of(settings: Settings) -> RedisCounters | MemoryCounters:
+    """Where calls are counted."""
+    if settings.counts_in_memory:
+        return MemoryCounters(lambda: time.monotonic_ns() // 1000, settings.memory_bytes)
+    url = settings.redis_url.get_secret_value()
+    return RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
+
+
+def first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:
+    """What to begin with; raises ConfigError where anything is wrong, or with `keep_going` where all is."""
+    rules = source.read()
+    if rules.problems and not (keep_going and rules.domains):
+        raise ConfigError(rules.problems)
+    return rules
+
+
+def tls_of(settings: Settings) -> Tls | None:
+    """What the gRPC port is served with, if it is."""
+    if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
+        return None
+    return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
