@@ -57,14 +57,16 @@ class PlanTemplate:
 class Tally:
     """The name of the rule of each check; one object for all plans with the same rules.
 
-    `calls` and `series` belong to the metrics: they count here, where all plans of the rules lead them, look the rules'
-    series up once, and add the calls to these now and then. `callers` belongs to telemetry.top in the same way.
+    The checks at `shadowed` are of rules in shadow mode. `calls` and `series` belong to the metrics: they count here,
+    where all plans of the rules lead them, look the rules' series up once, and add the calls to these now and then.
+    `callers` belongs to telemetry.top in the same way.
     """
 
-    __slots__ = ("callers", "calls", "rules", "series")
+    __slots__ = ("callers", "calls", "rules", "series", "shadowed")
 
-    def __init__(self, rules: tuple[RuleName, ...]) -> None:
+    def __init__(self, rules: tuple[RuleName, ...], shadowed: tuple[int, ...] = ()) -> None:
         self.rules = rules
+        self.shadowed = shadowed
         self.calls = 0
         self.series: Any = None
         self.callers: Any = None

@@ -217,7 +217,8 @@ class Planner:
         checks, counters_of, rules = draft.finish()
         alike = (checks, counters_of, tier, Labels(path, tier or "none"), domain, any(each.rule for each in effects))
         names = draft.names()
-        tally = Tally(rules) if rules else NO_TALLY
+        shadowed = tuple([i for i, check in enumerate(checks) if check.mode is Mode.SHADOW])
+        tally = Tally(rules, shadowed) if rules else NO_TALLY
         size = PLAN_BYTES + 41 * len(names) + tally.own_bytes
         if self._modes.metadata:
             described = describe_request(request, self.matcher)

@@ -1,32 +1,38 @@
 """The calls of each rule, and those that came near its limits or were over them."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from extauth.limiter.counters import LimitCheck, Mode, TakeResult
-from extauth.limiter.plan import Plan, PlanTemplate, Tally
+from extauth.limiter.counters import LimitCheck, TakeResult
+from extauth.limiter.plan import Plan, Tally
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry import catalogue
 from extauth.telemetry.history import Change, RuleKey
 from extauth.telemetry.tables import Cell, CounterTable, named_first
 
 MAX_NAMES_FROM_REQUESTS = 1000
-MAX_TALLIES_BYTES = 4 << 20
+MAX_COUNTED = 20_000
+STEP = 500
 NEVER = 2**63
 
 
 class _LimitSeries(NamedTuple):
-    """The labels and the series of a check's rule."""
+    """The series of a check's rule; `shadowed` is None where the rule is not in shadow mode."""
 
-    name: tuple[str, str]
     over: Cell
     near: Cell
+    shadowed: Cell | None
 
 
 class _RuleSeries(NamedTuple):
-    """The series of a Tally: the calls of each of its rules, and for each check the series of its rule."""
+    """The series of a Tally: the calls of each of its rules, and for each check the series of its rule.
 
+    They hold for one `generation` of the rules: after a reload they must be asked for again.
+    """
+
+    generation: object
     asked: tuple[Cell, ...]
     limits: tuple[_LimitSeries, ...]
 
@@ -58,9 +64,9 @@ def watch(check: LimitCheck, ratio: Fraction) -> Watch:
 class RuleCounters:
     """Tables of counters by domain and rule.
 
-    The calls of a rule are counted in the Tallies of its plans, and added to the tables before these are rendered. Of
-    the names that contain values of requests, the first MAX_NAMES_FROM_REQUESTS have series; the others share `other`.
-    If `everything_shadowed`, all rules count as being in shadow mode.
+    The calls of a rule are counted in the Tallies of its plans, and added to the tables before these are rendered, or
+    when MAX_COUNTED tallies have some. Of the names that contain values of requests, the first MAX_NAMES_FROM_REQUESTS
+    have series; the others share `other`. If `everything_shadowed`, all rules count as being in shadow mode.
     """
 
     def __init__(self, *, everything_shadowed: bool = False) -> None:
@@ -70,10 +76,8 @@ class RuleCounters:
         self.shadowed = CounterTable(catalogue.RULE_SHADOW_DENIED)
         self._everything_shadowed = everything_shadowed
         self._names_from_requests: set[str] = set()
-        self._tallies: list[
-            Tally
-        ] = []  # those that have series, to which their latest calls may not have been added yet
-        self._tallies_bytes = 0
+        self._counted: deque[Tally] = deque()  # those with calls that are not added to their series yet
+        self._generation = object()
 
     @property
     def tables(self) -> tuple[CounterTable, ...]:
@@ -83,16 +87,19 @@ class RuleCounters:
     def count(self, plan: Plan, calls: int) -> None:
         """Count equal calls."""
         tally = plan.tally
-        tally.calls += calls
-        if tally.series is None:
-            self._register(tally, plan.template)
+        counted = tally.calls
+        tally.calls = counted + calls
+        if not counted:
+            self._counted.append(tally)
 
     def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> None:
         """Count, for each rule, the calls that its limits had no room for, and those that came near them.
 
         The calls were given to `count` before; `watches` has one for each check of the plan.
         """
-        series: _RuleSeries = plan.tally.series
+        series: _RuleSeries | None = plan.tally.series
+        if series is None or series.generation is not self._generation:
+            series = self._make_series(plan.tally)
         template = plan.template
         if len(watches) == 1 and len(series.limits) == 1 and not template.soft:
             (own,), (check,), (level,), admitted = series.limits, plan.checks, taken.levels, taken.admitted
@@ -109,47 +116,59 @@ class RuleCounters:
                 each = found[own] = _Found(calls)
             if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
                 each.over = max(each.over, calls - fitting)
-                each.shadowed = each.shadowed or check.mode is Mode.SHADOW
             each.fitting = min(each.fitting, taken.admitted, fitting)
             if check.cost > 0:
                 each.below = min(each.below, check.algorithm.calls_up_to(watched.hits, check.cost, level))
         for own, each in found.items():
             own.over.value += each.over
             own.near.value += max(each.fitting - each.below, 0)
-            if each.over and (each.shadowed or self._everything_shadowed):
-                self.shadowed.cell(*own.name).value += each.over
+            if own.shadowed is not None:
+                own.shadowed.value += each.over
 
     def rules_loaded(self) -> None:
         """Start anew, for other rules are in force."""
-        self.forget_tallies()
+        self.add_tallies()
+        self._generation = object()
         self._names_from_requests.clear()
         for table in self.tables:
             table.age()
 
-    def _register(self, tally: Tally, template: PlanTemplate) -> None:
-        size = 300 + 200 * len(tally.rules) + tally.own_bytes
-        self._tallies_bytes += size
-        if self._tallies_bytes > MAX_TALLIES_BYTES:  # many of them may belong to plans that are forgotten
-            self.forget_tallies()
-            self._tallies_bytes = size
-        names = [(rule.domain, self._called(rule)) for rule in tally.rules]
-        limits = {name: _LimitSeries(name, self.over.cell(*name), self.near.cell(*name)) for name in names}
-        asked = tuple([self.calls.cell(*name) for name in limits])
-        tally.series = _RuleSeries(asked, tuple([limits[name] for name in names]))
-        self._tallies.append(tally)
-        if template.soft and template.places is None:  # so that a rule begins with 0
-            for name, check in zip(names, template.checks, strict=True):
-                if self._everything_shadowed or check.mode is Mode.SHADOW:
-                    self.shadowed.cell(*name)
+    def add_tallies(self, most: int = NEVER) -> None:
+        """Add the calls of at most so many tallies to the series of their rules, the oldest first."""
+        counted = self._counted
+        for _ in range(min(most, len(counted))):
+            tally = counted.popleft()
+            calls, tally.calls = tally.calls, 0
+            series = tally.series
+            if series is None or series.generation is not self._generation:
+                series = self._make_series(tally)
+            for cell in series.asked:
+                cell.value += calls
 
-    def add_tallies(self) -> None:
-        """Add the calls that were counted since the previous call to the series of their rules."""
-        for tally in self._tallies:
-            calls = tally.calls
-            if calls:
-                tally.calls = 0
-                for cell in tally.series.asked:
-                    cell.value += calls
+    def steps(self) -> Iterator[bytes]:
+        """Add the calls of all tallies, with nothing at each step, which takes well below a millisecond."""
+        for _ in range(0, len(self._counted), STEP):
+            self.add_tallies(STEP)
+            yield b""
+
+    def bound(self) -> None:
+        """Add calls to the series, if very many tallies have some."""
+        excess = len(self._counted) - MAX_COUNTED
+        if excess > 0:
+            self.add_tallies(excess)
+
+    def _make_series(self, tally: Tally) -> _RuleSeries:
+        names = [(rule.domain, self._called(rule)) for rule in tally.rules]
+        shadowed = set(names) if self._everything_shadowed else {names[i] for i in tally.shadowed}
+        limits = {
+            name: _LimitSeries(
+                self.over.cell(*name), self.near.cell(*name), self.shadowed.cell(*name) if name in shadowed else None
+            )
+            for name in names
+        }
+        asked = tuple([self.calls.cell(*name) for name in limits])
+        series = tally.series = _RuleSeries(self._generation, asked, tuple([limits[name] for name in names]))
+        return series
 
     def changes(self) -> Iterator[list[Change]]:
         """What was counted since this was called before, in pieces that are quick to make.
@@ -157,7 +176,8 @@ class RuleCounters:
         Calls may be counted while the pieces are made. What would make more calls denied than there are is left for the
         next time.
         """
-        self.add_tallies()
+        for _ in self.steps():
+            yield []
         for piece in self.calls.changes():
             changes = []
             for name, calls in piece:
@@ -165,13 +185,6 @@ class RuleCounters:
                 denied = over - self.shadowed.take(name, over) if over else 0
                 changes.append(Change(RuleKey(*name), calls - denied, denied))
             yield changes
-
-    def forget_tallies(self) -> None:
-        """Add the calls that were counted, and drop the tallies, whose plans may be forgotten."""
-        self.add_tallies()
-        for tally in self._tallies:
-            tally.series = None
-        self._tallies, self._tallies_bytes = [], 0
 
     def _called(self, rule: RuleName) -> str:
         return rule.name if rule.in_file else named_first(self._names_from_requests, rule.name, MAX_NAMES_FROM_REQUESTS)
@@ -181,12 +194,11 @@ class _Found:
     """What is found about `calls` calls and a rule, over all of its limits.
 
     `over` are over one of them; `fitting` are admitted and fit all of them, and of these, the first `below` leave all
-    counters low. `shadowed`: the rule is in shadow mode.
+    counters low.
     """
 
-    __slots__ = ("below", "fitting", "over", "shadowed")
+    __slots__ = ("below", "fitting", "over")
 
     def __init__(self, calls: int) -> None:
         self.over = 0
-        self.shadowed = False
         self.fitting = self.below = calls

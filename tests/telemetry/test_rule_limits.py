@@ -33,7 +33,10 @@ def limit(requests: int, algorithm: Algorithm = Algorithm.FIXED_WINDOW, *, count
 def plan_of(*checks: LimitCheck, rules: str = "abcd") -> Plan:
     """A plan with a counter and, from `rules`, the name of a rule for each check."""
     template = PlanTemplate(checks, tuple((i,) for i in range(len(checks))), None, Labels())
-    tally = Tally(tuple(RuleName("d", rule) for rule, _ in zip(rules, checks, strict=False)))
+    tally = Tally(
+        tuple(RuleName("d", rule) for rule, _ in zip(rules, checks, strict=False)),
+        tuple(i for i, check in enumerate(checks) if check.mode is Mode.SHADOW),
+    )
     return Plan(tuple(b"%d" % i for i in range(len(checks))), template, tally)
 
 
