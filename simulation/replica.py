@@ -104,7 +104,7 @@ class Caller:
         calls.deadline = min([each for each in deadlines if each > now], default=float("inf"))
         for plan, number in zip(calls.plans, calls.stream_ids, strict=True):
             if number in self._open and self._open[number].deadline <= now:
-                self._answer(number, batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting), sent=calls.counting)
+                self._answer(number, batcher.shed(plan, Shed.TIMEOUT, calls, number), sent=calls.counting)
 
     def answer(self, calls: Calls, messages: list[Answer]) -> None:
         """As transport.waiting.Caller says."""

@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 from extauth.errors import StoreError
 from extauth.limiter.counters import Source, TakeResult, Uncounted
 from extauth.limiter.plan import Plan
+from extauth.rls.response import Code
+from extauth.rls.trace_context import TraceParent
 from extauth.rules.model import OnStoreFailure
 
 
@@ -37,12 +39,25 @@ class BatchResult(NamedTuple):
     store_error: StoreError | None = None
 
 
+class SampledCall(NamedTuple):
+    """A call whose trace is recorded: it arrived at that instant, and got the group's answer `code`.
+
+    `code` is None if the call failed.
+    """
+
+    parent: TraceParent
+    arrived: float
+    group: GroupResult
+    code: Code | None
+
+
 @dataclass(frozen=True, slots=True)
 class BatchFact:
     """A batch whose answers were written.
 
     `arrivals` are (instant, number of calls that arrived then). It was decided from `asked_at` to `decided_at`, and the
-    answers were written at `answered_at`; all instants are seconds of the transport's monotonic clock.
+    answers were written at `answered_at`; all instants are seconds of the transport's monotonic clock. `sampled` are
+    those of its calls whose traces are recorded.
     """
 
     groups: Sequence[GroupResult]
@@ -51,18 +66,21 @@ class BatchFact:
     asked_at: float
     decided_at: float
     answered_at: float
+    sampled: Sequence[SampledCall] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ShedFact:
     """A call that was not decided in time, for `reason`, and got the failure policy.
 
-    If it is `counting`, it is part of a batch that is being decided, and of that batch's fact.
+    If it is `counting`, it is part of a batch that is being decided, and of that batch's fact, where it is no longer
+    among the `sampled` calls.
     """
 
     reason: str
     group: GroupResult
     counting: bool
+    sampled: SampledCall | None = None
 
 
 class Observer(Protocol):

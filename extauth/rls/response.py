@@ -99,6 +99,11 @@ def encode_response(verdict: Verdict, headers: ResponseHeaders | None = None) ->
     return message
 
 
+def code_of(message: bytes) -> Code:
+    """The `overall_code` of a message from this module, which writes it first."""
+    return Code(message[1])
+
+
 def dynamic_metadata(fields: bytes) -> bytes:
     """The response's field for the fields of a Struct. In one field: not every reader merges two."""
     return bytes_field(6, fields)

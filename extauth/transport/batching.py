@@ -6,16 +6,16 @@ connection gets its answers to a batch in one write.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from time import perf_counter
 
 from extauth.limiter.build import Decider
 from extauth.limiter.counters import Uncounted
-from extauth.limiter.facts import BatchFact, Observer, ShedFact
+from extauth.limiter.facts import BatchFact, GroupResult, Observer, SampledCall, ShedFact
 from extauth.limiter.plan import Plan
 from extauth.limiter.templates import Answer
-from extauth.rls.response import Code, Verdict, encode_response, too_large_response
+from extauth.rls.response import Code, Verdict, code_of, encode_response, too_large_response
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.deadlines import Clock, Deadlines
 from extauth.transport.waiting import Caller, Calls, WaitingCalls
@@ -77,13 +77,19 @@ class Batcher:
             self._sweep()
         return self._max_waiting - self._waiting.size
 
-    def shed(self, plan: Plan, why: Shed, *, counting: bool = False) -> Answer:
-        """The failure policy's answer to a call that is not decided in time; Uncounted: the call must fail."""
-        group = self._limiter.uncounted(plan, 1, Uncounted.of(sent=counting))
-        fact = ShedFact(why, group, counting)
+    def shed(self, plan: Plan, why: Shed, calls: Calls, number: int) -> Answer:
+        """The failure policy's answer to a call that is not decided in time; Uncounted: the call must fail.
+
+        It arrived with `calls`, where `number` is its caller's own name for it.
+        """
+        group = self._limiter.uncounted(plan, 1, Uncounted.of(sent=calls.counting))
+        answer = self._answers.encode(group)[0]
+        parent = calls.take_parent(number)
+        sampled = None if parent is None else SampledCall(parent, calls.arrived, group, _code(answer))
+        fact = ShedFact(why, group, calls.counting, sampled)
         for observer in self._observers:
             observer.call_shed(fact)
-        return self._answers.encode(group)[0]
+        return answer
 
     def _sweep(self) -> None:
         """Forget calls that have ended while they waited, so that they take up no room."""
@@ -142,16 +148,20 @@ class Batcher:
             self._log(error)
             self._fail(batch)
             return
+        sampled: list[SampledCall] = []
         for calls in batch:
             self.deadlines.discard(calls)
             try:
-                calls.caller.answer(calls, [answers[plan]() for plan in calls.plans])
+                messages = [answers[plan]() for plan in calls.plans]
+                calls.caller.answer(calls, messages)
+                if calls.parents:
+                    sampled += _sampled(calls, messages, dict(zip(counts, result.groups, strict=True)))
             except Exception as error:  # noqa: BLE001 - an error with one caller is no reason to let the others wait
                 self._log(error)
         for caller in {calls.caller for calls in batch}:
             self._flush(caller)
         arrivals = [(calls.arrived, len(calls.plans)) for calls in batch]
-        fact = BatchFact(result.groups, result.store_error, arrivals, asked_at, decided_at, self.clock())
+        fact = BatchFact(result.groups, result.store_error, arrivals, asked_at, decided_at, self.clock(), sampled)
         for observer in self._observers:
             observer.batch_decided(fact)
 
@@ -182,3 +192,16 @@ class Batcher:
         if now - self._logged >= LOG_S:
             self._logged = now
             asyncio.get_running_loop().call_exception_handler({"message": "a batch failed", "exception": error})
+
+
+def _sampled(calls: Calls, messages: Sequence[Answer], groups: Mapping[Plan, GroupResult]) -> Iterator[SampledCall]:
+    """Those of the calls whose traces are recorded."""
+    for plan, number, message in zip(calls.plans, calls.stream_ids, messages, strict=True):
+        parent = calls.take_parent(number)
+        if parent is not None:
+            yield SampledCall(parent, calls.arrived, groups[plan], _code(message))
+
+
+def _code(answer: Answer) -> Code | None:
+    """The code of an answer; None where the call fails."""
+    return None if isinstance(answer, Uncounted) else code_of(answer)

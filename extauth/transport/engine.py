@@ -110,6 +110,9 @@ class EngineContext:
     tls: Tls | None = None
     """With it, an engine serves only over TLS."""
 
+    traced: bool = False
+    """Whether the traces of calls are read from their headers."""
+
     @property
     def clock(self) -> Clock:
         """The batcher's clock: everything in an engine uses this one."""

@@ -1,6 +1,7 @@
 """The gRPC engine on grpc.aio: RateLimitService and grpc.health.v1."""
 
 import asyncio
+from collections.abc import Iterable
 
 import grpc
 import grpc.aio
@@ -11,6 +12,7 @@ from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsEr
 from extauth.limiter.counters import Uncounted
 from extauth.limiter.templates import Answer
 from extauth.rls.request import SERVICE
+from extauth.rls.trace_context import TraceParent, sampled_parent
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.engine import MAX_BLOCK_BYTES, EngineContext, Guard
@@ -19,6 +21,7 @@ from extauth.transport.h2.hpack import FIELD_BYTES
 from extauth.transport.tls import Tls
 from extauth.transport.waiting import Calls
 
+_ONLY = 0  # the name of a waiter's one call
 MAX_RECEIVED_BYTES = 16_777_216  # of a message; a larger one is refused by gRPC itself
 
 
@@ -35,6 +38,7 @@ class GrpcioServer:
         self._tls = context.tls
         self._limits = context.limits
         self._on_guard = context.on_guard
+        self._traced = context.traced
         self._health = health.HealthServicer()  # after `drain` it keeps to NOT_SERVING
         self._reported: dict[str, bool] = {}
         self._server: grpc.aio.Server | None = None
@@ -103,7 +107,8 @@ class GrpcioServer:
         if len(message) > self._limits.max_message_bytes:
             self._on_guard(Guard.MESSAGE)
             return self._batcher.too_large
-        sizes = (len(key) + len(value) + FIELD_BYTES for key, value in context.invocation_metadata() or ())
+        metadata = context.invocation_metadata() or ()
+        sizes = (len(key) + len(value) + FIELD_BYTES for key, value in metadata)
         if sum(sizes) > self._limits.max_header_bytes:
             self._on_guard(Guard.HEADERS)
             return self._batcher.too_large
@@ -115,12 +120,15 @@ class GrpcioServer:
         except InvalidRequestError as error:
             self._on_guard(Guard.INVALID_CALL)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        waiter = _Waiter(self._batcher)
+        calls = Calls(waiter, self._batcher.clock())
+        if self._traced and (parent := _parent(metadata)) is not None:
+            calls.add_parent(_ONLY, parent)
         if self._batcher.room() <= 0:
-            answer = self._batcher.shed(plan, Shed.WAITING_CALLS)
+            answer = self._batcher.shed(plan, Shed.WAITING_CALLS, calls, _ONLY)
         else:
-            waiter = _Waiter(self._batcher)
-            calls = Calls(waiter, self._batcher.clock())
             calls.plans.append(plan)
+            calls.stream_ids.append(_ONLY)
             if (timeout_s := context.time_remaining()) is not None:
                 calls.deadline = calls.arrived + deadline_after_s(timeout_s)
             self._batcher.submit(calls)
@@ -144,6 +152,13 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(newest(), newest, require_client_authentication=mutual)
 
 
+def _parent(metadata: Iterable[tuple[str, str | bytes]]) -> TraceParent | None:
+    def values(name: str) -> list[bytes]:
+        return [value.encode() for key, value in metadata if key == name and isinstance(value, str)]
+
+    return sampled_parent(values("traceparent"), values("tracestate"))
+
+
 class _Waiter:
     """The Caller of a single call."""
 
@@ -156,11 +171,12 @@ class _Waiter:
     def drop_ended(self, calls: Calls) -> None:
         if self.future.done():  # cancelled or expired
             calls.plans.clear()
+            calls.stream_ids.clear()
 
     def expire(self, calls: Calls, now: float) -> None:
         calls.deadline = float("inf")
         if not self.future.done():
-            self.future.set_result(self._batcher.shed(calls.plans[0], Shed.TIMEOUT, counting=calls.counting))
+            self.future.set_result(self._batcher.shed(calls.plans[0], Shed.TIMEOUT, calls, _ONLY))
 
     def answer(self, _calls: Calls, messages: list[Answer]) -> None:
         if not self.future.done():

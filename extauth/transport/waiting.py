@@ -7,6 +7,7 @@ from typing import Protocol
 
 from extauth.limiter.plan import Plan
 from extauth.limiter.templates import Answer
+from extauth.rls.trace_context import TraceParent
 from extauth.transport.deadlines import Deadlines
 
 # A caller may add this much to a batch before the others have their turn, if not all waiting calls fit into one.
@@ -20,10 +21,11 @@ class Calls:
     """Calls of one caller that arrived together, at `arrived`; `stream_ids` are the caller's own names for them.
 
     Times are seconds of the batcher's clock; `deadline` is the earliest of the calls' deadlines. `counting`: the
-    calls have been handed to the store.
+    calls have been handed to the store. `parents` has the traces of those calls whose traces are recorded, by their
+    `stream_ids`, and perhaps some of other calls; it is None where there are none.
     """
 
-    __slots__ = ("arrived", "caller", "counting", "deadline", "plans", "stream_ids")
+    __slots__ = ("arrived", "caller", "counting", "deadline", "parents", "plans", "stream_ids")
 
     def __init__(self, caller: "Caller", arrived: float) -> None:
         self.caller = caller
@@ -32,6 +34,17 @@ class Calls:
         self.deadline = float("inf")
         self.plans: list[Plan] = []
         self.stream_ids: list[int] = []
+        self.parents: dict[int, TraceParent] | None = None
+
+    def add_parent(self, number: int, parent: TraceParent) -> None:
+        """Note the trace of a call."""
+        if self.parents is None:
+            self.parents = {}
+        self.parents[number] = parent
+
+    def take_parent(self, number: int) -> TraceParent | None:
+        """The trace of a call, which is then forgotten."""
+        return None if self.parents is None else self.parents.pop(number, None)
 
     def expire(self, now: float) -> None:
         """Have the calls answered whose deadline has come."""
@@ -52,7 +65,7 @@ class Calls:
     def split(self, number: int) -> "Calls":
         """Keep the first `number` of the calls, and return the others."""
         others = Calls(self.caller, self.arrived)
-        others.deadline = self.deadline
+        others.deadline, others.parents = self.deadline, self.parents
         others.plans, others.stream_ids = self.plans[number:], self.stream_ids[number:]
         del self.plans[number:], self.stream_ids[number:]
         return others

@@ -62,18 +62,26 @@ class Switched(MemoryCounters):
 class Engine:
     """An engine on a Unix socket, its counters, and a client."""
 
-    def __init__(self, kind: str, folder: Path, policy: OnStoreFailure = OnStoreFailure.ERROR) -> None:
+    def __init__(
+        self, kind: str, folder: Path, policy: OnStoreFailure = OnStoreFailure.ERROR, *, traced: bool = False
+    ) -> None:
         self.listen = f"unix:{folder}/grpc"
         self.counters = Switched()
         self.tripped: list[Guard] = []
         decider = decider_of(CONFIG, self.counters, LimiterOptions(on_store_failure=policy))
         self.limiter = decider.limiter
         self.recorded = Recorded()
-        batcher = Batcher(decider, [self.recorded], max_in_flight=1, max_waiting=3)
-        context = EngineContext(planner=decider.planner, batcher=batcher, on_guard=self.tripped.append)
+        self.batcher = Batcher(decider, [self.recorded], max_in_flight=1, max_waiting=3)
+        context = EngineContext(
+            planner=decider.planner, batcher=self.batcher, on_guard=self.tripped.append, traced=traced
+        )
         self.server = ENGINES[kind](self.listen, context)
         self.channel = grpc.aio.insecure_channel(self.listen)
         self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def waiting(self) -> int:
+        """The number of calls that wait for a batch."""
+        return 3 - self.batcher.room()
 
     @property
     def shed(self) -> list[tuple[str, bool]]:

@@ -163,7 +163,7 @@ class Connection:
         """Answer the calls whose deadline has come."""
         self._control.answered = now
         for plan, number in self._streams.expire(calls, now):
-            message = self._batcher.shed(plan, Shed.TIMEOUT, counting=calls.counting)
+            message = self._batcher.shed(plan, Shed.TIMEOUT, calls, number)
             if isinstance(message, Uncounted):
                 self._fail(number, message)
             else:

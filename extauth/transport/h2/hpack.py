@@ -18,7 +18,7 @@ except ImportError:  # no wheel with the Rust decoder for this platform: the Pyt
 from extauth.transport.engine import MAX_BLOCK_BYTES
 from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.frames import ErrorCode, H2Error
-from extauth.transport.h2.request_head import Fields, Head, read_head, read_oversized
+from extauth.transport.h2.request_head import Fields, Head, read_head, read_oversized, with_parent
 
 TABLE_SIZE = 4096  # SETTINGS_HEADER_TABLE_SIZE, which is left at its default
 MAX_REMEMBERED = 64
@@ -33,13 +33,15 @@ _CODE_LENGTHS = bytes(REQUEST_CODES_LENGTH[:256])  # of each byte's Huffman code
 class HeaderDecoder:
     """The receiving side's state: every block must be decoded, in order. `known` has the Heads of remembered blocks.
 
-    `oversized` is called for a list of more than `max_list_bytes`, whose Head is `oversized`.
+    `oversized` is called for a list of more than `max_list_bytes`, whose Head is `oversized`. With `traced`, Heads have
+    their `parent`; one that has it is not remembered, as no other call has the same.
     """
 
-    def __init__(self, max_list_bytes: int, oversized: Callable[[], None]) -> None:
+    def __init__(self, max_list_bytes: int, oversized: Callable[[], None], *, traced: bool = False) -> None:
         self._decoder = Decoder(MAX_BLOCK_BYTES)
         self._max_list_bytes = max_list_bytes
         self._oversized = oversized
+        self._traced = traced
         self.known: dict[bytes, Head] = {}
         self.decoded = 0  # bytes of lists that were not known, FIELD_BYTES a field included
 
@@ -70,9 +72,12 @@ class HeaderDecoder:
             head = read_oversized(fields)
         else:
             head = read_head(fields)
+            if self._traced:
+                head = with_parent(head, fields)
         if scanned.changes_table or len(self.known) >= MAX_REMEMBERED:
             self.known.clear()
-        if not scanned.changes_table and len(block) <= MAX_REMEMBERED_BYTES and not head.oversized:
+        repeatable = not scanned.changes_table and not head.oversized and head.parent is None
+        if repeatable and len(block) <= MAX_REMEMBERED_BYTES:
             self.known[block] = head
         return head
 

@@ -77,11 +77,12 @@ class Receiver:
         self._limits = context.limits
         self._on_guard = context.on_guard
         self._max_decoded_bytes = MAX_EXPANSION * context.limits.max_turn_bytes
-        self._plan = context.planner.plan
         self._streams = streams
         self._sender = sender
         self._control = control
-        self._decoder = HeaderDecoder(context.limits.max_header_bytes, lambda: context.on_guard(Guard.HEADERS))
+        self._decoder = HeaderDecoder(
+            context.limits.max_header_bytes, lambda: context.on_guard(Guard.HEADERS), traced=context.traced
+        )
         self._handlers = {
             **control.handlers,
             frames.DATA: self.requests.on_data,
@@ -108,7 +109,7 @@ class Receiver:
         now, plans, stream_ids = calls.arrived, calls.plans, calls.stream_ids
         streams = self._streams
         waiting, opened, sending = streams.waiting, streams.open, streams.sending
-        known, plan = self._decoder.known, self._plan
+        known, plan = self._decoder.known, self._planner.plan
         room, max_streams, max_message = self._batcher.room(), streams.max_open, self._limits.max_message_bytes
         unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._max_decoded_bytes
         decoder.decoded = requests.inflated = 0
@@ -131,6 +132,8 @@ class Receiver:
                     if decoder.decoded + requests.inflated > most:
                         break
                     head = decoder.decode(block)
+                    if head.parent is not None:
+                        calls.add_parent(stream, head.parent)
                 if (
                     head.plain
                     and size - end >= 14

@@ -1,10 +1,11 @@
 """Header blocks as heads of gRPC calls: RFC 9113 §8.2 and §8.3, and gRPC over HTTP/2."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from extauth.rls.request import SERVICE
+from extauth.rls.trace_context import TraceParent, sampled_parent
 from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.h2.grpc_framing import ENCODINGS
 
@@ -39,7 +40,7 @@ class Head:
     `malformed` says what is wrong with it as HTTP, `refusal` why it is no gRPC call as (HTTP status, text).
     `deadline_after_s` is the time from its arrival to the call's deadline, None without a grpc-timeout;
     `encoding` is the value of grpc-encoding. `oversized`: its list is larger than the limit. `plain`: an ordinary
-    ShouldRateLimit call.
+    ShouldRateLimit call. `parent` is the caller's span, where calls are traced and it is recorded.
     """
 
     malformed: str = ""
@@ -52,6 +53,7 @@ class Head:
     content_length: int | None = None
     oversized: bool = False
     plain: bool = False
+    parent: TraceParent | None = None
 
     @property
     def limits(self) -> bool:
@@ -94,6 +96,15 @@ def read_oversized(fields: Fields) -> Head:
     if not path:
         return Head(is_trailers=True, oversized=True)
     return Head(method=_METHODS.get(path, Method.UNKNOWN), path=path.decode("latin-1"), oversized=True)
+
+
+def with_parent(head: Head, fields: Fields) -> Head:
+    """The head with its `parent`, where it is a rate limit call and has one."""
+    if not head.limits:
+        return head
+    traceparent = [value for name, value, _ in fields if name == b"traceparent"]
+    parent = sampled_parent(traceparent, [value for name, value, _ in fields if name == b"tracestate"])
+    return head if parent is None else replace(head, parent=parent)
 
 
 def _split(fields: Fields) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:

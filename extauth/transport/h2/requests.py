@@ -224,9 +224,12 @@ class Requests:
     def _submit(self, request: Request, plan: Plan) -> None:
         """Hand a call to the batcher, or answer it by the failure policy if there are too many."""
         batcher, calls, number = self._batcher, self.calls, request.number
+        if request.head.parent is not None:
+            calls.add_parent(number, request.head.parent)
         if request.shed or batcher.room() <= len(calls.plans):
             self._control.answered = self._control.now
-            shed = batcher.shed(plan, Shed.STREAMS if request.shed else Shed.WAITING_CALLS)
+            why = Shed.STREAMS if request.shed else Shed.WAITING_CALLS
+            shed = batcher.shed(plan, why, calls, number)
             if isinstance(shed, Uncounted):
                 self._refuse(number, Status.UNAVAILABLE, "too many calls wait")
             else:
