@@ -29,6 +29,7 @@ from extauth.telemetry.history import History
 from extauth.telemetry.logs import logger
 from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauth.telemetry.store_log import StoreLog
+from extauth.telemetry.tracing import Tracing
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.engine import ConnectionLimits, Engine, EngineContext, Guard
 from extauth.transport.h2.server import H2Server
@@ -44,8 +45,9 @@ IN_MEMORY = "in this process: it must be the only replica, and its counts end wi
 class Service:
     """One running extauth."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self.settings = settings
+        self._tracing = tracing
         self.draining = False
         self._serving = False
         self._store_tried = asyncio.Event()
@@ -76,6 +78,8 @@ class Service:
         observers: list[Observer] = [self.metrics, self.store, self.callers]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
+        if tracing is not None:
+            observers.append(tracing)
         self.batcher = Batcher(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
         self.tls = tls_of(settings)
         policy = decider.limiter.policy
@@ -113,6 +117,7 @@ class Service:
             limits=limits,
             on_guard=self.metrics.guard_tripped,
             tls=self.tls,
+            traced=self._tracing is not None or settings.log_level == "debug",
         )
         if settings.engine == "grpcio":
             from extauth.transport import grpcio  # noqa: PLC0415 - 30 MB that the other engine spares
@@ -127,6 +132,9 @@ class Service:
 
         The gRPC port opens once the store was tried, so that no call is the first to find out that it is down.
         """
+        if self._tracing is not None:
+            self._tracing.start()
+            stack.push_async_callback(self._tracing.aclose)
         stack.push_async_callback(self.counters.aclose)
         stack.push_async_callback(self.breaker.aclose)
         stack.push_async_callback(self.replicas.leave)

@@ -13,6 +13,7 @@ from extauth.background import keep_up
 from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
 from extauth.systemd import ServiceManager
 from extauth.telemetry.logs import configure_logs, logger
+from extauth.telemetry.open_tracing import open_tracing
 
 
 async def serve(settings: Settings, environ: dict[str, str]) -> None:
@@ -38,7 +39,7 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     async with AsyncExitStack() as stack:
         if manager.watchdog_s:
             keep_up(stack, manager.keep_watchdog_quiet)
-        service = Service(settings)
+        service = Service(settings, open_tracing(environ, replica=replica, store=_traced_store(settings)))
         tune_python()
         await service.start(stack)
 
@@ -64,6 +65,10 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
         manager.stopping()
         await _drain(service, settings.drain_delay, hurry)
     logger().info("stopped")
+
+
+def _traced_store(settings: Settings) -> str | None:
+    return None if settings.counts_in_memory else settings.shown_redis_url()
 
 
 def report_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -37,7 +37,10 @@ class SampledPlanner(Planner):
 
 
 class DecisionLog:
-    """Gives `log` a dict for each decision in the sample; secret values are masked."""
+    """Gives `log` a dict for each decision in the sample; secret values are masked.
+
+    It holds the trace of the first of its calls whose trace is recorded, if there is one.
+    """
 
     def __init__(self, planner: SampledPlanner, log: Callable[[dict[str, Any]], None]) -> None:
         self._planner = planner
@@ -48,7 +51,8 @@ class DecisionLog:
 
     def batch_decided(self, fact: BatchFact) -> None:
         """Log the decisions that are in the sample."""
-        for plan, calls, taken, given, _ in fact.groups:
+        for group in fact.groups:
+            plan, calls, taken, given, _ = group
             message = self._planner.sampled(plan)
             if message is None:
                 continue
@@ -62,4 +66,6 @@ class DecisionLog:
                 asked = self._planner.describe(message)
             except InvalidRequestError as error:  # the descriptors of an undefined domain were not read before
                 asked = {"invalid": str(error)}
-            self._log({**asked, "tier": plan.template.tier, "rules": rules, **outcome})
+            trace_id = next((call.parent.trace_id for call in fact.sampled if call.group is group), None)
+            traced = {} if trace_id is None else {"trace_id": trace_id}
+            self._log({**asked, "tier": plan.template.tier, "rules": rules, **outcome, **traced})

@@ -51,6 +51,24 @@ def reload_failed(error: ConfigError) -> None:
         logger().error("config_rejected", problem=str(problem), kept="the rules in force stay")
 
 
+def traces(lost: str | None) -> None:
+    """Log that traces are lost, for this reason, or that they are sent again."""
+    if lost is None:
+        logger().info("traces_sent")
+    else:
+        logger().warning("traces_lost", reason=lost, effect="decisions do not wait for it; their spans are dropped")
+
+
+def tracing_off(reason: str, fix: str) -> None:
+    """Log that traces are wanted and cannot be sent."""
+    logger().warning("tracing_off", reason=reason, fix=fix)
+
+
+def tracing_variable(reason: str) -> None:
+    """Log what the SDK finds wrong with a variable OTEL_*."""
+    logger().warning("tracing_variable", reason=reason, fix="see the variables OTEL_*; what is wrong is ignored")
+
+
 def decision(facts: dict[str, Any]) -> None:
     """Log a decision of the sample."""
     logger().debug("decision", **facts)

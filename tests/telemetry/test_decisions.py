@@ -1,14 +1,18 @@
 """The sample of decisions that is logged."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import TakeResult
-from extauth.limiter.facts import GroupResult
+from extauth.limiter.facts import GroupResult, SampledCall
+from extauth.limiter.plan import Plan
 from extauth.rls.protobuf import bytes_field
+from extauth.rls.response import Code
+from extauth.rls.trace_context import TraceParent
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry.decisions import MAX_PER_S, DecisionLog, SampledPlanner
 from tests.support.facts import batch
@@ -32,9 +36,12 @@ class Rig:
         self.lines: list[dict[str, Any]] = []
         self.log = DecisionLog(planner, self.lines.append)
 
-    def decided(self, value: str, *, domain: bytes = b"d", taken: TakeResult | None = None, calls: int = 1) -> None:
+    def plan(self, value: str, domain: bytes = b"d") -> Plan:
         entry = bytes_field(1, b"api_key") + bytes_field(2, value.encode())
-        plan = self.planner.plan(bytes_field(1, domain) + bytes_field(2, bytes_field(1, entry)))
+        return self.planner.plan(bytes_field(1, domain) + bytes_field(2, bytes_field(1, entry)))
+
+    def decided(self, value: str, *, domain: bytes = b"d", taken: TakeResult | None = None, calls: int = 1) -> None:
+        plan = self.plan(value, domain)
         given = OnStoreFailure.ALLOW if taken is None else None
         self.log.batch_decided(batch(GroupResult(plan, calls, taken, given)))
 
@@ -57,6 +64,16 @@ def test_a_decision_is_logged_with_its_rules_and_without_secrets(
     }
     assert line.items() >= outcome.items()
     assert "a-secret-key" not in str(line)
+
+
+def test_a_line_names_the_trace_of_a_call_that_is_recorded() -> None:
+    rig = Rig()
+    parents = [TraceParent(str(number) * 32, "00f067aa0ba902b7", 1) for number in (1, 2, 3)]
+    plans = [rig.plan(value) for value in ("a", "b")]
+    groups = [GroupResult(plan, 2, TakeResult(1, ())) for plan in plans]
+    sampled = [SampledCall(parent, 0.0, groups[at], Code.OK) for parent, at in zip(parents, (1, 1, 1), strict=True)]
+    rig.log.batch_decided(replace(batch(*groups), sampled=sampled))
+    assert [line.get("trace_id") for line in rig.lines] == [None, "1" * 32]
 
 
 def test_a_second_has_few_lines() -> None:
