@@ -1,7 +1,6 @@
 """Draws a panel of lines in the layout of Grafana's dark theme, where there is no Grafana to photograph."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from observability.grafana.queries import Panel, Prometheus, Query, interpolate
+from observability.grafana.queries import Panel, Prometheus, Query, interpolate, legend
 
 STEP_S = 5
 NOTE = "drawn by scripts/pictures.py from the dashboard's own query"
@@ -47,15 +46,11 @@ def _series(
     answer = prometheus.get("query_range", query=expr, start=str(start_s), end=str(end_s), step=str(STEP_S))
     return [
         Line(
-            name=_legend(query.legend, row["metric"]),
+            name=legend(query.legend, row["metric"]),
             values={at: float(value) for at, value in row["values"] if math.isfinite(float(value))},
         )
         for row in answer["result"]
     ]
-
-
-def _legend(template: str, labels: Mapping[str, str]) -> str:
-    return re.sub(r"{{(\w+)}}", lambda name: labels.get(name[1], ""), template)
 
 
 def draw(panel: Panel, shown: Sequence[Line], start_s: float, end_s: float) -> Figure:

@@ -1,4 +1,4 @@
-"""The dashboard's queries as Grafana sends them, for those who have no Grafana: tests, and the README's pictures."""
+"""The dashboards' queries as Grafana sends them, for those who have no Grafana: tests, and the README's pictures."""
 
 import json
 import re
@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DASHBOARD = Path(__file__).parent / "dashboards" / "rate-limiting.json"
+_FOLDER = Path(__file__).parent / "dashboards"
+# By title.
+DASHBOARDS = {
+    "Rate Limiting Dashboard": _FOLDER / "rate-limiting.json",
+    "extauth internals": _FOLDER / "extauth-internals.json",
+}
 # Grafana's least $__rate_interval: four times the scrape interval of prometheus.yml.
 RATE_INTERVAL_S = 20
+RANGE_S = 900
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
@@ -29,6 +35,7 @@ class Query:
 class Panel:
     """What a panel shows, and how; `unit` is Grafana's name of it."""
 
+    dashboard: str
     title: str
     unit: str
     stacked: bool
@@ -53,24 +60,36 @@ class Prometheus:
         return values
 
 
-def dashboard() -> dict[str, Any]:
-    """The dashboard as it is shipped."""
-    content: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+def dashboard(title: str) -> dict[str, Any]:
+    """A dashboard as it is shipped."""
+    content: dict[str, Any] = json.loads(DASHBOARDS[title].read_text(encoding="utf-8"))
     return content
 
 
 def panels() -> list[Panel]:
-    """The panels that have queries, in order."""
+    """The panels of all dashboards that have queries, in order."""
     return [
         Panel(
+            dashboard=title,
             title=panel["title"],
             unit=panel["fieldConfig"]["defaults"]["unit"],
             stacked=panel["fieldConfig"]["defaults"].get("custom", {}).get("stacking", {}).get("mode") == "normal",
             queries=[Query(expr=target["expr"], legend=target["legendFormat"]) for target in panel["targets"]],
         )
-        for panel in dashboard()["panels"]
+        for title in DASHBOARDS
+        for panel in dashboard(title)["panels"]
         if panel["type"] != "row"
     ]
+
+
+def annotations() -> list[tuple[str, str]]:
+    """The name and the PromQL of each annotation of the dashboards, which share them."""
+    every = {
+        (annotation["name"], annotation["expr"])
+        for title in DASHBOARDS
+        for annotation in dashboard(title)["annotations"]["list"]
+    }
+    return sorted(every)
 
 
 def offered(prometheus: Prometheus) -> dict[str, list[str]]:
@@ -88,11 +107,18 @@ def offered(prometheus: Prometheus) -> dict[str, list[str]]:
 
 def choose_all(prometheus: Prometheus) -> dict[str, str]:
     """What stands in a query for each variable where the reader chose All."""
-    return {"__rate_interval": f"{RATE_INTERVAL_S}s", **_all(offered(prometheus))}
+    times = {
+        "__rate_interval": f"{RATE_INTERVAL_S}s",
+        "__rate_interval_ms": str(1000 * RATE_INTERVAL_S),
+        "__range": f"{RANGE_S}s",
+        "__range_s": str(RANGE_S),
+    }
+    return times | _all(offered(prometheus))
 
 
 def _variables() -> dict[str, dict[str, Any]]:
-    listed = dashboard()["templating"]["list"]
+    """The variables that ask Prometheus, of all dashboards; those of one name are the same."""
+    listed = [variable for title in DASHBOARDS for variable in dashboard(title)["templating"]["list"]]
     return {variable["name"]: variable for variable in listed if variable["type"] == "query"}
 
 
@@ -107,6 +133,11 @@ def _all(values: Mapping[str, Sequence[str]]) -> dict[str, str]:
 def interpolate(text: str, chosen: Mapping[str, str]) -> str:
     """The text with each variable's choice in its place; raises KeyError for a variable that there is not."""
     return _VARIABLE.sub(lambda match: chosen[match[1] or match[2]], text)
+
+
+def legend(template: str, labels: Mapping[str, str]) -> str:
+    """The name of a series, from the template of its query."""
+    return re.sub(r"{{(\w+)}}", lambda name: labels.get(name[1], ""), template)
 
 
 def _escaped(value: str) -> str:

@@ -1,5 +1,6 @@
 """What observability/ ships agrees with itself."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from observability.grafana import build_dashboard
-from observability.grafana.queries import DASHBOARD, dashboard, panels
+from observability.grafana import build
+from observability.grafana.queries import DASHBOARDS, dashboard, panels
 from tests.observability.tools import OBSERVABILITY, ROOT, program, rules
 
 _ALERT_NAME = re.compile(r'alertname="(\w+)"')
@@ -21,28 +22,61 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_dashboard_is_what_its_script_writes() -> None:
-    assert DASHBOARD.read_text() == build_dashboard.build(), "run: python -m observability.grafana.build_dashboard"
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_a_dashboard_is_what_its_script_writes(title: str) -> None:
+    assert DASHBOARDS[title].read_text() == build.BUILT[title](), "run: python -m observability.grafana.build"
+    assert dashboard(title)["title"] == title
 
 
-def test_the_dashboard_has_allowed_and_denied_requests_by_path_and_tier() -> None:
-    assert dashboard()["title"] == "Rate Limiting Dashboard"
-    expressions = {panel.title: [query.expr for query in panel.queries] for panel in panels()}
-    for status in ("allowed", "denied"):
-        [expression] = expressions[f"{status.capitalize()} requests by path and tier"]
-        assert f'status="{status}"' in expression
-        assert "by (path, tier)" in expression
+def test_allowed_and_denied_requests_by_path_and_tier_come_first() -> None:
+    for status, panel in zip(("allowed", "denied"), panels(), strict=False):
+        assert panel.title == f"{status.capitalize()} requests by path and tier"
+        [query] = panel.queries
+        assert f'status="{status}"' in query.expr
+        assert "by (path, tier)" in query.expr
 
 
-def test_the_dashboard_can_be_imported_and_edited() -> None:
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_a_dashboard_can_be_imported_and_edited(title: str) -> None:
     """It names no data source of ours: whoever imports it chooses one."""
-    content = dashboard()
+    content = dashboard(title)
     assert content["editable"] is True
     assert set(_datasources(content)) == {"${datasource}"}
     [first, *others] = content["templating"]["list"]
     assert (first["name"], first["type"], first["query"]) == ("datasource", "datasource", "prometheus")
-    assert {"job", "domain", "tier", "rule"} <= {variable["name"] for variable in others}
-    assert all(variable["multi"] and variable["includeAll"] for variable in others)
+    choices = [variable for variable in others if variable["type"] == "query"]
+    assert {"job", "replica"} <= {variable["name"] for variable in choices}
+    assert all(variable["multi"] and variable["includeAll"] for variable in choices)
+
+
+def test_what_a_reader_can_choose() -> None:
+    offered = [variable["name"] for variable in dashboard("Rate Limiting Dashboard")["templating"]["list"]]
+    assert {"datasource", "cluster", "job", "domain", "tier", "path", "rule", "replica"} <= set(offered)
+
+
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_a_dashboard_uses_each_variable_that_it_offers_and_no_other(title: str) -> None:
+    content = dashboard(title)
+    offered = {variable["name"] for variable in content["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([a-z]+)\b", json.dumps(content)))
+    assert used - {"range"} == offered
+
+
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_a_dashboard_leads_to_the_live_page_the_runbook_and_the_other_dashboard(title: str) -> None:
+    content = dashboard(title)
+    page, runbook, others = content["links"]
+    assert [page["url"], runbook["url"]] == ["${page}", "${runbook}"]
+    assert (others["type"], others["tags"], others["keepTime"], others["includeVars"]) == (
+        ("dashboards", ["extauth"], True, True)
+    )
+    assert "extauth" in content["tags"]
+
+
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_reloads_refused_edits_and_the_breaker_are_marked(title: str) -> None:
+    shown = {annotation["name"] for annotation in dashboard(title)["annotations"]["list"]}
+    assert shown == {"Rules in force", "Edit refused", "Breaker open"}
 
 
 def _datasources(part: object) -> list[str]:
@@ -55,8 +89,9 @@ def _datasources(part: object) -> list[str]:
     return []
 
 
-def test_each_panel_has_an_id_of_its_own() -> None:
-    placed = dashboard()["panels"]
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_each_panel_has_an_id_of_its_own(title: str) -> None:
+    placed = dashboard(title)["panels"]
     assert len({panel["id"] for panel in placed}) == len(placed)
 
 
@@ -73,7 +108,10 @@ def test_metrics_that_others_export_too_are_asked_for_by_job(metric: str) -> Non
 
 def _dashboard_expressions() -> list[str]:
     asked = [
-        variable["query"]["query"] for variable in dashboard()["templating"]["list"] if variable["type"] == "query"
+        variable["query"]["query"]
+        for title in DASHBOARDS
+        for variable in dashboard(title)["templating"]["list"]
+        if variable["type"] == "query"
     ]
     return asked + [query.expr for panel in panels() for query in panel.queries]
 
