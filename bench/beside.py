@@ -1,7 +1,9 @@
 """`./dev bench --beside REF`: this tree beside another commit, in turns, by the CPU that a decision costs.
 
 Both services run at the same time, each with a store of its own, and are asked in turn: what slows the machine down for
-a while slows both. CPU is read in nanoseconds, the run time of all threads in /proc/PID/task/*/schedstat (proc(5)).
+a while slows both. They are started anew for each round, as what a process costs depends on where its memory happens to
+lie, by a tenth and more for as long as it runs. CPU is read in nanoseconds, the run time of all threads in
+/proc/PID/task/*/schedstat (proc(5)).
 """
 
 import signal
@@ -23,6 +25,7 @@ SLOWER = 1.03  # a case is slower only if the whole interval lies above this
 CONFIDENCE = 0.95
 CALLS = {"one": 4_000, "keys_1000000": 100_000}
 USUAL_CALLS = 60_000
+TURNS = 2  # of each service in a round
 
 
 class CpuClock:
@@ -152,19 +155,20 @@ def compare(tree: Path, case: Case, *, rounds: int, quick: bool, load: Load) -> 
     """The ratios of one case: of the service's CPU, and of the store's with it."""
     calls = CALLS.get(case.name, USUAL_CALLS) // (4 if quick else 1)
     warm = calls if case.keys == 0 else min(max(2 * case.keys, calls), 300_000)
-    with running("h2", "uvloop", case) as ours, running("h2", "uvloop", case, root=tree) as theirs:
-        pair = [(each, CpuClock(each.service), CpuClock(each.store)) for each in (ours, theirs)]
-        for server, _, _ in pair:
-            load(server, case, warm, 1)
-        services: list[float] = []
-        totals: list[float] = []
-        for number in range(rounds):
-            spent: dict[int, tuple[int, int]] = {}
-            for i in (0, 1) if number % 2 == 0 else (1, 0):
+    services: list[float] = []
+    totals: list[float] = []
+    for number in range(rounds):
+        with running("h2", "uvloop", case) as ours, running("h2", "uvloop", case, root=tree) as theirs:
+            pair = [(each, CpuClock(each.service), CpuClock(each.store)) for each in (ours, theirs)]
+            for server, _, _ in pair:
+                load(server, case, warm, 1)
+            spent = [(0, 0), (0, 0)]
+            for turn in range(2 * TURNS):
+                i = (turn + turn // 2 + number) % 2  # in the order 0 1 1 0, and 1 0 0 1 in the next round
                 server, service, store = pair[i]
                 before = service.ns(), store.ns()
-                load(server, case, calls, 2 + number)
-                spent[i] = service.ns() - before[0], store.ns() - before[1]
-            services.append(spent[0][0] / spent[1][0])
-            totals.append(sum(spent[0]) / sum(spent[1]))
+                load(server, case, calls // TURNS, 2 + turn)
+                spent[i] = spent[i][0] + service.ns() - before[0], spent[i][1] + store.ns() - before[1]
+        services.append(spent[0][0] / spent[1][0])
+        totals.append(sum(spent[0]) / sum(spent[1]))
     return interval(services), interval(totals)
