@@ -76,13 +76,14 @@ class CallerWindows:
     def add(self, key: bytes, weight: int, now_s: float, rule: RuleName, plan: Plan) -> Who:
         """Count a caller."""
         entry = self.now.add(key, weight, now_s)
-        if entry.note is None:
+        who: Who | None = entry.note
+        if who is None:
             earlier = self.before.find(key)
             if earlier is None:
-                entry.note = Who(rule, plan)
-            else:
-                entry.note, entry.first_s = earlier.note, earlier.first_s
-        who: Who = entry.note
+                who = entry.note = Who(rule, plan)
+                return who
+            who, entry.first_s = earlier.note, earlier.first_s
+            entry.note = who
         if who.text is None and (who.plan is None or who.plan() is None):
             who.plan = weakref.ref(plan)
         return who

@@ -5,8 +5,12 @@ the callers' counters, in which values stand as hashes only. The text is made wh
 message of a plan that the planner still remembers: no message is kept for this, and none longer than the planner does.
 
 The counts are of the last WINDOW_S to twice as many seconds. A rule that has many callers gets sketches of its own, the
-first MAX_RULES of them; the callers of all others share one pool. Denied calls are all counted. Of the other calls
-those of EXACT_GROUPS groups of equal calls a second are; beyond that one batch in SAMPLED_BATCHES is, for all of them.
+first MAX_RULES of them; the callers of all others share one pool.
+
+As long as it costs little, all calls are counted, else a sample (`sampling.py`). Denied calls are sampled apart from
+all calls. A caller that is in no sketch costs MISS_WORK; a group of equal calls costs 1 of the work for all calls, and
+none of that for denied ones.
+
 All sketches together have at most 4 × (MAX_RULES × RULE_CALLERS + POOL_CALLERS) = 8,192 entries. An entry takes about
 400 bytes, and with the longest of names and texts 1.2 KB: 3 MiB together, and never more than 10.
 """
@@ -25,6 +29,7 @@ from extauth.rules.masking import SecretKeys
 from extauth.rules.model import RuleSet
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.caller_windows import CallerSource, CallerWindows, Ranked, Row, Who, rank
+from extauth.telemetry.sampling import Sampling
 from extauth.telemetry.top import Caller, RuleTop, Top
 
 WINDOW_S: Final = 900.0
@@ -34,8 +39,7 @@ POOL_CALLERS: Final = 512
 MANY_CALLERS: Final = 8
 """A rule with so many callers gets sketches of its own."""
 
-EXACT_GROUPS: Final = 5000
-SAMPLED_BATCHES: Final = 16
+MISS_WORK: Final = 10
 MAX_KEPT_MESSAGE_BYTES: Final = 512  # the planner remembers no larger ones
 DESCRIBED_A_SECOND: Final = 20
 DESCRIBED_A_REPORT: Final = 250  # each takes about 10 us
@@ -74,7 +78,6 @@ class Callers:
         self._describe = describe
         self._clock = clock
         self._wall_s = wall_s
-        self._draw = draw
         now_s = clock()
         self._pool = _Rule(POOL_CALLERS, now_s)
         self._own: dict[RuleName, _Rule] = {}
@@ -83,10 +86,8 @@ class Callers:
         self._secret: Mapping[str, SecretKeys] = {}
         self._second_ends = now_s + 1
         self._window_ends = now_s + WINDOW_S
-        self._groups_left = EXACT_GROUPS
+        self._calls, self._denials = Sampling(draw), Sampling(draw)
         self._describes_left = DESCRIBED_A_SECOND
-        self._groups = [0, 0]  # of this window and the one before,
-        self._examined = [0, 0]  # and those whose callers were counted
 
     # Observing
 
@@ -96,23 +97,20 @@ class Callers:
         if now_s >= self._second_ends:
             self._begin_second(now_s)
         groups = fact.groups
-        self._groups[0] += len(groups)
-        if self._groups_left > 0:
-            self._groups_left -= len(groups)
-            self._count_calls(groups, 1, now_s)
-        elif self._draw() * SAMPLED_BATCHES < 1:
-            self._count_calls(groups, SAMPLED_BATCHES, now_s)
-        for plan, calls, taken, _, _ in groups:
-            if taken is not None and taken.admitted < calls:
-                self._count_denied(plan, calls - taken.admitted, taken, now_s)
+        weight = self._calls.draw(len(groups))
+        if weight:
+            self._count_calls(groups, weight, now_s)
+        weight = self._denials.draw(len(groups))
+        if weight:
+            # Nearly all batches have none, so this is done in the quickest way: by the fields' indices.
+            for plan, calls, taken in [(g[0], g[1], g[2]) for g in groups if g[2] is not None and g[2][0] < g[1]]:
+                self._count_denied(plan, (calls - taken.admitted) * weight, taken, now_s)
 
     def call_shed(self, fact: ShedFact) -> None:
         """Count the caller of a call that is part of no batch."""
         if not fact.counting:
-            group, now_s = fact.group, self._clock()
-            self._count_calls([group], 1, now_s)
-            if group.taken is not None and not group.taken.admitted:
-                self._count_denied(group.plan, 1, group.taken, now_s)
+            now_s = self._clock()
+            self.batch_decided(BatchFact((fact.group,), None, (), now_s, now_s, now_s))
 
     def rules_loaded(self, rules: RuleSet) -> None:
         """Let new rules take the places of those that are in force no more, and mask what is secret now."""
@@ -127,51 +125,52 @@ class Callers:
 
     def _begin_second(self, now_s: float) -> None:
         self._second_ends = now_s + 1
-        self._groups_left = EXACT_GROUPS
+        self._calls.begin_second()
+        self._denials.begin_second()
         self._describes_left = DESCRIBED_A_SECOND
         if now_s >= self._window_ends:
             self._window_ends = now_s + WINDOW_S
-            self._groups = [0, self._groups[0]]
-            self._examined = [0, self._examined[0]]
+            self._calls.rotate()
+            self._denials.rotate()
             for rule in (self._pool, *self._own.values()):
                 rule.denied.rotate(now_s)
                 rule.busiest.rotate(now_s)
 
     def _count_calls(self, groups: Sequence[GroupResult], weight: int, now_s: float) -> None:
-        self._examined[0] += len(groups)
+        self._calls.work_left -= len(groups)
         for plan, calls, _, _, _ in groups:
             names = plan.names
             if not names:
                 continue
-            tally = plan.tally
-            rules = tally.callers or self._register(tally)
-            if len(names) == 1 and len(rules) == 1:
+            rules = plan.tally.callers or self._register(plan.tally)
+            if len(names) == 1 == len(rules):
                 entry = rules[0].busiest.entries.get(names[0])
                 if entry is not None:
                     entry.count += calls * weight
                     entry.last_s = now_s
                 else:
-                    self._add(plan, 0, calls * weight, now_s, denied=False)
+                    self._add(plan, 0, calls * weight, now_s, self._calls)
             else:
                 for i in {own[0] for own in plan.template.counters_of if own and own is not UNLIMITED_AT}:
-                    self._add(plan, i, calls * weight, now_s, denied=False)
+                    self._add(plan, i, calls * weight, now_s, self._calls)
 
     def _count_denied(self, plan: Plan, calls: int, taken: TakeResult, now_s: float) -> None:
-        tally, names = plan.tally, plan.names
-        rules = tally.callers or self._register(tally)
-        if len(names) == 1 and len(rules) == 1:
+        rules, names = plan.tally.callers or self._register(plan.tally), plan.names
+        if len(names) == 1 == len(rules):
             entry = rules[0].denied.entries.get(names[0])
             if entry is not None:
                 entry.count += calls
                 entry.last_s = now_s
             else:
-                self._add(plan, 0, calls, now_s, denied=True)
+                self._add(plan, 0, calls, now_s, self._denials)
             return
         for i in _denying(plan, taken):
-            self._add(plan, i, calls, now_s, denied=True)
+            self._add(plan, i, calls, now_s, self._denials)
 
-    def _add(self, plan: Plan, i: int, weight: int, now_s: float, *, denied: bool) -> None:
+    def _add(self, plan: Plan, i: int, weight: int, now_s: float, sampling: Sampling) -> None:
         """Count the caller whose counter is the plan's i-th; what is quick for known callers was tried already."""
+        sampling.work_left -= MISS_WORK
+        denied = sampling is self._denials
         tally, template = plan.tally, plan.template
         at = i if template.places is None else template.places[i]
         counted: _Rule = tally.callers[at]
@@ -243,8 +242,8 @@ class Callers:
                 for rule in order
             ]
         )
-        groups = sum(self._groups)
-        return Top(self._pool.denied.before_s + to_wall, sum(self._examined) / groups if groups else 1.0, rules)
+        since_s = self._pool.denied.before_s + to_wall
+        return Top(since_s, self._denials.examined, self._calls.examined, rules)
 
     def _rank(self, kind: str, most: int) -> dict[RuleName, Ranked]:
         own = [CallerSource(rule, getattr(callers, kind), callers.made_s) for rule, callers in self._own.items()]

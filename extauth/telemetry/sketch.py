@@ -55,22 +55,30 @@ class SpaceSaving:
     def add(self, key: bytes, weight: int, now_s: float, note: Any = None) -> Entry:  # noqa: ANN401
         """Count a key, whose entry is returned; a new entry gets the `note`."""
         entry = self.entries.get(key)
-        if entry is None and key in self._aside:
+        if entry is None and self._aside and key in self._aside:
             entry = self.entries[key] = self._aside.pop(key)
         if entry is not None:
             entry.count += weight
             entry.last_s = now_s
             return entry
-        if len(self) < self.capacity:
-            entry = self.entries[key] = Entry(key, weight, 0, now_s, note)
-            if len(self) == self.capacity:
-                self._heap = [(each.count, next(self._numbers), each) for each in self]
-                heapify(self._heap)
-            return entry
-        least = self._least()
-        del (self._aside if least.key in self._aside else self.entries)[least.key]
+        heap = self._heap
+        if not heap:
+            return self._begin(key, weight, now_s, note)
+        counted, _, least = heap[0]
+        if least.count != counted:
+            least = self._least()
+        if self.entries.pop(least.key, None) is None:
+            del self._aside[least.key]
         entry = self.entries[key] = Entry(key, weight, least.count, now_s, note)
-        heapreplace(self._heap, (entry.count, next(self._numbers), entry))
+        heapreplace(heap, (entry.count, next(self._numbers), entry))
+        return entry
+
+    def _begin(self, key: bytes, weight: int, now_s: float, note: Any) -> Entry:  # noqa: ANN401
+        """Count a key that has no entry while there is room for one."""
+        entry = self.entries[key] = Entry(key, weight, 0, now_s, note)
+        if len(self) == self.capacity:
+            self._heap = [(each.count, next(self._numbers), each) for each in self]
+            heapify(self._heap)
         return entry
 
     def find(self, key: bytes) -> Entry | None:
@@ -85,7 +93,7 @@ class SpaceSaving:
     @property
     def floor(self) -> int:
         """What a key without an entry may weigh at most."""
-        return self._least().count if len(self) == self.capacity else 0
+        return self._least().count if self._heap else 0
 
     def _least(self) -> Entry:
         """The entry with the smallest count, which is then the first of the heap."""

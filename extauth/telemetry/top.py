@@ -30,12 +30,14 @@ class RuleTop(NamedTuple):
 class Top(NamedTuple):
     """Callers by rule, the rule with the most denied calls first.
 
-    Calls since `since_s`, in seconds since the epoch, are counted. `examined` is the part of the calls, from 0 to 1,
-    whose callers were counted for `busiest`: where it is less than 1, those numbers are estimates.
+    Calls since `since_s`, in seconds since the epoch, are counted. `denied_examined` and `busiest_examined` are the
+    parts of the calls, from 0 to 1, that were looked at for the two kinds of lists. Where it is 1, the numbers are
+    exact within their errors; where it is less, they are estimates.
     """
 
     since_s: float
-    examined: float
+    denied_examined: float
+    busiest_examined: float
     rules: tuple[RuleTop, ...]
 
 
@@ -43,7 +45,8 @@ def view_top(top: Top) -> dict[str, Any]:
     """As data for JSON; instants are rounded to a tenth of a second."""
     return {
         "since_s": round(top.since_s, 1),
-        "examined": round(top.examined, 4),
+        "denied_examined": round(top.denied_examined, 4),
+        "busiest_examined": round(top.busiest_examined, 4),
         "rules": [
             {
                 "domain": rule.domain,

@@ -1,6 +1,6 @@
 """Who is denied most, and who calls most."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -15,15 +15,15 @@ from extauth.limiter.facts import BatchFact, ShedFact
 from extauth.rls.encode import encode_request
 from extauth.rules.matcher import Matcher
 from extauth.telemetry.callers import (
-    EXACT_GROUPS,
     MANY_CALLERS,
     MAX_RULES,
+    MISS_WORK,
     POOL_CALLERS,
     RULE_CALLERS,
-    SAMPLED_BATCHES,
     WINDOW_S,
     Callers,
 )
+from extauth.telemetry.sampling import SAMPLED, WORK_A_SECOND
 from extauth.telemetry.top import Caller, RuleTop
 from tests.support.clock import NOON, Clock, Seconds
 from tests.support.service import decider_of
@@ -65,7 +65,7 @@ class Rig:
     async def call(self, *descriptors: str, calls: int = 1) -> None:
         await self.batch({descriptors: calls})
 
-    async def batch(self, calls: dict[tuple[str, ...], int]) -> None:
+    async def batch(self, calls: Mapping[tuple[str, ...], int]) -> None:
         plans = {
             self.decider.planner.plan(encode_request("d", list(map(read_descriptor, descriptors)))): number
             for descriptors, number in calls.items()
@@ -94,13 +94,13 @@ async def test_callers_are_counted_to_the_unit() -> None:
     assert rig.denied("ip") == {"ip=192.0.2.1": 10, "ip=192.0.2.3": 1}
     assert rig.busiest("ip") == {"ip=192.0.2.1": 12, "ip=192.0.2.3": 3, "ip=192.0.2.2": 2}
     top = rig.callers.top()
-    assert (top.examined, top.since_s) == (1, NOON_S)
+    assert (top.denied_examined, top.busiest_examined, top.since_s) == (1, 1, NOON_S)
     assert all((caller.error, caller.missing) == (0, 0) for rule in top.rules for caller in rule.busiest)
 
 
 async def test_before_the_first_call_there_is_nobody() -> None:
     top = Rig().callers.top()
-    assert (top.examined, top.rules) == (1, ())
+    assert (top.denied_examined, top.busiest_examined, top.rules) == (1, 1, ())
 
 
 async def test_each_is_a_caller_of_its_rule_and_the_most_denied_rule_is_first() -> None:
@@ -196,6 +196,7 @@ async def test_many_callers_of_one_rule_crowd_out_no_others() -> None:
     await rig.call("ip=alone", calls=4)
     await rig.call("named=alone", calls=4)
     for i in range(2 * POOL_CALLERS):
+        rig.clock.now += 0.1
         await rig.call(f"api_key=key-{i:08}", calls=4)
     assert rig.denied("ip") == {"ip=alone": 2}
     assert rig.denied("named_alone") == {"named=alone": 3}
@@ -206,6 +207,7 @@ async def test_the_error_is_what_a_rules_share_of_places_makes_it() -> None:
     rig = Rig()
     await rig.call("ip=heavy", calls=302)
     for i in range(10 * RULE_CALLERS):
+        rig.clock.now += 0.1
         await rig.call(f"ip={i}", calls=3)
     most, *others = rig.rule("ip").denied
     assert (most.caller, most.calls, most.error) == ("ip=heavy", 300, 0)
@@ -223,6 +225,7 @@ async def test_names_that_requests_make_take_no_places_from_rules() -> None:
         await rig.call(f"ip={i}", calls=100)
     await rig.call("ip=small", calls=3)
     for i in range(2 * POOL_CALLERS):
+        rig.clock.now += 0.1
         await rig.call(f"named=more-{i}", calls=9)
     assert rig.denied("ip")["ip=small"] == 1
 
@@ -235,17 +238,38 @@ async def test_a_report_is_of_the_rules_with_the_most_denied_calls() -> None:
     assert [rule.rule for rule in top.rules] == [f"named_{i}" for i in range(299, 289, -1)]
 
 
-async def test_beyond_a_number_of_groups_a_second_the_calls_are_sampled() -> None:
-    rig = Rig(drawn=[0.99, 1 / SAMPLED_BATCHES - 0.001, 0.5])
-    await rig.batch({(f"nothing={i}",): 1 for i in range(EXACT_GROUPS)})
+async def test_of_more_calls_than_can_be_counted_for_little_a_sample_is() -> None:
+    rig = Rig(drawn=[0.99, 1 / SAMPLED - 0.001, 0.5])
+    await rig.batch({(f"nothing={i}",): 1 for i in range(WORK_A_SECOND)})
     for _ in range(3):
         await rig.call("ip=1", calls=3)
-    assert rig.busiest("ip") == {"ip=1": 3 * SAMPLED_BATCHES}
-    assert rig.denied("ip") == {"ip=1": 7}  # which are all counted
-    assert rig.callers.top().examined == (EXACT_GROUPS + 1) / (EXACT_GROUPS + 3)
+    assert rig.busiest("ip") == {"ip=1": 3 * SAMPLED}
+    assert rig.denied("ip") == {"ip=1": 7}
+    top = rig.callers.top()
+    assert (top.denied_examined, top.busiest_examined) == (1, (WORK_A_SECOND + 1) / (WORK_A_SECOND + 3))
     rig.clock.now += 1
     await rig.call("ip=1", calls=3)
-    assert rig.busiest("ip") == {"ip=1": 3 * SAMPLED_BATCHES + 3}
+    assert rig.busiest("ip") == {"ip=1": 3 * SAMPLED + 3}
+
+
+async def test_so_it_is_of_denied_calls_of_very_many_callers() -> None:
+    callers = WORK_A_SECOND // MISS_WORK
+    rig = Rig(drawn=[0.5, 0.99, 0.5, 0.0])
+    await rig.batch({(f"ip={i}",): 3 for i in range(callers)})
+    assert sum(rig.denied("ip").values()) <= callers
+    await rig.call("ip=new", calls=4)
+    assert "ip=new" not in rig.denied("ip")
+    await rig.call("ip=new", calls=1)
+    assert rig.denied("ip")["ip=new"] >= SAMPLED
+    assert rig.callers.top().denied_examined == (callers + 1) / (callers + 2)
+
+
+async def test_denied_calls_of_known_callers_are_all_counted() -> None:
+    rig = Rig(drawn=[0.99] * 10)
+    for _ in range(3):
+        await rig.batch({("ip=1",): 2, **{(f"nothing={i}",): 1 for i in range(WORK_A_SECOND)}})
+    assert rig.denied("ip") == {"ip=1": 4}
+    assert rig.callers.top().denied_examined == 1
 
 
 class Unreachable:
