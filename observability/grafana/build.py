@@ -1,10 +1,14 @@
 """Writes the dashboards: `python -m observability.grafana.build`."""
 
-from observability.grafana import internals, rate_limiting
+from observability.grafana import internals, rate_limiting, runbook
 from observability.grafana.queries import DASHBOARDS
 
-BUILT = {rate_limiting.TITLE: rate_limiting.build, internals.TITLE: internals.build}
+BUILT = {
+    DASHBOARDS[rate_limiting.TITLE]: rate_limiting.build,
+    DASHBOARDS[internals.TITLE]: internals.build,
+    DASHBOARDS[internals.TITLE].with_name("extauth-runbook.json"): runbook.build,
+}
 
 if __name__ == "__main__":
-    for title, build in BUILT.items():
-        DASHBOARDS[title].write_text(build(), encoding="utf-8")
+    for file, build in BUILT.items():
+        file.write_text(build(), encoding="utf-8")

@@ -11,6 +11,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
 )
+from grafana_foundation_sdk.models.dashboard import DashboardLink as Link
 
 from observability.grafana.panels import PROMETHEUS, Panel
 from observability.grafana.selectors import extauth
@@ -72,9 +73,11 @@ def _annotations() -> list[Builder[AnnotationQuery]]:
     return [_Built(annotation) for annotation in every]
 
 
-def _links() -> list[DashboardLink]:
-    def external(title: str, url: str) -> DashboardLink:
-        return DashboardLink(title).type(DashboardLinkType.LINK).url(url).target_blank(target_blank=True)
+def links() -> list[Builder[Link]]:
+    """To the live page, the runbook and the other dashboards."""
+
+    def external(title: str, url: str, icon: str) -> DashboardLink:
+        return DashboardLink(title).type(DashboardLinkType.LINK).url(url).icon(icon).target_blank(target_blank=True)
 
     others = (
         DashboardLink("extauth")
@@ -83,7 +86,7 @@ def _links() -> list[DashboardLink]:
         .keep_time(keep_time=True)
         .include_vars(include_vars=True)
     )
-    return [external(*PAGE_LINK), external(*RUNBOOK_LINK), others]
+    return [external(*PAGE_LINK, "external link"), external(*RUNBOOK_LINK, "doc"), others]
 
 
 def dashboard_json(
@@ -101,7 +104,7 @@ def dashboard_json(
         .time("now-15m", "now")
         .timezone("browser")
         .annotations(_annotations())
-        .links(list(_links()))
+        .links(links())
     )
     for choice in variables(*chosen):
         builder.with_variable(choice)
@@ -109,6 +112,11 @@ def dashboard_json(
         builder.with_row(Row(row))
         for panel in panels:
             builder.with_panel(panel)
+    return to_json(builder)
+
+
+def to_json(builder: Dashboard) -> str:
+    """The JSON of a dashboard, ending in a newline."""
     dashboard = builder.build()
     # A link to a panel (?viewPanel=7) names it by its id.
     for panel_id, placed in enumerate(dashboard.panels or [], start=1):

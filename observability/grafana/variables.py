@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models.dashboard import VariableModel, VariableOptio
 from observability.grafana.panels import PROMETHEUS
 
 PAGE_URL = "http://localhost:6070/"
-RUNBOOK_URL = "docs/runbook.md"
+RUNBOOK_URL = "/d/extauth-runbook"  # runbook.py
 
 _LIMITERS = '{envoy_cluster_name=~".*(extauth|rate.?limit).*"}'
 _QUERIES = {
@@ -63,15 +63,19 @@ _QUERIES = {
 
 
 def variables(*names: str) -> list[Builder[VariableModel]]:
-    """The variables of these names, after the data source; a later one may depend on an earlier.
-
-    Two constants, which the dashboard's settings can change, say where its links lead.
-    """
+    """The variables of these names, after the data source; a later one may depend on an earlier. Then the constants."""
     return [
         DatasourceVariable("datasource").label("Data source").type("prometheus"),
         *(_variable(name, *_QUERIES[name]) for name in names),
+        *constants(),
+    ]
+
+
+def constants() -> list[Builder[VariableModel]]:
+    """Where the dashboard's links lead, which its settings can change."""
+    return [
         _constant("page", "Where the links find the live page of extauth.", PAGE_URL),
-        _constant("runbook", "Where the links find docs/runbook.md.", RUNBOOK_URL),
+        _constant("runbook", "Where the links find the runbook.", RUNBOOK_URL),
     ]
 
 

@@ -14,6 +14,7 @@ from observability.grafana.queries import DASHBOARDS, dashboard, panels
 from tests.observability.tools import OBSERVABILITY, ROOT, program, rules
 
 _ALERT_NAME = re.compile(r'alertname="(\w+)"')
+ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 TESTS = sorted((OBSERVABILITY / "tests").glob("*.yml"))
 
 
@@ -22,10 +23,23 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("title", DASHBOARDS)
-def test_a_dashboard_is_what_its_script_writes(title: str) -> None:
-    assert DASHBOARDS[title].read_text() == build.BUILT[title](), "run: python -m observability.grafana.build"
-    assert dashboard(title)["title"] == title
+@pytest.mark.parametrize("file", build.BUILT, ids=lambda file: file.stem)
+def test_a_dashboard_is_what_its_script_writes(file: Path) -> None:
+    assert file.read_text() == build.BUILT[file](), "run: python -m observability.grafana.build"
+    assert file in (OBSERVABILITY / "grafana/dashboards").iterdir()
+
+
+def test_the_runbook_is_where_the_links_lead() -> None:
+    for title in DASHBOARDS:
+        constants = {each["name"]: each["query"] for each in dashboard(title)["templating"]["list"]}
+        [runbook] = [
+            content
+            for file in build.BUILT
+            if f"/d/{(content := json.loads(file.read_text()))['uid']}" == constants["runbook"]
+        ]
+        texts = {panel["title"]: panel["options"]["content"] for panel in runbook["panels"] if panel["type"] == "text"}
+        assert texts.keys() >= ALERTS.keys()
+        assert all("**Do:**" in texts[alert] and "](" not in texts[alert] for alert in ALERTS)
 
 
 def test_allowed_and_denied_requests_by_path_and_tier_come_first() -> None:
@@ -129,9 +143,6 @@ def test_prometheus_accepts_its_configuration() -> None:
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
 def test_alerts_fire_when_they_should(file: Path) -> None:
     promtool("test", "rules", str(file))
-
-
-ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 def _firing(scenario: dict[str, Any]) -> list[set[str]]:
