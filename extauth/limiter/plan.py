@@ -57,17 +57,15 @@ class PlanTemplate:
 class Tally:
     """The name of the rule of each check; one object for all plans with the same rules.
 
-    The checks at `shadowed` are of rules in shadow mode. `calls` and `series` belong to the metrics: they count here,
-    where all plans of the rules lead them, look the rules' series up once, and add the calls to these now and then.
-    `callers` belongs to telemetry.top in the same way.
+    The checks at `shadowed` are of rules in shadow mode. `series` belongs to the metrics, which look the rules' series
+    up once, and `callers` to telemetry.top in the same way.
     """
 
-    __slots__ = ("callers", "calls", "rules", "series", "shadowed")
+    __slots__ = ("callers", "rules", "series", "shadowed")
 
     def __init__(self, rules: tuple[RuleName, ...], shadowed: tuple[int, ...] = ()) -> None:
         self.rules = rules
         self.shadowed = shadowed
-        self.calls = 0
         self.series: Any = None
         self.callers: Any = None
 
@@ -85,9 +83,10 @@ class Plan(CounterSet):
 
     `message` is the request, empty where a plan was not made from one. It may hold API keys: whoever wants to know more
     than the names of the counters keeps a weak reference to the plan, and so nothing longer than the planner does.
+    `calls` belongs to the metrics: they count here, in memory that the decision has touched anyway.
     """
 
-    __slots__ = ("__weakref__", "cost_us", "message", "tally", "template")
+    __slots__ = ("__weakref__", "calls", "cost_us", "message", "tally", "template")
 
     def __init__(self, names: tuple[bytes, ...], template: PlanTemplate, tally: Tally = NO_TALLY) -> None:
         self.names = names
@@ -96,6 +95,7 @@ class Plan(CounterSet):
         self.template = template
         self.tally = tally
         self.cost_us = template.cost_us
+        self.calls = 0
         self.message = b""
 
     @property

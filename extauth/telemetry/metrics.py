@@ -5,13 +5,12 @@ from enum import StrEnum
 from fractions import Fraction
 from importlib.metadata import version
 from time import time
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from extauth.errors import StoreError
-from extauth.limiter.counters import Source
+from extauth.limiter.counters import Source, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, PlanTemplate
@@ -27,6 +26,7 @@ MAX_PATHS = 100
 MAX_TEMPLATES_BYTES = 8 << 20
 NEAR_LIMIT_RATIO = 0.8
 
+_DENIAL_CACHE = Source.DENIAL_CACHE  # on Python 3.11 a look-up in an Enum takes as long as ten others
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _BUCKETS_CALLS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -62,10 +62,11 @@ class Metrics:
         self._batch_size = Histogram(catalogue.BATCH_SIZE, _BUCKETS_CALLS, registry)
         self._store_errors = counter(catalogue.STORE_ERRORS, registry, StoreError.KINDS)
         self._failure_decisions = counter(catalogue.STORE_FAILURE_DECISIONS, registry, OnStoreFailure)
-        decisions = counter(catalogue.DECISIONS, registry, Source)
-        self._decisions = {source: decisions.labels(source) for source in Source}
-        self._denial_cache_hits = counter(catalogue.DENIAL_CACHE_HITS, registry)
-        self._denial_cache_misses = counter(catalogue.DENIAL_CACHE_MISSES, registry)
+        self._decisions = CounterTable(catalogue.DECISIONS)
+        self._by_source = by_source = {source: self._decisions.cell(source) for source in Source}
+        self._uncounted = by_source[Source.NO_COUNTER]
+        Computed(catalogue.DENIAL_CACHE_HITS, lambda: by_source[Source.DENIAL_CACHE].value, registry)
+        Computed(catalogue.DENIAL_CACHE_MISSES, lambda: by_source[Source.STORE].value, registry)
         self._guards = counter(catalogue.GUARD_TRIPS, registry, guards)
         self._shed = counter(catalogue.SHED_CALLS, registry, shed_reasons)
         self._reloads = counter(catalogue.CONFIG_RELOADS, registry, ("ok", "error"))
@@ -96,50 +97,59 @@ class Metrics:
 
     def _count(self, groups: Sequence[GroupResult]) -> bool:
         """Count the calls; returns whether the store counted any of them."""
-        stored = repeated = uncounted = 0
+        stored = repeated = 0
         recall, rules = self._by_template.get, self._rules_asked
         for plan, calls, taken, given, without_store in groups:
-            series = recall(plan.template) or self._series(plan.template)
-            if taken is None:
-                self._count_by_policy(series, plan, calls, given)
+            series = recall(plan.template)
+            if series is None:
+                series = self._series(plan.template)
+            if taken is None or without_store is not None:
+                self._count_without_store(series, plan, calls, taken, given)
                 continue
             admitted, levels, source = taken
             series.allowed.value += admitted
-            if admitted < calls:
-                series.denied.value += calls - admitted
             if not levels:
-                uncounted += calls
+                self._uncounted.value += calls
                 if series.unmatched is not None:
                     series.unmatched.value += calls
                 continue
-            rules.count(plan, calls)
-            if source is Source.STORE:
+            counted = plan.calls
+            plan.calls = counted + calls
+            if not counted:
+                rules.begin(plan)
+            if admitted == calls:
                 stored += calls
-            elif source is Source.DENIAL_CACHE:
+                if levels[0][0] + calls * series.step >= series.start:
+                    rules.count_limits(plan, calls, taken, series.watches)
+                continue
+            series.denied.value += calls - admitted
+            rules.count_limits(plan, calls, taken, series.watches)
+            if source is _DENIAL_CACHE:
                 repeated += calls
-            elif without_store is not None:
-                self._failure_decisions.labels(OnStoreFailure.LOCAL).inc(calls)
-                self._decisions[source].inc(calls)
-            if admitted < calls or levels[0][0] + calls * series.step >= series.start:
-                rules.count_limits(plan, calls, taken, series.watches)
-        if stored:
-            self._decisions[Source.STORE].inc(stored)
-            self._denial_cache_misses.inc(stored)
-        if repeated:
-            self._decisions[Source.DENIAL_CACHE].inc(repeated)
-            self._denial_cache_hits.inc(repeated)
-        if uncounted:
-            self._decisions[Source.NO_COUNTER].inc(uncounted)
+            else:
+                stored += calls
+        self._by_source[Source.STORE].value += stored
+        self._by_source[Source.DENIAL_CACHE].value += repeated
         rules.bound()
         return stored > 0
 
-    def _count_by_policy(self, series: "_Series", plan: Plan, calls: int, given: OnStoreFailure | None) -> None:
-        """Count calls that were not counted, and got what the failure policy gave."""
-        self._failure_decisions.labels(given).inc(calls)
-        self._decisions[Source.FAILURE_POLICY].inc(calls)
-        if given is not OnStoreFailure.ERROR:
-            (series.allowed if given is OnStoreFailure.ALLOW else series.denied).value += calls
-            self._rules_asked.count(plan, calls)
+    def _count_without_store(
+        self, series: "_Series", plan: Plan, calls: int, taken: TakeResult | None, given: OnStoreFailure | None
+    ) -> None:
+        """Count calls that were counted by this replica alone, or not counted, and got what the policy gave."""
+        self._failure_decisions.labels(OnStoreFailure.LOCAL if taken is not None else given).inc(calls)
+        self._by_source[Source.FAILURE_POLICY if taken is None else taken.source].value += calls
+        if taken is not None:
+            admitted = taken.admitted
+        elif given is OnStoreFailure.ERROR:
+            return
+        else:
+            admitted = calls if given is OnStoreFailure.ALLOW else 0
+        series.allowed.value += admitted
+        series.denied.value += calls - admitted
+        self._rules_asked.count(plan, calls)
+        if taken is not None:
+            self._rules_asked.count_limits(plan, calls, taken, series.watches)
 
     def guard_tripped(self, guard: str) -> None:
         """Count a refusal."""
@@ -188,7 +198,7 @@ class Metrics:
         """The text that Prometheus scrapes, of type CONTENT_TYPE, in pieces that take about a millisecond each."""
         yield from self._rules_asked.steps()
         yield generate_latest(self.registry)
-        for table in (self._requests, self._unmatched, *self._rules_asked.tables):
+        for table in (self._requests, self._unmatched, self._decisions, *self._rules_asked.tables):
             yield from map(str.encode, table.pieces())
 
     def changes(self) -> Iterator[list[Change]]:
@@ -206,24 +216,23 @@ class Metrics:
         allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
         unmatched = None if template.matched else self._unmatched.cell(template.domain or OTHER)
         watches = tuple([watch(check, self._near_limit_ratio) for check in template.checks])
-        single = len(watches) == 1
-        series = _Series(
-            allowed, denied, unmatched, watches[0].start if single else 0, watches[0].step if single else 0, watches
-        )
+        series = _Series(allowed, denied, unmatched, watches)
         # The size includes the template, since nothing else may refer to it any more.
         self._by_template.remember(template, series, template.bytes + 300 + 200 * len(watches))
         return series
 
 
-class _Series(NamedTuple):
+class _Series:
     """The series of a PlanTemplate: allowed and denied calls, and those to which no rule applied.
 
     `start` and `step` are those of the one Watch, or 0 where there are several, so that these are looked at each time.
     """
 
-    allowed: Cell
-    denied: Cell
-    unmatched: Cell | None
-    start: int
-    step: int
-    watches: tuple[Watch, ...]
+    __slots__ = ("allowed", "denied", "start", "step", "unmatched", "watches")
+
+    def __init__(self, allowed: Cell, denied: Cell, unmatched: Cell | None, watches: tuple[Watch, ...]) -> None:
+        self.allowed = allowed
+        self.denied = denied
+        self.unmatched = unmatched
+        self.watches = watches
+        self.start, self.step, _ = watches[0] if len(watches) == 1 else (0, 0, 0)

@@ -13,7 +13,8 @@ from extauth.telemetry.history import Change, RuleKey
 from extauth.telemetry.tables import Cell, CounterTable, named_first
 
 MAX_NAMES_FROM_REQUESTS = 1000
-MAX_COUNTED = 20_000
+MAX_COUNTED = 16_384
+MAX_WAITING_BYTES = 512  # of a plan's message
 STEP = 500
 NEVER = 2**63
 
@@ -64,9 +65,11 @@ def watch(check: LimitCheck, ratio: Fraction) -> Watch:
 class RuleCounters:
     """Tables of counters by domain and rule.
 
-    The calls of a rule are counted in the Tallies of its plans, and added to the tables before these are rendered, or
-    when MAX_COUNTED tallies have some. Of the names that contain values of requests, the first MAX_NAMES_FROM_REQUESTS
-    have series; the others share `other`. If `everything_shadowed`, all rules count as being in shadow mode.
+    The calls of a rule are counted in its plans, which a decision has touched anyway, and added to the tables before
+    these are read, or when MAX_COUNTED plans have some. That keeps these plans in memory, but for those of large
+    messages, whose calls are added at once. Of the names that contain values of requests, the first
+    MAX_NAMES_FROM_REQUESTS have series; the others share `other`. If `everything_shadowed`, all rules count as being in
+    shadow mode.
     """
 
     def __init__(self, *, everything_shadowed: bool = False) -> None:
@@ -76,7 +79,7 @@ class RuleCounters:
         self.shadowed = CounterTable(catalogue.RULE_SHADOW_DENIED)
         self._everything_shadowed = everything_shadowed
         self._names_from_requests: set[str] = set()
-        self._counted: deque[Tally] = deque()  # those with calls that are not added to their series yet
+        self._counted: deque[Plan] = deque()  # those with calls that are not added to their rules' series yet
         self._generation = object()
 
     @property
@@ -84,22 +87,24 @@ class RuleCounters:
         """All of them."""
         return self.calls, self.over, self.near, self.shadowed
 
+    def begin(self, plan: Plan) -> None:
+        """Have the calls of a plan added some time; whoever counts the first ones in it calls this then."""
+        if len(plan.message) <= MAX_WAITING_BYTES:
+            self._counted.append(plan)
+        else:
+            self._add(plan)
+
     def count(self, plan: Plan, calls: int) -> None:
-        """Count equal calls."""
-        tally = plan.tally
-        counted = tally.calls
-        tally.calls = counted + calls
-        if not counted:
-            self._counted.append(tally)
+        """Count calls of a plan that may not come again."""
+        plan.calls += calls
+        self._add(plan)
 
     def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> None:
         """Count, for each rule, the calls that its limits had no room for, and those that came near them.
 
-        The calls were given to `count` before; `watches` has one for each check of the plan.
+        The calls were counted in the plan before; `watches` has one for each check of the plan.
         """
-        series: _RuleSeries | None = plan.tally.series
-        if series is None or series.generation is not self._generation:
-            series = self._make_series(plan.tally)
+        series = self._series(plan.tally)
         template = plan.template
         if len(watches) == 1 and len(series.limits) == 1 and not template.soft:
             (own,), (check,), (level,), admitted = series.limits, plan.checks, taken.levels, taken.admitted
@@ -127,35 +132,42 @@ class RuleCounters:
 
     def rules_loaded(self) -> None:
         """Start anew, for other rules are in force."""
-        self.add_tallies()
+        self._add_some(len(self._counted))
         self._generation = object()
         self._names_from_requests.clear()
         for table in self.tables:
             table.age()
 
-    def add_tallies(self, most: int = NEVER) -> None:
-        """Add the calls of at most so many tallies to the series of their rules, the oldest first."""
-        counted = self._counted
-        for _ in range(min(most, len(counted))):
-            tally = counted.popleft()
-            calls, tally.calls = tally.calls, 0
-            series = tally.series
-            if series is None or series.generation is not self._generation:
-                series = self._make_series(tally)
-            for cell in series.asked:
-                cell.value += calls
-
     def steps(self) -> Iterator[bytes]:
-        """Add the calls of all tallies, with nothing at each step, which takes well below a millisecond."""
-        for _ in range(0, len(self._counted), STEP):
-            self.add_tallies(STEP)
+        """Add the calls of all plans to the series of their rules, in steps, each of which yields nothing.
+
+        A step takes well below a millisecond. The calls that are counted meanwhile wait for the next time.
+        """
+        left = len(self._counted)
+        while left > 0:
+            self._add_some(min(left, STEP))
+            left -= STEP
             yield b""
 
     def bound(self) -> None:
-        """Add calls to the series, if very many tallies have some."""
-        excess = len(self._counted) - MAX_COUNTED
-        if excess > 0:
-            self.add_tallies(excess)
+        """Add the calls of some plans, if too many have some."""
+        self._add_some(len(self._counted) - MAX_COUNTED)
+
+    def _add_some(self, plans: int) -> None:
+        """Add the calls of so many plans, those that have waited longest."""
+        for _ in range(plans):
+            self._add(self._counted.popleft())
+
+    def _add(self, plan: Plan) -> None:
+        calls, plan.calls = plan.calls, 0
+        for cell in self._series(plan.tally).asked:
+            cell.value += calls
+
+    def _series(self, tally: Tally) -> _RuleSeries:
+        series: _RuleSeries | None = tally.series
+        if series is None or series.generation is not self._generation:
+            series = self._make_series(tally)
+        return series
 
     def _make_series(self, tally: Tally) -> _RuleSeries:
         names = [(rule.domain, self._called(rule)) for rule in tally.rules]

@@ -1,6 +1,11 @@
 """What is measured of batches, and of the memory of plans."""
 
+import weakref
+
+import pytest
+
 from extauth.explain.request import read_descriptor
+from extauth.limiter.algorithms import WindowUsage
 from extauth.limiter.counters import Source, TakeResult
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.plan import Plan, PlanTemplate
@@ -36,3 +41,18 @@ def test_messages_whose_plan_is_known_are_counted() -> None:
         planner.plan(encode_request("d", [read_descriptor(f"a={value}")]))
     assert samples(metrics, "extauth_plan_memo_hits_total") == {(): 3}
     assert samples(metrics, "extauth_plan_memo_misses_total") == {(): 2}
+
+
+@pytest.mark.parametrize(("length", "kept"), [(10, True), (600, False)])
+def test_plans_of_large_messages_are_not_kept_for_their_calls(length: int, kept: bool) -> None:
+    metrics = Metrics()
+    planner = planner_of("domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 9}}]")
+    plan = planner.plan(encode_request("d", [read_descriptor("a=" + "x" * length)]))
+    known = weakref.ref(plan)
+    metrics.batch_decided(batch(GroupResult(plan, 2, TakeResult(2, (WindowUsage(0, 0),)))))
+    metrics.batch_decided(batch(GroupResult(plan, 3, TakeResult(3, (WindowUsage(2, 0),)))))
+    planner.swap(planner.matcher)
+    del plan
+    assert (known() is not None) is kept
+    assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5}
+    assert known() is None, "what was read is not kept"
