@@ -7,7 +7,7 @@ from observability.grafana.panels import Panel, lines, number
 from observability.grafana.rule_panels import rules
 from observability.grafana.selectors import (
     counted,
-    envoy,
+    envoy_rate_from_birth,
     extauth,
     or_none,
     quantile,
@@ -20,22 +20,20 @@ from observability.grafana.selectors import (
 
 TITLE = "Rate Limiting Dashboard"
 
-_UP = extauth("up")
-_ALL = rate_from_birth(requests_total(), _UP)
-_ALLOWED = rate_from_birth(requests_total('status="allowed"'), _UP)
-_DENIED = rate_from_birth(requests_total('status="denied"'), _UP)
-_NEAR = rate_from_birth(rule("extauth_rule_near_limit_total"), _UP)
-_UNMATCHED = rate_from_birth(extauth("extauth_unmatched_calls_total", 'domain=~"$domain"'), _UP)
+_ALL = rate_from_birth(requests_total())
+_ALLOWED = rate_from_birth(requests_total('status="allowed"'))
+_DENIED = rate_from_birth(requests_total('status="denied"'))
+_NEAR = rate_from_birth(rule("extauth_rule_near_limit_total"))
+_UNMATCHED = rate_from_birth(extauth("extauth_unmatched_calls_total", 'domain=~"$domain"'))
 _BUCKETS = f"sum by (le) ({rate(extauth('extauth_decision_duration_seconds_bucket'))})"
 # envoy_cluster_upstream_rq would hold the 429s that Envoy itself answers for this cluster.
-_API_RESPONSES = rate_from_birth(envoy("envoy_cluster_external_upstream_rq"), envoy("envoy_cluster_membership_total"))
+_API_RESPONSES = envoy_rate_from_birth("envoy_cluster_external_upstream_rq")
 _FAILURE = "extauth_store_failure_decisions_total"
 _ENVOY_OUTCOMES = ("ok", "over_limit", "error", "failure_mode_allowed")
 
 
 def _envoy_rate(outcome: str) -> str:
-    counter = envoy(f"envoy_cluster_ratelimit_{outcome}")
-    return f"sum({rate_from_birth(counter, envoy('envoy_cluster_membership_total'))})"
+    return f"sum({envoy_rate_from_birth(f'envoy_cluster_ratelimit_{outcome}')})"
 
 
 def _failure_rate(outcome: str) -> str:
@@ -131,7 +129,7 @@ def _now() -> list[Panel]:
             "Replicas up",
             "extauth replicas that Prometheus reaches.",
             "none",
-            or_none(f"sum({_UP})"),
+            or_none(f"sum({extauth('up')})"),
             (None, "red"),
             (1, "green"),
         ),

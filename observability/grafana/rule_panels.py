@@ -2,11 +2,10 @@
 
 from observability.grafana.frame import PAGE_LINK
 from observability.grafana.panels import Panel, lines, ranking
-from observability.grafana.selectors import counted, extauth, or_none_of, rate_from_birth, rule
+from observability.grafana.selectors import counted, or_none_of, rate_from_birth, rule
 
-_UP = extauth("up")
 _RULE_CALLS, _RULE_OVER, _RULE_NEAR, _RULE_SHADOW = (
-    f"sum by (domain, rule) ({rate_from_birth(rule(f'extauth_rule_{counter}_total'), _UP)})"
+    f"sum by (domain, rule) ({rate_from_birth(rule(f'extauth_rule_{counter}_total'))})"
     for counter in ("calls", "over_limit", "near_limit", "shadow_denied")
 )
 _RULE_DENIALS = f"sum by (domain, rule) ({counted(rule('extauth_rule_over_limit_total'))})"

@@ -27,33 +27,41 @@ def envoy_limiter(name: str) -> str:
     return f'{name}{{envoy_cluster_name=~"$limiter"}}'
 
 
+def _known(interval: str, seconds: str) -> str:
+    """The replicas that were scraped an interval ago already, or have not run that long."""
+    return f"{extauth('up')} offset {interval} or {extauth('process_start_time_seconds')} > time() - {seconds}"
+
+
 def rate(selector: str) -> str:
     """The rate a second of a counter that begins with 0."""
     return f"rate({selector}[$__rate_interval])"
 
 
-def rate_from_birth(selector: str, present: str) -> str:
+def rate_from_birth(selector: str, known: str = _known("$__rate_interval", "$__rate_interval_ms / 1000")) -> str:
     """The rate a second of a counter whose series come to be with their first event.
 
     Prometheus sees no increase in the first value of a series. So one that was not there an interval ago has counted
-    all of it within the interval, if its process was (`present` is a metric that is always there): a Prometheus that is
-    new itself must not take years of counting for one burst.
+    all of it within the interval, if its process was `known` then: a Prometheus that is new itself must not take years
+    of counting for one burst.
     """
-    ago = "offset $__rate_interval"
-    newborn = f"({selector} unless {selector} {ago} and on (job, instance) {present} {ago})"
+    newborn = f"({selector} unless {selector} offset $__rate_interval and on (job, instance) ({known}))"
     return f"({newborn} * 1000 / $__rate_interval_ms or {rate(selector)})"
 
 
-def counted(selector: str, job: str = 'job=~"$job"') -> str:
+def envoy_rate_from_birth(name: str) -> str:
+    """`rate_from_birth` of a metric of Envoy about the chosen clusters of the API."""
+    return rate_from_birth(envoy(name), f"{envoy('envoy_cluster_membership_total')} offset $__rate_interval")
+
+
+def counted(selector: str) -> str:
     """How much a counter of extauth counted in the dashboard's range of time: to the unit, unless it was reset there.
 
-    As with `rate_from_birth`, what a new series has was counted in the range, if its process was there before or is
-    younger than the range.
+    What a new series has was counted in the range, on the terms of `rate_from_birth`.
     """
     before = f"{selector} offset $__range"
-    known = f"up{{{job}}} offset $__range or process_start_time_seconds{{{job}}} > time() - $__range_s"
-    exact = f"({selector} unless {before} and on (job, instance) ({known}) or {selector} - {before})"
-    return f"({exact} and resets({selector}[$__range]) == 0 or increase({selector}[$__range]))"
+    newborn = f"{selector} unless {before} and on (job, instance) ({_known('$__range', '$__range_s')})"
+    seen = f"{selector}[$__range]"
+    return f"(({newborn} or {selector} - {before}) and resets({seen}) == 0 or increase({seen}))"
 
 
 def or_none(expr: str) -> str:
