@@ -95,6 +95,15 @@ class Replicas:
             return {}
         return {"replicas": 1 + len(self._heartbeat.others), "cut_off": self._cut_off.cut_off}
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether another replica reaches the store and this one does not."""
+        return self._cut_off.cut_off
+
+    def all(self) -> tuple[Replica, ...]:
+        """This replica, and the others that the last heartbeat found."""
+        return (self._describe(), *(() if self._heartbeat is None else self._heartbeat.others))
+
     def _set_share(self) -> None:
         """Reckon with the replicas that there were before the store was away: afterwards none can be counted."""
         share = self._settings.local_share

@@ -18,10 +18,11 @@ _FULL: Final = f"There are {MOST_STREAMS} streams already. Close the live page s
 class Feed(Protocol):
     """What the events tell."""
 
-    async def event(self, seen: int) -> tuple[Iterator[bytes], int]:
-        """The next event's data, one line of text in pieces, for a page that has had all up to the instant `seen`.
+    async def event(self, seen: object) -> tuple[Iterator[bytes], object]:
+        """The next event's data, one line of text in pieces, for a page that has had everything up to `seen`.
 
-        Returns, too, the instant up to which it has had all afterwards. At first `seen` is 0.
+        Returns, too, up to where it has had everything afterwards: the `seen` of the event after this one. At first
+        `seen` is None.
         """
         ...
 
@@ -59,7 +60,7 @@ class _LiveStream:
         self._every_s = every_s
         self._ending = ending
         self._among = among
-        self._seen = 0
+        self._seen: object = None
         self._due = 0.0
 
     async def next(self) -> Iterator[bytes] | None:

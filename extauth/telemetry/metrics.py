@@ -210,6 +210,24 @@ class Metrics:
             ]
         yield from self._rules_asked.changes()
 
+    @property
+    def rules(self) -> RuleCounters:
+        """What was counted of each rule."""
+        return self._rules_asked
+
+    def incidents(self) -> dict[str, dict[str, int]]:
+        """Guard trips, shed calls and calls decided without the store, each by its label's value."""
+        counters = {"guards": self._guards, "shed": self._shed, "without_store": self._failure_decisions}
+        return {
+            name: {
+                next(iter(sample.labels.values())): int(sample.value)
+                for family in counter.collect()
+                for sample in family.samples
+                if sample.name.endswith("_total")
+            }
+            for name, counter in counters.items()
+        }
+
     def _series(self, template: PlanTemplate) -> "_Series":
         path = named_first(self._paths, template.labels.path, MAX_PATHS)
         tier = template.labels.tier

@@ -19,6 +19,17 @@ STEP = 500
 NEVER = 2**63
 
 
+class RuleTotals(NamedTuple):
+    """What was counted of a rule since the start: calls, and of these those over, near, and denied if not shadowed."""
+
+    domain: str
+    rule: str
+    calls: int
+    over: int
+    near: int
+    shadowed: int
+
+
 class _LimitSeries(NamedTuple):
     """The series of a check's rule; `shadowed` is None where the rule is not in shadow mode."""
 
@@ -181,6 +192,20 @@ class RuleCounters:
         asked = tuple([self.calls.cell(*name) for name in limits])
         series = tally.series = _RuleSeries(self._generation, asked, tuple([limits[name] for name in names]))
         return series
+
+    def totals(self) -> Iterator[list[RuleTotals]]:
+        """What was counted of the rules that had calls since these were reloaded, in pieces that are quick to make."""
+        self.add_tallies()
+        for piece in self.calls.in_force():
+            yield [self._totals(domain, rule, calls) for (domain, rule), calls in piece]
+
+    def totals_of(self, domain: str, rule: str) -> RuleTotals:
+        """What was counted of one rule."""
+        return self._totals(domain, rule, self.calls.value(domain, rule))
+
+    def _totals(self, domain: str, rule: str, calls: int) -> RuleTotals:
+        over, near, shadowed = (table.value(domain, rule) for table in (self.over, self.near, self.shadowed))
+        return RuleTotals(domain, rule, calls, over, near, shadowed)
 
     def changes(self) -> Iterator[list[Change]]:
         """What was counted since this was called before, in pieces that are quick to make.

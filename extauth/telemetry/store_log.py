@@ -46,6 +46,16 @@ class StoreLog:
             return "not checked yet"
         return "up" if self._closed else f"down: {self._cause}"
 
+    @property
+    def away_s(self) -> float | None:
+        """For how many seconds the store has been away; None while it is not, and was not a moment ago."""
+        return None if self._down_since is None else self._clock() - self._down_since
+
+    @property
+    def uncounted(self) -> int:
+        """The calls that were decided without the store since it went away."""
+        return self._calls
+
     def batch_decided(self, fact: BatchFact) -> None:
         """Count calls that were decided without the store."""
         for group in fact.groups:

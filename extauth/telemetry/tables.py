@@ -61,6 +61,17 @@ class CounterTable:
         while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for cell in islice(cells, PIECE_LINES)]):
             yield piece
 
+    def value(self, *values: str) -> int:
+        """What the series of these label values has counted."""
+        cell = self._cells.get(values)
+        return 0 if cell is None else cell.value
+
+    def in_force(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
+        """The series that were asked for since the rules were reloaded, (label values, value), as `changes`."""
+        cells = iter(list(self._cells.items()))
+        while piece := list(islice(cells, PIECE_CELLS)):
+            yield [(values, cell.value) for values, cell in piece if values not in self._stale]
+
     def changes(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
         """The series that have changed since this was called before: (label values, by how much).
 

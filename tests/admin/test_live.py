@@ -29,10 +29,11 @@ class Numbers:
         self.fail = False
         self._padding = b"x" * padding
 
-    async def event(self, seen: int) -> tuple[Iterator[bytes], int]:
+    async def event(self, seen: object) -> tuple[Iterator[bytes], object]:
         if self.fail:
             raise ZeroDivisionError
         self.made += 1
+        seen = seen if isinstance(seen, int) else 0
         return iter([json.dumps({"seen": seen}).encode(), self._padding]), seen + 1
 
 

@@ -1,0 +1,1 @@
+"""What the live page shows, put together from all parts of the service."""

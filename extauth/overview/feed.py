@@ -1,0 +1,186 @@
+"""The events of `/live`: the state of the service, the rules, who calls, and what came in each second."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+from importlib.metadata import version
+from time import monotonic, time
+from typing import Any, Final, NamedTuple
+
+from extauth.counters.breaker import Breaker
+from extauth.errors import ConfigError, Diagnostic
+from extauth.limiter.planner import Planner
+from extauth.overview.rule_table import RuleTable
+from extauth.replicas import Replicas
+from extauth.settings import Settings
+from extauth.telemetry.callers import Callers
+from extauth.telemetry.events import CALLERS_GET
+from extauth.telemetry.history import History
+from extauth.telemetry.metrics import Metrics
+from extauth.telemetry.store_log import StoreLog
+from extauth.telemetry.top import Caller, RuleTop, Top
+
+FRESH_S: Final = 0.5  # streams that ask within so many seconds share what was made
+TOP_FRESH_S: Final = 2.5
+MOST_RULES: Final = 30
+MOST_CALLERS: Final = 10
+MOST_OF_A_RULE: Final = 3
+MOST_PROBLEMS: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The parts of the service that the page shows; `status` is that of `/readyz`."""
+
+    settings: Settings
+    planner: Planner
+    metrics: Metrics
+    history: History
+    callers: Callers
+    store: StoreLog
+    breaker: Breaker
+    replicas: Replicas
+    status: Callable[[], str]
+
+
+class Seen(NamedTuple):
+    """Up to where a page has had everything: the second of the history, and the refresh of the rules."""
+
+    second: int = 0
+    refresh: int = 0
+
+
+class Overview:
+    """What all streams of `/live` show."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._rules = RuleTable(sources.planner, sources.metrics.rules)
+        self._started_s = self._tried_s = self._loaded_s = time()
+        self._failure: Sequence[Diagnostic] = ()
+        self._state = b""
+        self._top = b""
+        self._made_s = self._top_made_s = float("-inf")
+        self._making = asyncio.Lock()
+
+    def rules_loaded(self) -> None:
+        """Note that the config was read, and that its rules, or some of them, are in force."""
+        self._tried_s = time()
+        self._failure = ()
+        if not self._sources.planner.matcher.rules.problems:
+            self._loaded_s = self._tried_s
+
+    def reload_failed(self, error: ConfigError) -> None:
+        """Note that the config could not be read."""
+        self._tried_s = time()
+        self._failure = error.problems
+
+    async def event(self, seen: object) -> tuple[Iterator[bytes], Seen]:
+        """As admin.live.Feed."""
+        async with self._making:
+            if monotonic() - self._made_s >= FRESH_S:
+                await self._rules.refresh()
+                self._state = self._make_state()
+                self._made_s = monotonic()
+        had = seen if isinstance(seen, Seen) else Seen()
+        slice_ = self._sources.history.since(had.second)
+
+        def pieces() -> Iterator[bytes]:
+            yield self._state[:-1] + b', "rules": '
+            yield from self._rules.json(had.refresh)
+            yield b', "history": '
+            yield from map(str.encode, slice_.json())
+            yield b"}"
+
+        return pieces(), Seen(slice_.last, self._rules.refreshed)
+
+    def _make_state(self) -> bytes:
+        sources = self._sources
+        if monotonic() - self._top_made_s >= TOP_FRESH_S:
+            self._top = json.dumps(_view_top(sources.callers.top(MOST_CALLERS, MOST_RULES))).encode()
+            self._top_made_s = monotonic()
+        state = {
+            "at": round(time(), 3),
+            "service": self._service(),
+            "store": self._store(),
+            "config": self._config(),
+            "replicas": self._replicas(),
+            **sources.metrics.incidents(),
+        }
+        return json.dumps(state)[:-1].encode() + b', "top": ' + self._top + b"}"
+
+    def _service(self) -> dict[str, Any]:
+        return {
+            "version": version("extauth"),
+            "replica": self._sources.settings.advertise or socket.gethostname(),
+            "status": self._sources.status(),
+            "started_s": round(self._started_s, 3),
+        }
+
+    def _store(self) -> dict[str, Any]:
+        settings, store = self._sources.settings, self._sources.store
+        away_s = store.away_s
+        return {
+            "text": str(store),
+            "breaker": str(self._sources.breaker.state),
+            "away_s": None if away_s is None else round(away_s, 1),
+            "uncounted": store.uncounted,
+            "policy": str(settings.on_store_failure),
+            "policy_text": CALLERS_GET[settings.on_store_failure],
+            "where": "in this process" if settings.counts_in_memory else settings.shown_redis_url(),
+            "in_memory": settings.counts_in_memory,
+        }
+
+    def _config(self) -> dict[str, Any]:
+        matcher = self._sources.planner.matcher
+        problems = self._failure or matcher.rules.problems
+        warnings = matcher.rules.warnings
+        return {
+            "path": str(self._sources.settings.config),
+            "digest": matcher.rules.digest,
+            "tried_s": round(self._tried_s, 3),
+            "loaded_s": round(self._loaded_s, 3),
+            "ok": not problems,
+            "rules": matcher.size,
+            "domains": list(matcher.rules.domains)[:MOST_RULES],
+            "retained": sorted(matcher.rules.retained)[:MOST_RULES],
+            "problem_count": len(problems),
+            "problems": list(map(str, problems[:MOST_PROBLEMS])),
+            "warning_count": len(warnings),
+            "warnings": list(map(str, warnings[:MOST_PROBLEMS])),
+        }
+
+    def _replicas(self) -> dict[str, Any]:
+        replicas = self._sources.replicas
+        own, *others = every = replicas.all()
+        own = own._replace(address=own.address or self._sources.settings.grpc_listen)
+        return {
+            "list": [own._asdict() | {"own": True}, *[each._asdict() | {"own": False} for each in others]],
+            "agree": len({each.rules for each in every}) == 1,
+            "cut_off": replicas.cut_off,
+        }
+
+
+def _view_top(top: Top) -> dict[str, Any]:
+    """The callers with the most calls over all rules and, of those denied, the first of each rule."""
+    first = [(rule, caller) for rule in top.rules for caller in rule.denied[:MOST_OF_A_RULE]]
+    denied = _most([(rule, caller) for rule in top.rules for caller in rule.denied])
+    busiest = _most([(rule, caller) for rule in top.rules for caller in rule.busiest])
+    return {
+        "since_s": round(top.since_s, 1),
+        "examined": round(top.examined, 4),
+        "denied": [_view(*each) for each in dict.fromkeys([*denied, *first])],
+        "busiest": [_view(*each) for each in busiest],
+    }
+
+
+def _most(callers: Sequence[tuple[RuleTop, Caller]]) -> list[tuple[RuleTop, Caller]]:
+    return nlargest(MOST_CALLERS, callers, key=lambda each: each[1].calls)
+
+
+def _view(rule: RuleTop, caller: Caller) -> dict[str, Any]:
+    view = {"domain": rule.domain, "rule": rule.rule} | caller._asdict()
+    return view | {"first_s": round(caller.first_s, 1), "last_s": round(caller.last_s, 1)}
