@@ -41,7 +41,7 @@ class Explainer:
             return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _NOT_JSON)
         try:
             domain, texts = _read(request.body)
-            planned = plan_request(self._planner, domain, tuple(map(read_descriptor, texts)))
+            planned = plan_request(self._planner.apart(), domain, tuple(map(read_descriptor, texts)))
         except (CommandError, InvalidRequestError) as error:
             return Answer(json.dumps({"error": str(error)}).encode(), JSON, HTTPStatus.BAD_REQUEST)
         return Answer(_Explanation(lambda: self._explain(planned)), JSON, headers=[("Cache-Control", "no-store")])

@@ -149,6 +149,10 @@ class Planner:
         # Of many rules, most plans are alike.
         self._templates: Memo[tuple[Any, ...], PlanTemplate] = Memo(MAX_TEMPLATES_BYTES)
 
+    def apart(self) -> "Planner":
+        """A planner by the same rules that shares no memory and no counters with this one."""
+        return Planner(self.matcher, self._namer, modes=self._modes)
+
     def plan(self, message: bytes) -> Plan:
         """The plan for one call; raises InvalidRequestError, which is not remembered."""
         self.lookups += 1
