@@ -18,6 +18,8 @@ from extauth.errors import ConfigError, SettingsError
 from extauth.limiter.build import build
 from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
+from extauth.overview.feed import Overview, Sources
+from extauth.overview.page import live_page
 from extauth.parts import RuleSource, counters_of, first_rules, tls_of
 from extauth.replicas import Replicas
 from extauth.rules.matcher import Matcher
@@ -87,12 +89,26 @@ class Service:
             settings, policy, self.breaker, self._registry(), rules_digest=self._rules_digest, tls=self.tls
         )
         self.engine = self._engine()
+        self.overview = Overview(
+            Sources(
+                settings=settings,
+                planner=planner,
+                metrics=self.metrics,
+                history=self.history,
+                callers=self.callers,
+                store=self.store,
+                breaker=self.breaker,
+                replicas=self.replicas,
+                status=lambda: self.status,
+            )
+        )
         self.admin = AdminServer(
             settings.admin_listen,
             metrics=self.metrics.render,
             metrics_type=CONTENT_TYPE,
             readiness=self.readiness,
             rules=self.view,
+            live=live_page(self.overview, self.counters) if settings.page else None,
             hosts=settings.admin_hosts,
         )
 
@@ -176,14 +192,18 @@ class Service:
             rules=self.planner.matcher.size,
         )
 
+    @property
+    def status(self) -> str:
+        """`starting`, `ready` or `draining`."""
+        return "draining" if self.draining else "ready" if self._serving else "starting"
+
     def readiness(self) -> Readiness:
         """Ready from when the gRPC port is open until draining; the state of the store is a detail.
 
         Without the store calls are answered too, by the failure policy.
         """
-        ready = self._serving and not self.draining
         detail = {
-            "status": "draining" if self.draining else "ready" if ready else "starting",
+            "status": self.status,
             "rules": self.planner.matcher.size,
             "store": str(self.store),
             "breaker": str(self.breaker.state),
@@ -191,7 +211,7 @@ class Service:
         }
         if self.settings.counts_in_memory:
             detail["counters"] = IN_MEMORY
-        return Readiness(ready, detail)
+        return Readiness(self.status == "ready", detail)
 
     def view(self) -> Iterator[str]:
         """The rules in force, masked, as JSON in pieces."""
@@ -252,6 +272,7 @@ class Service:
         matcher = self.planner.matcher
         self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
         self.callers.rules_loaded(matcher.rules)
+        self.overview.rules_loaded()
         events.rules_read(matcher.rules)
 
     async def _follow_tls(self) -> None:
@@ -269,4 +290,5 @@ class Service:
 
     def _reload_failed(self, error: ConfigError) -> None:
         self.metrics.reloaded(ok=False)
+        self.overview.reload_failed(error)
         events.reload_failed(error)

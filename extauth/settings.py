@@ -150,6 +150,7 @@ class Settings(BaseModel):
     admin_hosts: Annotated[tuple[str, ...], BeforeValidator(_host_names)] = Field(
         (), description="host names without ports, separated by commas"
     )
+    page: bool = Field(True, description="on or off")
     grpc_tls_cert: Path | None = Field(None, description="a PEM file: the certificate and its chain; needs the key")
     grpc_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")
     grpc_tls_client_ca: Path | None = Field(

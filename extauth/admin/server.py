@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from extauth.admin.explain import BODY_BYTES, Explainer
 from extauth.admin.http import CHECK_S, HttpServer
+from extauth.admin.live import LiveStreams
+from extauth.admin.page import page
 from extauth.admin.routes import JSON, Answer, Audience, Request, Route
 
 
@@ -18,11 +21,20 @@ class Readiness:
     detail: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class LivePage:
+    """What the page at `/` needs: the streams of `/live`, and what explains at `/explain`."""
+
+    streams: LiveStreams
+    explainer: Explainer
+
+
 class AdminServer(HttpServer):
     """Serves `/metrics`, `/healthz`, `/readyz`, and for people `/` and `/rules`, on `listen`, HOST:PORT.
 
     `metrics` (of type `metrics_type`) and `rules` (JSON) are made and sent in pieces. `hosts` are further names, beside
-    `localhost` and the host of `listen`, under which the pages for people are served.
+    `localhost` and the host of `listen`, under which the pages for people are served. With `live` there is the live
+    page at `/`, with `/live` and `/explain`, else one line that names the paths.
     """
 
     def __init__(
@@ -33,6 +45,7 @@ class AdminServer(HttpServer):
         metrics_type: str,
         readiness: Callable[[], Readiness],
         rules: Callable[[], Iterator[str]],
+        live: LivePage | None = None,
         hosts: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         check_s: float = CHECK_S,
@@ -48,4 +61,16 @@ class AdminServer(HttpServer):
             "/healthz": Route(lambda _: Answer(b"ok\n"), Audience.MACHINES),
             "/readyz": Route(answer_readiness, Audience.MACHINES),
         }
+        self._live = live
+        if live is not None:
+            explain = live.explainer.answer
+            routes["/"] = Route(lambda _: page(), Audience.PEOPLE)
+            routes["/live"] = Route(live.streams.answer, Audience.PEOPLE, ("GET",), lasting=True)
+            routes["/explain"] = Route(explain, Audience.PEOPLE, ("POST",), body_bytes=BODY_BYTES)
         super().__init__(listen, routes, hosts=hosts, clock=clock, check_s=check_s)
+
+    async def stop(self) -> None:
+        """End the streams, and stop as HttpServer does."""
+        if self._live is not None:
+            self._live.streams.end()
+        await super().stop()

@@ -57,7 +57,7 @@ class Overview:
     """What all streams of `/live` show."""
 
     def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+        self.sources = sources
         self._rules = RuleTable(sources.planner, sources.metrics.rules)
         self._started_s = self._tried_s = self._loaded_s = time()
         self._failure: Sequence[Diagnostic] = ()
@@ -70,7 +70,7 @@ class Overview:
         """Note that the config was read, and that its rules, or some of them, are in force."""
         self._tried_s = time()
         self._failure = ()
-        if not self._sources.planner.matcher.rules.problems:
+        if not self.sources.planner.matcher.rules.problems:
             self._loaded_s = self._tried_s
 
     def reload_failed(self, error: ConfigError) -> None:
@@ -86,7 +86,7 @@ class Overview:
                 self._state = self._make_state()
                 self._made_s = monotonic()
         had = seen if isinstance(seen, Seen) else Seen()
-        slice_ = self._sources.history.since(had.second)
+        slice_ = self.sources.history.since(had.second)
 
         def pieces() -> Iterator[bytes]:
             yield self._state[:-1] + b', "rules": '
@@ -98,7 +98,7 @@ class Overview:
         return pieces(), Seen(slice_.last, self._rules.refreshed)
 
     def _make_state(self) -> bytes:
-        sources = self._sources
+        sources = self.sources
         if monotonic() - self._top_made_s >= TOP_FRESH_S:
             self._top = json.dumps(_view_top(sources.callers.top(MOST_CALLERS, MOST_RULES))).encode()
             self._top_made_s = monotonic()
@@ -115,17 +115,17 @@ class Overview:
     def _service(self) -> dict[str, Any]:
         return {
             "version": version("extauth"),
-            "replica": self._sources.settings.advertise or socket.gethostname(),
-            "status": self._sources.status(),
+            "replica": self.sources.settings.advertise or socket.gethostname(),
+            "status": self.sources.status(),
             "started_s": round(self._started_s, 3),
         }
 
     def _store(self) -> dict[str, Any]:
-        settings, store = self._sources.settings, self._sources.store
+        settings, store = self.sources.settings, self.sources.store
         away_s = store.away_s
         return {
             "text": str(store),
-            "breaker": str(self._sources.breaker.state),
+            "breaker": str(self.sources.breaker.state),
             "away_s": None if away_s is None else round(away_s, 1),
             "uncounted": store.uncounted,
             "policy": str(settings.on_store_failure),
@@ -135,11 +135,11 @@ class Overview:
         }
 
     def _config(self) -> dict[str, Any]:
-        matcher = self._sources.planner.matcher
+        matcher = self.sources.planner.matcher
         problems = self._failure or matcher.rules.problems
         warnings = matcher.rules.warnings
         return {
-            "path": str(self._sources.settings.config),
+            "path": str(self.sources.settings.config),
             "digest": matcher.rules.digest,
             "tried_s": round(self._tried_s, 3),
             "loaded_s": round(self._loaded_s, 3),
@@ -154,9 +154,9 @@ class Overview:
         }
 
     def _replicas(self) -> dict[str, Any]:
-        replicas = self._sources.replicas
+        replicas = self.sources.replicas
         own, *others = every = replicas.all()
-        own = own._replace(address=own.address or self._sources.settings.grpc_listen)
+        own = own._replace(address=own.address or self.sources.settings.grpc_listen)
         return {
             "list": [own._asdict() | {"own": True}, *[each._asdict() | {"own": False} for each in others]],
             "agree": len({each.rules for each in every}) == 1,
@@ -171,7 +171,7 @@ def _view_top(top: Top) -> dict[str, Any]:
     busiest = _most([(rule, caller) for rule in top.rules for caller in rule.busiest])
     return {
         "since_s": round(top.since_s, 1),
-        "examined": round(top.examined, 4),
+        "estimated": min(top.denied_examined, top.busiest_examined) < 1,
         "denied": [_view(*each) for each in dict.fromkeys([*denied, *first])],
         "busiest": [_view(*each) for each in busiest],
     }

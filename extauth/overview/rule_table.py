@@ -47,6 +47,8 @@ class RuleTable:
         if self._matcher is not matcher:
             self._index = await asyncio.to_thread(index_rules, matcher.rules, matcher.masking)
             self._matcher, self._rows = matcher, {}
+        for _ in self._counters.steps():
+            await asyncio.sleep(0)
         number = self.refreshed + 1
         if len(self._rows) < MOST_ROWS or number - self._chosen >= CHOSEN_EVERY:
             await self._choose(number)

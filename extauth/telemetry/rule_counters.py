@@ -194,13 +194,15 @@ class RuleCounters:
         return series
 
     def totals(self) -> Iterator[list[RuleTotals]]:
-        """What was counted of the rules that had calls since these were reloaded, in pieces that are quick to make."""
-        self.add_tallies()
+        """What was counted, up to the latest `steps`, of the rules that had calls since these were reloaded.
+
+        In pieces that are quick to make.
+        """
         for piece in self.calls.in_force():
             yield [self._totals(domain, rule, calls) for (domain, rule), calls in piece]
 
     def totals_of(self, domain: str, rule: str) -> RuleTotals:
-        """What was counted of one rule."""
+        """What was counted of one rule up to the latest `steps`."""
         return self._totals(domain, rule, self.calls.value(domain, rule))
 
     def _totals(self, domain: str, rule: str, calls: int) -> RuleTotals:
