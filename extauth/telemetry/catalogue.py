@@ -73,6 +73,14 @@ RULE_SHADOW_DENIED = Metric(
     "every rule. Rules that are not in shadow mode have no series.",
     ("domain", "rule"),
 )
+TIER_NEAR_LIMIT = Metric(
+    "extauth_tier_near_limit",
+    _C,
+    "Admitted calls of a tier that left a counter above EXTAUTH_NEAR_LIMIT_RATIO of its limit.",
+    "Divide it by the tier's allowed requests: where most of them are near a limit, its callers will be denied soon. "
+    "Limits in shadow mode do not count.",
+    ("tier",),
+)
 UNMATCHED_CALLS = Metric(
     "extauth_unmatched_calls",
     _C,

@@ -54,6 +54,7 @@ class Metrics:
         self._paths: set[str] = set()
         ProcessCollector(registry=registry)
         self._requests = CounterTable(catalogue.REQUESTS)
+        self._tiers_near = CounterTable(catalogue.TIER_NEAR_LIMIT)
         self._unmatched = CounterTable(catalogue.UNMATCHED_CALLS)
         self._rules_asked = RuleCounters(everything_shadowed=everything_shadowed)
         self._by_template: Memo[PlanTemplate, _Series] = Memo(MAX_TEMPLATES_BYTES)
@@ -120,10 +121,10 @@ class Metrics:
             if admitted == calls:
                 stored += calls
                 if levels[0][0] + calls * series.step >= series.start:
-                    rules.count_limits(plan, calls, taken, series.watches)
+                    series.near.value += rules.count_limits(plan, calls, taken, series.watches)
                 continue
             series.denied.value += calls - admitted
-            rules.count_limits(plan, calls, taken, series.watches)
+            series.near.value += rules.count_limits(plan, calls, taken, series.watches)
             if source is _DENIAL_CACHE:
                 repeated += calls
             else:
@@ -149,7 +150,7 @@ class Metrics:
         series.denied.value += calls - admitted
         self._rules_asked.count(plan, calls)
         if taken is not None:
-            self._rules_asked.count_limits(plan, calls, taken, series.watches)
+            series.near.value += self._rules_asked.count_limits(plan, calls, taken, series.watches)
 
     def guard_tripped(self, guard: str) -> None:
         """Count a refusal."""
@@ -186,6 +187,7 @@ class Metrics:
         self._paths.clear()
         self._by_template.clear()
         self._requests.age()
+        self._tiers_near.age()
         self._unmatched.age()
         self._rules_asked.rules_loaded()
 
@@ -198,7 +200,7 @@ class Metrics:
         """The text that Prometheus scrapes, of type CONTENT_TYPE, in pieces that take about a millisecond each."""
         yield from self._rules_asked.steps()
         yield generate_latest(self.registry)
-        for table in (self._requests, self._unmatched, self._decisions, *self._rules_asked.tables):
+        for table in (self._requests, self._tiers_near, self._unmatched, self._decisions, *self._rules_asked.tables):
             yield from map(str.encode, table.pieces())
 
     def changes(self) -> Iterator[list[Change]]:
@@ -234,23 +236,26 @@ class Metrics:
         allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
         unmatched = None if template.matched else self._unmatched.cell(template.domain or OTHER)
         watches = tuple([watch(check, self._near_limit_ratio) for check in template.checks])
-        series = _Series(allowed, denied, unmatched, watches)
+        series = _Series(allowed, denied, self._tiers_near.cell(tier), unmatched, watches)
         # The size includes the template, since nothing else may refer to it any more.
         self._by_template.remember(template, series, template.bytes + 300 + 200 * len(watches))
         return series
 
 
 class _Series:
-    """The series of a PlanTemplate: allowed and denied calls, and those to which no rule applied.
+    """The series of a PlanTemplate: allowed and denied calls, those near a limit, and those to which no rule applied.
 
     `start` and `step` are those of the one Watch, or 0 where there are several, so that these are looked at each time.
     """
 
-    __slots__ = ("allowed", "denied", "start", "step", "unmatched", "watches")
+    __slots__ = ("allowed", "denied", "near", "start", "step", "unmatched", "watches")
 
-    def __init__(self, allowed: Cell, denied: Cell, unmatched: Cell | None, watches: tuple[Watch, ...]) -> None:
+    def __init__(
+        self, allowed: Cell, denied: Cell, near: Cell, unmatched: Cell | None, watches: tuple[Watch, ...]
+    ) -> None:
         self.allowed = allowed
         self.denied = denied
+        self.near = near
         self.unmatched = unmatched
         self.watches = watches
         self.start, self.step, _ = watches[0] if len(watches) == 1 else (0, 0, 0)

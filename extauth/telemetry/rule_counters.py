@@ -110,19 +110,22 @@ class RuleCounters:
         plan.calls += calls
         self._add(plan)
 
-    def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> None:
+    def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> int:
         """Count, for each rule, the calls that its limits had no room for, and those that came near them.
 
-        The calls were counted in the plan before; `watches` has one for each check of the plan.
+        The calls were counted in the plan before; `watches` has one for each check of the plan. Returns how many were
+        admitted and came near any limit that is not in shadow mode.
         """
         series = self._series(plan.tally)
         template = plan.template
         if len(watches) == 1 and len(series.limits) == 1 and not template.soft:
             (own,), (check,), (level,), admitted = series.limits, plan.checks, taken.levels, taken.admitted
             own.over.value += calls - admitted
-            if check.cost > 0:
-                own.near.value += max(admitted - check.algorithm.calls_up_to(watches[0].hits, check.cost, level), 0)
-            return
+            if check.cost <= 0:
+                return 0
+            near = max(admitted - check.algorithm.calls_up_to(watches[0].hits, check.cost, level), 0)
+            own.near.value += near
+            return near
         limits = series.limits if template.places is None else [series.limits[i] for i in template.places]
         found: dict[_LimitSeries, _Found] = {}
         for check, level, watched, own in zip(plan.checks, taken.levels, watches, limits, strict=True):
@@ -135,11 +138,15 @@ class RuleCounters:
             each.fitting = min(each.fitting, taken.admitted, fitting)
             if check.cost > 0:
                 each.below = min(each.below, check.algorithm.calls_up_to(watched.hits, check.cost, level))
+        low = taken.admitted  # of the admitted calls, those that leave all counters low
         for own, each in found.items():
             own.over.value += each.over
             own.near.value += max(each.fitting - each.below, 0)
             if own.shadowed is not None:
                 own.shadowed.value += each.over
+            else:
+                low = min(low, each.below)
+        return taken.admitted - low
 
     def rules_loaded(self) -> None:
         """Start anew, for other rules are in force."""

@@ -24,6 +24,7 @@ _ALL = rate_from_birth(requests_total())
 _ALLOWED = rate_from_birth(requests_total('status="allowed"'))
 _DENIED = rate_from_birth(requests_total('status="denied"'))
 _NEAR = rate_from_birth(rule("extauth_rule_near_limit_total"))
+_TIER_NEAR = rate_from_birth(extauth("extauth_tier_near_limit_total", 'tier=~"$tier"'))
 _UNMATCHED = rate_from_birth(extauth("extauth_unmatched_calls_total", 'domain=~"$domain"'))
 _BUCKETS = f"sum by (le) ({rate(extauth('extauth_decision_duration_seconds_bucket'))})"
 # envoy_cluster_upstream_rq would hold the 429s that Envoy itself answers for this cluster.
@@ -162,7 +163,7 @@ def _tiers_and_paths() -> list[Panel]:
             "Requests a second, allowed and denied.",
             "reqps",
             (f"sum by (tier) ({_ALL})", "{{tier}}"),
-            span=8,
+            span=6,
             stacked=True,
         ),
         lines(
@@ -170,7 +171,18 @@ def _tiers_and_paths() -> list[Panel]:
             "The share of a tier's requests that were denied.",
             "percentunit",
             (denied_share("tier"), "{{tier}}"),
-            span=8,
+            span=6,
+        ),
+        lines(
+            "Near limit by tier",
+            "The share of a tier's admitted requests that left a counter above EXTAUTH_NEAR_LIMIT_RATIO (0.8) of its "
+            "limit: their callers will soon be denied.",
+            "percentunit",
+            (
+                f"sum by (tier) ({_TIER_NEAR}) / clamp_min(sum by (tier) ({_ALLOWED}), 1e-9)",
+                "{{tier}}",
+            ),
+            span=6,
         ),
         lines(
             "API responses by code",
@@ -181,7 +193,7 @@ def _tiers_and_paths() -> list[Panel]:
                 f"sum by (envoy_response_code) ({_API_RESPONSES})",
                 "{{envoy_response_code}}",
             ),
-            span=8,
+            span=6,
             stacked=True,
         ),
         lines(

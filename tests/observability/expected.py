@@ -14,18 +14,23 @@ Name = Callable[[Event], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A panel that counts the `chosen` calls by name: a second, as a share of all of that name, or all of them."""
+    """A panel that counts the `chosen` calls by name: a second, as a share of those `among`, or all of them."""
 
     name: Name
     chosen: Callable[[Event], bool] = lambda _: True
     share: bool = False
+    among: Callable[[Event], bool] = lambda _: True
     whole: bool = False
 
     def expected(self, events: Sequence[Event], seconds: float = 1) -> dict[str, float]:
         """By name; what was never chosen counts 0."""
-        names = [name for event in events if (name := self.name(event)) is not None]
-        chosen = [name for event in events if (name := self.name(event)) is not None and self.chosen(event)]
-        return {name: chosen.count(name) / (names.count(name) if self.share else seconds) for name in set(names)}
+        named = [(name, event) for event in events if (name := self.name(event)) is not None]
+        counted = {name: 0 for name, _ in named}
+        all_among = dict(counted)
+        for name, event in named:
+            counted[name] += self.chosen(event)
+            all_among[name] += self.among(event)
+        return {name: count / (max(all_among[name], 1) if self.share else seconds) for name, count in counted.items()}
 
 
 def rule_of(caller: Caller) -> str | None:
@@ -86,6 +91,9 @@ COUNTED: dict[Key, Counted] = {
     (LIMITING, "Without a limit", ""): Counted(all_in_one, lambda event: rule(event) is None),
     (LIMITING, "Requests by tier", "{{tier}}"): Counted(tier),
     (LIMITING, "Denied share by tier", "{{tier}}"): Counted(tier, denied, share=True),
+    (LIMITING, "Near limit by tier", "{{tier}}"): Counted(
+        tier, lambda event: event.near and event.caller.denied, share=True, among=admitted
+    ),
     (LIMITING, "API responses by code", "{{envoy_response_code}}"): Counted(named("200"), admitted),
     (LIMITING, "Requests by path", "{{path}}"): Counted(path),
     (LIMITING, "Denied share by path", "{{path}}"): Counted(path, denied, share=True),

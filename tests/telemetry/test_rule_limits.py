@@ -24,6 +24,7 @@ from tests.support.scrape import samples
 from tests.support.service import decider_of
 
 NEAR, OVER, SHADOWED = (f"extauth_rule_{what}_total" for what in ("near_limit", "over_limit", "shadow_denied"))
+TIERS = "extauth_tier_near_limit_total"
 
 
 def limit(requests: int, algorithm: Algorithm = Algorithm.FIXED_WINDOW, *, count_denied: bool = False) -> Limit:
@@ -123,8 +124,31 @@ async def test_each_call_is_near_a_limit_over_it_or_neither(
     assert samples(metrics, OVER) == {("d", "a"): over}
     if plan.checks[0].mode is Mode.SHADOW:
         assert samples(metrics, SHADOWED) == {("d", "a"): over}
+        assert samples(metrics, TIERS) == {("none",): 0}
     else:
         assert samples(metrics, SHADOWED) == {}
+        assert samples(metrics, TIERS) == {("none",): near}
+
+
+@pytest.mark.parametrize(
+    ("limits", "modes", "calls", "near"),
+    [
+        ((10, 10), [Mode.ENFORCED, Mode.ENFORCED], 12, 2),  # near both, and each call counts once
+        ((10, 20), [Mode.ENFORCED, Mode.ENFORCED], 12, 2),
+        ((20, 10), [Mode.ENFORCED, Mode.ENFORCED], 12, 2),
+        ((10, 20), [Mode.SHADOW, Mode.ENFORCED], 18, 2),
+        ((10, 20), [Mode.SHADOW, Mode.SHADOW], 18, 0),
+        ((10, 20), [Mode.ENFORCED, Mode.ENFORCED], 8, 0),
+    ],
+)
+async def test_an_admitted_call_is_near_a_limit_of_its_tier_once(
+    limits: Sequence[int], modes: Sequence[Mode], calls: int, near: int
+) -> None:
+    metrics, limiter = Metrics(), decider_of().limiter
+    plan = plan_of(*(LimitCheck(limit(most), 1, mode) for most, mode in zip(limits, modes, strict=True)))
+    for _ in range(calls):
+        metrics.batch_decided(batch(*(await limiter.decide({plan: 1})).groups))
+    assert samples(metrics, TIERS) == {("none",): near}
 
 
 @pytest.mark.parametrize(
