@@ -238,7 +238,7 @@ class Planner:
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}
         if key is not None and sum(map(len, counters_of)) - counters_of.count(UNLIMITED_AT) == len(draft.costs):
             outline = PlanOutline(template, tally, tuple(places[name] for name in draft.costs), size)
-            outline_bytes = made_bytes + 400 + 20 * len(key) + 140 * len(rules) + sum(each.bytes for each in effects)
+            outline_bytes = made_bytes + 400 + 20 * len(key) + 440 * len(rules) + sum(each.bytes for each in effects)
             self._outlines.remember(key, outline, outline_bytes)
         return Plan(names, template, tally), size + made_bytes + sum(map(len, names))
 
