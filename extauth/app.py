@@ -29,7 +29,7 @@ from extauth.telemetry.callers import Callers
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.history import History
 from extauth.telemetry.logs import logger
-from extauth.telemetry.metrics import CONTENT_TYPE, Metrics
+from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.store_log import StoreLog
 from extauth.telemetry.tracing import Tracing
 from extauth.transport.batching import Batcher, Shed
@@ -104,8 +104,7 @@ class Service:
         )
         self.admin = AdminServer(
             settings.admin_listen,
-            metrics=self.metrics.render,
-            metrics_type=CONTENT_TYPE,
+            metrics=self.metrics.scrape,
             readiness=self.readiness,
             rules=self.view,
             live=live_page(self.overview, self.counters) if settings.page else None,

@@ -21,6 +21,11 @@ def header(head: h11.Request, name: bytes) -> str:
     return next((value.decode("latin-1") for known, value in head.headers if known == name), "")
 
 
+def list_header(head: h11.Request, name: bytes) -> str:
+    """The value of a header that may come in several lines (RFC 9110 §5.3)."""
+    return ", ".join([value.decode("latin-1") for known, value in head.headers if known == name])
+
+
 def path_of(head: h11.Request) -> str:
     """The path that is requested."""
     return _target(head)["path"] or "/"
@@ -42,6 +47,8 @@ def read_request(head: h11.Request, body: bytes) -> tuple[Request, str]:
         query=target["query"],
         body=body,
         content_type=header(head, b"content-type"),
+        accept=list_header(head, b"accept"),
+        accept_encoding=list_header(head, b"accept-encoding"),
     )
     return request, header(head, b"host") if host is None else host
 

@@ -31,6 +31,8 @@ class Request:
     query: str = ""
     body: bytes = b""
     content_type: str = ""
+    accept: str = ""
+    accept_encoding: str = ""
 
 
 @runtime_checkable

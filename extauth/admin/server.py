@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from extauth.admin.encoding import compress
 from extauth.admin.explain import BODY_BYTES, Explainer
 from extauth.admin.http import CHECK_S, HttpServer
 from extauth.admin.live import LiveStreams
@@ -32,17 +33,16 @@ class LivePage:
 class AdminServer(HttpServer):
     """Serves `/metrics`, `/healthz`, `/readyz`, and for people `/` and `/rules`, on `listen`, HOST:PORT.
 
-    `metrics` (of type `metrics_type`) and `rules` (JSON) are made and sent in pieces. `hosts` are further names, beside
-    `localhost` and the host of `listen`, under which the pages for people are served. With `live` there is the live
-    page at `/`, with `/live` and `/explain`, else one line that names the paths.
+    `metrics` gives, for an Accept header, the content type and the text; that and `rules` (JSON) are made and sent in
+    pieces. `hosts` are further names, beside `localhost` and the host of `listen`, under which the pages for people are
+    served. With `live` there is the live page at `/`, with `/live` and `/explain`, else one line that names the paths.
     """
 
     def __init__(
         self,
         listen: str,
         *,
-        metrics: Callable[[], Iterator[bytes]],
-        metrics_type: str,
+        metrics: Callable[[str], tuple[str, Iterator[bytes]]],
         readiness: Callable[[], Readiness],
         rules: Callable[[], Iterator[str]],
         live: LivePage | None = None,
@@ -54,10 +54,14 @@ class AdminServer(HttpServer):
             ready = readiness()
             return Answer(json.dumps(ready.detail).encode(), JSON, 200 if ready.ready else 503)
 
+        def answer_metrics(request: Request) -> Answer:
+            content_type, pieces = metrics(request.accept)
+            return compress(Answer(pieces, content_type, headers=[("Vary", "Accept")]), request)
+
         routes = {
             "/": Route(lambda _: Answer(b"extauth: /metrics /healthz /readyz /rules\n"), Audience.PEOPLE),
             "/rules": Route(lambda _: Answer(map(str.encode, rules()), JSON), Audience.PEOPLE),
-            "/metrics": Route(lambda _: Answer(metrics(), metrics_type), Audience.MACHINES),
+            "/metrics": Route(answer_metrics, Audience.MACHINES),
             "/healthz": Route(lambda _: Answer(b"ok\n"), Audience.MACHINES),
             "/readyz": Route(answer_readiness, Audience.MACHINES),
         }

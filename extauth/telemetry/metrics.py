@@ -6,8 +6,7 @@ from fractions import Fraction
 from importlib.metadata import version
 from time import time
 
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from extauth.errors import StoreError
 from extauth.limiter.counters import Source, TakeResult
@@ -16,12 +15,12 @@ from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry import catalogue
+from extauth.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE, prefers_openmetrics, render
 from extauth.telemetry.history import Change
 from extauth.telemetry.instruments import Computed, Histogram, counter, gauge
 from extauth.telemetry.rule_counters import RuleCounters, Watch, watch
 from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 MAX_PATHS = 100
 MAX_TEMPLATES_BYTES = 8 << 20
 NEAR_LIMIT_RATIO = 0.8
@@ -196,12 +195,16 @@ class Metrics:
         self._reloads.labels("ok" if ok else "error").inc()
         self._reload_successful.set(ok)
 
-    def render(self) -> Iterator[bytes]:
-        """The text that Prometheus scrapes, of type CONTENT_TYPE, in pieces that take about a millisecond each."""
+    def scrape(self, accept: str) -> tuple[str, Iterator[bytes]]:
+        """The content type and the text for a scraper with this Accept header."""
+        as_openmetrics = prefers_openmetrics(accept)
+        return OPENMETRICS_TYPE if as_openmetrics else TEXT_TYPE, self.render(as_openmetrics=as_openmetrics)
+
+    def render(self, *, as_openmetrics: bool = False) -> Iterator[bytes]:
+        """The text that Prometheus scrapes, in pieces that take well below a millisecond each; some are empty."""
         yield from self._rules_asked.steps()
-        yield generate_latest(self.registry)
-        for table in (self._requests, self._tiers_near, self._unmatched, self._decisions, *self._rules_asked.tables):
-            yield from map(str.encode, table.pieces())
+        tables = (self._requests, self._tiers_near, self._unmatched, self._decisions, *self._rules_asked.tables)
+        yield from render(self.registry, tables, as_openmetrics=as_openmetrics)
 
     def changes(self) -> Iterator[list[Change]]:
         """What was counted by tier and by rule since this was called before, in pieces that are quick to make."""

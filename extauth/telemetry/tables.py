@@ -54,9 +54,10 @@ class CounterTable:
             del self._stale[oldest], self._cells[oldest]
         self._stale |= dict.fromkeys(self._cells)  # those that were stale before stay in front
 
-    def pieces(self) -> Iterator[str]:
-        """The text, in pieces of at most PIECE_LINES lines."""
-        yield f"# HELP {self._metric.series} {self._metric.meaning}\n# TYPE {self._metric.series} counter\n"
+    def pieces(self, *, as_openmetrics: bool = False) -> Iterator[str]:
+        """The text, in pieces of at most PIECE_LINES lines; OpenMetrics gives a counter a name without its suffix."""
+        name = self._metric.name if as_openmetrics else self._metric.series
+        yield f"# HELP {name} {self._metric.meaning}\n# TYPE {name} counter\n"
         cells = iter(list(self._cells.values()))
         while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for cell in islice(cells, PIECE_LINES)]):
             yield piece

@@ -141,8 +141,7 @@ def serving(
     served = ServedAdmin(port, clock, stop=stopping.set)
     options = {"clock": clock, "check_s": 0.002, **options}
     pages: dict[str, Any] = {
-        "metrics": lambda: iter([b"a 1\n", b"b 2\n"]),
-        "metrics_type": METRICS_TYPE,
+        "metrics": lambda _accept: (METRICS_TYPE, iter([b"a 1\n", b"b 2\n"])),
         "readiness": lambda: Readiness(True, {"status": "ready"}),
         "rules": lambda: iter(['{"domains": ', "[]}"]),
     }
