@@ -21,6 +21,8 @@ class MemoryCounters:
     def __init__(self, clock: Callable[[], int], max_bytes: int = MAX_BYTES) -> None:
         self._clock = clock
         self._states: CounterTable[State] = CounterTable(max_bytes)
+        self.refusals = 0
+        """How often a counter was taken for used up because there was no room for it."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -122,6 +124,7 @@ class MemoryCounters:
             missing = more
             grown = len(names) * LOG_ENTRY_BYTES  # the logs that are held may grow by an entry each
             if not self._states.make_room(sum(map(len, missing)) + ENTRY_BYTES * len(missing) + grown, now):
+                self.refusals += 1
                 return {name for name in names if name not in self._states}
 
     def _own(self, name: bytes, algorithm: AnyAlgorithm, now: int, *, keep: bool) -> State | None:
