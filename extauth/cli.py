@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from extauth.commands import check, explain, hash, init, inspect, reset, schema, validate  # noqa: A004 - it is its name
+from extauth.commands import (
+    check,
+    explain,
+    hash,  # noqa: A004 - it is its name
+    init,
+    inspect,
+    replay,
+    reset,
+    schema,
+    validate,
+)
 from extauth.conformance import command as conformance
 from extauth.errors import ExtauthError
 
@@ -92,6 +102,7 @@ for command in (
     init.init,
     validate.validate,
     explain.explain,
+    replay.replay,
     check.check,
     inspect.inspect,
     reset.reset,

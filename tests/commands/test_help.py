@@ -13,7 +13,19 @@ from click.testing import CliRunner
 from extauth.cli import app
 from extauth.settings import Settings
 
-COMMANDS = ["serve", "init", "validate", "explain", "check", "inspect", "reset", "hash", "schema", "conformance"]
+COMMANDS = [
+    "serve",
+    "init",
+    "validate",
+    "explain",
+    "replay",
+    "check",
+    "inspect",
+    "reset",
+    "hash",
+    "schema",
+    "conformance",
+]
 HEAVY = ["asyncio", "pydantic", "rich", "grpc", "redis", "yaml", "h11", "watchfiles", "prometheus_client"]
 HEAVY += ["envoy_data_plane", "google.protobuf"]
 RUN = CliRunner()
