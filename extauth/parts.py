@@ -9,6 +9,7 @@ from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
+from extauth.telemetry import events
 from extauth.transport.tls import Tls, TlsFiles
 
 
@@ -30,7 +31,7 @@ def counters_of(settings: Settings) -> RedisCounters | MemoryCounters:
     if settings.counts_in_memory:
         return MemoryCounters(lambda: time.monotonic_ns() // 1000, settings.memory_bytes)
     url = settings.redis_url.get_secret_value()
-    return RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix)
+    return RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix, evicts=events.store_evicts)
 
 
 def first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:

@@ -19,6 +19,11 @@ def store(level: str, event: str, **facts: str | float) -> None:
     getattr(logger(), level)(event, **facts)
 
 
+def store_evicts(reason: str) -> None:
+    """Log that the store throws counters away where its memory is used up."""
+    logger().warning("store_evicts", reason=reason, fix="set its maxmemory-policy to noeviction")
+
+
 def rules_read(rules: RuleSet) -> None:
     """Log the errors and the probable mistakes in the config files."""
     for problem in rules.problems:

@@ -48,7 +48,7 @@ class Store:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(argv, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 20
-        with redis.Redis.from_url(self.url) as client:
+        with redis.Redis.from_url(self.url, protocol=2) as client:  # as servers before Redis 6 know alone
             while True:
                 try:
                     client.ping()

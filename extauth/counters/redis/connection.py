@@ -6,24 +6,19 @@ a whole batch of decisions.
 """
 
 import asyncio
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection, SSLConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AuthenticationError
 
-from extauth.counters.redis.endpoint import FILE_OPTIONS, fault
-from extauth.counters.redis.lookup import BY_ADDRESS, AddressLookup, ByAddress
+from extauth.counters.redis.greeting import Greeting, greet
 from extauth.counters.redis.protocol import LostError, RedisProtocol, ReplyError, TooSlowError
+from extauth.counters.redis.server import Server
 from extauth.counters.waiting import within
-from extauth.errors import SettingsError, StoreError
+from extauth.errors import StoreError
 
 CONNECT_TIMEOUT_S = 1  # one attempt that hangs must not hold up the next, which may do
-NOT_LET_IN = "refuses the user or the password that EXTAUTH_REDIS_URL has, or lacks"
 ATTEMPT_EVERY_S = 0.05  # at most: a server that refuses at once is not to be stormed
 
 # Of a server that is not, or not now, the one to ask: by now another may answer at the same address.
@@ -38,16 +33,29 @@ class RedisConnection:
     followed by a look at what came in meanwhile.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._pool = _pool(url)
-        self._lookup = AddressLookup()
+    def __init__(
+        self,
+        server: Server,
+        timeout_s: float,
+        greeted: Callable[[str, Greeting], None] = lambda _where, _greeting: None,
+    ) -> None:
+        self.server = server
         self._timeout_s = timeout_s
+        self._greeted = greeted
         self._link: RedisProtocol | None = None
         self._opening: asyncio.Task[RedisProtocol] | None = None
         self._failure: tuple[str, str] | None = None  # of the last attempt to connect: kind and text of its StoreError
         self._next_attempt = 0.0  # on the loop's clock
-        options = self._pool.connection_kwargs
-        self.where = str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+    @property
+    def where(self) -> str:
+        """The server's address, for messages."""
+        return self.server.where
+
+    @property
+    def title(self) -> str:
+        """What the server is, with its address, for messages."""
+        return f"{self.server.kind} at {self.server.where}"
 
     async def execute(self, command: bytes, *, again: bool = True) -> Any:  # noqa: ANN401 - whatever Redis replies
         """The reply to a packed command; raises ReplyError for an error reply, StoreError where there is none in time.
@@ -70,7 +78,7 @@ class RedisConnection:
                     raise
             return await (self._link or await self._connect()).send(command)
         except TooSlowError as error:
-            message = f"no answer from Redis at {self.where} within {self._timeout_s} s"
+            message = f"no answer from {self.title} within {self._timeout_s} s"
             raise StoreError("timeout", message, sent=sent) from error
         except LostError as error:
             raise self._no_connection(error, sent=sent) from error
@@ -84,7 +92,7 @@ class RedisConnection:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
         self.drop("closed")
-        await self._pool.disconnect()
+        await self.server.aclose()
 
     def local_host(self) -> str | None:
         """This end's IP address; None over a Unix socket, or without a connection."""
@@ -121,22 +129,26 @@ class RedisConnection:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._next_attempt - loop.time())
         self._next_attempt = loop.time() + ATTEMPT_EVERY_S
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        if isinstance(connection, ByAddress):
-            connection.lookup = self._lookup
-        connecting = asyncio.create_task(connection.connect())  # type: ignore[no-untyped-call]
+        connection: AbstractConnection | None = None
         try:
-            if not await within(connecting, CONNECT_TIMEOUT_S):
-                raise LostError(f"not within {CONNECT_TIMEOUT_S} s")  # noqa: TRY301 - said below, as the others
-            connecting.result()
-            return RedisProtocol(connection, self._timeout_s, self._lost)
+            connection = await self.server.connection()
+            greeting = await open_connection(connection)
+            if wrong := self.server.refusal(greeting):
+                raise StoreError("reply", f"{self.title} {wrong}")  # noqa: TRY301 - as what else goes wrong
+            if not self.server.stands(connection):
+                raise LostError("another server has taken its place")  # noqa: TRY301
+            self._greeted(self.server.where, greeting)
+            self._link = RedisProtocol(connection, self._timeout_s, self._lost)
+        except StoreError:
+            raise
         except Exception as error:
             # Whatever it is. Where the peer closes meanwhile, uvloop's transport raises RuntimeError, for one.
             raise self._no_connection(error) from error
+        else:
+            return self._link
         finally:
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
-            await connection.disconnect(nowait=True)  # nothing, once the link has it
+            if connection is not None:
+                await connection.disconnect(nowait=True)  # nothing, once the link has it
 
     def _opened(self, opening: "asyncio.Task[RedisProtocol]") -> None:
         self._opening = None
@@ -144,68 +156,32 @@ class RedisConnection:
             return
         error = opening.exception()
         self._failure = (error.kind, str(error)) if isinstance(error, StoreError) else None
-        if error is None:
-            self._link = opening.result()
 
     def _no_connection(self, error: Exception, *, sent: bool = False) -> StoreError:
         reason = str(error)
         # redis-py wraps what it meets on a Unix socket once more.
         if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
-            return StoreError("reply", f"Redis at {self.where} {NOT_LET_IN}: {reason}", sent=sent)
+            return StoreError("reply", f"{self.title} {self.server.not_let_in}: {reason}", sent=sent)
         at = "" if self.where in reason else f" at {self.where}"
-        return StoreError("connection", f"no connection to Redis{at}: {reason}", sent=sent)
+        return StoreError("connection", f"no connection to {self.server.kind}{at}: {reason}", sent=sent)
 
     def _lost(self, link: "RedisProtocol") -> None:
         if self._link is link:
             self._link = None
 
 
-def _pool(url: str) -> ConnectionPool:
-    """Where connections come from; raises SettingsError.
+async def open_connection(connection: AbstractConnection) -> Greeting:
+    """Open it within CONNECT_TIMEOUT_S, and learn what its server is; raises redis-py's errors, OSError, LostError."""
 
-    No value is shown, nor redis-py's error: either may hold the password.
-    """
-    if wrong := fault(url):
-        raise SettingsError(f"EXTAUTH_REDIS_URL: {wrong}")
-    options = parse_qs(urlsplit(url).query)
-    for name in FILE_OPTIONS:
-        for path in options.get(name, ()):
-            try:
-                Path(path).read_bytes()
-            except OSError as error:
-                message = f"EXTAUTH_REDIS_URL: the file of the option {name} cannot be read: {error.strerror}"
-                raise SettingsError(message) from error
+    async def connect() -> Greeting:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return await greet(connection)
+
+    connecting = asyncio.create_task(connect())
     try:
-        return _try_pool(url)
-    except (TypeError, ValueError, RedisError, OSError):  # ssl.SSLError is an OSError
-        names = _refused(url, options) or list(options)
-        what = f"option {names[0]} has" if len(names) == 1 else f"options {', '.join(names)} have"
-        raise SettingsError(f"EXTAUTH_REDIS_URL: the {what} no value that will do") from None
-
-
-def _try_pool(url: str) -> ConnectionPool:
-    pool = ConnectionPool.from_url(
-        url,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=None,  # its timers do not wait in steps: see counters/waiting.py
-        socket_timeout=None,
-    )
-    pool.connection_class = BY_ADDRESS.get(pool.connection_class, pool.connection_class)
-    connection = pool.make_connection()  # type: ignore[no-untyped-call]  # opens nothing, but takes all options
-    if isinstance(connection, SSLConnection):
-        connection.ssl_context.get()
-    return pool
-
-
-def _refused(url: str, options: dict[str, list[str]]) -> list[str]:
-    """Which options will not do, even without the others; a certificate, its key and that one's password are one."""
-    pair = [name for name in options if name in {"ssl_certfile", "ssl_keyfile", "ssl_password"}]
-    tried = [[name] for name in options if name not in pair]
-    for names in [*tried, pair] if pair else tried:
-        query = urlencode([(name, options[name][0]) for name in names])
-        try:
-            _try_pool(urlunsplit((urlsplit(url).scheme, "h", "/s", query, "")))
-        except (TypeError, ValueError, RedisError, OSError):
-            return names
-    return []
+        if not await within(connecting, CONNECT_TIMEOUT_S):
+            raise LostError(f"not within {CONNECT_TIMEOUT_S} s")
+        return connecting.result()
+    finally:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)

@@ -7,9 +7,12 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from extauth.counters.redis.connection import NOT_LET_IN, RedisConnection
+from extauth.counters.redis.connection import RedisConnection
+from extauth.counters.redis.endpoint import fault
+from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.protocol import ReplyError
-from extauth.errors import StoreError
+from extauth.counters.redis.server import CLUSTER, NOT_LET_IN, REPLICA, FixedServer, Server
+from extauth.errors import SettingsError, StoreError
 from extauth.limiter.algorithms import AnyAlgorithm
 from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, TakeResult
 from extauth.rules.model import Limit, Unit
@@ -21,10 +24,9 @@ _SHARED_FILES = ("state", "gcra", "fixed_window", "sliding_window", "limits")
 
 
 RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
-_CLUSTER = "is a node of a Redis Cluster, which extauth cannot use"
 # What is wrong, after `Redis at HOST:PORT`, by the code of the reply.
 _REFUSALS = {
-    "READONLY": "is a read-only replica: counting needs the master",
+    "READONLY": REPLICA,
     "MASTERDOWN": "is a replica that has lost its master",
     "LOADING": "is still loading its data",
     "NOREPLICAS": "has fewer replicas than its min-replicas-to-write, and refuses writes",
@@ -34,11 +36,11 @@ _REFUSALS = {
     "OOM": "is full: it is at its maxmemory, and its maxmemory-policy evicts nothing",
     "MISCONF": "cannot save its data on disk, and refuses writes",
     "BUSY": "is busy with somebody's script",
-    "CLUSTERDOWN": _CLUSTER,
-    "CROSSSLOT": _CLUSTER,
-    "MOVED": _CLUSTER,
-    "ASK": _CLUSTER,
-    "TRYAGAIN": _CLUSTER,
+    "CLUSTERDOWN": CLUSTER,
+    "CROSSSLOT": CLUSTER,
+    "MOVED": CLUSTER,
+    "ASK": CLUSTER,
+    "TRYAGAIN": CLUSTER,
 }
 
 
@@ -47,13 +49,22 @@ class RedisCounters:
 
     A command that takes longer than `timeout_s`, or a connection that does, is a StoreError. The clock is Redis's own;
     `clock` (→ microseconds since the epoch) replaces it where time must be controlled. `prefix` begins the names of the
-    keys that a probe writes, and of the one that holds heartbeats.
+    keys that a probe writes, and of the one that holds heartbeats. `evicts` is called once for each server and
+    maxmemory-policy that throws counters away, with what is wrong.
     """
 
     def __init__(
-        self, url: str, timeout_s: float, clock: Callable[[], int] | None = None, *, prefix: str = "extauth"
+        self,
+        url: str,
+        timeout_s: float,
+        clock: Callable[[], int] | None = None,
+        *,
+        prefix: str = "extauth",
+        evicts: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        self._pipe = RedisConnection(url, timeout_s)
+        self._pipe = RedisConnection(_server_of(url), timeout_s, self._greeted)
+        self._evicts = evicts
+        self._said = ""
         self._clock = clock
         self._asked = 0
         self._prefix = prefix
@@ -80,9 +91,6 @@ class RedisCounters:
         try:
             await self._take([self._probe])
         except ReplyError as error:
-            if "unknown command" in str(error) and await self._is_sentinel():
-                message = f"Redis at {self._pipe.where} is a Sentinel: EXTAUTH_REDIS_URL must be the master's"
-                raise StoreError("reply", message) from error
             raise self._refused(error) from error
 
     async def _take(self, groups: Sequence[Group]) -> list[TakeResult]:
@@ -150,12 +158,14 @@ class RedisCounters:
         """The address of this host from which it is connected to Redis; None over a Unix socket, or while it is not."""
         return self._pipe.local_host()
 
-    async def _is_sentinel(self) -> bool:
-        try:
-            role = await self._pipe.execute(b"*1\r\n" + _bulk(b"ROLE"))
-        except ReplyError:
-            return False
-        return isinstance(role, list) and role[:1] == [b"sentinel"]
+    def _greeted(self, where: str, greeting: Greeting) -> None:
+        reason = ""
+        if greeting.evicts:
+            reason = f"Redis at {where} has the maxmemory-policy {greeting.policy}: where its memory is used up it "
+            reason += "throws counters away, and their callers begin anew"
+        if reason and reason != self._said:
+            self._evicts(reason)
+        self._said = reason
 
     def _refused(self, error: ReplyError) -> StoreError:
         reply = str(error).partition("\n")[0][:200]
@@ -237,6 +247,13 @@ class _Script:
         text = b"\n".join((folder / f"{each}.lua").read_bytes() for each in (*shared, name))
         self.evalsha = _bulk(b"EVALSHA") + _bulk(sha1(text, usedforsecurity=False).hexdigest().encode())
         self.eval = _bulk(b"EVAL") + _bulk(text)
+
+
+def _server_of(url: str) -> Server:
+    """Raises SettingsError, which shows no value."""
+    if wrong := fault(url):
+        raise SettingsError(f"EXTAUTH_REDIS_URL: {wrong}")
+    return FixedServer(url)
 
 
 def _wall_offset_us() -> int:
