@@ -1,5 +1,6 @@
 """Faults of a real stack that refuses where it cannot count, and the alerts that they raise."""
 
+import asyncio
 import contextlib
 import shutil
 import urllib.error
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from scripts.stack import Ports, Stack
+from scripts.stack import Ports, Stack, free_ports
 from tests.observability.tools import ROOT, call_of_no_domain, program, send, series, until_nothing
+from tests.support.proxy import Proxy
+from tests.support.stores import Store
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -61,3 +64,36 @@ def test_each_fault_raises_its_alert(strict: Stack, tmp_path: Path) -> None:
         strict.stop(replica)
     until_nothing(lambda: not_raised({"EnvoyFailClosed", "ExtauthReplicaDown"}, unmatched=False))
     assert not {"EnvoyFailOpen", "ExtauthFailOpen"} & raised
+
+
+async def test_a_replica_cut_off_from_redis_is_told_from_a_redis_that_is_away(
+    own_store: Store, short_path: Path
+) -> None:
+    program("prometheus")
+    async with Proxy(free_ports(1)[0], own_store.socket) as proxy:
+        stack = Stack(ROOT, short_path / "run", ports=Ports.free(), env={}, redis_urls=(proxy.url, own_store.url))
+        lone = f"127.0.0.1:{stack.ports.extauth[0].admin}"
+
+        def raised() -> set[tuple[str, str | None]]:
+            alerts = series(stack.ports.prometheus, "ALERTS")
+            return {(labels["alertname"], labels.get("instance")) for labels, _ in alerts}
+
+        async def until_raised(alert: str, instance: str | None) -> None:
+            await asyncio.to_thread(until_nothing, lambda: (alert, instance) not in raised())
+
+        try:
+            await asyncio.to_thread(stack.up)
+            await asyncio.to_thread(until_nothing, lambda: 2 - len(series(stack.ports.prometheus, "extauth_store_up")))
+            proxy.refuse()
+            await until_raised("ExtauthBreakerOpen", lone)
+            assert {each for each in raised() if "Store" in each[0] or "Breaker" in each[0]} == {
+                ("ExtauthBreakerOpen", lone)
+            }
+
+            own_store.stop()
+            await until_raised("ExtauthStoreAway", None)
+            await asyncio.to_thread(
+                until_nothing, lambda: [each for each, _ in raised() if each == "ExtauthBreakerOpen"]
+            )
+        finally:
+            await asyncio.to_thread(stack.down)
