@@ -110,11 +110,12 @@ class _Table(Generic[K]):
         self._most = most
         self._other = other
         self._rings: dict[K, _Ring] = {}
+        self._searched = 0  # the second in which room was looked for last
 
     def add(self, second: int, key: K, allowed: int, denied: int) -> None:
         ring = self._rings.get(key)
         if ring is None:
-            if len(self._rings) >= self._most:
+            if len(self._rings) >= self._most and self._searched != second:
                 self._make_room(second)
             if len(self._rings) >= self._most:
                 key = self._other
@@ -131,6 +132,7 @@ class _Table(Generic[K]):
         return {key: ring.cut(first, last) for key, ring in self._rings.items() if ring.last >= first}
 
     def _make_room(self, second: int) -> None:
+        self._searched = second
         for key in [key for key, ring in self._rings.items() if ring.last <= second - SECONDS]:
             del self._rings[key]
 
