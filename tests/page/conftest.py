@@ -1,0 +1,111 @@
+"""A browser, a service that counts in memory, and its live page in the browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
+
+from tests.support.process import Served
+
+# Names that would do something if any of them became HTML.
+HOSTILE = "<img src=x onerror=document.title='hacked'>"
+CONFIG = f"""
+domain: api
+tiers:
+  anonymous: {{unit: day, requests_per_unit: 2}}
+  free: {{unit: day, requests_per_unit: 5, replaces: [{{name: anonymous}}]}}
+descriptors:
+  - {{key: api_key, value: a-key-nobody-may-see, tier: free}}
+  - {{key: masked_remote_address, tier: anonymous}}
+  - {{key: route, value: /search, shadow_mode: true, rate_limit: {{unit: day, requests_per_unit: 4}}}}
+  - {{key: hostile, value: "{HOSTILE}", rate_limit: {{unit: day, requests_per_unit: 1}}}}
+  - {{key: agent, rate_limit: {{unit: day, requests_per_unit: 1}}}}
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        missing = "no chromium on PATH (Debian: apt install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        # Chromium's sandbox refuses to run as root, as CI does.
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]
+        browser = playwright.chromium.launch(executable_path=path, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    """A service that counts in memory."""
+    config = folder / "api.yaml"
+    config.write_text(CONFIG)
+    served = Served(folder, config, settings={"EXTAUTH_REDIS_URL": "memory:"})
+    try:
+        served.until_it_answers()
+        yield served
+    finally:
+        served.stop()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that all tests ask."""
+    with serving(tmp_path_factory.mktemp("page")) as served:
+        yield served
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Served]:
+    """A service that nobody has asked."""
+    with serving(tmp_path) as served:
+        yield served
+
+
+class Visitor:
+    """A page in the browser, with what went wrong in it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.wrong: list[str] = []
+        self.requested: list[str] = []
+        page.on("console", self._said)
+        page.on("pageerror", self._raised)
+        page.on("request", self._asked)
+        page.set_default_timeout(20_000)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.wrong.append(message.text)
+
+    def _raised(self, error: Error) -> None:
+        self.wrong.append(str(error))
+
+    def _asked(self, request: Request) -> None:
+        self.requested.append(request.url)
+
+    def visit(self, served: Served, *, state: str = "live") -> Page:
+        """Open the page, and return once its stream is in this state."""
+        self.page.goto(f"http://{served.admin}/")
+        self.page.wait_for_selector(f"#link[data-state={state}]")
+        return self.page
+
+
+@pytest.fixture(params=[{}])
+def visitor(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visitor]:
+    """Parametrized by the options of the browser's context."""
+    context = browser.new_context(locale="en-GB", **request.param)
+    visitor = Visitor(context.new_page())
+    try:
+        yield visitor
+        assert visitor.wrong == []
+    finally:
+        context.close()

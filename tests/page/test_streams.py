@@ -1,0 +1,63 @@
+"""The live page while its stream, the store or the service is away."""
+
+import http.client
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.calls import call
+from tests.page.conftest import CONFIG, Visitor
+from tests.support.process import Served
+from tests.support.stores import Store
+from tests.support.wait import until
+
+
+@pytest.fixture
+def beside_store(own_store: Store) -> Iterator[Served]:
+    config = own_store.folder / "api.yaml"
+    config.write_text(CONFIG)
+    served = Served(own_store, config)
+    try:
+        served.until_it_answers()
+        yield served
+    finally:
+        served.stop()
+
+
+def test_the_17th_page_is_told_so_while_probes_are_answered(served: Served, visitor: Visitor) -> None:
+    with ExitStack() as stack:
+
+        def opened() -> bool:
+            connection = http.client.HTTPConnection("127.0.0.1", served.admin_port, timeout=20)
+            stack.callback(connection.close)
+            connection.request("GET", "/live")
+            return connection.getresponse().status == 200
+
+        for _ in range(16):
+            until(opened, "a place that a page of another test had", every_s=0.1)
+        page = visitor.visit(served, state="lost")
+        expect(page.locator("#link")).to_contain_text("has 16 already")
+        assert [served.get(path)[0] for path in ("/live", "/metrics", "/healthz", "/readyz")] == [503, 200, 200, 200]
+    page.wait_for_selector("#link[data-state=live]")
+    visitor.wrong = [each for each in visitor.wrong if "503" not in each]  # what the browser says of the refusal
+
+
+def test_it_says_that_the_store_is_away_and_that_the_service_is(
+    beside_store: Served, own_store: Store, visitor: Visitor
+) -> None:
+    page = visitor.visit(beside_store)
+    expect(page.locator("#health")).to_have_text("extauth is well")
+    own_store.stop()
+    expect(page.locator("#health")).to_have_text("extauth decides without its store")
+    call(beside_store, 4, "masked_remote_address=192.0.2.3/32")
+    expect(page.locator("#faults")).to_contain_text("each replica counts by itself")
+    expect(page.locator("#faults")).to_contain_text("4 calls were decided without it")
+    expect(page.locator("#tiers")).to_contain_text("anonymous")
+    own_store.start()
+    expect(page.locator("#health")).to_have_text("extauth is well")
+    beside_store.stop()
+    page.wait_for_selector("#link[data-state=lost]")
+    expect(page.locator("#link")).to_contain_text("lost, last heard at")
+    visitor.wrong = [each for each in visitor.wrong if "ERR_" not in each]
