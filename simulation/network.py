@@ -70,6 +70,9 @@ class Link:
             self.instants[id(group.take)] = at_us, elapsed_us
         return takens
 
+    async def connect(self) -> None:
+        """As Counters say."""
+
     async def probe(self) -> None:
         """As Counters say."""
         await self._ask("probe", lambda: None)

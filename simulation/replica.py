@@ -52,6 +52,9 @@ class _Reports:
                 self._reported(name)
         return takens
 
+    async def connect(self) -> None:
+        await self._counters.connect()
+
     async def probe(self) -> None:
         await self._counters.probe()
 

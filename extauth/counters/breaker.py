@@ -4,7 +4,9 @@ closed      Every batch asks the store. A batch that the store fails opens the b
 open        No batch asks. After a pause the next one is a trial. The pause is 50 ms at first and doubles with each
             trial that fails, up to 0.5 s, less up to a half by chance, so that replicas do not all come at once.
 half-open   A trial is under way: up to 32 real calls, for a probe of one key may work where batches time out. They wait
-            5 ms for it; the breaker waits as long as it takes, and closes if the store counts them.
+            5 ms for it; the breaker waits as long as it takes, and closes if the store counts them. They are sent only
+            over a connection on which the store has answered: where it accepts connections and answers nothing, no call
+            is sent that may have been counted. If they have no time left by then, the next calls are the trial.
 
 The pause is short again only after 5 s closed. A call's own deadline never opens the breaker.
 """
@@ -12,6 +14,7 @@ The pause is short again only after 5 s closed. A call's own deadline never open
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
 
@@ -62,7 +65,7 @@ class Breaker:
         self._closed_at = float("-inf")
         self._next_trial = float("-inf")
         self._tried = False  # since the last look
-        self._trial: asyncio.Task[list[TakeResult] | Uncounted] | None = None
+        self._trial: asyncio.Task[None] | None = None
 
     async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
         """As GuardedCounters say."""
@@ -109,12 +112,12 @@ class Breaker:
         first, rest = _split(groups)
         self._tried = True
         self._become(BreakerState.HALF_OPEN)
-        trial = self._trial = asyncio.create_task(self._take_trial(first))
-        if not await within(trial, TRIAL_WAIT_S):
-            return [Uncounted.SENT] * len(first) + [Uncounted.UNSENT] * (len(groups) - len(first))
-        takens = trial.result()
-        if isinstance(takens, Uncounted):
-            return [takens] * len(first) + [Uncounted.UNSENT] * (len(groups) - len(first))
+        trial = _Trial(first)
+        task = self._trial = asyncio.create_task(self._take_trial(trial))
+        trial.given_up = not await within(task, TRIAL_WAIT_S)
+        takens = trial.takens
+        if takens is None:
+            return [Uncounted.of(sent=trial.sent)] * len(first) + [Uncounted.UNSENT] * (len(groups) - len(first))
         if not rest:
             return takens
         more: Sequence[TakeResult | Uncounted]
@@ -130,17 +133,22 @@ class Breaker:
             return [*others, Uncounted.SENT, *more[1:]]  # the trial's part of them is counted
         return [*others, cut._replace(admitted=cut.admitted + begun.admitted), *more[1:]]
 
-    async def _take_trial(self, groups: Sequence[Group]) -> list[TakeResult] | Uncounted:
+    async def _take_trial(self, trial: "_Trial") -> None:
         try:
-            takens = await self._counters.take(groups)
+            await self._counters.connect()
+            if trial.given_up:
+                self._next_trial = self._clock()
+                self._become(BreakerState.OPEN)
+                return
+            trial.sent = True
+            trial.takens = await self._counters.take(trial.groups)
         except StoreError as error:
+            trial.sent = error.sent
             self._failed(error)
-            return Uncounted.of(sent=error.sent)
         except Exception as error:  # noqa: BLE001 - whatever it is, the store does not count
             self._failed(StoreError.unexpected(error))
-            return Uncounted.SENT
-        self._close()
-        return takens
+        else:
+            self._close()
 
     def _failed(self, error: StoreError) -> None:
         self.cause = error.with_traceback(None)
@@ -163,6 +171,16 @@ class Breaker:
     def _become(self, state: BreakerState) -> None:
         self.state = state
         self._changed()
+
+
+@dataclass
+class _Trial:
+    """The groups of a trial. `given_up`: they have had their answers. `sent`: the store may have counted them."""
+
+    groups: Sequence[Group]
+    given_up: bool = False
+    sent: bool = False
+    takens: list[TakeResult] | None = None
 
 
 def _split(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:

@@ -73,6 +73,10 @@ class DenialCache:
         rest = iter(takens)
         return [next(rest) if k is None else k for k in known]
 
+    async def connect(self) -> None:
+        """As Counters say; raises StoreError."""
+        await self._counters.connect()
+
     async def probe(self) -> None:
         """Return if the store counts; raises StoreError if not."""
         await self._counters.probe()

@@ -142,6 +142,10 @@ class SettlingCounters:
         self._local.remember(groups, takens)
         return takens
 
+    async def connect(self) -> None:
+        """As Counters say; raises StoreError."""
+        await self._counters.connect()
+
     async def probe(self) -> None:
         """Return if the store counts; raises StoreError if not."""
         await self._counters.probe()

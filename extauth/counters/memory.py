@@ -49,6 +49,9 @@ class MemoryCounters:
         """Delete a counter, if it is there."""
         self._states.remove(name)
 
+    async def connect(self) -> None:
+        """There is nothing to connect to."""
+
     async def probe(self) -> None:
         """Memory always answers."""
 

@@ -159,6 +159,10 @@ class Counters(Protocol):
         """
         ...
 
+    async def connect(self) -> None:
+        """Return once the store has answered on the connection that `take` will use; raises StoreError."""
+        ...
+
     async def probe(self) -> None:
         """Return if the store can count, else raise StoreError with the reason. Touches no caller's counter."""
         ...

@@ -18,6 +18,7 @@ from extauth.errors import StoreError
 from extauth.limiter.counters import Group, TakeResult, Uncounted
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.takes import take
+from tests.support.wait import until_async
 
 LIMIT = Limit(1_000_000, Unit.HOUR, Algorithm.GCRA, count_denied=False)
 SENT, UNSENT = Uncounted.SENT, Uncounted.UNSENT
@@ -36,6 +37,7 @@ class Store:
         self.errors_after: dict[int, StoreError] = {}  # by how many batches came before
         self.asked: list[list[int]] = []
         self.probes = 0
+        self.connecting: asyncio.Future[None] | None = None
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         error = self.errors_after.get(len(self.asked))
@@ -47,6 +49,10 @@ class Store:
         if self.error is not None:
             raise self.error
         return [TakeResult(each.calls, ()) for each in groups]
+
+    async def connect(self) -> None:
+        if self.connecting is not None:
+            await self.connecting
 
     async def probe(self) -> None:
         self.probes += 1
@@ -159,6 +165,31 @@ async def test_calls_of_a_group_that_a_trial_counted_in_part_may_have_been_count
     rig.store.errors_after = {1: StoreError("connection", "gone", sent=False)}
     assert await rig.breaker.take([group(30), group(50), group(2)]) == [TakeResult(30, ()), SENT, UNSENT]
     assert rig.store.asked == [[30, TRIAL_CALLS - 30], [48, 2]]
+
+
+async def test_a_trial_is_sent_only_over_a_connection_on_which_the_store_has_answered() -> None:
+    rig = Rig()
+    await rig.open()
+    rig.now += FIRST_PAUSE_S
+    rig.store.error, rig.store.connecting = None, asyncio.get_running_loop().create_future()
+    assert await rig.breaker.take([group(30), group(50)]) == [UNSENT, UNSENT]
+    rig.store.connecting.set_result(None)
+    await until_async(lambda: rig.states[-1] is BreakerState.OPEN)
+    assert rig.store.asked == [], "the calls have had their answers"
+    assert await rig.breaker.take([group(2)]) == [TakeResult(2, ())], "the next ones need not wait for a pause"
+    half_open_twice = [BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
+    assert rig.states == [BreakerState.OPEN, *half_open_twice]
+
+
+async def test_a_trial_without_a_connection_was_not_sent() -> None:
+    rig = Rig()
+    await rig.open()
+    rig.now += FIRST_PAUSE_S
+    rig.store.connecting = asyncio.get_running_loop().create_future()
+    rig.store.connecting.set_exception(StoreError("connection", "refused", sent=False))
+    assert await rig.breaker.take([group(30), group(50)]) == [UNSENT, UNSENT]
+    assert (rig.breaker.state, rig.store.asked) == (BreakerState.OPEN, [])
+    assert str(rig.breaker.cause) == "refused"
 
 
 @pytest.mark.parametrize(("sent", "how"), [(True, SENT), (False, UNSENT)])

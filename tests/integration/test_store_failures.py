@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from tests.integration.store_service import Service, services
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.ports import free_port
-from tests.support.proxy import Proxy
+from tests.support.proxy import Conduct, Proxy
 from tests.support.stores import SERVERS, Sentinel, Store
 
 Command = tuple[str, ...]
@@ -91,6 +92,26 @@ async def asked_across_stops(
         service.process.send_signal(signal.SIGCONT)
         codes.append(await asked)
     return codes
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_where_a_new_connection_is_never_answered_nothing_is_sent_over_it(
+    serve: Serve, own_store: Store, short_path: Path, cut: bool
+) -> None:
+    settings = {"EXTAUTH_REDIS_TIMEOUT": "0.25", "EXTAUTH_ON_STORE_FAILURE": "error"}
+    async with Proxy(short_path / "p", own_store.socket) as proxy:
+        service = serve(proxy.url, **settings)
+        await service.until_store("up")
+        proxy.conduct = Conduct.SWALLOW
+        if cut:
+            proxy.cut()
+        while await service.store() == "up":
+            await service.ask("wide")
+        failures = await service.metric("extauth_store_errors_total")
+        codes: Counter[int | str] = Counter()
+        while await service.metric("extauth_store_errors_total") < failures + 3:
+            codes += await service.ask_many("wide", 40)
+        assert codes.keys() == {"UNAVAILABLE"}
 
 
 async def test_an_answer_that_came_while_the_service_was_stopped_counts(

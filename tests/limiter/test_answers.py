@@ -154,6 +154,8 @@ class Rounding:
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         return [TakeResult(0, (Backlog(0, 0),) * len(group.take.names)) for group in groups]
 
+    async def connect(self) -> None: ...
+
     async def probe(self) -> None: ...
 
 

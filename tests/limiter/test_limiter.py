@@ -191,6 +191,8 @@ class Broken:
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         raise StoreError("timeout", "no answer")
 
+    async def connect(self) -> None: ...
+
     async def probe(self) -> None:
         raise StoreError("timeout", "no answer")
 

@@ -197,6 +197,8 @@ class Gone:
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         raise StoreError("timeout", "no answer")
 
+    async def connect(self) -> None: ...
+
     async def probe(self) -> None:
         raise StoreError("timeout", "no answer")
 

@@ -278,6 +278,8 @@ class Unreachable:
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         raise StoreError("connection", "no connection")
 
+    async def connect(self) -> None: ...
+
     async def probe(self) -> None:
         raise StoreError("connection", "no connection")
 

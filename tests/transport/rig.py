@@ -49,6 +49,8 @@ class Gate:
             raise self.error
         return [TakeResult(g.calls, () if self.garbled else (WindowUsage(0, 1),) * len(g.take.names)) for g in groups]
 
+    async def connect(self) -> None: ...
+
     async def probe(self) -> None: ...
 
 

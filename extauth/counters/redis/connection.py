@@ -78,12 +78,24 @@ class RedisConnection:
                     raise
             return await (self._link or await self._connect()).send(command)
         except TooSlowError as error:
-            message = f"no answer from {self.title} within {self._timeout_s} s"
-            raise StoreError("timeout", message, sent=sent) from error
+            raise self._too_slow(sent=sent) from error
         except LostError as error:
             raise self._no_connection(error, sent=sent) from error
         except StoreError as error:  # of the attempt to connect
             error.sent = sent
+            raise
+
+    async def connect(self) -> None:
+        """Return once the server has answered on a connection, as it must while that is set up; raises StoreError."""
+        try:
+            if self._link is None:
+                await self._connect()
+        except TooSlowError as error:
+            raise self._too_slow(sent=False) from error
+        except LostError as error:
+            raise self._no_connection(error, sent=False) from error
+        except StoreError as error:
+            error.sent = False
             raise
 
     async def aclose(self) -> None:
@@ -156,6 +168,9 @@ class RedisConnection:
             return
         error = opening.exception()
         self._failure = (error.kind, str(error)) if isinstance(error, StoreError) else None
+
+    def _too_slow(self, *, sent: bool) -> StoreError:
+        return StoreError("timeout", f"no answer from {self.title} within {self._timeout_s} s", sent=sent)
 
     def _no_connection(self, error: Exception, *, sent: bool = False) -> StoreError:
         reason = str(error)

@@ -83,6 +83,10 @@ class RedisCounters:
         except ReplyError as error:
             raise self._refused(error) from error
 
+    async def connect(self) -> None:
+        """Return once a connection is set up, for which Redis must have answered; raises StoreError."""
+        await self._pipe.connect()
+
     async def probe(self) -> None:
         """Count, on two keys of its own, as a batch would; raises StoreError, which names what is wrong.
 
