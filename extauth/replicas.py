@@ -10,7 +10,7 @@ from typing import Any
 from extauth.address import reachable_address
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.cut_off import CutOff
-from extauth.counters.heartbeat import Heartbeat, Registry, Replica
+from extauth.counters.heartbeat import Heartbeat, Registry, Replica, automatic_share
 from extauth.errors import StoreError
 from extauth.limiter.failure import FailurePolicy
 from extauth.settings import Settings
@@ -109,7 +109,7 @@ class Replicas:
         share = self._settings.local_share
         if share == "auto":
             seen = 0 if self._heartbeat is None else self._heartbeat.most_seen()
-            self._policy.share = Fraction(1, max(seen, self._settings.replicas or 1))
+            self._policy.share = automatic_share(seen, self._settings.replicas)
         else:
             self._policy.share = Fraction(str(share))  # 0.1 is a tenth, and no binary fraction near it
 

@@ -75,7 +75,7 @@ def explain(seed: int) -> Iterator[str]:
     """A failing seed's schedule, shortened, and all that happens in it until something is wrong."""
     schedule = shrink(Schedule.of(seed))
     result = run(schedule, record=True)
-    yield f"seed {seed}: {schedule.replicas} replicas, a share being {schedule.share} of a limit"
+    yield f"seed {seed}: {schedule.replicas} replicas, a share being {schedule.share or 'auto'} of a limit"
     yield from (f"  at {fault.at_s:.3f} s: {fault}" for fault in schedule.faults)
     yield "  seconds    actor                event"
     for line in result.record:

@@ -36,14 +36,15 @@ LINK_KINDS = (
     "refusal",
     "cut",
 )
-REPLICA_KINDS = ("replica crash",)
+REPLICA_KINDS = ("replica crash", "replica stop")
 INSTANTS = frozenset({"cut", "clock step"})
 KINDS = (*STORE_KINDS, *LINK_KINDS, *REPLICA_KINDS)
+_DRAWN = (*STORE_KINDS, *LINK_KINDS, "replica crash")  # by faults_of; stops come on top
 
 
 def faults_of(random: Random, replicas: int, until_s: float) -> Sequence[Fault]:
     """Up to eight faults, all of which are over by `until_s`."""
-    kinds = random.sample(KINDS, random.randint(1, 4))  # few at a time, so that each of them is seen by itself, too
+    kinds = random.sample(_DRAWN, random.randint(1, 4))  # few at a time, so that each of them is seen by itself, too
     faults = []
     for _ in range(random.randint(0, 8)):
         kind = random.choice(kinds)
@@ -58,3 +59,13 @@ def faults_of(random: Random, replicas: int, until_s: float) -> Sequence[Fault]:
             amount = random.choice((0.004, 0.02, 0.09, 0.2)) * random.uniform(0.5, 1.5)
         faults.append(Fault(at_s, ends_s, kind, replica, amount))
     return sorted(faults, key=lambda fault: fault.at_s)
+
+
+def stops_of(random: Random, replicas: int, until_s: float, stops: int, longest_s: Sequence[float]) -> Sequence[Fault]:
+    """Times at which the process of a replica is stopped, each for at most one of `longest_s`."""
+    faults = []
+    for _ in range(stops):
+        at_s = random.uniform(0.2, until_s - 0.3)
+        ends_s = min(at_s + random.uniform(0.001, random.choice(longest_s)), until_s)
+        faults.append(Fault(at_s, ends_s, "replica stop", random.randrange(replicas)))
+    return faults

@@ -4,7 +4,7 @@ They count again, in the simplest way there is, and share no code with the algor
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from operator import attrgetter
 from typing import NamedTuple
@@ -91,7 +91,7 @@ class Admission(NamedTuple):
     """Hits that callers were told are admitted, at an instant of the store's clock, and of its elapsed time.
 
     `alone` is the replica that decided without the store, None where the store did. With `sent` the store was asked
-    about them, and may have counted them.
+    about them, and may have counted them. `share` is the part of each limit that the replica had then.
     """
 
     at_us: int
@@ -99,29 +99,29 @@ class Admission(NamedTuple):
     hits: int
     alone: str | None
     sent: bool = False
+    share: Fraction = Fraction(1)
 
 
 class Bound(NamedTuple):
-    """What may be admitted of a limit, where each of the `replicas` may admit a share of it by itself.
+    """What may be admitted of a limit, where each of the `replicas` may admit its share of it by itself.
 
     `anew` is how often all of it may be admitted anew: the store lost its data, or its windows with the clock.
     """
 
     limit: Limit
-    share: Fraction
     replicas: int
     anew: int
 
-    def part(self) -> int:
+    def part(self, share: Fraction) -> int:
         """What one replica may admit by itself."""
-        return max(int(self.limit.capacity * self.share), 1)
+        return max(int(self.limit.capacity * share), 1)
 
-    def of(self, alone: int, unknown: int) -> int:
-        """What may be admitted in a window in which so many replicas counted alone.
+    def of(self, shares: Iterable[Fraction], unknown: int) -> int:
+        """What may be admitted in a window in which replicas with these shares counted alone.
 
         `unknown` hits were counted alone and are not known to the store.
         """
-        return (self.limit.capacity + alone * self.part()) * (1 + self.anew) + unknown
+        return (self.limit.capacity + sum(map(self.part, shares))) * (1 + self.anew) + unknown
 
 
 def check_in_all(
@@ -139,17 +139,30 @@ def check_in_all(
     twice = _begun_twice(bound.limit, admissions)
     for span in _spans(bound.limit, sorted(admissions, key=_AT)):
         hits = sum(each.hits for each in span)
-        alone = {each.alone for each in span if each.alone is not None}
+        alone = _shares(span)
         first, last = span[0].at_us, span[-1].at_us
         unknown = sum(each.hits for each in span if each.sent)
         unknown += sum(n for at, n in lost if first - period < at <= last + period)
-        shares = len(alone) + sum((each, first // period) in twice for each in alone)
+        shares = [*alone.values(), *(share for who, share in alone.items() if (who, first // period) in twice)]
         if hits > bound.of(shares, unknown):
             fail(
                 f"{hits} of {name.decode()} ({bound.limit}) were admitted, {len(alone)} replicas counting alone"
-                f", a share being {bound.part()}, of which {unknown} are unknown to the store"
+                f" with shares of {_listed(alone.values())}, of which {unknown} are unknown to the store"
             )
             return
+
+
+def _shares(admissions: Iterable[Admission]) -> dict[str, Fraction]:
+    """The largest share that each replica had while it counted alone."""
+    shares: dict[str, Fraction] = {}
+    for each in admissions:
+        if each.alone is not None:
+            shares[each.alone] = max(each.share, shares.get(each.alone, each.share))
+    return shares
+
+
+def _listed(shares: Iterable[Fraction]) -> str:
+    return ", ".join(map(str, shares))
 
 
 def _spans(limit: Limit, admissions: Sequence[Admission]) -> list[Sequence[Admission]]:
@@ -188,13 +201,13 @@ def _begun_twice(limit: Limit, admissions: Sequence[Admission]) -> set[tuple[str
 
 def _check_bucket(name: bytes, bound: Bound, admissions: Sequence[Admission], lost: int, fail: Fail) -> None:
     """A bucket as large as the limit and the shares, which drains as fast as all who count admit at most."""
-    replicas = {each.alone for each in admissions if each.alone is not None}
-    alone = len(replicas)
+    shares = _shares(admissions).values()
+    alone = len(shares)
     unknown = sum(each.hits for each in admissions if each.sent) + lost
-    capacity = bound.of(alone, unknown)
+    capacity = bound.of(shares, unknown)
     everywhere = alone >= bound.replicas
     rate = Fraction(bound.limit.requests_per_unit, bound.limit.period_us)
-    rate *= 1 + bound.share * (alone - 1 if everywhere and alone else alone)
+    rate *= 1 + sum(shares) - (min(shares) if everywhere and alone else 0)
     level, at = Fraction(0), 0
     for each in sorted(admissions, key=attrgetter("elapsed_us")):
         level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits
@@ -211,7 +224,8 @@ def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: F
     """From one report of the store about a counter to the next, a replica admits at most its share."""
     if not stretch:
         return
-    part = bound.part()
+    share = max(_shares(stretch).values())
+    part = bound.part(share)
     limit = bound.limit
     if limit.algorithm is not Algorithm.GCRA:
         twice = _begun_twice(limit, stretch)
@@ -221,7 +235,7 @@ def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: F
             if hits > shares * part:
                 fail(f"a replica admitted {hits} of {name.decode()} by itself, its share being {part} of {limit}")
         return
-    rate = Fraction(max(int(limit.requests_per_unit * bound.share), 1), limit.period_us)
+    rate = Fraction(max(int(limit.requests_per_unit * share), 1), limit.period_us)
     level, at = Fraction(0), 0
     for each in stretch:
         level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits

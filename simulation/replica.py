@@ -1,37 +1,35 @@
-"""One replica, composed as the app composes it, and the callers on its connections."""
+"""One replica, composed as the app composes it."""
 
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from fractions import Fraction
 from random import Random
-from typing import NamedTuple
 
 from extauth.app import STORE_CHECK_S
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
+from extauth.counters.heartbeat import Heartbeat, automatic_share
+from extauth.counters.heartbeat import Replica as Described
 from extauth.counters.local import LocalCounters, SettlingCounters
 from extauth.counters.upkeep import keep_settled
+from extauth.errors import StoreError
 from extauth.limiter.build import LimiterOptions, build
 from extauth.limiter.counters import Group, Source, TakeResult, Uncounted
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.templates import Answer
 from extauth.rules.model import OnStoreFailure, RuleSet
-from extauth.transport.batching import Batcher, Shed
-from extauth.transport.waiting import Calls
-from simulation.loop import TURN_NS, VirtualLoop
-from simulation.network import TIMEOUT_S, Link
+from extauth.transport.batching import Batcher
+from simulation.caller import OK, Batches, Caller, source_of
+from simulation.loop import VirtualLoop
+from simulation.network import Link
 from simulation.oracle import Admission, Fail
 from simulation.traffic import SERVICE_POLICY, Call, Kind, kinds
 
 DENIALS_S = 1.0
-PATIENT_S = 0.015  # two batches that settle something first, over a healthy network
+PATIENT_S = 0.02  # a connection, and two batches that settle something first, over a healthy network
 LOOK_S = STORE_CHECK_S
-# A timer, IO_TURNS of the loop, and those in which the batch was begun.
-LATE_S = 8 * TURN_NS / 1e9
-ALONE_S = 0.007  # three steps of 2 ms, for a trial that is not answered
-OK = b"\x08\x01"  # how a RateLimitResponse begins that admits
-_LOCAL_MARK, _POLICY_MARK = Source.LOCAL.encode(), Source.FAILURE_POLICY.encode()
 
 
 class Answered(Counter[str]):
@@ -59,96 +57,31 @@ class _Reports:
         await self._counters.probe()
 
 
-class _Open(NamedTuple):
-    """A call that has no answer yet; `alone` is what Replica.alone was when it came."""
-
-    kind: Kind
-    arrived: float
-    deadline: float
-    alone: int
-
-
-class Caller:
-    """A connection whose calls must each be answered once, by their deadlines."""
-
-    def __init__(self, replica: "Replica", clock: Callable[[], float]) -> None:
-        self._replica = replica
-        self._clock = clock
-        self._open: dict[int, _Open] = {}
-        self._last = 0
-
-    @property
-    def waiting(self) -> int:
-        """The number of calls that have no answer yet."""
-        return len(self._open)
-
-    def call(self, kind: Kind, calls: int, deadline_s: float) -> None:
-        """Have calls that arrived together decided."""
-        now = self._clock()
-        together = Calls(self, now)
-        for _ in range(calls):
-            self._last += 1
-            self._open[self._last] = _Open(kind, now, now + deadline_s, self._replica.alone)
-            together.plans.append(kind.plan)
-            together.stream_ids.append(self._last)
-        together.deadline = now + deadline_s
-        self._replica.batcher.submit(together)
-
-    def drop_ended(self, calls: Calls) -> None:
-        """As transport.waiting.Caller says."""
-        kept = [i for i, number in enumerate(calls.stream_ids) if number in self._open]
-        calls.plans[:] = [calls.plans[i] for i in kept]
-        calls.stream_ids[:] = [calls.stream_ids[i] for i in kept]
-
-    def expire(self, calls: Calls, now: float) -> None:
-        """As transport.waiting.Caller says."""
-        batcher = self._replica.batcher
-        deadlines = [self._open[number].deadline for number in calls.stream_ids if number in self._open]
-        calls.deadline = min([each for each in deadlines if each > now], default=float("inf"))
-        for plan, number in zip(calls.plans, calls.stream_ids, strict=True):
-            if number in self._open and self._open[number].deadline <= now:
-                self._answer(number, batcher.shed(plan, Shed.TIMEOUT, calls, number), sent=calls.counting)
-
-    def answer(self, calls: Calls, messages: list[Answer]) -> None:
-        """As transport.waiting.Caller says."""
-        for number, message in zip(calls.stream_ids, messages, strict=True):
-            if number in self._open:
-                self._answer(number, message)
-
-    def flush(self) -> None:
-        """As transport.waiting.Caller says."""
-
-    def _answer(self, number: int, message: Answer, *, sent: bool | None = None) -> None:
-        kind, arrived, deadline, alone = self._open.pop(number)
-        now = self._clock()
-        late_s = now - deadline
-        if late_s > LATE_S:
-            self._replica.fail(f"a call of {kind} was answered {late_s * 1000:.3f} ms after its deadline")
-        if alone and alone == self._replica.alone and now > arrived + ALONE_S:
-            self._replica.fail(f"a call of {kind} waited {(now - arrived) * 1000:.3f} ms for a store that was away")
-        self._replica.answered_call(kind, message, deadline - arrived, sent=sent)
-
-
 class Replica:
     """One life of a replica, from its start until it crashes or is stopped.
 
-    From `healed_at` on the store decides every call whose caller has the patience. `fail` is called with what must not
-    be, `said` with what happens.
+    It must be made in a context of its own, which is that of its process. `share` is its part of each limit, by default
+    as `auto`, where it was `told` how many replicas there are. From `healed_at` on the store decides every call whose
+    caller has the patience. `fail` is called with what must not be, `said` with what happens.
     """
 
     def __init__(
         self,
         name: str,
+        number_and_life: tuple[int, int],
         *,
         loop: VirtualLoop,
         link: Link,
         random: Random,
-        share: Fraction,
+        share: Fraction | None,
+        told: int | None,
         healed_at: float,
         fail: Fail,
         said: Callable[[str], None],
     ) -> None:
         self.name = name
+        self.number, self.life = number_and_life
+        self.shares: list[Fraction] = []  # with which it has reckoned, of those that follow from heartbeats
         self.kinds = kinds()  # a process has plans of its own
         self.link = link
         self.answered = Answered()
@@ -159,7 +92,9 @@ class Replica:
         self.unsent: defaultdict[int, int] = defaultdict(int)  # calls that were answered that nothing was sent
         self.trips = 0
         self._times_away = 1
-        self._crowded_until = 0.0
+        self._closed = True
+        self.resumed_at = 0.0  # from the last stop of its process
+        self._stopped: list[tuple[Call, int]] | None = None  # the calls that came meanwhile, while it is stopped
         self.alone_hits: defaultdict[bytes, int] = defaultdict(int)  # that were asked for, while nothing was sent
         self.healed_at = healed_at
         self.fail = fail
@@ -172,21 +107,58 @@ class Replica:
         denials = DenialCache(_Reports(self.settling, self._reported), DENIALS_S, loop.time_us)
         self.breaker = Breaker(denials, self._changed, clock=loop.time, chance=random.random)
         options = LimiterOptions(on_store_failure=SERVICE_POLICY, local=self.local)
-        decider = build(RuleSet(), self.breaker, options)
-        decider.limiter.policy.share = share
+        self.batches = Batches(self.breaker)
+        decider = build(RuleSet(), self.batches, options)
+        self.policy = decider.limiter.policy
+        self._auto = share is None
+        self._told = told
+        self.heartbeat = Heartbeat(link, self._describe, clock=loop.time)
+        if share is not None:
+            self.policy.share = share
         self.batcher = Batcher(decider, [self], clock=loop.time)
         self.callers = [Caller(self, loop.time) for _ in range(2)]
-        self._work = [asyncio.create_task(self._look()), asyncio.create_task(keep_settled(self.breaker, self.settling))]
+        self._process = copy_context()
+        self._work = [
+            asyncio.create_task(each)
+            for each in (
+                self._look(),
+                keep_settled(self.breaker, self.settling),
+                self.heartbeat.keep(lambda: self.breaker.state, self._beaten),
+            )
+        ]
 
     def call(self, call: Call, number: int) -> None:
-        """Have one of the callers call."""
+        """Have one of the callers call; while the process is stopped, the system keeps what they send."""
+        if self._stopped is not None:
+            self._stopped.append((call, number))
+        else:
+            self._process.run(self._call, call, number)
+
+    def _call(self, call: Call, number: int) -> None:
         kind = self.kinds[call.plan]
         self._said(f"call {call.calls}x {kind}, {call.deadline_s * 1000:g} ms")
         self.callers[number % 2].call(kind, call.calls, call.deadline_s)
 
+    def suspend(self) -> None:
+        """SIGSTOP."""
+        if self._stopped is None:
+            self._stopped = []
+            self._loop.stop_process(self.name)
+
+    def resume(self, *, timers_first: bool) -> None:
+        """SIGCONT."""
+        if self._stopped is not None:
+            calls, self._stopped = self._stopped, None
+            self.resumed_at = self._loop.time()
+            self._loop.resume_process(self.name, timers_first=timers_first)
+            for call, number in calls:
+                self.call(call, number)
+
     async def crash(self) -> None:
         """Be gone at once: what is under way is neither answered nor sent."""
         self.fail = self._said = lambda _: None
+        self._stopped = None
+        self._loop.resume_process(self.name, timers_first=False)
         await self._cancel()
         self.link.close()
         await self.breaker.aclose()
@@ -209,27 +181,46 @@ class Replica:
 
     @property
     def alone(self) -> int:
-        """Which of the times it is that calls need not wait for the store, which is away; 0 where it is not.
-
-        Where a probe found out while two batches waited, as many as may, calls wait until one of these has failed.
-        """
-        closed = self.breaker.state is BreakerState.CLOSED
-        return 0 if closed or self._loop.time() < self._crowded_until else self._times_away
+        """Which of the times it is that calls need not wait for the store, which is away; 0 where it is not."""
+        return 0 if self.breaker.state is BreakerState.CLOSED else self._times_away
 
     def _changed(self) -> None:
         self.trips += self.breaker.state is BreakerState.OPEN
-        if self.breaker.state is BreakerState.OPEN and self.link.takes() > 1:
-            self._crowded_until = self._loop.time() + TIMEOUT_S
+        if self._closed and self.breaker.state is BreakerState.OPEN:
+            self._set_share()
+        self._closed = self.breaker.state is BreakerState.CLOSED
         self._times_away += self.breaker.state is BreakerState.CLOSED
         self._said(f"breaker {self.breaker.state}")
+
+    def _set_share(self) -> None:
+        """As the app does when the breaker opens."""
+        if self._auto:
+            share = self.policy.share = automatic_share(self.heartbeat.most_seen(), self._told)
+            self.shares.append(share)
+            self._said(f"reckons with a share of {share}")
+
+    def _describe(self) -> Described:
+        return Described(f"replica-{self.number}:8081", "1", "rules", str(self.breaker.state))
+
+    def _beaten(self, error: StoreError | None) -> None:
+        if error is not None:
+            self._said(f"the heartbeat failed: {error.kind}")
 
     def _reported(self, name: bytes) -> None:
         self.stretches[name].append([])
 
     # What was decided
 
-    def answered_call(self, kind: Kind, message: Answer, allowed_s: float, *, sent: bool | None = None) -> None:
-        """Note the answer to a call that had `allowed_s`.
+    def answered_call(
+        self,
+        kind: Kind,
+        message: Answer,
+        allowed_s: float,
+        *,
+        sent: bool | None = None,
+        at: tuple[int, int] | None = None,
+    ) -> None:
+        """Note the answer to a call that had `allowed_s`, and that the store admitted `at` an instant, if it did.
 
         Where `sent` is None, the batch's fact will say whether the store was asked.
         """
@@ -240,7 +231,7 @@ class Replica:
             if message is Uncounted.UNSENT:
                 self.unsent[id(kind.plan)] += 1
             return
-        source = "local" if _LOCAL_MARK in message else "failure_policy" if _POLICY_MARK in message else "store"
+        source = source_of(message)
         self.answered[source] += 1
         if source != "store" and allowed_s >= PATIENT_S and self._loop.time() > self.healed_at:
             self.fail(f"a call of {kind} was decided by {source}, though the store is back")
@@ -251,9 +242,9 @@ class Replica:
         if source == "failure_policy":
             if kind.policies != {OnStoreFailure.ALLOW}:
                 self.fail(f"a call of {kind} was admitted without being counted")
-        elif source == "store":
+        elif at is not None:
             self.admitted_by_store[id(kind.plan)] += 1
-            self._admit(kind, *self.link.instants[id(kind.plan)], alone=None, sent=False)
+            self._admit(kind, *at, alone=None, sent=False)
         elif sent is None:
             self._alone.append(kind)
         else:
@@ -282,7 +273,7 @@ class Replica:
                 self.alone_hits[name] += group.calls * check.cost
 
     def _admit(self, kind: Kind, at_us: int, elapsed_us: int, *, alone: str | None, sent: bool) -> None:
-        admission = Admission(at_us, elapsed_us, kind.cost, alone, sent)
+        admission = Admission(at_us, elapsed_us, kind.cost, alone, sent, self.policy.share)
         for counted in kind.enforced:
             self.admissions[counted.name].append(admission)
             if alone is not None:

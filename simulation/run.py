@@ -3,14 +3,16 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
 from typing import cast
 
+from extauth.counters.heartbeat import BEAT_S
 from extauth.rules.model import Algorithm, OnStoreFailure
-from simulation.faults import ALL, Fault, faults_of
-from simulation.loop import START_S, VirtualLoop, run_virtually
+from simulation.faults import ALL, Fault, faults_of, stops_of
+from simulation.loop import START_S, VirtualLoop, process, run_virtually
 from simulation.network import Link
 from simulation.oracle import Admission, Bound, StoreOracle, check_alone, check_in_all
 from simulation.replica import LOOK_S, Replica
@@ -20,6 +22,7 @@ from simulation.traffic import LIMITS, SERVICE_POLICY, Call, calls_of
 FAULTS_END_S = 2.4
 BACK_S = 1.0  # by then after the last fault every call is decided by the store
 DURATION_S = FAULTS_END_S + 1.5
+WARM_UP_S = BEAT_S + 0.1  # until each replica has heard of the others
 QUIET_S = 0.5  # from the last call until nothing is left to do
 
 
@@ -29,7 +32,8 @@ class Schedule:
 
     seed: int
     replicas: int
-    share: Fraction
+    share: Fraction | None  # None: auto
+    told: int | None  # how many replicas there are, if they are told that
     ahead_us: int  # of the store's clock, after the start of an hour
     calls: Sequence[Call]
     faults: Sequence[Fault]
@@ -42,7 +46,16 @@ class Schedule:
         share = random.choice((Fraction(1), Fraction(1, replicas)))
         ahead_us = random.randrange(3_600_000_000)
         faults = faults_of(random, replicas, FAULTS_END_S)
-        return cls(seed, replicas, share, ahead_us, calls_of(random, replicas, DURATION_S), faults)
+        calls = calls_of(random, replicas, DURATION_S)
+        more = Random(f"{seed} more")  # so that what was drawn before is as it was without it
+        if more.random() < 0.15:
+            faults = stops_of(more, replicas, FAULTS_END_S, 10, (0.3,))
+        elif more.random() < 0.4:
+            faults = [*faults, *stops_of(more, replicas, FAULTS_END_S, more.randint(1, 3), (0.005, 0.05, 0.3, 2.0))]
+        faults = sorted(faults, key=lambda fault: fault.at_s)
+        auto = more.random() < 0.4
+        told = more.choice((None, replicas)) if auto else None
+        return cls(seed, replicas, None if auto else share, told, ahead_us, calls, faults)
 
 
 @dataclass
@@ -73,15 +86,16 @@ class _Run:
         """All of it."""
         schedule = self._schedule
         self._loop = loop = cast(VirtualLoop, asyncio.get_running_loop())
+        self._begins = START_S + (WARM_UP_S if schedule.share is None else 0)
         self._oracle = StoreOracle(LIMITS, self._fail)
         self._store = Store(loop, self._oracle, schedule.ahead_us)
-        self._healed_at = START_S + BACK_S + max((fault.until_s for fault in schedule.faults), default=-BACK_S)
+        self._healed_at = self._begins + BACK_S + max((fault.until_s for fault in schedule.faults), default=-BACK_S)
         for number in range(schedule.replicas):
             self._start(number)
         for fault in schedule.faults:
-            loop.call_at(START_S + fault.at_s, self._begin, fault)
+            loop.call_at(self._begins + fault.at_s, self._begin, fault)
         for number, call in enumerate(schedule.calls):
-            await asyncio.sleep(START_S + call.at_s - loop.time())
+            await asyncio.sleep(self._begins + call.at_s - loop.time())
             if call.replica in self._live:
                 self._live[call.replica].call(call, number)
         await asyncio.sleep(
@@ -112,21 +126,26 @@ class _Run:
     # What happens
 
     def _start(self, number: int) -> None:
-        life = 1 + sum(replica.name.startswith(f"replica {number}") for replica in self._lives)
+        life = 1 + sum(replica.number == number for replica in self._lives)
         name = f"replica {number}" + (f" (life {life})" if life > 1 else "")
 
         def said(event: str) -> None:
             self._say(name, event)
 
-        link = Link(self._loop, self._store, Random(f"{self._schedule.seed} {name}"), said)
+        context = copy_context()
+        context.run(process.set, name)
+        link = Link(self._loop, self._store, Random(f"{self._schedule.seed} {name}"), said, context)
         random = Random(f"{self._schedule.seed} {name} pauses")
         share, fail = self._schedule.share, self._fail
-        replica = Replica(
+        replica = context.run(
+            Replica,
             name,
+            (number, life),
             loop=self._loop,
             link=link,
             random=random,
             share=share,
+            told=self._schedule.told,
             healed_at=self._healed_at,
             fail=fail,
             said=said,
@@ -139,7 +158,7 @@ class _Run:
         self._say("fault", f"begins: {fault}")
         ends = self._cause(fault)
         if ends is not None:
-            self._loop.call_at(START_S + fault.until_s, self._end, fault, ends)
+            self._loop.call_at(self._begins + fault.until_s, self._end, fault, ends)
 
     def _end(self, fault: Fault, ends: Callable[[], None]) -> None:
         self._say("fault", f"ends: {fault.kind}")
@@ -161,6 +180,8 @@ class _Run:
             return store.restart
         if fault.kind == "replica crash":
             return self._crash(fault.replica)
+        if fault.kind == "replica stop":
+            return self._suspend(fault.replica)
         links = [replica.link for number, replica in self._live.items() if fault.replica in {ALL, number}]
         for link in links:
             link.begin(fault.kind, fault.amount)
@@ -178,12 +199,20 @@ class _Run:
         self._crashes.append(asyncio.ensure_future(replica.crash()))
         return lambda: self._start(number)
 
+    def _suspend(self, number: int) -> Callable[[], None] | None:
+        replica = self._live.get(number)
+        if replica is None:
+            return None
+        replica.suspend()
+        return lambda: replica.resume(timers_first=number % 2 == 0)
+
     # What must hold
 
     def _check(self) -> None:
         for replica in self._lives:
             self._result.answered.update(replica.answered)
             self._result.trips += replica.trips
+            self._check_shares(replica)
             for kind in replica.kinds:
                 key = id(kind.plan)
                 told, did = replica.admitted_by_store[key], self._oracle.admitted[key]
@@ -195,19 +224,34 @@ class _Run:
                 sent, asked = replica.link.sent_calls.get(key, 0), replica.asked[key]
                 if sent > asked:
                     self._fail(f"{replica.name} sent {sent} calls of {kind}, and says that it sent {asked}")
+        self._check_stops()
         self._check_settlements()
         policies = {name: limit.on_store_failure or SERVICE_POLICY for name, limit in LIMITS.items()}
         for name, limit in LIMITS.items():
             if policies[name] is OnStoreFailure.ALLOW:
                 continue
             anew = self._oracle.losses + (0 if limit.algorithm is Algorithm.GCRA else self._oracle.setbacks)
-            bound = Bound(limit, self._schedule.share, self._schedule.replicas, anew)
+            bound = Bound(limit, self._schedule.replicas, anew)
             admissions: list[Admission] = []
             for replica in self._lives:
                 admissions += replica.admissions[name]
                 for stretch in replica.stretches[name]:
                     check_alone(name, bound, stretch, self._fail)
             check_in_all(name, bound, admissions, self._lost[name], self._fail)
+
+    def _check_stops(self) -> None:
+        """A process that was stopped does not take that for a store that does not answer."""
+        only_stops = all(fault.kind == "replica stop" for fault in self._schedule.faults)
+        if only_stops and self._result.trips:
+            self._fail(f"a breaker opened {self._result.trips} times, though the store was always there")
+
+    def _check_shares(self, replica: Replica) -> None:
+        """Whoever has heard of all replicas, or was told how many there are, takes its part and no more."""
+        part = Fraction(1, self._schedule.replicas)
+        knows = self._schedule.told is not None or replica.life == 1
+        for share in replica.shares:
+            if share < part or (knows and share > part):
+                self._fail(f"{replica.name} reckoned with a share of {share}, of {self._schedule.replicas} replicas")
 
     def _check_settlements(self) -> None:
         """What was settled is not more than what was counted; also note what was lost on the way."""
@@ -232,9 +276,9 @@ class _Run:
                     )
 
     def _fail(self, what: str) -> None:
-        self._result.wrong.append(f"{self._loop.time() - START_S:9.6f} {what}")
+        self._result.wrong.append(f"{self._loop.time() - self._begins:9.6f} {what}")
         self._say("WRONG", what)
 
     def _say(self, who: str, what: str) -> None:
         if self._recording:
-            self._result.record.append(f"{self._loop.time() - START_S:9.6f}  {who:<20} {what}")
+            self._result.record.append(f"{self._loop.time() - self._begins:9.6f}  {who:<20} {what}")

@@ -7,6 +7,7 @@ from extauth.limiter.counters import Group, Owed, TakeResult
 from simulation.loop import VirtualLoop, run_now
 from simulation.oracle import StoreOracle
 
+HEARTBEAT_US = 10_000_000
 NOON_US = 1_700_049_600 * 1_000_000
 
 
@@ -19,6 +20,7 @@ class Store:
         self._ahead_us = NOON_US + ahead_us - loop.time_us()
         self._forward_us = 0
         self._counters = MemoryCounters(self.now_us)
+        self._heartbeats: dict[str, tuple[int, str, str]] = {}  # by ID: instant, address and the rest of the line
         self._held: list[Callable[[], None]] = []
         self.frozen = False
         self.down = False
@@ -37,6 +39,19 @@ class Store:
         takens = run_now(self._counters.take(groups))
         self._oracle.taken(groups, takens, self.now_us())
         return takens
+
+    def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
+        """As counters.heartbeat.Registry describes; each holds for ten seconds."""
+        now = self.now_us()
+        others = [
+            (its_id, heartbeat)
+            for its_id, heartbeat in self._heartbeats.items()
+            if its_id != replica and heartbeat[1] != address and abs(now - heartbeat[0]) < HEARTBEAT_US
+        ]
+        self._heartbeats = dict([*others, (replica, (now, address, rest))])
+        return "\n".join(
+            f"{its_id} {at // 1000} {its_address} {its_rest}" for its_id, (at, its_address, its_rest) in others
+        ).encode()
 
     def settle(self, owed: Sequence[Owed]) -> None:
         """Add what is owed."""
@@ -66,6 +81,7 @@ class Store:
         self.down, self.frozen, self._held = True, False, []
         if lose:
             self._counters = MemoryCounters(self.now_us)
+            self._heartbeats.clear()
             self._oracle.lost_data()
 
     def restart(self) -> None:

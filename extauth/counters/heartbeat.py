@@ -5,6 +5,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Callable
+from fractions import Fraction
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -94,6 +95,11 @@ class Heartbeat:
     def most_seen(self) -> int:
         """The most replicas, this one included, in the minute up to the last heartbeat; 0 where there was none."""
         return max((count for _, count in self._seen), default=0)
+
+
+def automatic_share(seen: int, at_least: int | None) -> Fraction:
+    """The part of each limit for one of the `seen` replicas, itself included; there are `at_least` so many."""
+    return Fraction(1, max(seen, at_least or 1))
 
 
 def _field(text: str) -> str:

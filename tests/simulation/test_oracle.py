@@ -67,7 +67,7 @@ def test_lost_data_may_be_admitted_anew(limit: Limit) -> None:
 
 
 def admissions(hits: int, alone: str | None, *, sent: bool = False, after_us: int = 0) -> list[Admission]:
-    return [Admission(NOON + after_us, after_us, 1, alone, sent)] * hits
+    return [Admission(NOON + after_us, after_us, 1, alone, sent, Fraction(1, 2))] * hits
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,27 @@ def test_in_all_the_limit_and_a_share_for_each_who_counted_alone(
     limit: Limit, admitted: list[Admission], anew: int, wrong: bool
 ) -> None:
     found: list[str] = []
-    check_in_all(b"k", Bound(limit, Fraction(1, 2), 2, anew), admitted, [], found.append)
+    check_in_all(b"k", Bound(limit, 2, anew), admitted, [], found.append)
     assert bool(found) is wrong
 
 
 @algorithms
 def test_alone_a_replica_may_admit_its_share_and_not_one_more(limit: Limit) -> None:
     found: list[str] = []
-    bound = Bound(limit, Fraction(1, 2), 2, 0)
+    bound = Bound(limit, 2, 0)
     check_alone(b"k", bound, admissions(5, "a") + admissions(5, "a", after_us=MINUTE), found.append)
     assert found == []
     check_alone(b"k", bound, admissions(5, "a") + admissions(1, "a", after_us=SECOND), found.append)
+    assert len(found) == 1
+
+
+@algorithms
+def test_a_share_is_the_largest_that_the_replica_had(limit: Limit) -> None:
+    found: list[str] = []
+    bound = Bound(limit, 2, 0)
+    whole = [each._replace(share=Fraction(1)) for each in admissions(5, "a")]
+    check_alone(b"k", bound, whole + admissions(5, "a"), found.append)
+    check_in_all(b"k", bound, admissions(10, None) + whole + admissions(5, "a"), [], found.append)
+    assert found == []
+    check_alone(b"k", bound, whole + admissions(6, "a"), found.append)
     assert len(found) == 1

@@ -21,6 +21,7 @@ def test_schedules(first: int) -> None:
         (4493, "a connection is refused after the first 32 of 66 equal calls were counted as a trial"),
         (5133, "a replica crashes twice, and is stopped while a probe is on its way"),
         (11319, "the replicas are stopped while a probe is on its way"),
+        (20622, "the calls of a trial and those that were asked after it are admitted at two instants"),
     ],
 )
 def test_seeds_that_failed(seed: int, what: str) -> None:
