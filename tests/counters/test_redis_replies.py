@@ -34,6 +34,28 @@ async def test_a_reply_that_does_not_come_is_a_timeout_and_ends_the_connection(s
         await counters.aclose()
 
 
+async def test_commands_behind_one_that_is_not_answered_in_time_fail_with_it_and_are_not_sent_again(
+    short_path: Path,
+) -> None:
+    received: list[int] = []
+
+    def none(number: int) -> bytes:
+        received.append(number)
+        return b""
+
+    async with Nonsense(short_path / "s") as server:
+        counters = RedisCounters(f"unix://{server.path}", 0.2)
+        server.reply = one_admitted
+        await until_async(lambda: counted(counters))
+        server.reply = none
+        errors = await asyncio.gather(*(take(counters, limit) for limit in LIMITS[:2]), return_exceptions=True)
+        assert [isinstance(error, StoreError) and (error.kind, error.sent) for error in errors] == [
+            ("timeout", True)
+        ] * 2
+        assert len(received) == len(set(received)) == 2
+        await counters.aclose()
+
+
 async def counted(counters: RedisCounters) -> bool:
     """Whether the store counted a call in time."""
     try:

@@ -28,9 +28,10 @@ _ELSEWHERE = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "WRONGPAS
 class RedisConnection:
     """Sends commands in order over one connection, made when first needed and again after it was lost.
 
-    Its clock, `timeout_s`, runs for each command from when it was sent, and for the wait for a new connection. It
-    counts in steps while the loop runs: a time for which this process was stopped is one step, however long, and is
-    followed by a look at what came in meanwhile.
+    Its clock, `timeout_s`, runs for each command from when it was sent, and for the wait for a new connection. Where it
+    runs out for one command, those that wait behind it fail too, and are not sent again. It counts in steps while the
+    loop runs: a time for which this process was stopped is one step, however long, and is followed by a look at what
+    came in meanwhile.
     """
 
     def __init__(

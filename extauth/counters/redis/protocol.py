@@ -85,13 +85,16 @@ class RedisProtocol(asyncio.Protocol):
         self._clock = None
         if not self._waiting:
             return
-        future, too_late = self._waiting[0]
+        too_late = self._waiting[0][1]
         if self._step < too_late:
             self._clock = self._loop.call_later(self._step_s, self._tick)
             return
-        # Replies come in order: what holds up this one holds up all. And a dead peer shows in no other way.
-        if not future.done():
-            future.set_exception(TooSlowError("it was too slow"))
+        # Replies come in order: what holds up this one holds up all, and none of them is worth sending again.
+        # And a dead peer shows in no other way.
+        for future, _ in self._waiting:
+            if not future.done():
+                future.set_exception(TooSlowError("it was too slow"))
+        self._waiting.clear()
         self.abort("it was too slow")
 
     def local_host(self) -> str | None:
