@@ -88,6 +88,7 @@ class Service:
         self.replicas = Replicas(
             settings, policy, self.breaker, self._registry(), rules_digest=self._rules_digest, tls=self.tls
         )
+        self.metrics.watch_replicas(self.replicas.seen, self.replicas.is_cut_off, self.replicas.share)
         self.engine = self._engine()
         self.overview = Overview(
             Sources(

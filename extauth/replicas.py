@@ -89,11 +89,21 @@ class Replicas:
         if before is BreakerState.CLOSED and self._state is BreakerState.OPEN:
             self._set_share()
 
+    def seen(self) -> int:
+        """The number of replicas as of the last heartbeat, this one included."""
+        return 1 if self._heartbeat is None else 1 + len(self._heartbeat.others)
+
+    def is_cut_off(self) -> bool:
+        """Whether the store answers another replica and not this one."""
+        return self._cut_off.cut_off
+
+    def share(self) -> float:
+        """The part of each limit that this replica admits by itself, where it counts locally."""
+        return float(self._policy.share)
+
     def detail(self) -> dict[str, Any]:
         """What is known of the others, for people."""
-        if self._heartbeat is None:
-            return {}
-        return {"replicas": 1 + len(self._heartbeat.others), "cut_off": self._cut_off.cut_off}
+        return {} if self._heartbeat is None else {"replicas": self.seen(), "cut_off": self.is_cut_off()}
 
     @property
     def cut_off(self) -> bool:

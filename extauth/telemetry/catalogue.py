@@ -148,6 +148,25 @@ STORE_BREAKER = Metric(
     "changes often points to a Redis that is overloaded.",
     ("state",),
 )
+REPLICAS = Metric(
+    "extauth_replicas",
+    _G,
+    "Replicas that share the store, as of this one's last heartbeat.",
+    "Fewer than run: some do not reach the same Redis, or have another `EXTAUTH_KEY_PREFIX`, and so count apart.",
+)
+CUT_OFF = Metric(
+    "extauth_cut_off",
+    _G,
+    "1 while the store answers another replica and not this one, else 0.",
+    "Alert on it: this replica's way to Redis is broken. Its gRPC health is NOT_SERVING, and Envoy asks the others.",
+)
+LOCAL_SHARE = Metric(
+    "extauth_local_share",
+    _G,
+    "The part of each limit that this replica admits by itself while the store is away.",
+    "Times the replicas it is what may be admitted beyond a limit. `EXTAUTH_LOCAL_SHARE` sets it; `auto` is reckoned "
+    "anew each time that the breaker opens.",
+)
 DENIAL_CACHE_HITS = Metric(
     "extauth_denial_cache_hits",
     _C,

@@ -165,6 +165,12 @@ class Metrics:
         Computed(catalogue.PLAN_MEMO_HITS, lambda: lookups() - misses(), self.registry)
         Computed(catalogue.PLAN_MEMO_MISSES, misses, self.registry)
 
+    def watch_replicas(self, seen: Callable[[], int], cut_off: Callable[[], bool], share: Callable[[], float]) -> None:
+        """Export what a replica knows of the others, and its part of each limit where it counts by itself."""
+        gauge(catalogue.REPLICAS, self.registry).set_function(seen)
+        gauge(catalogue.CUT_OFF, self.registry).set_function(cut_off)
+        gauge(catalogue.LOCAL_SHARE, self.registry).set_function(share)
+
     def store_failed(self, error: StoreError) -> None:
         """Count what the store failed."""
         self._store_errors.labels(error.kind).inc()

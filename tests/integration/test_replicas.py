@@ -51,6 +51,13 @@ def detail(served: Served) -> dict[str, object]:
     return found
 
 
+def metrics(served: Served) -> tuple[float, float, float]:
+    """The replicas, whether it is cut off, and its share."""
+    series = dict(line.rsplit(" ", 1) for line in served.get("/metrics")[1].splitlines() if not line.startswith("#"))
+    seen, cut_off, share = (float(series[f"extauth_{name}"]) for name in ("replicas", "cut_off", "local_share"))
+    return seen, cut_off, share
+
+
 @pytest.mark.parametrize(
     ("settings", "ten"),
     [
@@ -68,6 +75,8 @@ def test_a_replica_admits_its_share(own_store: Store, serve: Serve, settings: di
     for served in both:
         served.until(lambda served=served: detail(served)["breaker"] == "open")  # type: ignore[misc]
         assert (admitted(served, "ten"), admitted(served, "one")) == (ten, 1)
+        seen, cut_off, share = metrics(served)
+        assert (seen, cut_off, int(10 * share)) == (2, 0, ten)
 
 
 def test_where_the_store_was_never_there_auto_reckons_with_what_is_set(own_store: Store, serve: Serve) -> None:
@@ -129,6 +138,7 @@ async def test_a_replica_that_is_cut_off_alone_is_not_serving(own_store: Store, 
         assert (await asyncio.to_thread(cut.get, "/healthz"))[0] == 200
         status, detail = await asyncio.to_thread(cut.get, "/readyz")
         assert (status, json.loads(detail)["cut_off"]) == (200, True)
+        assert await asyncio.to_thread(metrics, cut) == (2, 1, 1)
         assert await asyncio.to_thread(admitted, cut, "ten", 1) == 1, "calls are still answered"
 
         own_store.stop()  # now it is away for both
@@ -138,6 +148,7 @@ async def test_a_replica_that_is_cut_off_alone_is_not_serving(own_store: Store, 
         await until_health(cut, CUT_OFF)
         await proxy.listen()
         await until_health(cut, SERVING)
+        assert (await asyncio.to_thread(metrics, cut))[1] == 0
         cut.process.terminate()
     events = [line["event"] for line in cut.lines()]
     assert [event for event in events if "cut_off" in str(event)] == ["cut_off", "not_cut_off"] * 2
