@@ -83,6 +83,7 @@ local function sliding_settle(key, state, limit, owed)
   local count, dropped, base, total = 0, 0, 0, 0
   if log then count, dropped, base, total = log[COUNT], log[DROPPED], log[BASE], log[TOTAL] end
   local first = search(key, dropped, count, owed[1])
+  if first - dropped >= MAX_ENTRIES then first = first - 1 end  -- what comes behind a full log goes into its last entry
   local before = first > dropped and call('GETRANGE', key, HEAD + dropped * ENTRY, HEAD + first * ENTRY - 1) or ''
   local later = first < count and call('GETRANGE', key, HEAD + first * ENTRY, -1) or ''
   local kept = first - dropped
