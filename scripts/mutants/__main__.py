@@ -1,6 +1,6 @@
-"""`./dev mutants [lua|python] [--sample N] [--seed S]`: make small mistakes, and see whether the tests notice them.
+"""`./dev mutants [lua [TABLE…]|python] [--sample N] [--seed S]`: make small mistakes, and see whether the tests notice.
 
-lua: every entry of tests/mutants/take.toml, in the script that runs in Redis; exits with 1 where one survives.
+lua: every entry of tests/mutants/TABLE.toml, in the scripts that run in Redis; exits with 1 where one survives.
 python: mutmut on extauth/limiter and extauth/rls: the first mutant of every function and a sample of the others; prints
 the survivors, among which there are always some that change nothing.
 """
@@ -18,6 +18,7 @@ def main() -> int:
     """Run what is named, or both."""
     parser = argparse.ArgumentParser(prog="./dev mutants", description=__doc__)
     parser.add_argument("kind", nargs="?", choices=("lua", "python"), help="both by default")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"lua: of {', '.join(lua.TESTS)}; all by default")
     parser.add_argument(
         "--sample", type=int, default=SAMPLE, metavar="N", help=f"python: others to try, {SAMPLE} by default"
     )
@@ -26,12 +27,16 @@ def main() -> int:
         "--children", type=int, default=2, metavar="N", help="python: tests at the same time, 2 by default"
     )
     arguments = parser.parse_args()
+    if unknown := set(arguments.tables) - lua.TESTS.keys():
+        parser.error(f"no such table: {', '.join(sorted(unknown))}")
+    tables = arguments.tables or list(lua.TESTS)
     code = 0
     try:
         if arguments.kind != "python":
             began = time.monotonic()
-            alive = lua.survivors()
-            print(f"lua: {len(alive)} of {len(lua.table())} mutants survived, in {time.monotonic() - began:.0f} s")
+            alive = lua.survivors(tables)
+            tried = sum(len(lua.table(name)) for name in tables)
+            print(f"lua: {len(alive)} of {tried} mutants survived, in {time.monotonic() - began:.0f} s")
             code = 1 if alive else 0
         if arguments.kind != "lua":
             began = time.monotonic()

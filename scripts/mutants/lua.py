@@ -1,4 +1,4 @@
-"""Mutants of the Redis script, one an entry of tests/mutants/take.toml; the tests of the counters must fail on each.
+"""Mutants of the Redis scripts, one an entry of tests/mutants/*.toml; the tests of the script must fail on each.
 
 An entry names a piece of text that occurs once in the Lua files, what to put in its place, and why that is wrong.
 """
@@ -9,23 +9,28 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.mutants.staged import ROOT, stage
 
-TABLE = ROOT / "tests" / "mutants" / "take.toml"
+TABLES = ROOT / "tests" / "mutants"
 SCRIPTS = "extauth/counters/redis/lua"
-TESTS = (
-    "tests/counters/test_contract.py",
-    "tests/counters/test_contract_changes.py",
-    "tests/counters/test_contract_sliding.py",
-    "tests/counters/test_redis.py",
-    "tests/counters/test_redis_expiry.py",
-    "tests/counters/test_redis_rights.py",
-    "tests/counters/test_properties.py",
-)
-"""The slowest last: one failure is enough."""
+TESTS = {
+    "take": (
+        "tests/counters/test_contract.py",
+        "tests/counters/test_contract_changes.py",
+        "tests/counters/test_contract_sliding.py",
+        "tests/counters/test_redis.py",
+        "tests/counters/test_redis_expiry.py",
+        "tests/counters/test_redis_rights.py",
+        "tests/counters/test_properties.py",
+    ),
+    "settle": ("tests/counters/test_settle_states.py", "tests/counters/test_settle.py"),
+    "replicas": ("tests/counters/test_heartbeat.py",),
+}
+"""Of each table, the slowest last: one failure is enough."""
 IN_REDIS = "not [memory and not [denials"
 FAILED = re.compile(r"^(?:FAILED|ERROR) \S+?::(\S+)", re.MULTILINE)
 WITHIN_S = 240
@@ -50,24 +55,27 @@ class LuaMutant:
         if len(places) != 1:
             found = "occurs nowhere" if not places else f"occurs {len(places)} times"
             raise MutantError(
-                f"{TABLE.relative_to(ROOT)}: the text {self.text!r} {found} in {SCRIPTS}/*.lua. Change the "
+                f"{TABLES.relative_to(ROOT)}/*.toml: the text {self.text!r} {found} in {SCRIPTS}/*.lua. Change the "
                 "entry so that its text occurs there exactly once."
             )
         return places[0]
 
 
-def table() -> list[LuaMutant]:
-    """The entries of the table."""
-    return [LuaMutant(**entry) for entry in tomllib.loads(TABLE.read_text())["mutant"]]
+def table(name: str) -> list[LuaMutant]:
+    """The entries of a table."""
+    return [LuaMutant(**entry) for entry in tomllib.loads((TABLES / f"{name}.toml").read_text())["mutant"]]
 
 
-def survivors() -> list[LuaMutant]:
-    """Run the tests on every mutant, printing a line each; those that the tests do not notice."""
+def survivors(names: Sequence[str]) -> list[LuaMutant]:
+    """Run the tests on every mutant of these tables, printing a line each; those that the tests do not notice."""
     folder = stage("lua")
-    mutants = table()
+    return [mutant for name in names for mutant in _survivors(folder, table(name), TESTS[name])]
+
+
+def _survivors(folder: Path, mutants: Sequence[LuaMutant], tests: Sequence[str]) -> list[LuaMutant]:
     for mutant in mutants:
         mutant.find(folder / SCRIPTS)
-    _tests_pass(folder)
+    _tests_pass(folder, tests)
     alive = []
     for number, mutant in enumerate(mutants, start=1):
         path = mutant.find(folder / SCRIPTS)
@@ -75,7 +83,7 @@ def survivors() -> list[LuaMutant]:
         began = time.monotonic()
         path.write_text(original.replace(mutant.text, mutant.becomes))
         try:
-            noticed_by = _first_failure(folder)
+            noticed_by = _first_failure(folder, tests)
         finally:
             path.write_text(original)
         if noticed_by is None:
@@ -85,8 +93,8 @@ def survivors() -> list[LuaMutant]:
     return alive
 
 
-def _tests_pass(folder: Path) -> None:
-    failed = _first_failure(folder)
+def _tests_pass(folder: Path, tests: Sequence[str]) -> None:
+    failed = _first_failure(folder, tests)
     if failed is not None:
         raise MutantError(
             f"The tests of the counters fail without any mutant, in {failed}: mend that first "
@@ -94,7 +102,7 @@ def _tests_pass(folder: Path) -> None:
         )
 
 
-def _first_failure(folder: Path) -> str | None:
+def _first_failure(folder: Path, tests: Sequence[str]) -> str | None:
     """The first test that fails there; a script that makes the tests hang is noticed too."""
     argv = [
         sys.executable,
@@ -109,7 +117,7 @@ def _first_failure(folder: Path) -> str | None:
         "--hypothesis-profile=mutants",
         "-k",
         IN_REDIS,
-        *TESTS,
+        *tests,
     ]
     environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
