@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from extauth.limiter.counters import LimitCheck, TakeResult
-from extauth.limiter.plan import Plan, Tally
+from extauth.limiter.plan import NO_TALLY, Plan, Tally
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry import catalogue
 from extauth.telemetry.history import Change, RuleKey
@@ -103,12 +103,12 @@ class RuleCounters:
         if len(plan.message) <= MAX_WAITING_BYTES:
             self._counted.append(plan)
         else:
-            self._add(plan)
+            calls, plan.calls = plan.calls, 0
+            self._add(plan.tally, calls)
 
     def count(self, plan: Plan, calls: int) -> None:
         """Count calls of a plan that may not come again."""
-        plan.calls += calls
-        self._add(plan)
+        self._add(plan.tally, calls)
 
     def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> int:
         """Count, for each rule, the calls that its limits had no room for, and those that came near them.
@@ -173,12 +173,19 @@ class RuleCounters:
 
     def _add_some(self, plans: int) -> None:
         """Add the calls of so many plans, those that have waited longest."""
+        next_plan = self._counted.popleft
+        tally, calls = NO_TALLY, 0
         for _ in range(plans):
-            self._add(self._counted.popleft())
+            plan = next_plan()
+            if plan.tally is not tally:  # most plans share theirs with many
+                self._add(tally, calls)
+                tally, calls = plan.tally, 0
+            calls += plan.calls
+            plan.calls = 0
+        self._add(tally, calls)
 
-    def _add(self, plan: Plan) -> None:
-        calls, plan.calls = plan.calls, 0
-        for cell in self._series(plan.tally).asked:
+    def _add(self, tally: Tally, calls: int) -> None:
+        for cell in self._series(tally).asked:
             cell.value += calls
 
     def _series(self, tally: Tally) -> _RuleSeries:
