@@ -1,6 +1,7 @@
 """`./dev bench [--json FILE] [--quick] [CASE…]`: side by side on loopback, and docs/benchmarks.md.
 
 `./dev bench --beside REF [--rounds N] [--quick] [CASE…]`: this tree beside another commit.
+`./dev bench metrics [--rounds N] [--quick] [CASE…]`: this tree beside itself without metrics.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from bench.cases import CASES, Case
 from bench.engines import ROOT, Result, Running, cpu_s, rss_mb, running
 from bench.envoy import through_envoy
 from bench.loading import loading
+from bench.metrics import metrics
 from bench.report import FLAT, TARGETS, report
 
 YARDSTICKS = (("grpcio", "uvloop"), ("grpcio", "asyncio"))
@@ -74,16 +76,22 @@ def main() -> None:
         "--quick", action="store_true", help="a fifth of the calls: rougher numbers, nothing written to docs"
     )
     parser.add_argument("--beside", metavar="REF", help="compare with this commit; exits with 1 where a case is slower")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"with --beside; {ROUNDS} by default")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {', '.join(CASES)}, envoy, loading")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.cases) - {*CASES, "envoy", "loading"}:
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help=f"with --beside and metrics; {ROUNDS} by default"
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {', '.join(CASES)}, envoy, loading, metrics")
+    arguments = parser.parse_intermixed_args()
+    if unknown := set(arguments.cases) - {*CASES, "envoy", "loading", "metrics"}:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if arguments.rounds < FEWEST_ROUNDS:
+        parser.error(f"--rounds: at least {FEWEST_ROUNDS}, or no interval is sure enough")
+    if "metrics" in arguments.cases and not arguments.beside:
+        names = [name for name in arguments.cases if name in CASES]
+        ok = metrics(names, rounds=arguments.rounds, quick=arguments.quick, load=load)
+        raise SystemExit(0 if ok else 1)
     if arguments.beside:
         if alone := set(arguments.cases) - {*CASES}:
             parser.error(f"--beside does not compare: {', '.join(sorted(alone))}")
-        if arguments.rounds < FEWEST_ROUNDS:
-            parser.error(f"--rounds: at least {FEWEST_ROUNDS}, or no interval is sure enough")
         ok = beside(arguments.beside, arguments.cases, rounds=arguments.rounds, quick=arguments.quick, load=load)
         raise SystemExit(0 if ok else 1)
     names = arguments.cases or [*CASES, "envoy", "loading"]

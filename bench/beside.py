@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import comb
 from pathlib import Path
 from statistics import median
@@ -137,29 +138,36 @@ def beside(ref: str, names: Sequence[str], *, rounds: int, quick: bool, load: Lo
     with tree_of(ref) as tree:
         for root in (ROOT, tree):
             imports_from(root)
-        kind = interval([1.0] * rounds)
-        print(
-            f"CPU a decision, this tree : {ref}; median of {rounds} rounds, "
-            f"{kind.confidence:.1%} interval between {kind.ends}",
-            flush=True,
-        )
+        print(heading(f"this tree : {ref}", rounds), flush=True)
         for case in (CASES[name] for name in names or CASES):
-            service, total = compare(tree, case, rounds=rounds, quick=quick, load=load)
+            ours = partial(running, "h2", "uvloop", case)
+            service, total = compare(ours, partial(ours, root=tree), case, rounds=rounds, quick=quick, load=load)
             ok = ok and not service.slower and not total.slower
             print(f"{case.title:<40} service {service}   with store {total}", flush=True)
     print(f"no case slower than {SLOWER}" if ok else f"slower: the whole interval lies above {SLOWER}")
     return ok
 
 
-def compare(tree: Path, case: Case, *, rounds: int, quick: bool, load: Load) -> tuple[Interval, Interval]:
-    """The ratios of one case: of the service's CPU, and of the store's with it."""
+def heading(what: str, rounds: int) -> str:
+    """What the ratios are, and how sure."""
+    kind = interval([1.0] * rounds)
+    return f"CPU a decision, {what}; median of {rounds} rounds, {kind.confidence:.1%} interval between {kind.ends}"
+
+
+Start = Callable[[], AbstractContextManager[Running]]
+
+
+def compare(
+    ours: Start, theirs: Start, case: Case, *, rounds: int, quick: bool, load: Load
+) -> tuple[Interval, Interval]:
+    """The ratios of one case, of two ways to run it: of the service's CPU, and of the store's with it."""
     calls = CALLS.get(case.name, USUAL_CALLS) // (4 if quick else 1)
     warm = calls if case.keys == 0 else min(max(2 * case.keys, calls), 300_000)
     services: list[float] = []
     totals: list[float] = []
     for number in range(rounds):
-        with running("h2", "uvloop", case) as ours, running("h2", "uvloop", case, root=tree) as theirs:
-            pair = [(each, CpuClock(each.service), CpuClock(each.store)) for each in (ours, theirs)]
+        with ours() as first, theirs() as second:
+            pair = [(each, CpuClock(each.service), CpuClock(each.store)) for each in (first, second)]
             for server, _, _ in pair:
                 load(server, case, warm, 1)
             spent = [(0, 0), (0, 0)]

@@ -67,8 +67,8 @@ class Running:
 
 
 @contextmanager
-def running(engine: str, loop: str, case: Case, root: Path = ROOT) -> Iterator[Running]:
-    """Start a store and `extauth serve` of the tree at `root`, and end them."""
+def running(engine: str, loop: str, case: Case, root: Path = ROOT, program: str | None = None) -> Iterator[Running]:
+    """Start a store and `extauth serve` of the tree at `root`, or what `program` makes of that, and end them."""
     grpc, admin, store_port = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="xa") as folder, Path(folder, "log").open("wb") as log:
         (Path(folder) / "api.yaml").write_text(config(case))
@@ -94,7 +94,8 @@ def running(engine: str, loop: str, case: Case, root: Path = ROOT) -> Iterator[R
             "EXTAUTH_DRAIN_DELAY": "0",
             "EXTAUTH_ENGINE": engine,
         }
-        argv = [sys.executable, "-c", PLAIN] if loop == "asyncio" else [sys.executable, "-m", "extauth", "serve"]
+        program = program or (PLAIN if loop == "asyncio" else None)
+        argv = [sys.executable, "-c", program] if program else [sys.executable, "-m", "extauth", "serve"]
         service = None
         try:
             until_listening(store_port, store)
