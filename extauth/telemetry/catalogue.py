@@ -218,7 +218,7 @@ MAX_CONNECTIONS = Metric(
     "extauth_max_connections",
     _G,
     "How many connections of the gRPC port may be open.",
-    "Alert before `extauth_connections` comes near it: at the bound, a new Envoy is refused.",
+    "Alert before `extauth_connections` comes near it: at the bound, another Envoy may find no place.",
 )
 CONFIG_RELOADS = Metric(
     "extauth_config_reloads",
