@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from chaos.stage import Stage, Way
+from chaos.stage import REPLICAS, Stage, Way
 
 Cause = Callable[[Stage], AbstractAsyncContextManager[None]]
 """Brings the fault about, and mends it at the end of the block."""
 
 SHORT_S = 3.0
+LONGER_S = 6.0  # so that four replicas without limits would admit more than all of their shares
 FEW = frozenset({"local", "deny"})
 
 
@@ -19,13 +20,15 @@ class Fault:
 
     `forgets`: how often the store may lose what it knew. `replicas` are those that are hit themselves: direct calls to
     them may fail, and `lost` requests through Envoy may be uncounted, those on their way to them. `cut_off` are those
-    that cannot reach the store, and `newcomers` those of them that know nothing of what was counted before.
-    `normal_within_s`: how soon after its end calls must be counted together again. `policies`: under which it is
-    caused, where another policy would show nothing more, or takes too long.
+    of the stage's `replicas_in_all` that cannot reach the store, and `newcomers` those of them that know nothing of
+    what was counted before. Of more than two replicas, each admits its part of a limit by itself
+    (`EXTAUTH_LOCAL_SHARE=auto`). `normal_within_s`: how soon after its end calls must be counted together again.
+    `policies`: under which it is caused, where another policy would show nothing more, or takes too long.
     """
 
     cause: Cause
     way: Way = Way.STRAIGHT
+    replicas_in_all: int = REPLICAS
     seconds: float = SHORT_S
     forgets: float = 0
     replicas: frozenset[int] = frozenset()
@@ -34,6 +37,11 @@ class Fault:
     lost: float = 0
     normal_within_s: float = 1.0
     policies: frozenset[str] = frozenset({"local", "allow", "deny", "error"})
+
+    @property
+    def share(self) -> float:
+        """The part of a limit that a replica admits by itself."""
+        return 1 if self.replicas_in_all == REPLICAS else 1 / self.replicas_in_all
 
 
 Faults = Mapping[str, Fault]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from chaos.faults import FEW, Cause, Fault, Faults
+from chaos.faults import FEW, LONGER_S, Cause, Fault, Faults
 from chaos.stage import REPLICAS, Stage, Way
 from chaos.store_faults import HANG_UP, conduct, frozen, over_and_over
 from tests.support.proxy import Conduct
@@ -17,6 +17,8 @@ NAMES = tuple(f"extauth-{i + 1}" for i in range(REPLICAS))
 FIRST = frozenset({0})
 LAST = frozenset({REPLICAS - 1})
 ALL = frozenset(range(REPLICAS))
+FOUR = frozenset(range(4))
+LOCAL = frozenset({"local"})
 HELD_CONNECTIONS = 50  # to a replica that has no descriptor left for them
 THROTTLED_S, THROTTLED_EVERY_S = 0.15, 0.45
 
@@ -49,9 +51,10 @@ async def stopped(stage: Stage) -> AsyncIterator[None]:
 @asynccontextmanager
 async def joined_while_frozen(stage: Stage) -> AsyncIterator[None]:
     """A replica is started while the store does not answer: it knows nothing of what was counted."""
-    await asyncio.to_thread(stage.stack.stop, NAMES[-1])
+    last = f"extauth-{stage.replicas}"
+    await asyncio.to_thread(stage.stack.stop, last)
     async with frozen(stage):
-        await asyncio.to_thread(stage.stack.start, NAMES[-1])
+        await asyncio.to_thread(stage.stack.start, last)
         yield
 
 
@@ -105,7 +108,17 @@ REPLICA: Faults = {
     "replica_stopped_5s": Fault(cause=stopped, seconds=5, replicas=FIRST, lost=100, normal_within_s=10, policies=FEW),
     "replicas_restarted": Fault(cause=restarted_in_a_row, seconds=0, replicas=ALL, policies=FEW),
     "replicas_gone": Fault(cause=all_gone, replicas=ALL, lost=float("inf"), normal_within_s=10, policies=FEW),
+    "four_frozen": Fault(cause=frozen, seconds=LONGER_S, replicas_in_all=4, cut_off=FOUR, policies=LOCAL),
     "joined_while_frozen": Fault(cause=joined_while_frozen, replicas=LAST, newcomers=LAST, policies=FEW),
+    "four_joined_while_frozen": Fault(
+        cause=joined_while_frozen,
+        seconds=LONGER_S,
+        replicas_in_all=4,
+        replicas=frozenset({3}),
+        cut_off=FOUR,
+        newcomers=frozenset({3}),
+        policies=LOCAL,
+    ),
     "cut_off": Fault(cause=conduct(Conduct.SWALLOW, of=(0,)), way=Way.PROXIED, cut_off=FIRST),
     "cut_off_refusing": Fault(cause=conduct(Conduct.HANG_UP, of=(0,), cut=True), way=Way.PROXIED, cut_off=FIRST),
     "replica_throttled": Fault(cause=over_and_over(THROTTLED_EVERY_S, _throttle), policies=FEW),

@@ -9,7 +9,6 @@ from typing import Final
 from chaos.client import OK, OVER
 from chaos.faults import Fault
 from chaos.load import CALLERS, EDGE, USED_UP, Sample
-from chaos.stage import REPLICAS
 
 MAX_LINES_A_MINUTE: Final = 10
 # On a machine that takes the processor away for so long, or that is as busy, a late answer is no fault of ours.
@@ -100,9 +99,10 @@ def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Ro
     errors = [result for result in odd if result in HONEST_ERRORS]
     times_s = sorted(took for at, took, *_ in seen.samples if seen.began <= at < max(seen.mended, seen.began + 0.1))
     over = over_admitted(fault, policy, seen)
+    ways = (EDGE, *map(str, range(fault.replicas_in_all)))
     uncounted = seen.envoy["allowed"]
     wrong = []
-    if not times_s or not all(any(s[2] == way for s in seen.samples) for way in (EDGE, *map(str, range(REPLICAS)))):
+    if not times_s or not all(any(s[2] == way for s in seen.samples) for way in ways):
         wrong.append("too few calls were made, which shows nothing")
     if len(odd) > len(errors):
         others = Counter(
@@ -180,7 +180,7 @@ def may_be_over(name: str, fault: Fault, policy: str) -> float:
     Whoever was used up before stays so, except at a replica that does not know it.
     """
     alone = fault.newcomers if name == USED_UP else fault.cut_off
-    return (CALLERS[name].limit or 0) * (fault.forgets + (len(alone) if policy == "local" else 0))
+    return (CALLERS[name].limit or 0) * (fault.forgets + (len(alone) * fault.share if policy == "local" else 0))
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:

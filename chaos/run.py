@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -202,18 +202,25 @@ async def run_all(
     patient: bool = False,
     say: Callable[[Row], None] = lambda _row: None,
 ) -> list[Row]:
-    """Each fault under each policy, on one stage a policy and way to the store; each lasts for `seconds` at most.
+    """Each fault under each policy, on one stage a policy, way to the store and number of replicas.
+
+    Each lasts for `seconds` at most.
 
     `strict` and `patient` are explained at `row` and `Stage`.
     """
     rows = []
     faults = {name: FAULTS[name] for name in names}
     for policy in policies:
-        for way in Way:
-            members = {name: fault for name, fault in faults.items() if fault.way is way and policy in fault.policies}
+        for way, replicas in product(Way, sorted({fault.replicas_in_all for fault in faults.values()})):
+            members = {
+                name: fault
+                for name, fault in faults.items()
+                if (fault.way, fault.replicas_in_all) == (way, replicas) and policy in fault.policies
+            }
             if not members:
                 continue
-            async with Stage(folder / policy / way, policy, way, patient=patient) as stage:
+            where = folder / policy / f"{way}-{replicas}"
+            async with Stage(where, policy, way, replicas=replicas, patient=patient) as stage:
                 for name, fault in members.items():
                     shorter = fault if seconds is None else replace(fault, seconds=min(seconds, fault.seconds))
                     rows.append(await round_of(stage, name, shorter, strict=strict))

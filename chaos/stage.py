@@ -1,4 +1,4 @@
-"""Two replicas behind a real Envoy, their store, and how they reach it."""
+"""Replicas behind a real Envoy, their store, and how they reach it."""
 
 import asyncio
 import os
@@ -23,6 +23,7 @@ from tests.support.wait import until_async
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLICAS: Final = 2
+"""Of a stage, unless a fault asks for more."""
 USER, PASSWORD = "u", "p"
 NAME: Final = "store.test"  # RFC 6761 §6.2: no resolver knows it
 PATIENT_S, PATIENT_REDIS_S = 1.0, 0.5
@@ -48,20 +49,21 @@ class Way(StrEnum):
 class Stage:
     """A running stack. `store` is the one that the replicas count in, `spare` another that may take its place.
 
-    `patient`: Envoy and the replicas wait for longer than as shipped, on a machine that others use too.
+    Of more than two `replicas` each is told how many there are, and counts for its part of a limit while it counts
+    alone. `patient`: Envoy and the replicas wait for longer than as shipped, on a machine that others use too.
     """
 
-    def __init__(self, folder: Path, policy: str, way: Way, *, patient: bool = False) -> None:
-        self.folder, self.policy, self.way = folder, policy, way
+    def __init__(self, folder: Path, policy: str, way: Way, *, replicas: int = REPLICAS, patient: bool = False) -> None:
+        self.folder, self.policy, self.way, self.replicas = folder, policy, way, replicas
         self.hosts, self._resolv = folder / "hosts", folder / "resolv.conf"
         self._ca = trustme.CA()
         self._tls = self._server_tls() if way is Way.TLS else None
         here, there = (_HERE, _THERE) if way is Way.NAMED else ("127.0.0.1", "127.0.0.1")
         # Not of those that the system gives to outgoing connections, one of which could take a stopped store's port.
-        api, port, other, *between = ports = free_ports(5 + 5 + 2 * REPLICAS)
+        api, port, other, *between = ports = free_ports(3 + replicas + 5 + 2 * replicas)
         self.store = LocalStore(folder / "a", here, port)
         self.spare = LocalStore(folder / "b", there, port if way is Way.NAMED else other)
-        proxied = REPLICAS if way in {Way.PROXIED, Way.TLS} else 0
+        proxied = replicas if way in {Way.PROXIED, Way.TLS} else 0
         self.proxies = [Proxy(each, port, tls=self._tls) for each in between[:proxied]]
         descriptors = folder / "descriptors"
         descriptors.mkdir(parents=True)
@@ -70,7 +72,7 @@ class Stage:
         self.stack = Stack(
             ROOT,
             folder / "run",
-            ports=Ports.of(ports[5:]),
+            ports=Ports.of(ports[3 + replicas :]),
             env=self._settings() | ({"EXTAUTH_REDIS_TIMEOUT": str(PATIENT_REDIS_S)} if patient else {}),
             prometheus=False,
             ratelimit_timeout_s=PATIENT_S if patient else None,
@@ -146,7 +148,9 @@ class Stage:
 
     def _settings(self) -> dict[str, str]:
         engine = {name: value for name, value in os.environ.items() if name == "EXTAUTH_ENGINE"}
-        return {**engine, "EXTAUTH_CONFIG": str(self.config.parent), "EXTAUTH_ON_STORE_FAILURE": self.policy}
+        part = {"EXTAUTH_LOCAL_SHARE": "auto", "EXTAUTH_REPLICAS": str(self.replicas)}
+        shared = part if self.replicas > REPLICAS else {}
+        return {**engine, **shared, "EXTAUTH_CONFIG": str(self.config.parent), "EXTAUTH_ON_STORE_FAILURE": self.policy}
 
     def _urls(self) -> list[str]:
         user = f"{USER}:{PASSWORD}@"
@@ -156,7 +160,7 @@ class Stage:
         if self.way is Way.PROXIED:
             return [f"redis://{user}127.0.0.1:{proxy.address}" for proxy in self.proxies]
         host = NAME if self.way is Way.NAMED else self.store.host
-        return [f"redis://{user}{host}:{self.store.port}"] * REPLICAS
+        return [f"redis://{user}{host}:{self.store.port}"] * self.replicas
 
 
 class LocalStore(Store):
