@@ -201,13 +201,13 @@ def _begun_twice(limit: Limit, admissions: Sequence[Admission]) -> set[tuple[str
 
 def _check_bucket(name: bytes, bound: Bound, admissions: Sequence[Admission], lost: int, fail: Fail) -> None:
     """A bucket as large as the limit and the shares, which drains as fast as all who count admit at most."""
-    shares = _shares(admissions).values()
+    shares = _shares(admissions)
     alone = len(shares)
     unknown = sum(each.hits for each in admissions if each.sent) + lost
-    capacity = bound.of(shares, unknown)
+    capacity = bound.of([*shares.values(), *(shares[who] for who in _caught_up(admissions))], unknown)
     everywhere = alone >= bound.replicas
     rate = Fraction(bound.limit.requests_per_unit, bound.limit.period_us)
-    rate *= 1 + sum(shares) - (min(shares) if everywhere and alone else 0)
+    rate *= 1 + sum(shares.values()) - (min(shares.values()) if everywhere and alone else 0)
     level, at = Fraction(0), 0
     for each in sorted(admissions, key=attrgetter("elapsed_us")):
         level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits
@@ -218,6 +218,22 @@ def _check_bucket(name: bytes, bound: Bound, admissions: Sequence[Admission], lo
                 f"being allowed, with {alone} replicas counting alone and {unknown} hits unknown to the store"
             )
             return
+
+
+def _caught_up(admissions: Iterable[Admission]) -> list[str]:
+    """The replicas whose clock caught up between two admissions, each as often as that was.
+
+    The store's clock had been set forward, of which they had not heard: their buckets drain by that only then.
+    """
+    last: dict[str, Admission] = {}
+    found = []
+    for each in admissions:
+        if each.alone is not None:
+            before = last.get(each.alone, each)
+            if each.at_us - before.at_us - (each.elapsed_us - before.elapsed_us) > DRIFT_US:
+                found.append(each.alone)
+            last[each.alone] = each
+    return found
 
 
 def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: Fail) -> None:
@@ -236,10 +252,12 @@ def check_alone(name: bytes, bound: Bound, stretch: Sequence[Admission], fail: F
                 fail(f"a replica admitted {hits} of {name.decode()} by itself, its share being {part} of {limit}")
         return
     rate = Fraction(max(int(limit.requests_per_unit * share), 1), limit.period_us)
-    level, at = Fraction(0), 0
+    level, before = Fraction(0), stretch[0]
     for each in stretch:
-        level = max(level - rate * (each.elapsed_us - at), Fraction(0)) + each.hits
-        at = each.elapsed_us
+        # By its own clock, too, which catches up with the store's if that was set forward: see _caught_up.
+        passed_us = max(each.elapsed_us - before.elapsed_us, each.at_us - before.at_us)
+        level = max(level - rate * passed_us, Fraction(0)) + each.hits
+        before = each
         if level > part + rate * DRIFT_US:
             fail(f"a replica admitted {float(level):.3f} of {name.decode()} by itself, its share being {part}")
             return

@@ -115,3 +115,19 @@ def test_a_share_is_the_largest_that_the_replica_had(limit: Limit) -> None:
     assert found == []
     check_alone(b"k", bound, whole + admissions(6, "a"), found.append)
     assert len(found) == 1
+
+
+def test_a_bucket_drains_once_more_where_the_replica_hears_late_that_the_clock_was_set() -> None:
+    limit = LIMITS[str(Algorithm.GCRA)]
+    found: list[str] = []
+    bound = Bound(limit, 2, 0)
+    before = admissions(5, "a")
+    unheard = [each._replace(elapsed_us=each.elapsed_us + SECOND) for each in before]
+    check_alone(b"k", bound, before + unheard, found.append)
+    assert len(found) == 1
+    caught_up = [each._replace(at_us=each.at_us + MINUTE) for each in unheard]
+    check_alone(b"k", bound, before + caught_up, found.append)
+    check_in_all(b"k", bound, admissions(10, None) + before + caught_up, [], found.append)
+    assert len(found) == 1
+    check_in_all(b"k", bound, admissions(12, None) + before + caught_up, [], found.append)
+    assert len(found) == 2

@@ -20,6 +20,7 @@ def test_schedules(first: int) -> None:
         (133, "replies that take longer and longer set a replica's idea of the clock back over a window's end"),
         (4493, "a connection is refused after the first 32 of 66 equal calls were counted as a trial"),
         (5133, "a replica crashes twice, and is stopped while a probe is on its way"),
+        (7694, "a replica hears only after a while that the store's clock was set forward"),
         (11319, "the replicas are stopped while a probe is on its way"),
         (20622, "the calls of a trial and those that were asked after it are admitted at two instants"),
     ],
