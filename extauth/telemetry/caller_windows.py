@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from heapq import nlargest
 from operator import attrgetter
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from extauth.limiter.plan import Plan
 from extauth.rules.rule_names import RuleName
@@ -97,8 +97,14 @@ class CallerWindows:
                     sketch.set_aside(entry)
 
 
-Ranked: TypeAlias = Sequence[tuple[Row, int]]
-"""The callers of a rule, most first, and how often each may have been counted beyond that."""
+class Ranked(NamedTuple):
+    """The callers of a rule, most first, and how often each may have been counted beyond that.
+
+    Whoever is not among them was counted at most `others` times.
+    """
+
+    rows: Sequence[tuple[Row, int]] = ()
+    others: int = 0
 
 
 class CallerSource(NamedTuple):
@@ -128,10 +134,10 @@ def rank(pool: CallerWindows, own: Iterable[CallerSource], most: int) -> dict[Ru
     for rule, windows, made_s in own:
         pooled = (made_s >= pool.began_s) * pool_now + (made_s >= pool.before_s) * pool_before
         floors[rule] = collect(windows.now) + collect(windows.before) + pooled
-    return {
-        rule: [
-            (row, max(floors.get(rule, pool_now + pool_before) - row.floors, 0))
-            for row in nlargest(most, rows.values(), key=attrgetter("calls"))
-        ]
-        for rule, rows in found.items()
-    }
+    ranked = {}
+    for rule, rows in found.items():
+        floor = floors.get(rule, pool_now + pool_before)
+        best = nlargest(most + 1, rows.values(), key=attrgetter("calls"))
+        listed = [(row, max(floor - row.floors, 0)) for row in best[:most]]
+        ranked[rule] = Ranked(listed, floor + (best[most].calls if len(best) > most else 0))
+    return ranked

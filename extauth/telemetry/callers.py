@@ -30,7 +30,7 @@ from extauth.rules.model import RuleSet
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.caller_windows import CallerSource, CallerWindows, Ranked, Row, Who, rank
 from extauth.telemetry.sampling import Sampling
-from extauth.telemetry.top import Caller, RuleTop, Top
+from extauth.telemetry.top import MOST_CALLERS, MOST_RULES, Caller, RuleTop, Top
 
 WINDOW_S: Final = 900.0
 MAX_RULES: Final = 24
@@ -42,7 +42,7 @@ MANY_CALLERS: Final = 8
 MISS_WORK: Final = 10
 MAX_KEPT_MESSAGE_BYTES: Final = 512  # the planner remembers no larger ones
 DESCRIBED_A_SECOND: Final = 20
-DESCRIBED_A_REPORT: Final = 250  # each takes about 10 us
+DESCRIBED_A_REPORT: Final = 100  # of each kind; one takes about 10 us
 MAX_CANDIDATES: Final = 1000
 
 Describe: TypeAlias = Callable[[bytes, bytes], str | None]
@@ -221,36 +221,41 @@ class Callers:
 
     # Reporting
 
-    def top(self, most: int = 20, most_rules: int = 100) -> Top:
+    def top(self, most: int = MOST_CALLERS, most_rules: int = MOST_RULES) -> Top:
         """The `most` most denied and busiest callers of each rule, of at most so many rules."""
         to_wall = self._wall_s() - self._clock()
         denied, busiest = self._rank("denied", most), self._rank("busiest", most)
 
         def weight(rule: RuleName) -> tuple[int, int]:
-            return _sum(denied.get(rule, ())), _sum(busiest.get(rule, ()))
+            return _sum(denied.get(rule, Ranked())), _sum(busiest.get(rule, Ranked()))
 
-        order = sorted(sorted(denied.keys() | busiest.keys()), key=weight, reverse=True)[:most_rules]
-        self._name_all([row for ranked in (denied, busiest) for rule in order for row, _ in ranked.get(rule, ())])
+        order = sorted(sorted(denied.keys() | busiest.keys()), key=weight, reverse=True)
+        shown = [(rule, denied.get(rule, Ranked()), busiest.get(rule, Ranked())) for rule in order[:most_rules]]
+        self._name_all([row for _, ranked, _ in shown for row, _ in ranked.rows])
+        self._name_all([row for _, _, ranked in shown for row, _ in ranked.rows])
         rules = tuple(
             [
                 RuleTop(
                     rule.domain,
                     rule.name,
-                    tuple([_caller(row, missing, to_wall) for row, missing in denied.get(rule, ())]),
-                    tuple([_caller(row, missing, to_wall) for row, missing in busiest.get(rule, ())]),
+                    tuple([_caller(row, missing, to_wall) for row, missing in its_denied.rows]),
+                    tuple([_caller(row, missing, to_wall) for row, missing in its_busiest.rows]),
+                    its_denied.others,
+                    its_busiest.others,
                 )
-                for rule in order
+                for rule, its_denied, its_busiest in shown
             ]
         )
-        since_s = self._pool.denied.before_s + to_wall
-        return Top(since_s, self._denials.examined, self._calls.examined, rules)
+        since_s = round(self._pool.denied.before_s + to_wall, 1)
+        left_out = len(order) - len(rules)
+        return Top(since_s, self._denials.examined, self._calls.examined, rules, left_out)
 
     def _rank(self, kind: str, most: int) -> dict[RuleName, Ranked]:
         own = [CallerSource(rule, getattr(callers, kind), callers.made_s) for rule, callers in self._own.items()]
         return rank(getattr(self._pool, kind), own, most)
 
     def _name_all(self, rows: Sequence[Row]) -> None:
-        """Make the texts of callers that have none, at most DESCRIBED_A_REPORT of them."""
+        """Make the texts of callers that have none, of the first DESCRIBED_A_REPORT."""
         left = DESCRIBED_A_REPORT
         for row in rows:
             if row.who.text is None and left:
@@ -261,12 +266,13 @@ class Callers:
 
 
 def _sum(ranked: Ranked) -> int:
-    return sum(row.calls for row, _ in ranked)
+    return sum(row.calls for row, _ in ranked.rows)
 
 
 def _caller(row: Row, missing: int, to_wall: float) -> Caller:
     text = row.who.text or _unnamed(row.key)
-    return Caller(text, row.calls, row.error, missing, row.first_s + to_wall, row.last_s + to_wall)
+    first_s, last_s = round(row.first_s + to_wall, 1), round(row.last_s + to_wall, 1)
+    return Caller(text, row.calls, row.error, missing, first_s, last_s)
 
 
 def _unnamed(key: bytes) -> str:

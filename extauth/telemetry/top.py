@@ -1,6 +1,17 @@
 """The callers that are denied most, and those that call most, by rule: as data, as JSON, and summed over replicas."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+MOST_CALLERS: Final = 20
+MOST_RULES: Final = 100
+MAX_PACKED_BYTES: Final = 16_384
+
+_CUTS: Final = (MOST_CALLERS, 15, 10, 7, 5, 3, 2, 1)
+_PACKED_CALLER_BYTES: Final = 30  # about the least
 
 
 class Caller(NamedTuple):
@@ -14,50 +25,136 @@ class Caller(NamedTuple):
     calls: int
     error: int = 0
     missing: int = 0
-    first_s: float = 0
-    last_s: float = 0
+    first_s: FiniteFloat = 0
+    last_s: FiniteFloat = 0
 
 
 class RuleTop(NamedTuple):
-    """The callers of one rule, each list with the most calls first; `denied` counts denied calls only."""
+    """The callers of one rule, each list with the most calls first; `denied` counts denied calls only.
+
+    Whoever is not in a list was counted at most `denied_others` or `busiest_others` times.
+    """
 
     domain: str
     rule: str
     denied: tuple[Caller, ...] = ()
     busiest: tuple[Caller, ...] = ()
+    denied_others: int = 0
+    busiest_others: int = 0
 
 
 class Top(NamedTuple):
-    """Callers by rule, the rule with the most denied calls first.
+    """Callers by rule, the rule with the most denied calls first; `left_out` rules that come after these.
 
     Calls since `since_s`, in seconds since the epoch, are counted. `denied_examined` and `busiest_examined` are the
     parts of the calls, from 0 to 1, that were looked at for the two kinds of lists. Where it is 1, the numbers are
     exact within their errors; where it is less, they are estimates.
     """
 
-    since_s: float
-    denied_examined: float
-    busiest_examined: float
+    since_s: FiniteFloat
+    denied_examined: FiniteFloat
+    busiest_examined: FiniteFloat
     rules: tuple[RuleTop, ...]
+    left_out: int = 0
+
+
+_TOP: Final = TypeAdapter(Top)
 
 
 def view_top(top: Top) -> dict[str, Any]:
-    """As data for JSON; instants are rounded to a tenth of a second."""
-    return {
-        "since_s": round(top.since_s, 1),
-        "denied_examined": round(top.denied_examined, 4),
-        "busiest_examined": round(top.busiest_examined, 4),
-        "rules": [
-            {
-                "domain": rule.domain,
-                "rule": rule.rule,
-                "denied": [_view_caller(caller) for caller in rule.denied],
-                "busiest": [_view_caller(caller) for caller in rule.busiest],
-            }
-            for rule in top.rules
-        ],
-    }
+    """As data for JSON, with the names of the fields."""
+    rules = [
+        rule._asdict()
+        | {"denied": [each._asdict() for each in rule.denied], "busiest": [each._asdict() for each in rule.busiest]}
+        for rule in top.rules
+    ]
+    return top._asdict() | {"rules": rules}
 
 
-def _view_caller(caller: Caller) -> dict[str, Any]:
-    return caller._asdict() | {"first_s": round(caller.first_s, 1), "last_s": round(caller.last_s, 1)}
+def pack_top(top: Top, max_bytes: int = MAX_PACKED_BYTES) -> bytes:
+    """As JSON without the names of the fields, in at most `max_bytes`: lists are cut to fit in, then rules left out."""
+    for most in _CUTS:
+        callers = sum(min(most, len(rule.denied)) + min(most, len(rule.busiest)) for rule in top.rules)
+        if callers * _PACKED_CALLER_BYTES <= max_bytes:
+            packed = to_json(top._replace(rules=tuple([_cut(rule, most) for rule in top.rules])))
+            if len(packed) <= max_bytes:
+                return packed
+    rules = [_cut(rule, 1) for rule in top.rules]
+    while True:
+        left_out = top.left_out + len(top.rules) - len(rules)
+        packed = to_json(top._replace(rules=tuple(rules), left_out=left_out))
+        if len(packed) <= max_bytes or not rules:
+            return packed
+        del rules[len(rules) * max_bytes // len(packed) :]
+
+
+def unpack_top(packed: bytes) -> Top | None:
+    """What `pack_top` packed; None if it is anything else."""
+    try:
+        return _TOP.validate_json(packed)
+    except ValidationError:
+        return None
+
+
+def sum_tops(tops: Iterable[Top], most: int = MOST_CALLERS) -> Top:
+    """The sum over replicas; callers with one text are one caller.
+
+    A caller that a replica's list of a rule does not have may be `missing` there, as often as the list says. Rules that
+    a replica left out are not reckoned with.
+    """
+    tops = list(tops)
+    found: dict[tuple[str, str], list[RuleTop]] = {}
+    for top in tops:
+        for rule in top.rules:
+            found.setdefault((rule.domain, rule.rule), []).append(rule)
+    rules = []
+    for (domain, name), each in found.items():
+        denied = _sum([(rule.denied, rule.denied_others) for rule in each], most)
+        busiest = _sum([(rule.busiest, rule.busiest_others) for rule in each], most)
+        rules.append(RuleTop(domain, name, denied[0], busiest[0], denied[1], busiest[1]))
+    rules.sort(key=lambda rule: (-_calls(rule.denied), -_calls(rule.busiest), rule.domain, rule.rule))
+    return Top(
+        min((top.since_s for top in tops), default=0),
+        min((top.denied_examined for top in tops), default=1),
+        min((top.busiest_examined for top in tops), default=1),
+        tuple(rules[:MOST_RULES]),
+        max((top.left_out for top in tops), default=0) + max(len(rules) - MOST_RULES, 0),
+    )
+
+
+def _cut(rule: RuleTop, most: int) -> RuleTop:
+    def others(callers: Sequence[Caller], known: int) -> int:
+        return max([known, *[caller.calls + caller.missing for caller in callers[most:]]])
+
+    return rule._replace(
+        denied=rule.denied[:most],
+        busiest=rule.busiest[:most],
+        denied_others=others(rule.denied, rule.denied_others),
+        busiest_others=others(rule.busiest, rule.busiest_others),
+    )
+
+
+def _sum(lists: Sequence[tuple[Sequence[Caller], int]], most: int) -> tuple[tuple[Caller, ...], int]:
+    """The sum of several replicas' lists, and how often whoever is not in it may have been counted."""
+    others_everywhere = sum(others for _, others in lists)
+    sums: dict[str, Caller] = {}
+    for callers, others in lists:
+        for each in callers:
+            known = sums.get(each.caller)
+            if known is None:
+                known = each._replace(calls=0, error=0, missing=others_everywhere)
+            sums[each.caller] = Caller(
+                each.caller,
+                known.calls + each.calls,
+                known.error + each.error,
+                known.missing + each.missing - others,
+                min(known.first_s, each.first_s),
+                max(known.last_s, each.last_s),
+            )
+    ranked = sorted(sums.values(), key=lambda caller: (-caller.calls, caller.caller))
+    unlisted = max((caller.calls + caller.missing for caller in ranked[most:]), default=0)
+    return tuple(ranked[:most]), max(others_everywhere, unlisted)
+
+
+def _calls(callers: Iterable[Caller]) -> int:
+    return sum(caller.calls for caller in callers)
