@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -23,11 +23,16 @@ _LINE = re.compile(rf"(\w{{1,64}}) \d+ (\S{{1,{MAX_FIELD}}}) (\S+) (\S+) (\S+)(?
 class Registry(Protocol):
     """Where heartbeats are kept for a few seconds each, in 16 KiB: the store."""
 
-    async def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
+    async def exchange_heartbeats(self, replica: str, address: str, rest: str, report: bytes = b"") -> bytes:
         """Leave the line of a replica, or take it away where `rest` is empty; returns those of the others.
 
-        A line is `ID AT_MS ADDRESS REST`, where the store has put AT_MS in. Raises StoreError.
+        A line is `ID AT_MS ADDRESS REST`, where the store has put AT_MS in. A `report` of up to 16 KiB is kept beside
+        it for as long. Raises StoreError.
         """
+        ...
+
+    async def read_reports(self, replicas: Sequence[str]) -> list[bytes]:
+        """The reports of replicas, by their IDs; empty where there is none. Raises StoreError."""
         ...
 
     def local_host(self) -> str | None:
@@ -48,18 +53,27 @@ class Replica(NamedTuple):
     breaker: str
 
 
-class Heartbeat:
-    """This replica's heartbeat. `describe` is called for each; `clock` gives seconds.
+def read_lines(lines: bytes) -> dict[str, Replica]:
+    """The replicas of these heartbeats, by ID; what is none is left out."""
+    found = [match for line in lines.decode(errors="replace").split("\n") if (match := _LINE.fullmatch(line))]
+    return {name: Replica(None if at == "-" else at, *rest) for name, at, *rest in map(re.Match.groups, found)}
 
-    `others` are the replicas that the last one found.
-    """
+
+class Heartbeat:
+    """This replica's heartbeat. `describe` and `report` are called for each; `clock` gives seconds."""
 
     def __init__(
-        self, registry: Registry, describe: Callable[[], Replica], *, clock: Callable[[], float] = monotonic
+        self,
+        registry: Registry,
+        describe: Callable[[], Replica],
+        report: Callable[[], bytes] = lambda: b"",
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.others: tuple[Replica, ...] = ()
+        self._found: dict[str, Replica] = {}
         self._registry = registry
         self._describe = describe
+        self._report = report
         self._clock = clock
         self._id = secrets.token_hex(8)
         self._seen: deque[tuple[float, int]] = deque()  # instants, with how many replicas there were
@@ -68,13 +82,21 @@ class Heartbeat:
         """Leave one heartbeat and read those of the others; raises StoreError."""
         own = self._describe()
         rest = " ".join((_field(own.version), _field(own.rules), _field(own.breaker)))
-        reply = await self._registry.exchange_heartbeats(self._id, _field(own.address or ""), rest)
-        found = [match for line in reply.decode(errors="replace").split("\n") if (match := _LINE.fullmatch(line))]
-        self.others = tuple([Replica(None if at == "-" else at, *rest) for _, at, *rest in map(re.Match.groups, found)])
+        address = _field(own.address or "")
+        self._found = read_lines(await self._registry.exchange_heartbeats(self._id, address, rest, self._report()))
         now = self._clock()
-        self._seen.append((now, 1 + len(self.others)))
+        self._seen.append((now, 1 + len(self._found)))
         while self._seen[0][0] < now - MOST_SEEN_IN_S:
             self._seen.popleft()
+
+    @property
+    def others(self) -> tuple[Replica, ...]:
+        """The replicas that the last heartbeat found."""
+        return tuple(self._found.values())
+
+    async def read_reports(self) -> list[bytes]:
+        """The reports of the others, in their order, as of at most BEAT_S ago; raises StoreError."""
+        return await self._registry.read_reports(list(self._found))
 
     async def leave(self) -> None:
         """Have the others know at once that this replica has gone; raises StoreError."""

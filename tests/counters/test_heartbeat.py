@@ -1,14 +1,14 @@
 """What replicas learn of each other by their heartbeats, in real servers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from extauth.counters.breaker import BreakerState
-from extauth.counters.heartbeat import MOST_SEEN_IN_S, Heartbeat, Replica
-from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.heartbeat import MOST_SEEN_IN_S, Heartbeat, Replica, read_lines
+from extauth.counters.redis.counters import REPORTS_A_RUN, RedisCounters
 from extauth.errors import StoreError
 from tests.support.clock import SECOND, Clock, Seconds
 from tests.support.stores import SERVERS, Store
@@ -28,8 +28,8 @@ class Rig:
         self._store_clock = store_clock
         self._clock = Seconds()
 
-    def replica(self, described: Replica) -> Heartbeat:
-        return Heartbeat(self.counters, lambda: described, clock=self._clock)
+    def replica(self, described: Replica, report: bytes = b"") -> Heartbeat:
+        return Heartbeat(self.counters, lambda: described, lambda: report, clock=self._clock)
 
     def wait(self, seconds: float) -> None:
         self._store_clock.sleep(round(seconds * SECOND))
@@ -42,7 +42,7 @@ async def rig(request: pytest.FixtureRequest, shared_store: Callable[[str], Stor
     url = shared_store(request.param).url
     counters = RedisCounters(url, 10, clock)
     async with Redis.from_url(url) as client:
-        await client.delete(KEY)
+        await client.delete(KEY, *await client.keys(f"{KEY}:*"))
         yield Rig(counters, clock, client)
     await counters.aclose()
 
@@ -141,6 +141,60 @@ async def test_however_many_there_are_the_newest_hold_16_kib(rig: Rig) -> None:
     assert len(found) > 45
 
 
+async def test_each_reads_the_reports_of_the_others(rig: Rig) -> None:
+    full = b"\x00\n" + b"x" * 16_382
+    a, b, c = rig.replica(A, full), rig.replica(B, b"b"), rig.replica(C)
+    for each in (a, b, c, a):
+        await each.beat()
+    assert dict(zip(a.others, await a.read_reports(), strict=True)) == {B: b"b", C: b""}
+    await c.beat()
+    assert dict(zip(c.others, await c.read_reports(), strict=True)) == {A: full, B: b"b"}
+    await b.leave()
+    assert dict(zip(c.others, await c.read_reports(), strict=True)) == {A: full, B: b""}
+
+
+async def test_many_reports_are_read_in_portions(rig: Rig) -> None:
+    reader = rig.replica(A)
+    for i in range(2 * REPORTS_A_RUN + 1):
+        await rig.replica(C, b"%d" % i).beat()
+    await reader.beat()
+    assert sorted(await reader.read_reports()) == sorted(b"%d" % i for i in range(2 * REPORTS_A_RUN + 1))
+
+
+async def test_alone_there_are_no_reports(rig: Rig) -> None:
+    a = rig.replica(A, b"a")
+    await a.beat()
+    assert await a.read_reports() == []
+
+
+async def test_a_report_is_gone_soon_after_the_last_heartbeat(rig: Rig) -> None:
+    a = rig.replica(A, b"a")
+    await a.beat()
+    (key,) = await rig.client.keys(f"{KEY}:*")
+    assert 9_000 < await rig.client.pttl(key) <= 10_000
+    await a.leave()
+    assert await rig.client.keys(f"{KEY}:*") == []
+
+
+async def test_what_is_no_report_is_empty_or_cut(rig: Rig) -> None:
+    a, b = rig.replica(A, b"a"), rig.replica(B)
+    await a.beat()
+    await b.beat()
+    (key,) = await rig.client.keys(f"{KEY}:*")
+    await rig.client.set(key, b"x" * 100_000)
+    assert await b.read_reports() == [b"x" * 16_384]
+    await rig.client.delete(key)
+    await rig.client.lpush(key, "a value of another type")
+    assert await b.read_reports() == [b""]
+
+
+async def test_anybody_can_read_who_there_is(rig: Rig) -> None:
+    assert read_lines(await rig.counters.read_heartbeats()) == {}
+    for each in (A, B):
+        await rig.replica(each).beat()
+    assert sorted(read_lines(await rig.counters.read_heartbeats()).values()) == sorted([A, B])
+
+
 @pytest.mark.parametrize(
     "held",
     [
@@ -185,8 +239,11 @@ async def test_the_store_is_left_alone_while_the_breaker_is_not_closed(state: Br
     looked = asyncio.Event()
 
     class Failing:
-        async def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
-            raise StoreError("connection", f"no connection for {replica} at {address}: {rest}")
+        async def exchange_heartbeats(self, replica: str, address: str, rest: str, report: bytes = b"") -> bytes:
+            raise StoreError("connection", f"no connection for {replica} at {address}: {rest} {report!r}")
+
+        async def read_reports(self, replicas: Sequence[str]) -> list[bytes]:
+            raise StoreError("connection", f"no connection for {replicas}")
 
         def local_host(self) -> None:
             return None

@@ -121,7 +121,9 @@ async def use_all(connect: Connect, server: Server) -> None:
         assert await counters.forget([name]) == 1
     unpaced = connect(server.url, None)
     await unpaced.probe()
-    assert await unpaced.exchange_heartbeats("a", "-", "1.0 0 closed") == b""
+    assert await unpaced.exchange_heartbeats("a", "-", "1.0 0 closed", b"report") == b""
+    assert await unpaced.read_reports(["a", "b"]) == [b"report", b""]
+    assert (await unpaced.read_heartbeats()).startswith(b"a ")
     await unpaced.exchange_heartbeats("a", "-", "")
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from extauth.counters.redis.connection import RedisConnection
 from extauth.counters.redis.endpoint import fault
@@ -22,6 +22,10 @@ _ASK = struct.Struct("<IBd")
 # Of each script, before its own file: each may use what those before it define.
 _SHARED_FILES = ("state", "gcra", "fixed_window", "sliding_window", "limits")
 
+
+REPORTS_A_RUN = 8  # of up to 16 KiB: other calls wait for the reply
+
+_T = TypeVar("_T")
 
 RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
 # What is wrong, after `Redis at HOST:PORT`, by the code of the reply.
@@ -49,7 +53,7 @@ class RedisCounters:
 
     A command that takes longer than `timeout_s`, or a connection that does, is a StoreError. The clock is Redis's own;
     `clock` (→ microseconds since the epoch) replaces it where time must be controlled. `prefix` begins the names of the
-    keys that a probe writes, and of the one that holds heartbeats. `evicts` is called once for each server and
+    keys that a probe writes, and of those that hold heartbeats. `evicts` is called once for each server and
     maxmemory-policy that throws counters away, with what is wrong.
     """
 
@@ -70,7 +74,7 @@ class RedisCounters:
         self._prefix = prefix
         self._offset_us = 0  # of the server's clock, from the monotonic one
         self._take_script, self._settle_script = _Script("take"), _Script("settle")
-        self._replicas_script = _Script("replicas", shared=("state",))
+        self._replicas_script, self._reports_script = _Script("replicas", ("state",)), _Script("reports", ())
         # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
         names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
         self._replicas = f"{prefix}:replicas".encode("utf-8", "surrogateescape")
@@ -145,15 +149,44 @@ class RedisCounters:
         except ReplyError as error:
             raise self._refused(error) from error
 
-    async def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
+    async def exchange_heartbeats(self, replica: str, address: str, rest: str, report: bytes = b"") -> bytes:
         """One run of replicas.lua: as `counters.heartbeat.Registry` describes."""
-        arguments = (self._now(), replica.encode(), address.encode(), rest.encode())
-        body = b"".join((_bulk(b"1"), _bulk(self._replicas), *map(_bulk, arguments)))
+        keys = (self._replicas, self._report(replica))
+        arguments = (self._now(), replica.encode(), address.encode(), rest.encode(), report)
+        body = b"".join((_bulk(b"2"), *map(_bulk, keys), *map(_bulk, arguments)))
         try:
-            reply = await self._run(self._replicas_script, b"*8\r\n", body)
+            reply = await self._run(self._replicas_script, b"*10\r\n", body)
         except ReplyError as error:
             raise self._refused(error) from error
-        if not isinstance(reply, bytes):
+        return self._expected(reply, bytes)
+
+    async def read_heartbeats(self) -> bytes:
+        """The lines of all replicas; raises StoreError."""
+        try:
+            reply = await self._pipe.execute(b"*2\r\n" + _bulk(b"GET") + _bulk(self._replicas))
+        except ReplyError as error:
+            raise self._refused(error) from error
+        return self._expected(b"" if reply is None else reply, bytes)
+
+    async def read_reports(self, replicas: Sequence[str]) -> list[bytes]:
+        """Runs of reports.lua, of REPORTS_A_RUN reports each: as `counters.heartbeat.Registry` describes."""
+        reports: list[bytes] = []
+        for i in range(0, len(replicas), REPORTS_A_RUN):
+            keys = list(map(self._report, replicas[i : i + REPORTS_A_RUN]))
+            body = b"".join((_bulk(b"%d" % len(keys)), *map(_bulk, keys)))
+            try:
+                reply = await self._run(self._reports_script, b"*%d\r\n" % (3 + len(keys)), body)
+            except ReplyError as error:
+                raise self._refused(error) from error
+            found = self._expected(reply, list)
+            reports += [report if isinstance(report, bytes) else b"" for report in found[: len(keys)]]
+        return reports
+
+    def _report(self, replica: str) -> bytes:
+        return self._replicas + b":" + replica.encode()
+
+    def _expected(self, reply: object, kind: type[_T]) -> _T:
+        if not isinstance(reply, kind):
             self._pipe.drop("a reply that makes no sense")
             raise StoreError("reply", "Redis replied what the script never says")
         return reply

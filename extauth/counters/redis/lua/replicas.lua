@@ -1,7 +1,7 @@
--- KEYS: the heartbeats of all replicas. ARGV: now_us (see state.lua), the ID of a replica, its address, the rest of its line ('' = it leaves). Reply: the lines of the others.
+-- KEYS: the heartbeats of all replicas, the report of one. ARGV: now_us (see state.lua), the ID of that replica, its address, the rest of its line ('' = it leaves), its report ('' = none). Reply: the lines of the others.
 --
 -- A line: ID AT_MS ADDRESS …; ADDRESS is - where there is none. It holds for LIVES_MS, or until another replica has its address.
--- The newest stand first, and the oldest have no room beyond MOST bytes.
+-- The newest stand first, and the oldest have no room beyond MOST bytes. A report is kept for as long as a line.
 
 local LIVES_MS, MOST = 10000, 16384
 local id, address, rest = ARGV[2], ARGV[3], ARGV[4]
@@ -22,5 +22,10 @@ if #lines > 0 then
   call('SET', KEYS[1], table.concat(lines, '\n'), 'PX', LIVES_MS)
 else
   call('DEL', KEYS[1])
+end
+if rest ~= '' and ARGV[5] ~= '' then
+  call('SET', KEYS[2], ARGV[5], 'PX', LIVES_MS)
+else
+  call('DEL', KEYS[2])
 end
 return table.concat(others, '\n')
