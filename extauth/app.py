@@ -86,7 +86,13 @@ class Service:
         self.tls = tls_of(settings)
         policy = decider.limiter.policy
         self.replicas = Replicas(
-            settings, policy, self.breaker, self._registry(), rules_digest=self._rules_digest, tls=self.tls
+            settings,
+            policy,
+            self.breaker,
+            self._registry(),
+            rules_digest=self._rules_digest,
+            top=self.callers.top,
+            tls=self.tls,
         )
         self.metrics.watch_replicas(self.replicas.seen, self.replicas.is_cut_off, self.replicas.share)
         self.engine = self._engine()
@@ -108,6 +114,7 @@ class Service:
             metrics=self.metrics.scrape,
             readiness=self.readiness,
             rules=self.view,
+            top=self.top,
             live=live_page(self.overview, self.counters) if settings.page else None,
             hosts=settings.admin_hosts,
         )
@@ -216,6 +223,10 @@ class Service:
     def view(self) -> Iterator[str]:
         """The rules in force, masked, as JSON in pieces."""
         return view_rules(self.planner.matcher.rules, self.planner.matcher.masking)
+
+    async def top(self) -> Iterator[str]:
+        """Who is denied most, and who calls most, as JSON in pieces."""
+        return (await self.replicas.top_of_all()).json()
 
     def _registry(self) -> RedisCounters | None:
         return self.counters if isinstance(self.counters, RedisCounters) else None

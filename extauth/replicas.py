@@ -5,17 +5,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from importlib.metadata import version
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 from extauth.address import reachable_address
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.cut_off import CutOff
-from extauth.counters.heartbeat import Heartbeat, Registry, Replica, automatic_share
+from extauth.counters.heartbeat import BEAT_S, Heartbeat, Registry, Replica, automatic_share
 from extauth.errors import StoreError
 from extauth.limiter.failure import FailurePolicy
 from extauth.settings import Settings
 from extauth.telemetry.logs import logger
 from extauth.telemetry.state_log import StateLog
+from extauth.telemetry.top import Top, TopOfAll, pack_top, sum_tops, unpack_top
 from extauth.transport.engine import Engine
 from extauth.transport.h2.health import STORE_SERVICE
 from extauth.transport.health_client import is_serving
@@ -28,7 +30,8 @@ class Replicas:
     """This replica among the others.
 
     `policy` gets its share of each limit. `registry` is where heartbeats are kept; without it there are no others.
-    They are asked over TLS where `tls` is what this one serves with.
+    They are asked over TLS where `tls` is what this one serves with. `top` gives the callers of this replica, which
+    its heartbeats tell the others.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Replicas:
         registry: Registry | None,
         *,
         rules_digest: Callable[[], str],
+        top: Callable[[], Top],
         tls: Tls | None,
     ) -> None:
         self._settings = settings
@@ -46,7 +50,11 @@ class Replicas:
         self._breaker = breaker
         self._registry = registry
         self._rules_digest = rules_digest
-        self._heartbeat = None if registry is None else Heartbeat(registry, self._describe)
+        self._top = top
+        self._heartbeat = None if registry is None else Heartbeat(registry, self._describe, self._report)
+        self._reading_tops = asyncio.Lock()
+        self._others = _OtherTops()
+        self._others_read_s = float("-inf")
         self._heartbeat_failed = False
         self._tls = tls
         self._cut_off = CutOff(self._addresses, self._ask, self._cut_off_changed)
@@ -100,6 +108,33 @@ class Replicas:
     def share(self) -> float:
         """The part of each limit that this replica admits by itself, where it counts locally."""
         return float(self._policy.share)
+
+    async def top_of_all(self) -> TopOfAll:
+        """The callers of all replicas, those of the others as of at most twice BEAT_S ago."""
+        async with self._reading_tops:  # all who ask at a time share one look at the others
+            if monotonic() - self._others_read_s >= BEAT_S:
+                self._others = await self._read_others()
+                self._others_read_s = monotonic()
+        tops, unknown, problem = self._others
+        own = self._top()
+        summed = await asyncio.to_thread(sum_tops, [own, *tops]) if tops else own  # of many replicas it takes a while
+        return TopOfAll(own, summed, 1 + len(tops), unknown, problem)
+
+    async def _read_others(self) -> "_OtherTops":
+        if self._heartbeat is None:
+            return _OtherTops()
+        known = len(self._heartbeat.others)
+        if self._breaker.state is not BreakerState.CLOSED:
+            return _OtherTops(unknown=known, problem="Redis, through which replicas report their callers, is away")
+        try:
+            reports = await self._heartbeat.read_reports()
+        except StoreError as error:
+            return _OtherTops(unknown=known, problem=str(error))
+        tops = tuple([top for top in await asyncio.to_thread(list, map(unpack_top, reports)) if top is not None])
+        return _OtherTops(tops, len(reports) - len(tops))
+
+    def _report(self) -> bytes:
+        return pack_top(self._top())
 
     def detail(self) -> dict[str, Any]:
         """What is known of the others, for people."""
@@ -156,3 +191,11 @@ class Replicas:
         if error is not None and not self._heartbeat_failed and self._breaker.state is BreakerState.CLOSED:
             logger().warning("heartbeat_failed", reason=str(error), effect="the other replicas do not know of this one")
         self._heartbeat_failed = error is not None
+
+
+class _OtherTops(NamedTuple):
+    """The callers of the other replicas, as `TopOfAll` has them."""
+
+    tops: tuple[Top, ...] = ()
+    unknown: int = 0
+    problem: str | None = None

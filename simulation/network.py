@@ -122,9 +122,13 @@ class Link:
         what = "settle " + ", ".join(f"{each.name.decode()} {each.numbers}" for each in owed)
         await self._ask(what, add, lambda: self.sent_settlements.append((owed, added)))
 
-    async def exchange_heartbeats(self, replica: str, address: str, rest: str) -> bytes:
-        """As counters.heartbeat.Registry describes."""
+    async def exchange_heartbeats(self, replica: str, address: str, rest: str, report: bytes = b"") -> bytes:
+        """As counters.heartbeat.Registry describes, without reports."""
         return await self._ask("heartbeat", lambda: self._store.exchange_heartbeats(replica, address, rest))
+
+    async def read_reports(self, replicas: Sequence[str]) -> list[bytes]:
+        """There are none."""
+        return [b""] * len(replicas)
 
     def local_host(self) -> str | None:
         """There is none."""

@@ -231,7 +231,7 @@ class Connection:
         head = response(answer, close=close or self._context.stopping)
         unsent = await self._send_blocks([head], blocks, block)
         if isinstance(answer.body, Stream):
-            unsent = await self._send_stream(unsent, answer.body)
+            unsent = await self._send_stream(unsent, answer.body, head_only=head_only)
         await self._send(*unsent, h11.EndOfMessage())
 
     async def _send_blocks(
@@ -245,11 +245,11 @@ class Connection:
             block = await self._made(lane.run(partial(next, blocks, None)))
         return unsent
 
-    async def _send_stream(self, unsent: list[h11.Event], stream: Stream) -> list[h11.Event]:
+    async def _send_stream(self, unsent: list[h11.Event], stream: Stream, *, head_only: bool) -> list[h11.Event]:
         """Send the parts of a stream, one after the other."""
         lane = self._context.lanes[self.state]
         try:
-            while (pieces := await self._made(stream.next())) is not None:
+            while not head_only and (pieces := await self._made(stream.next())) is not None:
                 blocks = in_blocks(pieces, self._context.clock)
                 block = await self._made(lane.run(partial(next, blocks, None)))
                 unsent = await self._send_blocks(unsent, blocks, block)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,28 @@ class LivePage:
     explainer: Explainer
 
 
-class AdminServer(HttpServer):
-    """Serves `/metrics`, `/healthz`, `/readyz`, and for people `/` and `/rules`, on `listen`, HOST:PORT.
+class Later:
+    """The body of an answer that is a text which must be waited for."""
 
-    `metrics` gives, for an Accept header, the content type and the text; that and `rules` (JSON) are made and sent in
-    pieces. `hosts` are further names, beside `localhost` and the host of `listen`, under which the pages for people are
-    served. With `live` there is the live page at `/`, with `/live` and `/explain`, else one line that names the paths.
+    def __init__(self, make: Callable[[], Awaitable[Iterator[str]]]) -> None:
+        self._make: Callable[[], Awaitable[Iterator[str]]] | None = make
+
+    async def next(self) -> Iterator[bytes] | None:
+        """The text, the first time."""
+        make, self._make = self._make, None
+        return None if make is None else map(str.encode, await make())
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class AdminServer(HttpServer):
+    """Serves `/metrics`, `/healthz`, `/readyz`, and for people `/`, `/rules` and `/top`, on `listen`, HOST:PORT.
+
+    `metrics` gives, for an Accept header, the content type and the text; that, `rules` and `top` (JSON) are made and
+    sent in pieces. `hosts` are further names, beside `localhost` and the host of `listen`, under which the pages for
+    people are served. With `live` there is the live page at `/`, with `/live` and `/explain`, else one line that names
+    the paths.
     """
 
     def __init__(
@@ -45,6 +61,7 @@ class AdminServer(HttpServer):
         metrics: Callable[[str], tuple[str, Iterator[bytes]]],
         readiness: Callable[[], Readiness],
         rules: Callable[[], Iterator[str]],
+        top: Callable[[], Awaitable[Iterator[str]]],
         live: LivePage | None = None,
         hosts: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -59,8 +76,9 @@ class AdminServer(HttpServer):
             return compress(Answer(pieces, content_type, headers=[("Vary", "Accept")]), request)
 
         routes = {
-            "/": Route(lambda _: Answer(b"extauth: /metrics /healthz /readyz /rules\n"), Audience.PEOPLE),
+            "/": Route(lambda _: Answer(b"extauth: /metrics /healthz /readyz /rules /top\n"), Audience.PEOPLE),
             "/rules": Route(lambda _: Answer(map(str.encode, rules()), JSON), Audience.PEOPLE),
+            "/top": Route(lambda _: Answer(Later(top), JSON), Audience.PEOPLE),
             "/metrics": Route(answer_metrics, Audience.MACHINES),
             "/healthz": Route(lambda _: Answer(b"ok\n"), Audience.MACHINES),
             "/readyz": Route(answer_readiness, Audience.MACHINES),

@@ -1,7 +1,8 @@
 """The callers that are denied most, and those that call most, by rule: as data, as JSON, and summed over replicas."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -61,14 +62,35 @@ class Top(NamedTuple):
 _TOP: Final = TypeAdapter(Top)
 
 
-def view_top(top: Top) -> dict[str, Any]:
-    """As data for JSON, with the names of the fields."""
-    rules = [
-        rule._asdict()
-        | {"denied": [each._asdict() for each in rule.denied], "busiest": [each._asdict() for each in rule.busiest]}
-        for rule in top.rules
-    ]
-    return top._asdict() | {"rules": rules}
+class TopOfAll(NamedTuple):
+    """The callers of this replica, and of `all` replicas together, of which there are `replicas` with a report.
+
+    Of `unknown` others, which heartbeats tell of, there is no report; the `problem`, if there is one, is the reason.
+    """
+
+    replica: Top
+    all: Top
+    replicas: int
+    unknown: int = 0
+    problem: str | None = None
+
+    def json(self) -> Iterator[str]:
+        """As one JSON object with the names of the fields, in pieces of one rule each."""
+        yield json.dumps({"replicas": self.replicas, "unknown": self.unknown, "problem": self.problem})[:-1]
+        for name, top in (("all", self.all), ("replica", self.replica)):
+            yield f', "{name}": '
+            yield from _json(top)
+        yield "}"
+
+
+def _json(top: Top) -> Iterator[str]:
+    fields = top._asdict()
+    rules: Sequence[RuleTop] = fields.pop("rules")
+    yield json.dumps(fields)[:-1] + ', "rules": ['
+    for i, rule in enumerate(rules):
+        denied, busiest = ([caller._asdict() for caller in callers] for callers in (rule.denied, rule.busiest))
+        yield (", " if i else "") + json.dumps(rule._asdict() | {"denied": denied, "busiest": busiest})
+    yield "]}"
 
 
 def pack_top(top: Top, max_bytes: int = MAX_PACKED_BYTES) -> bytes:

@@ -19,11 +19,12 @@ from tests.support.wait import until
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
 PATHS = {
-    "/": (TEXT, b"extauth: /metrics /healthz /readyz /rules\n"),
+    "/": (TEXT, b"extauth: /metrics /healthz /readyz /rules /top\n"),
     "/metrics": (METRICS_TYPE, b"a 1\nb 2\n"),
     "/healthz": (TEXT, b"ok\n"),
     "/readyz": (JSON, b'{"status": "ready"}'),
     "/rules": (JSON, b'{"domains": []}'),
+    "/top": (JSON, b'{"replicas": 1, "all": {}}'),
 }
 
 
@@ -113,7 +114,7 @@ def test_pages_for_people_are_served_under_names_that_somebody_here_chose(host: 
     with serving("uvloop", hosts=("admin.internal", "other")) as served:
         for path in PATHS:
             for got in (served.get(path, Host=host), served.get(f"http://{host}{path}", Host="evil.example")):
-                if path in {"/", "/rules"} and not served_there:
+                if path in {"/", "/rules", "/top"} and not served_there:
                     assert got.status == 421
                     assert b"EXTAUTH_ADMIN_HOSTS" in got.body
                 else:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -10,6 +12,8 @@ import redis
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extauth.explain.request import read_descriptor
+from extauth.rls.encode import encode_request
 from extauth.rls.request import SERVICE
 from extauth.transport.health_client import is_serving
 from extauth.transport.tls import Tls, TlsFiles
@@ -187,3 +191,66 @@ async def test_replicas_that_serve_over_tls_ask_each_other_over_it(own_store: St
 
         await until_async(cut_off, cut.log.read_text, every_s=0.02)
         assert await is_serving(at[1], "", 10, client)
+
+
+def ask(served: Served, key: str, value: str, calls: int) -> None:
+    with grpc.insecure_channel(served.address) as channel:
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ShouldRateLimit")
+        for _ in range(calls):
+            ask(encode_request("d", [read_descriptor(f"{key}={value}")]), timeout=20)
+
+
+def top(served: Served) -> dict[str, Any]:
+    status, body = served.get("/top")
+    assert status == 200
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def denied(view: dict[str, Any]) -> dict[str, dict[str, int]]:
+    return {rule["rule"]: {each["caller"]: each["calls"] for each in rule["denied"]} for rule in view["rules"]}
+
+
+def test_each_replica_shows_the_callers_of_all(serve: Serve) -> None:
+    both = serve(), serve()
+    for served, calls in zip(both, (14, 5), strict=True):
+        served.until(lambda served=served: detail(served)["replicas"] == 2)  # type: ignore[misc]
+        ask(served, "ten", "192.0.2.1", calls)
+    ask(both[1], "one", "192.0.2.2", 3)
+    own = [{"ten": {"ten=192.0.2.1": 4}}, {"ten": {"ten=192.0.2.1": 5}, "one": {"one=192.0.2.2": 2}}]
+    for served, its_own in zip(both, own, strict=True):
+        assert denied(top(served)["replica"]) == its_own
+        served.until(
+            lambda served=served: (  # type: ignore[misc]
+                denied(top(served)["all"]) == {"ten": {"ten=192.0.2.1": 9}, "one": {"one=192.0.2.2": 2}}
+            )
+        )
+        view = top(served)
+        assert (view["replicas"], view["unknown"], view["problem"]) == (2, 0, None)
+
+
+def test_without_the_store_a_replica_shows_its_own_callers_and_says_so(own_store: Store, serve: Serve) -> None:
+    both = serve(), serve()
+    for served in both:
+        served.until(lambda served=served: detail(served)["replicas"] == 2)  # type: ignore[misc]
+        ask(served, "one", "192.0.2.1", 3)
+    own_store.stop()
+    served = both[0]
+    served.until(lambda: top(served)["replicas"] == 1)
+    view = top(served)
+    assert denied(view["all"]) == denied(view["replica"])
+    assert view["unknown"] == 1
+    assert "Redis" in view["problem"]
+
+
+def test_a_replica_of_counters_in_memory_is_alone(tmp_path: Path) -> None:
+    (tmp_path / "api.yaml").write_text(CONFIG)
+    served = Served(tmp_path, tmp_path / "api.yaml", settings={"EXTAUTH_REDIS_URL": "memory:"})
+    try:
+        served.until_it_answers()
+        ask(served, "one", "192.0.2.1", 3)
+        view = top(served)
+    finally:
+        served.stop()
+    assert denied(view["all"]) == denied(view["replica"]) == {"one": {"one=192.0.2.1": 2}}
+    assert (view["replicas"], view["unknown"], view["problem"]) == (1, 0, None)

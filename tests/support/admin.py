@@ -140,10 +140,16 @@ def serving(
     stopping = threading.Event()
     served = ServedAdmin(port, clock, stop=stopping.set)
     options = {"clock": clock, "check_s": 0.002, **options}
+
+    async def top() -> Iterator[str]:
+        await asyncio.sleep(0)
+        return iter(['{"replicas": 1, ', '"all": {}}'])
+
     pages: dict[str, Any] = {
         "metrics": lambda _accept: (METRICS_TYPE, iter([b"a 1\n", b"b 2\n"])),
         "readiness": lambda: Readiness(True, {"status": "ready"}),
         "rules": lambda: iter(['{"domains": ', "[]}"]),
+        "top": top,
     }
     listening = threading.Event()
 

@@ -1,5 +1,6 @@
 """The callers of several replicas, packed and summed."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -12,10 +13,10 @@ from extauth.telemetry.top import (
     Caller,
     RuleTop,
     Top,
+    TopOfAll,
     pack_top,
     sum_tops,
     unpack_top,
-    view_top,
 )
 
 
@@ -81,8 +82,14 @@ def test_what_is_none_is_not_read(packed: bytes) -> None:
 
 
 def test_the_json_has_the_names() -> None:
-    view = view_top(SMALL)
-    assert view["rules"][0]["denied"][0] == {
+    small = sum_tops([SMALL, top(left_out=3)])
+    view = json.loads("".join(TopOfAll(SMALL, small, 2, 1, 'a "problem"').json()))
+    assert view.items() >= {"replicas": 2, "unknown": 1, "problem": 'a "problem"'}.items()
+    assert view["all"]["rules"] == view["replica"]["rules"]
+    assert (view["all"]["left_out"], view["replica"]["left_out"]) == (3, 0)
+    assert view["replica"].items() >= {"since_s": 0, "denied_examined": 1, "busiest_examined": 1}.items()
+    rules = view["replica"]["rules"]
+    assert rules[0]["denied"][0] == {
         "caller": "ip=0000000000",
         "calls": 10_000,
         "error": 1,
@@ -90,8 +97,12 @@ def test_the_json_has_the_names() -> None:
         "first_s": 3.5,
         "last_s": 4.5,
     }
-    assert view["rules"][1].items() >= {"domain": "d", "rule": "ü", "denied": [], "busiest_others": 7}.items()
-    assert view.items() >= {"since_s": 0, "denied_examined": 1, "busiest_examined": 1, "left_out": 0}.items()
+    assert rules[1].items() >= {"domain": "d", "rule": "ü", "denied": [], "busiest_others": 7}.items()
+
+
+def test_the_json_of_nobody() -> None:
+    view = json.loads("".join(TopOfAll(top(), top(), 1).json()))
+    assert (view["all"]["rules"], view["unknown"], view["problem"]) == ([], 0, None)
 
 
 def test_the_sum_of_none_is_empty() -> None:

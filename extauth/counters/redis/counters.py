@@ -21,12 +21,9 @@ _CALLS = struct.Struct("<I")
 _ASK = struct.Struct("<IBd")
 # Of each script, before its own file: each may use what those before it define.
 _SHARED_FILES = ("state", "gcra", "fixed_window", "sliding_window", "limits")
-
-
-REPORTS_A_RUN = 8  # of up to 16 KiB: other calls wait for the reply
-
 _T = TypeVar("_T")
 
+REPORTS_A_RUN = 8  # of up to 16 KiB: other calls wait for the reply
 RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
 # What is wrong, after `Redis at HOST:PORT`, by the code of the reply.
 _REFUSALS = {

@@ -23,7 +23,7 @@ if #lines > 0 then
 else
   call('DEL', KEYS[1])
 end
-if rest ~= '' and ARGV[5] ~= '' then
+if ARGV[5] ~= '' then
   call('SET', KEYS[2], ARGV[5], 'PX', LIVES_MS)
 else
   call('DEL', KEYS[2])
