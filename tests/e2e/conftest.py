@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 
 from scripts.stack import Ports, Stack, StackError, programs
+from scripts.stack.render import Edit
 from tests.e2e.edge import CONFIG, Edge
 from tests.support.environ import INHERITED
 
@@ -25,6 +26,7 @@ class Launch(Protocol):
         lay_out: Callable[[Path, str], Path] = ...,
         env: Mapping[str, str] | None = None,
         patient: bool = True,
+        edit_envoy: Edit | None = None,
     ) -> Edge: ...
 
 
@@ -57,6 +59,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
         lay_out: Callable[[Path, str], Path] = _one_file,
         env: Mapping[str, str] | None = None,
         patient: bool = True,
+        edit_envoy: Edit | None = None,
     ) -> Edge:
         folder = tmp_path_factory.mktemp("descriptors")
         file = lay_out(folder, config)
@@ -71,6 +74,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
             env=settings,
             prometheus=False,
             ratelimit_timeout_s=20 if patient else None,
+            edit_envoy=edit_envoy,
         )
         stacks.append(stack)
         stack.up()

@@ -64,12 +64,22 @@ def receiver(port: int = 0) -> Iterator[Received]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            body = self.body()
             if received.status == 200:
                 received.take(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
             self.send_response(received.status)
             self.send_header("content-length", "0")
             self.end_headers()
+
+        def body(self) -> bytes:
+            if "content-length" in self.headers:
+                return self.rfile.read(int(self.headers["content-length"]))
+            chunks = []  # Envoy sends them
+            while size := int(self.rfile.readline(), 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(chunks)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
             pass
