@@ -18,7 +18,7 @@ except ImportError:  # no wheel with the Rust decoder for this platform: the Pyt
 from extauth.transport.engine import MAX_BLOCK_BYTES
 from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.frames import ErrorCode, H2Error
-from extauth.transport.h2.request_head import Fields, Head, read_head, read_oversized, with_parent
+from extauth.transport.h2.request_head import Fields, Head, read_head, read_oversized
 
 TABLE_SIZE = 4096  # SETTINGS_HEADER_TABLE_SIZE, which is left at its default
 MAX_REMEMBERED = 64
@@ -71,9 +71,7 @@ class HeaderDecoder:
             self._oversized()
             head = read_oversized(fields)
         else:
-            head = read_head(fields)
-            if self._traced:
-                head = with_parent(head, fields)
+            head = read_head(fields, traced=self._traced)
         if scanned.changes_table or len(self.known) >= MAX_REMEMBERED:
             self.known.clear()
         repeatable = not scanned.changes_table and not head.oversized and head.parent is None

@@ -1,11 +1,12 @@
 """Header blocks as heads of gRPC calls: RFC 9113 §8.2 and §8.3, and gRPC over HTTP/2."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from extauth.rls.request import SERVICE
-from extauth.rls.trace_context import TraceParent, sampled_parent
+from extauth.rls.trace_context import TraceParent, may_be_sampled, sampled_parent
 from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.h2.grpc_framing import ENCODINGS
 
@@ -69,15 +70,16 @@ class _RefusedError(Exception):
     """It is no gRPC call: (HTTP status, text)."""
 
 
-def read_head(fields: Fields) -> Head:
-    """Read a decoded header block; never raises."""
+def read_head(fields: Fields, *, traced: bool = False) -> Head:
+    """Read a decoded header block, with `traced` its `parent` too; never raises."""
     try:
         pseudo, regular = _split(fields)
         content_length = _content_length(regular)
         if not pseudo:
             return Head(is_trailers=True, content_length=content_length)
         try:
-            return _read_call(pseudo, regular, content_length)
+            parent = _parent(regular, fields) if traced else None
+            return _read_call(pseudo, regular, content_length, parent)
         except _RefusedError as refused:
             status, text = refused.args
             return Head(refusal=(status, text), content_length=content_length)
@@ -98,13 +100,12 @@ def read_oversized(fields: Fields) -> Head:
     return Head(method=_METHODS.get(path, Method.UNKNOWN), path=path.decode("latin-1"), oversized=True)
 
 
-def with_parent(head: Head, fields: Fields) -> Head:
-    """The head with its `parent`, where it is a rate limit call and has one."""
-    if not head.limits:
-        return head
+def _parent(regular: dict[bytes, bytes], fields: Fields) -> TraceParent | None:
+    last = regular.get(b"traceparent")
+    if last is None or not may_be_sampled(last):
+        return None
     traceparent = [value for name, value, _ in fields if name == b"traceparent"]
-    parent = sampled_parent(traceparent, [value for name, value, _ in fields if name == b"tracestate"])
-    return head if parent is None else replace(head, parent=parent)
+    return sampled_parent(traceparent, [value for name, value, _ in fields if name == b"tracestate"])
 
 
 def _split(fields: Fields) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
@@ -139,18 +140,18 @@ def _content_length(regular: dict[bytes, bytes]) -> int | None:
     return int(value)
 
 
-def _timeout_s(regular: dict[bytes, bytes]) -> float | None:
-    """The value of grpc-timeout; None without one."""
-    value = regular.get(b"grpc-timeout")
-    if value is None:
-        return None
-    match = _TIMEOUT.fullmatch(value)
+@lru_cache(maxsize=64)  # a client has few timeouts, and sends them with each call
+def _deadline_after_s(timeout: bytes) -> float:
+    """The time to the deadline for this value of grpc-timeout."""
+    match = _TIMEOUT.fullmatch(timeout)
     if match is None:
         raise _RefusedError(400, "grpc-timeout is malformed")
-    return int(match[1]) * _TIMEOUT_UNITS_S[match[2]]
+    return deadline_after_s(int(match[1]) * _TIMEOUT_UNITS_S[match[2]])
 
 
-def _read_call(pseudo: dict[bytes, bytes], regular: dict[bytes, bytes], content_length: int | None) -> Head:
+def _read_call(
+    pseudo: dict[bytes, bytes], regular: dict[bytes, bytes], content_length: int | None, parent: TraceParent | None
+) -> Head:
     if pseudo.get(b":method") == b"CONNECT":
         raise _RefusedError(405, "this is a gRPC server; CONNECT is not served")
     if not (pseudo.get(b":method") and pseudo.get(b":scheme") and pseudo.get(b":path")):
@@ -160,15 +161,17 @@ def _read_call(pseudo: dict[bytes, bytes], regular: dict[bytes, bytes], content_
         raise _RefusedError(415, "this is a gRPC server; content-type must be application/grpc")
     if pseudo[b":method"] != b"POST":
         raise _RefusedError(405, "gRPC calls are POST requests")
-    timeout_s = _timeout_s(regular)
+    timeout = regular.get(b"grpc-timeout")
+    after_s = None if timeout is None else _deadline_after_s(timeout)
     path = pseudo[b":path"]
     method = _METHODS.get(path, Method.UNKNOWN)
     encoding = regular.get(b"grpc-encoding", b"identity").decode("latin-1")
     return Head(
         method=method,
         path=path.decode("latin-1"),
-        deadline_after_s=None if timeout_s is None else deadline_after_s(timeout_s),
+        deadline_after_s=after_s,
         encoding=encoding,
         content_length=content_length,
         plain=method is Method.SHOULD_RATE_LIMIT and encoding in ENCODINGS,
+        parent=parent,
     )
