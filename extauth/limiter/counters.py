@@ -24,6 +24,9 @@ class Mode(IntEnum):
     SHADOW = 4
 
 
+_ENFORCED = Mode.ENFORCED  # on Python 3.11 it takes as long to look a member up as to call a function
+
+
 @dataclass(frozen=True, slots=True)
 class LimitCheck:
     """One limit that a call is checked against, and the number of hits (`cost`) that it takes from the counter.
@@ -50,11 +53,11 @@ class LimitCheck:
         """
         if self.limit.count_denied:
             return calls
-        return admitted if self.mode is Mode.ENFORCED else min(admitted, fitting)
+        return admitted if self.mode is _ENFORCED else min(admitted, fitting)
 
     def hits(self, level: Level, calls: int, admitted: int) -> int:
         """The hits that the counter takes from `calls` calls, of which `admitted` are admitted."""
-        if self.mode is Mode.ENFORCED:
+        if self.mode is _ENFORCED:
             return (calls if self.limit.count_denied else admitted) * self.cost
         return self.counted_calls(calls, admitted, self.calls_that_fit(level)) * self.cost
 

@@ -7,6 +7,10 @@ from extauth.limiter.algorithms import Outcome
 from extauth.limiter.counters import LimitCheck, Mode
 from extauth.rls.response import Code, DenyingLimit
 
+# On Python 3.11 it takes as long to look a member of an Enum up as to call a function.
+_ENFORCED, _QUOTA, _SAME_QUOTA, _SHADOW = Mode.ENFORCED, Mode.QUOTA, Mode.SAME_QUOTA, Mode.SHADOW
+_OK, _OVER_LIMIT = Code.OK, Code.OVER_LIMIT
+
 
 class Labels(NamedTuple):
     """What the metrics call a request: the route that its label descriptor named, and its tier; `none` without one."""
@@ -17,7 +21,7 @@ class Labels(NamedTuple):
 
 def status_code(check: LimitCheck, outcome: Outcome) -> Code:
     """The code that a descriptor's status has for one limit."""
-    return Code.OVER_LIMIT if outcome.over and check.mode is not Mode.SHADOW else Code.OK
+    return _OVER_LIMIT if outcome.over and check.mode is not _SHADOW else _OK
 
 
 def tightest_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome], indices: Sequence[int]) -> int:
@@ -40,11 +44,11 @@ def denying_limit(checks: Sequence[LimitCheck], outcomes: Sequence[Outcome]) -> 
     over: list[int] = []  # enforced limits
     quotas: list[list[int]] = []  # each quota's limits
     for i, (check, outcome) in enumerate(zip(checks, outcomes, strict=True)):
-        if check.mode is Mode.QUOTA:
+        if check.mode is _QUOTA:
             quotas.append([])
-        if check.mode in {Mode.QUOTA, Mode.SAME_QUOTA} and outcome.over:
+        if check.mode in {_QUOTA, _SAME_QUOTA} and outcome.over:
             quotas[-1].append(i)
-        elif check.mode is Mode.ENFORCED and outcome.over:
+        elif check.mode is _ENFORCED and outcome.over:
             over.append(i)
 
     def tightness(i: int) -> tuple[bool, int, int, int]:
