@@ -25,7 +25,7 @@ MAX_PATHS = 100
 MAX_TEMPLATES_BYTES = 8 << 20
 NEAR_LIMIT_RATIO = 0.8
 
-_DENIAL_CACHE = Source.DENIAL_CACHE  # on Python 3.11 a look-up in an Enum takes as long as ten others
+_DENIAL_CACHE = Source.DENIAL_CACHE  # on Python 3.11 it takes as long to look a member up as to call a function
 _BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _BUCKETS_CALLS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 

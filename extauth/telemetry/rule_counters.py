@@ -38,15 +38,20 @@ class _LimitSeries(NamedTuple):
     shadowed: Cell | None
 
 
-class _RuleSeries(NamedTuple):
+class _RuleSeries:
     """The series of a Tally: the calls of each of its rules, and for each check the series of its rule.
 
-    They hold for one `generation` of the rules: after a reload they must be asked for again.
+    They hold for one `generation` of the rules: after a reload they must be asked for again. `only` is that of the
+    check, where there is but one.
     """
 
-    generation: object
-    asked: tuple[Cell, ...]
-    limits: tuple[_LimitSeries, ...]
+    __slots__ = ("asked", "generation", "limits", "only")
+
+    def __init__(self, generation: object, asked: tuple[Cell, ...], limits: tuple[_LimitSeries, ...]) -> None:
+        self.generation = generation
+        self.asked = asked
+        self.limits = limits
+        self.only = limits[0] if len(limits) == 1 else None
 
 
 class Watch(NamedTuple):
@@ -116,16 +121,22 @@ class RuleCounters:
         The calls were counted in the plan before; `watches` has one for each check of the plan. Returns how many were
         admitted and came near any limit that is not in shadow mode.
         """
-        series = self._series(plan.tally)
-        template = plan.template
-        if len(watches) == 1 and len(series.limits) == 1 and not template.soft:
-            (own,), (check,), (level,), admitted = series.limits, plan.checks, taken.levels, taken.admitted
-            own.over.value += calls - admitted
-            if check.cost <= 0:
+        series: _RuleSeries | None = plan.tally.series
+        if series is None or series.generation is not self._generation:
+            series = self._make_series(plan.tally)
+        template, only, admitted = plan.template, series.only, taken.admitted
+        if only is not None and not template.soft:
+            over = calls - admitted
+            if over:
+                only.over.value += over
+            check = plan.checks[0]
+            if not admitted or check.cost <= 0:
                 return 0
-            near = max(admitted - check.algorithm.calls_up_to(watches[0].hits, check.cost, level), 0)
-            own.near.value += near
-            return near
+            low = check.algorithm.calls_up_to(watches[0].hits, check.cost, taken.levels[0])
+            if low >= admitted:
+                return 0
+            only.near.value += admitted - low
+            return admitted - low
         limits = series.limits if template.places is None else [series.limits[i] for i in template.places]
         found: dict[_LimitSeries, _Found] = {}
         for check, level, watched, own in zip(plan.checks, taken.levels, watches, limits, strict=True):
@@ -133,12 +144,12 @@ class RuleCounters:
             each = found.get(own)
             if each is None:
                 each = found[own] = _Found(calls)
-            if fitting < calls and (fitting <= taken.admitted or check.limit.count_denied):
+            if fitting < calls and (fitting <= admitted or check.limit.count_denied):
                 each.over = max(each.over, calls - fitting)
-            each.fitting = min(each.fitting, taken.admitted, fitting)
+            each.fitting = min(each.fitting, admitted, fitting)
             if check.cost > 0:
                 each.below = min(each.below, check.algorithm.calls_up_to(watched.hits, check.cost, level))
-        low = taken.admitted  # of the admitted calls, those that leave all counters low
+        low = admitted  # of the admitted calls, those that leave all counters low
         for own, each in found.items():
             own.over.value += each.over
             own.near.value += max(each.fitting - each.below, 0)
@@ -146,7 +157,7 @@ class RuleCounters:
                 own.shadowed.value += each.over
             else:
                 low = min(low, each.below)
-        return taken.admitted - low
+        return admitted - low
 
     def rules_loaded(self) -> None:
         """Start anew, for other rules are in force."""
