@@ -69,6 +69,8 @@ class Service:
         counters: Counters = self.denials if cached else self.counters if settings.counts_in_memory else self.settling
         self.store = StoreLog(events.store, events.CALLERS_GET[settings.on_store_failure])
         self.breaker = Breaker(counters, self._breaker_changed, self.metrics.store_failed)
+        if isinstance(self.counters, RedisCounters):
+            self.counters.when_reconnected(self.breaker.retry)
         options = replace(settings.limiter_options(), local=self.local)
         if settings.log_level == "debug":
             options = replace(options, planner=SampledPlanner)

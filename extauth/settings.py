@@ -139,6 +139,7 @@ class Settings(BaseModel):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, unix:///PATH[?db=DB], "
+        "redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],…/MASTER[/DB], rediss+sentinel://… for TLS, "
         "or memory: to count in this process alone",
     )
     grpc_listen: Annotated[str, AfterValidator(_address_or_socket)] = Field(

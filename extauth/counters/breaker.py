@@ -83,6 +83,10 @@ class Breaker:
             return await self._try(groups)
         return [Uncounted.UNSENT] * len(groups)
 
+    def retry(self) -> None:
+        """Let the next batch be a trial: there is reason to think that the store is back."""
+        self._next_trial = self._clock()
+
     async def look(self) -> None:
         """Ask the store where no call does: to learn that it fails before a call must, and that it works again."""
         tried, self._tried = self._tried, False

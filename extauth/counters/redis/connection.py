@@ -7,6 +7,7 @@ a whole batch of decisions.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -19,6 +20,7 @@ from extauth.counters.waiting import within
 from extauth.errors import StoreError
 
 CONNECT_TIMEOUT_S = 1  # one attempt that hangs must not hold up the next, which may do
+SEEK_S = 10  # for so long another server is sought in the background; later, calls do
 ATTEMPT_EVERY_S = 0.05  # at most: a server that refuses at once is not to be stormed
 
 # Of a server that is not, or not now, the one to ask: by now another may answer at the same address.
@@ -27,6 +29,9 @@ _ELSEWHERE = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "WRONGPAS
 
 class RedisConnection:
     """Sends commands in order over one connection, made when first needed and again after it was lost.
+
+    Where another server takes the place of the one that it is connected to, it gives that one up at once, and connects
+    to the other without being asked to: `reconnected` is called then.
 
     Its clock, `timeout_s`, runs for each command from when it was sent, and for the wait for a new connection. Where it
     runs out for one command, those that wait behind it fail too, and are not sent again. It counts in steps while the
@@ -41,10 +46,13 @@ class RedisConnection:
         greeted: Callable[[str, Greeting], None] = lambda _where, _greeting: None,
     ) -> None:
         self.server = server
+        self.server.when_switched(self._switched)
+        self.reconnected: Callable[[], None] = lambda: None
         self._timeout_s = timeout_s
         self._greeted = greeted
         self._link: RedisProtocol | None = None
         self._opening: asyncio.Task[RedisProtocol] | None = None
+        self._seeking: asyncio.Task[None] | None = None
         self._failure: tuple[str, str] | None = None  # of the last attempt to connect: kind and text of its StoreError
         self._next_attempt = 0.0  # on the loop's clock
 
@@ -101,11 +109,12 @@ class RedisConnection:
 
     async def aclose(self) -> None:
         """Close; commands under way fail."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
-        self.drop("closed")
         await self.server.aclose()
+        for task in (self._seeking, self._opening):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self.drop("closed")
 
     def local_host(self) -> str | None:
         """This end's IP address; None over a Unix socket, or without a connection."""
@@ -115,6 +124,19 @@ class RedisConnection:
         """Give the connection up: what comes over it can no longer be trusted, or waited for."""
         if self._link is not None:
             self._link.abort(reason)
+
+    def _switched(self) -> None:
+        self.drop("another server has taken its place")
+        if self._seeking is None or self._seeking.done():
+            self._seeking = asyncio.create_task(self._seek())
+
+    async def _seek(self) -> None:
+        until = asyncio.get_running_loop().time() + SEEK_S
+        while self._link is None and asyncio.get_running_loop().time() < until:
+            with suppress(StoreError):
+                await self.connect()
+                self.reconnected()
+            await asyncio.sleep(ATTEMPT_EVERY_S)
 
     def _give_up(self, link: "RedisProtocol") -> bool:
         """Whether another connection than this one can be tried now."""

@@ -11,7 +11,9 @@ from extauth.counters.redis.connection import RedisConnection
 from extauth.counters.redis.endpoint import fault
 from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.protocol import ReplyError
+from extauth.counters.redis.sentinel_url import SCHEMES, read_sentinel_url
 from extauth.counters.redis.server import CLUSTER, NOT_LET_IN, REPLICA, FixedServer, Server
+from extauth.counters.redis.watched_master import WatchedMaster
 from extauth.errors import SettingsError, StoreError
 from extauth.limiter.algorithms import AnyAlgorithm
 from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, TakeResult
@@ -188,6 +190,10 @@ class RedisCounters:
             raise StoreError("reply", "Redis replied what the script never says")
         return reply
 
+    def when_reconnected(self, reconnected: Callable[[], None]) -> None:
+        """Have this called when it is connected to another server that has taken the place of the one before."""
+        self._pipe.reconnected = reconnected
+
     def local_host(self) -> str | None:
         """The address of this host from which it is connected to Redis; None over a Unix socket, or while it is not."""
         return self._pipe.local_host()
@@ -287,7 +293,7 @@ def _server_of(url: str) -> Server:
     """Raises SettingsError, which shows no value."""
     if wrong := fault(url):
         raise SettingsError(f"EXTAUTH_REDIS_URL: {wrong}")
-    return FixedServer(url)
+    return WatchedMaster(read_sentinel_url(url)) if url.partition(":")[0] in SCHEMES else FixedServer(url)
 
 
 def _wall_offset_us() -> int:

@@ -3,9 +3,10 @@
 import re
 from urllib.parse import urlsplit
 
+from extauth.counters.redis.sentinel_url import SCHEMES, sentinel_fault
 from extauth.counters.redis.url_parts import HOST, authority_fault, options_fault, unescaped
 
-_SEVERAL = "it names several hosts: give one, a name or address at which the master is"
+_SEVERAL = "it names several hosts: give one, at which the master is, or redis+sentinel:// and its sentinels"
 
 
 def fault(url: str) -> str:  # noqa: PLR0911 - a fault each
@@ -17,9 +18,11 @@ def fault(url: str) -> str:  # noqa: PLR0911 - a fault each
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
         return "nothing may follow memory:" if rest else ""
-    if scheme not in {"redis", "rediss", "unix"} or (scheme != "unix" and not rest.startswith("//")):
+    if scheme not in {"redis", "rediss", "unix", *SCHEMES} or (scheme != "unix" and not rest.startswith("//")):
         return "it must begin with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://, or be memory:"
     rest = rest.removeprefix("//")
+    if scheme in SCHEMES:
+        return sentinel_fault(rest, tls=scheme.startswith("rediss"))
     found = _socket_fault(rest) if scheme == "unix" else _host_fault(rest)
     if found:
         return found
