@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from extauth.counters.redis.counters import RedisCounters
 from extauth.counters.redis.watched_master import BELIEVED_S
 from extauth.errors import StoreError
+from scripts.stack import free_ports
 from tests.counters.redis_take import LIMITS, take
 from tests.support.fake_sentinel import FakeSentinel, Where
-from tests.support.ports import free_port
 from tests.support.stores import Store
 from tests.support.wait import until_async
 
@@ -38,7 +38,7 @@ def masters(short_path: Path) -> Iterator[tuple[Master, Master]]:
     started = []
     for name in "ab":
         (short_path / name).mkdir()
-        port = free_port()
+        (port,) = free_ports(1)
         store = Store("valkey", short_path / name, "--port", str(port), "--bind", "127.0.0.1").start()
         started.append(Master(store, ("127.0.0.1", port)))
     yield started[0], started[1]
@@ -68,7 +68,6 @@ class Trio:
 
 
 _names = itertools.count()
-StartTrio = Callable[..., "asyncio.Future[Trio]"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Self
 
 import hiredis
 
-from tests.support.ports import free_port
+from scripts.stack import free_ports
 
 Where = tuple[str, int]
 
@@ -27,7 +27,7 @@ class FakeSentinel:
     """
 
     def __init__(self, master: Where | None) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)  # not one of those that outgoing connections take
         self.master = master
         self.silent = False
         self.hanging_up = False
