@@ -186,7 +186,7 @@ class RuleCounters:
         """Add the calls of so many plans, those that have waited longest."""
         next_plan = self._counted.popleft
         tally, calls = NO_TALLY, 0
-        for _ in range(plans):
+        for _ in range(min(plans, len(self._counted))):  # others may be adding some at the same time
             plan = next_plan()
             if plan.tally is not tally:  # most plans share theirs with many
                 self._add(tally, calls)

@@ -1,16 +1,19 @@
 """What is measured of batches, and of the memory of plans."""
 
+import itertools
 import weakref
 
 import pytest
 
 from extauth.explain.request import read_descriptor
 from extauth.limiter.algorithms import WindowUsage
-from extauth.limiter.counters import Source, TakeResult
+from extauth.limiter.counters import LimitCheck, Source, TakeResult
 from extauth.limiter.facts import GroupResult
-from extauth.limiter.plan import Plan, PlanTemplate
+from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.encode import encode_request
+from extauth.rules.model import Limit, Unit
+from extauth.rules.rule_names import RuleName
 from extauth.telemetry.metrics import Metrics
 from tests.support.facts import batch
 from tests.support.scrape import samples
@@ -56,3 +59,22 @@ def test_plans_of_large_messages_are_not_kept_for_their_calls(length: int, kept:
     assert (known() is not None) is kept
     assert samples(metrics, "extauth_rule_calls_total") == {("d", "a"): 5}
     assert known() is None, "what was read is not kept"
+
+
+def test_several_read_at_the_same_time_and_each_call_is_counted_once() -> None:
+    metrics = Metrics()
+    limited = LimitCheck(Limit(9, Unit.DAY), 1)
+    template = PlanTemplate((limited,), ((0,),), None, Labels("/", "t"))
+    groups = [
+        GroupResult(
+            Plan((b"%d" % i,), template, Tally((RuleName("d", f"{i % 7}"),))), 3, TakeResult(2, (WindowUsage(7, 0),))
+        )
+        for i in range(5000)
+    ]
+    metrics.batch_decided(batch(*groups))
+    readers = [metrics.render(), metrics.render(as_openmetrics=True), metrics.changes()]
+    for _ in itertools.zip_longest(*readers):
+        pass
+    assert sum(samples(metrics, "extauth_rule_calls_total").values()) == 15_000
+    assert samples(metrics, "http_requests_total") == {("/", "allowed", "t"): 10_000, ("/", "denied", "t"): 5000}
+    assert samples(metrics, "extauth_tier_near_limit_total") == {("t",): 10_000}
