@@ -83,10 +83,11 @@ class Plan(CounterSet):
 
     `message` is the request, empty where a plan was not made from one. It may hold API keys: whoever wants to know more
     than the names of the counters keeps a weak reference to the plan, and so nothing longer than the planner does.
-    `calls` belongs to the metrics: they count here, in memory that the decision has touched anyway.
+    `calls` and, among them, `denied` belong to the metrics: they count here, in memory that the decision has touched
+    anyway.
     """
 
-    __slots__ = ("__weakref__", "calls", "cost_us", "message", "tally", "template")
+    __slots__ = ("__weakref__", "calls", "cost_us", "denied", "message", "tally", "template")
 
     def __init__(self, names: tuple[bytes, ...], template: PlanTemplate, tally: Tally = NO_TALLY) -> None:
         self.names = names
@@ -95,7 +96,7 @@ class Plan(CounterSet):
         self.template = template
         self.tally = tally
         self.cost_us = template.cost_us
-        self.calls = 0
+        self.calls = self.denied = 0
         self.message = b""
 
     @property

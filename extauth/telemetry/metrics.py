@@ -55,7 +55,7 @@ class Metrics:
         self._requests = CounterTable(catalogue.REQUESTS)
         self._tiers_near = CounterTable(catalogue.TIER_NEAR_LIMIT)
         self._unmatched = CounterTable(catalogue.UNMATCHED_CALLS)
-        self._rules_asked = RuleCounters(everything_shadowed=everything_shadowed)
+        self._rules_asked = RuleCounters(self._add_requests, everything_shadowed=everything_shadowed)
         self._by_template: Memo[PlanTemplate, _Series] = Memo(MAX_TEMPLATES_BYTES)
         self._duration = Histogram(catalogue.DECISION_DURATION, _BUCKETS_S, registry)
         self._store_duration = Histogram(catalogue.STORE_DURATION, _BUCKETS_S, registry)
@@ -99,39 +99,51 @@ class Metrics:
         """Count the calls; returns whether the store counted any of them."""
         stored = repeated = 0
         recall, rules = self._by_template.get, self._rules_asked
+        last: PlanTemplate | None = None
         for plan, calls, taken, given, without_store in groups:
-            series = recall(plan.template)
-            if series is None:
-                series = self._series(plan.template)
+            if plan.template is not last:
+                last = plan.template
+                series = recall(last) or self._series(last)
+                start, step = series.start, series.step
             if taken is None or without_store is not None:
                 self._count_without_store(series, plan, calls, taken, given)
                 continue
             admitted, levels, source = taken
-            series.allowed.value += admitted
             if not levels:
-                self._uncounted.value += calls
-                if series.unmatched is not None:
-                    series.unmatched.value += calls
+                self._count_uncounted(series, calls)
                 continue
             counted = plan.calls
             plan.calls = counted + calls
-            if not counted:
-                rules.begin(plan)
             if admitted == calls:
                 stored += calls
-                if levels[0][0] + calls * series.step >= series.start:
+                if levels[0][0] + calls * step >= start:
                     series.near.value += rules.count_limits(plan, calls, taken, series.watches)
-                continue
-            series.denied.value += calls - admitted
-            series.near.value += rules.count_limits(plan, calls, taken, series.watches)
-            if source is _DENIAL_CACHE:
-                repeated += calls
             else:
-                stored += calls
+                plan.denied += calls - admitted
+                series.near.value += rules.count_limits(plan, calls, taken, series.watches)
+                if source is _DENIAL_CACHE:
+                    repeated += calls
+                else:
+                    stored += calls
+            if not counted:
+                rules.begin(plan)
         self._by_source[Source.STORE].value += stored
         self._by_source[Source.DENIAL_CACHE].value += repeated
         rules.bound()
         return stored > 0
+
+    def _count_uncounted(self, series: "_Series", calls: int) -> None:
+        """Count calls that take from no counter."""
+        self._uncounted.value += calls
+        series.allowed.value += calls
+        if series.unmatched is not None:
+            series.unmatched.value += calls
+
+    def _add_requests(self, template: PlanTemplate, calls: int, denied: int) -> None:
+        """Count calls that were counted in their plans first."""
+        series = self._by_template.get(template) or self._series(template)
+        series.allowed.value += calls - denied
+        series.denied.value += denied
 
     def _count_without_store(
         self, series: "_Series", plan: Plan, calls: int, taken: TakeResult | None, given: OnStoreFailure | None
@@ -189,12 +201,12 @@ class Metrics:
         self._reload_successful.set(ok)
         if ok:
             self._reload_time.set(time())
+        self._rules_asked.rules_loaded()  # it adds calls of the rules before
         self._paths.clear()
         self._by_template.clear()
         self._requests.age()
         self._tiers_near.age()
         self._unmatched.age()
-        self._rules_asked.rules_loaded()
 
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload."""
@@ -214,6 +226,8 @@ class Metrics:
 
     def changes(self) -> Iterator[list[Change]]:
         """What was counted by tier and by rule since this was called before, in pieces that are quick to make."""
+        for _ in self._rules_asked.steps():
+            yield []
         for piece in self._requests.changes():
             yield [
                 Change(tier, calls, 0) if status == "allowed" else Change(tier, 0, calls)

@@ -1,12 +1,12 @@
 """The calls of each rule, and those that came near its limits or were over them."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 from extauth.limiter.counters import LimitCheck, TakeResult
-from extauth.limiter.plan import NO_TALLY, Plan, Tally
+from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry import catalogue
 from extauth.telemetry.history import Change, RuleKey
@@ -84,15 +84,19 @@ class RuleCounters:
     The calls of a rule are counted in its plans, which a decision has touched anyway, and added to the tables before
     these are read, or when MAX_COUNTED plans have some. That keeps these plans in memory, but for those of large
     messages, whose calls are added at once. Of the names that contain values of requests, the first
-    MAX_NAMES_FROM_REQUESTS have series; the others share `other`. If `everything_shadowed`, all rules count as being in
+    MAX_NAMES_FROM_REQUESTS have series; the others share `other`. `add_requests` gets, of the calls that are added, the
+    template, their number, and how many of them were denied. If `everything_shadowed`, all rules count as being in
     shadow mode.
     """
 
-    def __init__(self, *, everything_shadowed: bool = False) -> None:
+    def __init__(
+        self, add_requests: Callable[[PlanTemplate, int, int], None], *, everything_shadowed: bool = False
+    ) -> None:
         self.calls = CounterTable(catalogue.RULE_CALLS)
         self.over = CounterTable(catalogue.RULE_OVER_LIMIT)
         self.near = CounterTable(catalogue.RULE_NEAR_LIMIT)
         self.shadowed = CounterTable(catalogue.RULE_SHADOW_DENIED)
+        self._add_requests = add_requests
         self._everything_shadowed = everything_shadowed
         self._names_from_requests: set[str] = set()
         self._counted: deque[Plan] = deque()  # those with calls that are not added to their rules' series yet
@@ -108,12 +112,13 @@ class RuleCounters:
         if len(plan.message) <= MAX_WAITING_BYTES:
             self._counted.append(plan)
         else:
-            calls, plan.calls = plan.calls, 0
-            self._add(plan.tally, calls)
+            self._add(plan, plan.calls, plan.denied)
+            plan.calls = plan.denied = 0
 
     def count(self, plan: Plan, calls: int) -> None:
-        """Count calls of a plan that may not come again."""
-        self._add(plan.tally, calls)
+        """Count calls in the series of their rules."""
+        for cell in self._series(plan.tally).asked:
+            cell.value += calls
 
     def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> int:
         """Count, for each rule, the calls that its limits had no room for, and those that came near them.
@@ -185,19 +190,23 @@ class RuleCounters:
     def _add_some(self, plans: int) -> None:
         """Add the calls of so many plans, those that have waited longest."""
         next_plan = self._counted.popleft
-        tally, calls = NO_TALLY, 0
+        calls = denied = 0
+        last: Plan | None = None
         for _ in range(min(plans, len(self._counted))):  # others may be adding some at the same time
             plan = next_plan()
-            if plan.tally is not tally:  # most plans share theirs with many
-                self._add(tally, calls)
-                tally, calls = plan.tally, 0
-            calls += plan.calls
-            plan.calls = 0
-        self._add(tally, calls)
+            if last is None or plan.tally is not last.tally or plan.template is not last.template:
+                if last is not None:
+                    self._add(last, calls, denied)
+                last, calls, denied = plan, 0, 0
+            calls += plan.calls  # most plans share their series with many
+            denied += plan.denied
+            plan.calls = plan.denied = 0
+        if last is not None:
+            self._add(last, calls, denied)
 
-    def _add(self, tally: Tally, calls: int) -> None:
-        for cell in self._series(tally).asked:
-            cell.value += calls
+    def _add(self, plan: Plan, calls: int, denied: int) -> None:
+        self.count(plan, calls)
+        self._add_requests(plan.template, calls, denied)
 
     def _series(self, tally: Tally) -> _RuleSeries:
         series: _RuleSeries | None = tally.series
