@@ -65,7 +65,8 @@ def read_line(line: bytes) -> LoggedLine:
     asked = fields.get(FIELD)
     if asked is None:
         return LoggedLine(0, denied=False, asked=None)
-    denied = fields.get("details") == "request_rate_limited" or "RL" in str(fields.get("flags")).split(",")
+    flags = fields.get("flags")
+    denied = fields.get("details") == "request_rate_limited" or (flags != "-" and "RL" in str(flags).split(","))
     return LoggedLine(_time_us(fields.get("time")), denied, asked)
 
 

@@ -7,7 +7,16 @@ from typing import Any
 from extauth.errors import CommandError
 from extauth.replay.chart import chart, html_text
 from extauth.replay.report import View
-from extauth.replay.table import counted, notes, rule_cells, rule_head, tier_cells, tier_head
+from extauth.replay.table import (
+    changes_in_words,
+    counted,
+    notes,
+    rule_cells,
+    rule_head,
+    tier_cells,
+    tier_head,
+    total_rows,
+)
 
 MAX_ROWS = 500
 MAX_RULE_CHARTS = 12
@@ -68,25 +77,14 @@ def page(view: View) -> str:
 
 
 def _summary(view: View) -> Iterator[str]:
-    after, before, changes = view["after"], view["before"], view["changes"]
+    after, changes = view["after"], view["changes"]
     yield f"<h1>What if: {html_text(after['config'])}</h1>"
     yield (
         f"<p>{counted(view['lines']['replayed'], 'request')} from {view['from']} to {view['to']}, "
         f"read from {html_text(', '.join(view['logs']))}.</p>"
     )
-    rows = [["decided by", "allowed", "denied", "cannot be told"]]
-    rows.append(["Envoy's answers", str(view["answered"]["allowed"]), str(view["answered"]["denied"]), ""])
-    for side in (before, after):
-        if side is not None:
-            untold = sum(each["calls"] for each in side["untold"])
-            rows.append([side["config"], str(side["allowed"]), str(side["denied"]), str(untold)])
-    yield from _table(rows)
-    yield (
-        f"<p>Compared with {html_text(changes['compared_with'])}: "
-        f"<strong>{counted(changes['newly_denied'], 'request')} newly denied</strong>, "
-        f"of {counted(changes['newly_denied_callers'], 'caller')}, and "
-        f"<strong>{changes['newly_allowed']} newly allowed</strong>.</p>"
-    )
+    yield from _table(total_rows(view))
+    yield f"<p>Compared with <strong>{html_text(changes_in_words(view))}</strong>.</p>"
     if changes["first"]:
         yield "<p>Newly denied first:</p>"
         yield from _table(

@@ -1,5 +1,6 @@
 """Replays logs: every request that they hold, in order, decided by one config or by two."""
 
+import marshal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -69,7 +70,7 @@ class Replayer:
         self.first_us: int | None = None
         self.last_us = 0
         self._sides = (after,) if before is None else (after, before)
-        self._prepared: Memo[str, tuple[Prepared, ...]] = Memo(MAX_PREPARED_BYTES)
+        self._prepared: Memo[bytes, tuple[Prepared, ...]] = Memo(MAX_PREPARED_BYTES)
 
     def run(self, logs: Sequence[LogFile], progressed: Callable[[], None] = lambda: None) -> None:
         """Replay the logs, put together in the order of their requests; raises CommandError.
@@ -115,14 +116,14 @@ class Replayer:
         for number, line in log.read(self.problems):
             if not number % LINES_A_STEP:
                 progressed()
-            if not line.strip():
+            if not line or line.isspace():
                 continue
             try:
                 time_us, denied, asked = read_line(line)
                 if asked is None:
                     self.without_descriptors += 1
                     continue
-                key = repr(asked)
+                key = marshal.dumps(asked, 0)  # version 0, which depends on nothing but the values
                 prepared = self._prepared.get(key)
                 if prepared is None:
                     request = read_request(asked)

@@ -131,13 +131,15 @@ class Side:
             over = (0,)
             prepared.check_rules[0].over += 1
         else:
+            refusals = self.counters.refusals
             taken = self.counters.take_at(group, now_us)
             if taken.admitted:
                 if plan.template.soft:
                     _count_over(plan, prepared.check_rules, taken.levels)
                 return ADMITTED
             over = _count_over(plan, prepared.check_rules, taken.levels)
-            prepared.denied_until_us = _denied_until_us(plan, taken.levels, now_us)
+            if refusals == self.counters.refusals:  # else there may be room for a counter at any time
+                prepared.denied_until_us = _denied_until_us(plan, taken.levels, now_us)
         prepared.denied += 1
         caller = ""
         for i in over:
@@ -181,7 +183,7 @@ def _denied_until_us(plan: Plan, levels: Sequence[Any], now_us: int) -> int:
     if len(plan.checks) != 1:
         return 0
     check = plan.checks[0]
-    if check.limit.count_denied or not check.algorithm.falls_evenly:
+    if check.limit.count_denied:
         return 0
     wait_us = check.outcome(levels[0], 0, 0).retry_after_us
     return NEVER if wait_us is None else now_us + wait_us

@@ -28,19 +28,31 @@ def summary_lines(view: View) -> Iterator[str]:
     """What was read, and what would change."""
     lines = view["lines"]
     yield f"{counted(lines['replayed'], 'request')} from {view['from']} to {view['to']}"
-    totals = [["", "allowed", "denied", "cannot be told"], ["as answered", *_numbers(view["answered"]), ""]]
+    yield from aligned(total_rows(view))
+    yield f"compared with {changes_in_words(view)}"
+    for caller in view["changes"]["first"]:
+        yield f"  newly denied: {caller['caller']}, {counted(caller['denied'], 'time')}, first at {caller['first_at']}"
+
+
+def total_rows(view: View) -> list[list[str]]:
+    """What was decided by whom, with a head."""
+    rows = [["", "allowed", "denied", "cannot be told"], ["as answered", *_numbers(view["answered"]), ""]]
     for side in (view["before"], view["after"]):
         if side is not None:
             untold = sum(each["calls"] for each in side["untold"])
-            totals.append([side["config"], *_numbers(side), str(untold) if untold else ""])
-    yield from aligned(totals)
+            rows.append([side["config"], *_numbers(side), str(untold) if untold else ""])
+    return rows if any(row[3] for row in rows[1:]) else [row[:3] for row in rows]
+
+
+def changes_in_words(view: View) -> str:
+    """`the log: 5 requests newly denied, of 1 caller; none newly allowed`."""
     changes = view["changes"]
-    yield (
-        f"compared with {changes['compared_with']}: {counted(changes['newly_denied'], 'request')} newly denied, of "
-        f"{counted(changes['newly_denied_callers'], 'caller')}; {changes['newly_allowed']} newly allowed"
+    denied, allowed = changes["newly_denied"], changes["newly_allowed"]
+    callers = f", of {counted(changes['newly_denied_callers'], 'caller')}" if denied else ""
+    return (
+        f"{changes['compared_with']}: {counted(denied, 'request') if denied else 'none'} newly denied{callers};"
+        f" {counted(allowed, 'request') if allowed else 'none'} newly allowed"
     )
-    for caller in changes["first"]:
-        yield f"  newly denied: {caller['caller']}, {caller['denied']} times, first at {caller['first_at']}"
 
 
 def tier_head(view: View) -> list[str]:

@@ -57,10 +57,10 @@ def folder(tmp_path: Path) -> Path:
 
 TABLE = f"""\
 8 requests from 2023-11-15T12:00:00.000Z to 2023-11-15T12:00:01.300Z
-             allowed  denied  cannot be told
+             allowed  denied
 as answered        7       1
 new.yaml           5       3
-compared with the log: 2 requests newly denied, of 1 caller; 0 newly allowed
+compared with the log: 2 requests newly denied, of 1 caller; none newly allowed
   newly denied: ip=2, 2 times, first at 2023-11-15T12:00:01.200Z
 
 tier       requests  allowed  denied  peak
