@@ -15,6 +15,7 @@ from extauth.commands import (
     replay,
     reset,
     schema,
+    top,
     validate,
 )
 from extauth.conformance import command as conformance
@@ -106,6 +107,7 @@ for command in (
     check.check,
     inspect.inspect,
     reset.reset,
+    top.top,
     hash.hash_key,
     schema.schema,
     conformance.conformance,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -83,14 +83,23 @@ class TopOfAll(NamedTuple):
         yield "}"
 
 
+def view_top(top: Top) -> dict[str, Any]:
+    """As data for JSON, with the names of the fields."""
+    return top._asdict() | {"rules": list(map(_view_rule, top.rules))}
+
+
 def _json(top: Top) -> Iterator[str]:
     fields = top._asdict()
-    rules: Sequence[RuleTop] = fields.pop("rules")
+    del fields["rules"]
     yield json.dumps(fields)[:-1] + ', "rules": ['
-    for i, rule in enumerate(rules):
-        denied, busiest = ([caller._asdict() for caller in callers] for callers in (rule.denied, rule.busiest))
-        yield (", " if i else "") + json.dumps(rule._asdict() | {"denied": denied, "busiest": busiest})
+    for i, rule in enumerate(top.rules):
+        yield (", " if i else "") + json.dumps(_view_rule(rule))
     yield "]}"
+
+
+def _view_rule(rule: RuleTop) -> dict[str, Any]:
+    denied, busiest = ([caller._asdict() for caller in callers] for callers in (rule.denied, rule.busiest))
+    return rule._asdict() | {"denied": denied, "busiest": busiest}
 
 
 def pack_top(top: Top, max_bytes: int = MAX_PACKED_BYTES) -> bytes:

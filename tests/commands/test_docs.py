@@ -71,7 +71,7 @@ def test_every_command_prints_what_the_page_shows(environ: dict[str, str]) -> No
         assert sorted(steady(ran.stdout).splitlines()) == sorted(steady(told).splitlines()), command
 
 
-@pytest.mark.parametrize("command", ["validate", "explain", "check", "inspect", "reset"])
+@pytest.mark.parametrize("command", ["validate", "explain", "check", "inspect", "reset", "top"])
 def test_the_example_of_a_commands_help_runs_as_it_is_written(environ: dict[str, str], command: str) -> None:
     told = run(f"extauth {command} --help", environ).stdout
     (example,) = re.findall(r"^ *Example.*:\n((?:.*\\\n)*.*\n)", told, re.MULTILINE)

@@ -22,6 +22,7 @@ COMMANDS = [
     "check",
     "inspect",
     "reset",
+    "top",
     "hash",
     "schema",
     "conformance",
@@ -122,7 +123,7 @@ def test_completion_prints_a_script_for_the_shell(shell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["explain"], ["validate"], ["check", "d"], ["nothing"], ["reset", "d", "k=1", "--no"]]
+    "arguments", [["explain"], ["validate"], ["check", "d"], ["nothing"], ["reset", "top", "d", "k=1", "--no"]]
 )
 def test_wrong_usage(arguments: list[str]) -> None:
     assert RUN.invoke(app, arguments).exit_code == 2
