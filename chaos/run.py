@@ -20,12 +20,13 @@ from chaos.faults import Fault
 from chaos.load import Sample
 from chaos.replica_faults import REPLICA
 from chaos.report import Row, Seen, row
+from chaos.sentinel_faults import SENTINEL
 from chaos.stage import ROOT, Stage, Way
 from chaos.store_faults import STORE
 from extauth.rules.model import OnStoreFailure
 from tests.support.stack_counters import of_each_replica, undecided
 
-FAULTS = {**STORE, **REPLICA, **CONFIG}
+FAULTS = {**STORE, **SENTINEL, **REPLICA, **CONFIG}
 POLICIES = tuple(policy.value for policy in OnStoreFailure)
 BEFORE_S, AFTER_S = 1.0, 1.5  # of load, in which the limits are used up
 RECOVERY_S = 30.0  # after which all should be as before in any case

@@ -18,6 +18,7 @@ from scripts.stack import Ports, Stack, free_ports
 from scripts.stack.render import Edit
 from scripts.stack.upstream import UPSTREAM
 from tests.support.proxy import Proxy
+from tests.support.sentinels import MASTER, Trio
 from tests.support.stores import Store
 from tests.support.wait import until_async
 
@@ -44,6 +45,8 @@ class Way(StrEnum):
     """As before, and the proxy speaks TLS."""
     NAMED = "named"
     """Straight, by a name."""
+    WATCHED = "watched"
+    """Straight, to the master that sentinels name; the spare is its replica."""
 
 
 class Stage:
@@ -64,6 +67,7 @@ class Stage:
         self.store = LocalStore(folder / "a", here, port)
         self.spare = LocalStore(folder / "b", there, port if way is Way.NAMED else other)
         proxied = replicas if way in {Way.PROXIED, Way.TLS} else 0
+        self.trio = Trio("valkey", folder, port)
         self.proxies = [Proxy(each, port, tls=self._tls) for each in between[:proxied]]
         descriptors = folder / "descriptors"
         descriptors.mkdir(parents=True)
@@ -87,6 +91,10 @@ class Stage:
             self._exit.callback(self.spare.stop)
             self._exit.callback(self.store.stop)
             await asyncio.to_thread(self.store.start)
+            if self.way is Way.WATCHED:
+                await self.start_spare()
+                self._exit.callback(self.trio.stop)
+                await asyncio.to_thread(self.trio.start)
             for proxy in self.proxies:
                 await self._exit.enter_async_context(proxy)
             self.name_store(self.store.host)
@@ -107,8 +115,9 @@ class Stage:
             return [await client.execute_command(*command) for command in commands]  # type: ignore[no-untyped-call]
 
     async def start_spare(self) -> None:
-        """Start the spare as a replica of the store, and return once it has all of its data."""
-        await asyncio.to_thread(self.spare.start)
+        """Have the spare run as a replica of the store, and return once it has all of its data."""
+        if not self.spare.running:
+            await asyncio.to_thread(self.spare.start)
         await self.command(("REPLICAOF", self.store.host, self.store.port), store=self.spare)
 
         async def has_all() -> bool:
@@ -159,6 +168,8 @@ class Stage:
             return [f"rediss://{user}127.0.0.1:{proxy.address}{ca}" for proxy in self.proxies]
         if self.way is Way.PROXIED:
             return [f"redis://{user}127.0.0.1:{proxy.address}" for proxy in self.proxies]
+        if self.way is Way.WATCHED:
+            return [f"redis+sentinel://{user}{self.trio.hosts}/{MASTER}"] * REPLICAS
         host = NAME if self.way is Way.NAMED else self.store.host
         return [f"redis://{user}{host}:{self.store.port}"] * self.replicas
 

@@ -8,7 +8,7 @@ from chaos.report import table
 from chaos.run import run_all
 
 FAULTS = {
-    "local": ("frozen_3s", "replica_killed", "config_torn", "refusing", "cut_off_refusing"),
+    "local": ("frozen_3s", "replica_killed", "config_torn", "refusing", "cut_off_refusing", "sentinel_master_killed"),
     "deny": ("read_only", "client_kill"),
     "allow": ("killed", "script_flush"),
     "error": ("full",),

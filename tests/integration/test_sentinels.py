@@ -87,7 +87,7 @@ async def test_when_the_master_dies_under_load_no_call_fails_and_counting_is_sha
     start: Start, serve: Serve
 ) -> None:
     watched = await asyncio.to_thread(start)
-    service = serve(f"redis+sentinel://{watched.hosts}/{MASTER}", EXTAUTH_ON_STORE_FAILURE="local")
+    service = serve(f"redis+sentinel://{watched.trio.hosts}/{MASTER}", EXTAUTH_ON_STORE_FAILURE="local")
     await service.until_store("up")
     async with load(service):
         await asyncio.to_thread(watched.master.stop, signal.SIGKILL)
@@ -103,7 +103,7 @@ async def test_a_master_that_is_cut_off_from_the_sentinels_counts_nothing_after_
 ) -> None:
     """It still answers the service, but not the sentinels, which may not change it either."""
     watched = await asyncio.to_thread(start)
-    service = serve(f"redis+sentinel://{watched.hosts}/{MASTER}", EXTAUTH_ON_STORE_FAILURE="local")
+    service = serve(f"redis+sentinel://{watched.trio.hosts}/{MASTER}", EXTAUTH_ON_STORE_FAILURE="local")
     await service.until_store("up")
     old, new = watched.master, watched.replica
     async with load(service):
@@ -142,7 +142,9 @@ async def test_the_sentinels_and_the_servers_have_tls_users_and_passwords(
         start, options=(*tls, *rights), sentinel_options=tls, sentinel_lines=[watching], password="s"
     )
     ca = f"ssl_ca_certs={tmp_path / 'ca.pem'}"
-    url = f"rediss+sentinel://counter:c@{watched.hosts}/{MASTER}/1?{ca}&sentinel_username=watcher&sentinel_password="
+    url = (
+        f"rediss+sentinel://counter:c@{watched.trio.hosts}/{MASTER}/1?{ca}&sentinel_username=watcher&sentinel_password="
+    )
     service = serve(f"{url}w")
     await service.until_store("up")
     assert [await service.ask("tight") for _ in range(2)] == [OK, OVER_LIMIT]
@@ -161,7 +163,7 @@ async def test_the_sentinels_and_the_servers_have_tls_users_and_passwords(
     assert await service.ask("tight") == OK
 
     async with load_that_may_be_denied(service):
-        await asyncio.to_thread(watched.ask, watched.sentinels[0], "FAILOVER", MASTER)
+        await asyncio.to_thread(watched.trio.fail_over)
         await asyncio.to_thread(watched.until_switched)
         await until_it_counts_at(watched.replica, service)
 

@@ -59,8 +59,76 @@ class RealSentinel(Server):
         return [config, "--sentinel", *super()._options()]
 
 
+class Trio:
+    """Three sentinels of the master at a port; `lines`, `password` and `options` are as RealSentinel has them."""
+
+    def __init__(
+        self,
+        program: str,
+        folder: Path,
+        master_port: int,
+        *,
+        lines: Sequence[str] = (),
+        password: str = "",
+        options: Sequence[str] = (),
+    ) -> None:
+        self.sentinels = [
+            RealSentinel(program, folder / f"s{i}", master_port, lines, password, *options) for i in range(SENTINELS)
+        ]
+
+    @property
+    def hosts(self) -> str:
+        """The sentinels, as a URL has them."""
+        return ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
+
+    def start(self) -> Self:
+        """Start them, and return once each knows of all others and of one replica."""
+        for each in self.sentinels:
+            each.start()
+            self.ask(each, "DEBUG", *(word for pair in _QUICK.items() for word in pair))
+        until(lambda: all(self._knows_all(each) for each in self.sentinels))
+        return self
+
+    def stop(self) -> None:
+        """End them."""
+        for each in self.sentinels:
+            each.stop()
+
+    def fail_over(self) -> None:
+        """Have the first one make a replica the master, as an operator does."""
+        self.ask(self.sentinels[0], "FAILOVER", MASTER)
+
+    def ask(self, sentinel: RealSentinel, *command: str | int) -> Any:  # noqa: ANN401
+        """Run SENTINEL … there."""
+        return sentinel.command("SENTINEL", *command)
+
+    def until_switched(self, port: int) -> float:
+        """Wait until most sentinels say that the master is at this port; returns when, on time.monotonic."""
+
+        def switched() -> bool:
+            said = [self.ask(each, "GET-MASTER-ADDR-BY-NAME", MASTER) for each in self.sentinels]
+            return sum(int(each[1]) == port for each in said) > SENTINELS / 2
+
+        until(switched, lambda: [(each.folder / "log").read_text() for each in self.sentinels], every_s=0.01)
+        return time.monotonic()
+
+    def until_replica_is_known(self, port: int) -> None:
+        """Wait until each sentinel has a replica at this port that could become the master."""
+        until(lambda: all(self._has_good_replica(each, port) for each in self.sentinels))
+
+    def _knows_all(self, sentinel: RealSentinel) -> bool:
+        facts = _facts(self.ask(sentinel, "MASTER", MASTER))
+        return (int(facts["num-other-sentinels"]), int(facts["num-slaves"])) == (SENTINELS - 1, 1)
+
+    def _has_good_replica(self, sentinel: RealSentinel, port: int) -> bool:
+        replicas = [_facts(each) for each in self.ask(sentinel, "REPLICAS", MASTER)]
+        return any(
+            (int(each["port"]), each["flags"], each["master-link-status"]) == (port, "slave", "ok") for each in replicas
+        )
+
+
 class Watched:
-    """The five of them. `options` are the servers' own, the others the sentinels', as RealSentinel has them."""
+    """A master, its replica, and their sentinels; `options` are the servers' own."""
 
     def __init__(
         self,
@@ -73,49 +141,36 @@ class Watched:
         password: str = "",
     ) -> None:
         self.master, self.replica = (Server(program, folder / name, *options) for name in "ab")
-        self.sentinels = [
-            RealSentinel(program, folder / f"s{i}", self.master.port, sentinel_lines, password, *sentinel_options)
-            for i in range(SENTINELS)
-        ]
-
-    @property
-    def hosts(self) -> str:
-        """The sentinels, as a URL has them."""
-        return ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
+        self.trio = Trio(
+            program, folder, self.master.port, lines=sentinel_lines, password=password, options=sentinel_options
+        )
 
     def start(self) -> Self:
         """Start them, and return once each sentinel knows of all others and of the replica."""
         self.master.start()
         self.replica.start()
         self.replica.command("REPLICAOF", "127.0.0.1", self.master.port)
-        until(lambda: b"up" in self.replica.command("INFO", "replication").get("master_link_status", "").encode())
-        for each in self.sentinels:
-            each.start()
-            self.ask(each, "DEBUG", *(word for pair in _QUICK.items() for word in pair))
-        until(lambda: all(self._knows_all(each) for each in self.sentinels))
+        until(lambda: self.replica.command("INFO", "replication").get("master_link_status") == "up")
+        self.trio.start()
+        self.trio.until_replica_is_known(self.replica.port)
         return self
 
     def stop(self) -> None:
         """End all that run."""
-        for each in (*self.sentinels, self.replica, self.master):
-            each.stop()
-
-    def ask(self, sentinel: RealSentinel, *command: str | int) -> Any:  # noqa: ANN401
-        """Run SENTINEL … there."""
-        return sentinel.command("SENTINEL", *command)
+        self.trio.stop()
+        self.replica.stop()
+        self.master.stop()
 
     def until_switched(self) -> float:
         """Wait until most sentinels say that the replica is the master; returns when, on time.monotonic."""
+        return self.trio.until_switched(self.replica.port)
 
-        def switched() -> bool:
-            said = [self.ask(each, "GET-MASTER-ADDR-BY-NAME", MASTER) for each in self.sentinels]
-            return sum(int(port) == self.replica.port for _, port in said) > SENTINELS / 2
 
-        until(switched, lambda: [(each.folder / "log").read_text() for each in self.sentinels], every_s=0.01)
-        return time.monotonic()
+def _facts(state: Any) -> dict[str, str]:  # noqa: ANN401 - a list of names and values, or redis-py's mapping of them
+    """What SENTINEL MASTER or one of SENTINEL REPLICAS says."""
+    pairs = state.items() if isinstance(state, dict) else zip(state[::2], state[1::2], strict=True)
 
-    def _knows_all(self, sentinel: RealSentinel) -> bool:
-        state = self.ask(sentinel, "MASTER", MASTER)
-        facts = dict(zip(state[::2], state[1::2], strict=True)) if isinstance(state, list) else state
-        named = {str(name if isinstance(name, str) else name.decode()): value for name, value in facts.items()}
-        return (int(named["num-other-sentinels"]), int(named["num-slaves"])) == (SENTINELS - 1, 1)
+    def text(each: object) -> str:
+        return each.decode() if isinstance(each, bytes) else str(each)
+
+    return {text(name): text(value) for name, value in pairs}

@@ -58,6 +58,11 @@ class Store:
                 else:
                     return self
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
     def _options(self) -> list[str | Path]:
         return ["--port", "0", "--unixsocket", self.socket, "--save", "", *self._arguments]
 
