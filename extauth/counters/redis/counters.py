@@ -8,13 +8,11 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 from extauth.counters.redis.connection import RedisConnection
-from extauth.counters.redis.endpoint import fault
 from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.protocol import ReplyError
-from extauth.counters.redis.sentinel_url import SCHEMES, read_sentinel_url
-from extauth.counters.redis.server import CLUSTER, NOT_LET_IN, REPLICA, FixedServer, Server
-from extauth.counters.redis.watched_master import WatchedMaster
-from extauth.errors import SettingsError, StoreError
+from extauth.counters.redis.server import REFUSALS
+from extauth.counters.redis.watched_master import server_of
+from extauth.errors import StoreError
 from extauth.limiter.algorithms import AnyAlgorithm
 from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, TakeResult
 from extauth.rules.model import Limit, Unit
@@ -27,24 +25,6 @@ _T = TypeVar("_T")
 
 REPORTS_A_RUN = 8  # of up to 16 KiB: other calls wait for the reply
 RIGHTS = "+evalsha +eval +time +get +set +del +strlen +append +getrange +setrange +pexpire"
-# What is wrong, after `Redis at HOST:PORT`, by the code of the reply.
-_REFUSALS = {
-    "READONLY": REPLICA,
-    "MASTERDOWN": "is a replica that has lost its master",
-    "LOADING": "is still loading its data",
-    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write, and refuses writes",
-    "NOAUTH": NOT_LET_IN,
-    "WRONGPASS": NOT_LET_IN,
-    "NOPERM": "denies the user of EXTAUTH_REDIS_URL a right that counting needs",
-    "OOM": "is full: it is at its maxmemory, and its maxmemory-policy evicts nothing",
-    "MISCONF": "cannot save its data on disk, and refuses writes",
-    "BUSY": "is busy with somebody's script",
-    "CLUSTERDOWN": CLUSTER,
-    "CROSSSLOT": CLUSTER,
-    "MOVED": CLUSTER,
-    "ASK": CLUSTER,
-    "TRYAGAIN": CLUSTER,
-}
 
 
 class RedisCounters:
@@ -65,7 +45,7 @@ class RedisCounters:
         prefix: str = "extauth",
         evicts: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        self._pipe = RedisConnection(_server_of(url), timeout_s, self._greeted)
+        self._pipe = RedisConnection(server_of(url), timeout_s, self._greeted)
         self._evicts = evicts
         self._said = ""
         self._clock = clock
@@ -209,7 +189,7 @@ class RedisCounters:
 
     def _refused(self, error: ReplyError) -> StoreError:
         reply = str(error).partition("\n")[0][:200]
-        what = _REFUSALS.get(error.code, "refused")
+        what = REFUSALS.get(error.code, "refused")
         if error.code == "NOPERM":
             what += f" ({RIGHTS} ~{self._prefix}:*)"
         return StoreError("reply", f"Redis at {self._pipe.where} {what}: {reply}")
@@ -287,13 +267,6 @@ class _Script:
         text = b"\n".join((folder / f"{each}.lua").read_bytes() for each in (*shared, name))
         self.evalsha = _bulk(b"EVALSHA") + _bulk(sha1(text, usedforsecurity=False).hexdigest().encode())
         self.eval = _bulk(b"EVAL") + _bulk(text)
-
-
-def _server_of(url: str) -> Server:
-    """Raises SettingsError, which shows no value."""
-    if wrong := fault(url):
-        raise SettingsError(f"EXTAUTH_REDIS_URL: {wrong}")
-    return WatchedMaster(read_sentinel_url(url)) if url.partition(":")[0] in SCHEMES else FixedServer(url)
 
 
 def _wall_offset_us() -> int:

@@ -24,6 +24,25 @@ SENTINEL = (
     "the name under which it watches the master, or the master's own address"
 )
 
+# What is wrong, after `Redis at HOST:PORT`, by the code of the reply.
+REFUSALS = {
+    "READONLY": REPLICA,
+    "MASTERDOWN": "is a replica that has lost its master",
+    "LOADING": "is still loading its data",
+    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write, and refuses writes",
+    "NOAUTH": NOT_LET_IN,
+    "WRONGPASS": NOT_LET_IN,
+    "NOPERM": "denies the user of EXTAUTH_REDIS_URL a right that counting needs",
+    "OOM": "is full: it is at its maxmemory, and its maxmemory-policy evicts nothing",
+    "MISCONF": "cannot save its data on disk, and refuses writes",
+    "BUSY": "is busy with somebody's script",
+    "CLUSTERDOWN": CLUSTER,
+    "CROSSSLOT": CLUSTER,
+    "MOVED": CLUSTER,
+    "ASK": CLUSTER,
+    "TRYAGAIN": CLUSTER,
+}
+
 
 class Server(Protocol):
     """The server to connect to. It may be another one each time."""

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 from redis.asyncio.connection import AbstractConnection, Connection
 
+from extauth.counters.redis.endpoint import fault
 from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.lookup import AddressLookup, ByAddress
 from extauth.counters.redis.sentinel import Address, Sentinel, SentinelServer, Switch
-from extauth.counters.redis.sentinel_url import SentinelUrl
-from extauth.counters.redis.server import CLUSTER, NOT_LET_IN, pool
-from extauth.errors import StoreError
+from extauth.counters.redis.sentinel_url import SCHEMES, SentinelUrl, read_sentinel_url
+from extauth.counters.redis.server import CLUSTER, NOT_LET_IN, FixedServer, Server, pool
+from extauth.errors import SettingsError, StoreError
 
 BELIEVED_S = 3.0
 """Sentinels tell each other of a switch within two seconds."""
@@ -183,6 +184,13 @@ class WatchedMaster:
             return StoreError("reply", f"{message} `sentinel monitor` does in their configuration")
         views = ", ".join(f"{each.where} says {said[each] or 'none'}" for each in self._sentinels if each in said)
         return StoreError("reply", f"the sentinels do not agree where the master {self._name!r} is: {views}")
+
+
+def server_of(url: str) -> Server:
+    """Where the store of this URL is; raises SettingsError, which shows no value."""
+    if wrong := fault(url):
+        raise SettingsError(f"EXTAUTH_REDIS_URL: {wrong}")
+    return WatchedMaster(read_sentinel_url(url)) if url.partition(":")[0] in SCHEMES else FixedServer(url)
 
 
 def _majority(said: dict[Sentinel, Address | None], of: int) -> Address | None:
