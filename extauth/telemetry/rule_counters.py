@@ -15,7 +15,7 @@ from extauth.telemetry.tables import Cell, CounterTable, named_first
 MAX_NAMES_FROM_REQUESTS = 1000
 MAX_COUNTED = 16_384
 MAX_WAITING_BYTES = 512  # of a plan's message
-STEP = 500
+STEP = 100  # of them in a step, which makes the series of as many rules at first
 NEVER = 2**63
 
 
