@@ -195,6 +195,14 @@ async def test_anybody_can_read_who_there_is(rig: Rig) -> None:
     assert sorted(read_lines(await rig.counters.read_heartbeats()).values()) == sorted([A, B])
 
 
+async def test_short_heartbeats_hold_16_kib_too(rig: Rig) -> None:
+    """What stands between them counts as well."""
+    for i in range(400):
+        await rig.replica(Replica(f"{i}:1", "1", "0", "closed")).beat()
+        assert await rig.client.strlen(KEY) <= 16_384
+    assert await rig.client.strlen(KEY) > 16_384 - 100
+
+
 @pytest.mark.parametrize(
     "held",
     [

@@ -70,6 +70,20 @@ async def test_a_foreign_value_does_not_keep_others_from_being_settled(rig: Rig,
     assert await rig.admitted(limit) == 6
 
 
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+async def test_what_is_owed_comes_on_top_of_what_the_store_knew(rig: Rig, limit: Limit) -> None:
+    assert await rig.admitted(limit, 3) == 3
+    await rig.settle(limit, *owed(limit, 4, rig.clock()))
+    assert await rig.admitted(limit) == 3
+
+
+async def test_hits_of_a_window_that_has_ended_do_not_count_in_the_next(rig: Rig) -> None:
+    numbers = owed(FIXED, 4, rig.clock())
+    rig.clock.sleep(MINUTE)
+    await rig.settle(FIXED, *numbers)
+    assert await rig.admitted(FIXED) == 10
+
+
 async def test_each_counter_is_settled_by_its_own_limit(rig: Rig) -> None:
     now = rig.clock()
     other = Limit(5, Unit.HOUR, Algorithm.FIXED_WINDOW)
