@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from observability.grafana.frame import dashboard_json
 from observability.grafana.panels import Panel, lines, number, states
+from observability.grafana.replica_panels import CPU, replicas
 from observability.grafana.selectors import envoy_limiter, extauth, or_none, quantile, rate, share
 
 TITLE = "extauth internals"
@@ -32,7 +33,6 @@ _STORE = _buckets("extauth_store_duration_seconds")
 _BATCH = _buckets("extauth_batch_size")
 _WAIT = f"sum by (le) ({rate(envoy_limiter('envoy_cluster_upstream_rq_time_bucket'))})"
 _CLOSED = extauth("extauth_store_breaker", 'state="closed"')
-_CPU = rate(extauth("process_cpu_seconds_total"))
 
 
 def _now() -> list[Panel]:
@@ -68,7 +68,7 @@ def _now() -> list[Panel]:
             "Busiest core",
             "Each replica is one event loop, so 1 is all that it can use.",
             "percentunit",
-            f"max({_CPU})",
+            f"max({CPU})",
             (None, "green"),
             (0.7, "orange"),
             (0.9, "red"),
@@ -233,44 +233,6 @@ def _envoy() -> list[Panel]:
     ]
 
 
-def _processes() -> list[Panel]:
-    return [
-        lines(
-            "CPU of the replicas",
-            "Cores that each extauth uses. Each is one event loop: near 1, it is time for another replica.",
-            "none",
-            (_CPU, "{{instance}}"),
-            span=8,
-        ),
-        lines(
-            "Memory of the replicas",
-            "Resident memory of each extauth.",
-            "bytes",
-            (extauth("process_resident_memory_bytes"), "{{instance}}"),
-            span=8,
-        ),
-        lines(
-            "Rules",
-            "Rules in force at each replica.",
-            "none",
-            (extauth("extauth_rules"), "{{instance}}"),
-            span=8,
-        ),
-        lines(
-            "Rule reloads",
-            "Edits taken up (ok) and refused (error), in five minutes.",
-            "none",
-            (f"sum by (outcome) (increase({extauth('extauth_config_reloads_total')}[5m]))", "{{outcome}}"),
-        ),
-        lines(
-            "Age of the rules",
-            "Time since all that a replica's files hold was last put in force.",
-            "s",
-            (f"time() - {extauth('extauth_config_last_reload_success_timestamp_seconds')}", "{{instance}}"),
-        ),
-    ]
-
-
 def build() -> str:
     """Build the dashboard's JSON."""
     rows: dict[str, Sequence[Panel]] = {
@@ -280,7 +242,7 @@ def build() -> str:
         "Batches": _batches(),
         "Guards": _guards(),
         "Envoy": _envoy(),
-        "Replicas": _processes(),
+        "Replicas": replicas(),
     }
     return dashboard_json(
         TITLE,

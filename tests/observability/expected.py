@@ -127,6 +127,7 @@ ZERO = {
     (INTERNALS, "Envoy's calls to extauth", "no room"),
     (INTERNALS, "Replicas that Envoy asks", "left out"),
     (INTERNALS, "Rule reloads", "{{outcome}}"),
+    (INTERNALS, "Cut off from Redis", "{{instance}}"),
 }
 # From, to; and how many series there are.
 BETWEEN: dict[Key, tuple[float, float, int]] = {
@@ -157,6 +158,8 @@ BETWEEN: dict[Key, tuple[float, float, int]] = {
     (INTERNALS, "CPU of the replicas", "{{instance}}"): (0.001, 1, REPLICAS),
     (INTERNALS, "Memory of the replicas", "{{instance}}"): (2e7, 1e9, REPLICAS),
     (INTERNALS, "Rules", "{{instance}}"): (4, 4, REPLICAS),
+    (INTERNALS, "Replicas by heartbeat", "{{instance}}"): (REPLICAS, REPLICAS, REPLICAS),
+    (INTERNALS, "Local share", "{{instance}}"): (1, 1, REPLICAS),
     (INTERNALS, "Age of the rules", "{{instance}}"): (1, 600, REPLICAS),
 }
 # Whether Redis or the denial cache decides depends on how fast the calls come: these are held against each other.

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from extauth.telemetry import catalogue
+from extauth.telemetry.catalogue import Metric
 from observability.grafana import build
-from observability.grafana.queries import DASHBOARDS, dashboard, panels
+from observability.grafana.queries import DASHBOARDS, annotations, dashboard, panels
 from tests.observability.tools import OBSERVABILITY, ROOT, program, rules
 
 _ALERT_NAME = re.compile(r'alertname="(\w+)"')
@@ -107,6 +109,14 @@ def _datasources(part: object) -> list[str]:
 def test_each_panel_has_an_id_of_its_own(title: str) -> None:
     placed = dashboard(title)["panels"]
     assert len({panel["id"] for panel in placed}) == len(placed)
+
+
+def test_each_metric_of_extauth_is_shown() -> None:
+    asked = [query.expr for panel in panels() for query in panel.queries] + [expr for _, expr in annotations()]
+    shown = " ".join(asked)
+    # That of the build is what the variables ask about.
+    every = {each.series for each in vars(catalogue).values() if isinstance(each, Metric)} - {"extauth_build_info"}
+    assert {series for series in every if not re.search(rf"\b{series}(_bucket)?\b", shown)} == set()
 
 
 @pytest.mark.parametrize("metric", ["http_requests_total", "process_cpu_seconds_total", "up"])
