@@ -86,7 +86,7 @@ def test_panels_show_what_was_sent(fed: Stack) -> None:
     ask = fed.ports.prometheus
     until_nothing(lambda: TARGETS - len(series(ask, f"up offset {RATE_INTERVAL_S}s")))
     before = Shown(ask, totals=True, cluster="echo")  # which is offered once it was asked about
-    probes = {key: before.values(key) for key in COUNTED if "envoy_" in QUERIES[key]}
+    probes = {key: before.values(key) for key, each in COUNTED.items() if "envoy_" in QUERIES[key] and not each.share}
     with closing(Traffic(fed.ports.edge)) as traffic:
         _check_traffic(ask, traffic, probes)
 
@@ -120,16 +120,15 @@ def _check_traffic(ask: int, traffic: Traffic, probes: Mapping[Key, Mapping[str,
     ended = time.time()
     until_nothing(lambda: not scraped(ask, ended))
     totals = Shown(ask, totals=True)
-    sent = traffic.events
-    for key, counted in COUNTED.items():
-        found = totals.values(key)
-        if key in probes and not counted.share:
-            found = {name: value - probes[key].get(name, 0) for name, value in found.items()}
-        assert found == pytest.approx(counted.expected(sent), rel=1e-12), key
-    for key in ZERO:
-        assert set(totals.values(key).values()) == {0}, key
-    _check_who_decided(totals, traffic)
     assert traffic.wrong == []
+    wrong: dict[Key, object] = {key: values for key in ZERO if set((values := totals.values(key)).values()) != {0}}
+    for key, counted in COUNTED.items():
+        before = probes.get(key, {})
+        found = {name: value - before.get(name, 0) for name, value in totals.values(key).items()}
+        if found != pytest.approx(expected := counted.expected(traffic.events), rel=1e-12):
+            wrong[key] = found, expected
+    assert wrong == {}
+    _check_who_decided(totals, traffic)
 
 
 def _check_what_came_before_the_first_scrape(ask: int, traffic: Traffic) -> None:

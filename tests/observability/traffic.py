@@ -21,8 +21,12 @@ descriptors:
   - { key: api_key, value: near-key, tier: near }
   - { key: api_key, value: shadowed-key, rate_limit: { unit: year, requests_per_unit: 3 }, shadow_mode: true }
 """
-# So that `near` is near its limit from its 11th call on, `used_up` and `shadowed` as long as their calls fit.
-SETTINGS = {"EXTAUTH_NEAR_LIMIT_RATIO": "0.01"}
+SETTINGS = {
+    # So that `near` is near its limit from its 11th call on, `used_up` and `shadowed` as long as their calls fit.
+    "EXTAUTH_NEAR_LIMIT_RATIO": "0.01",
+    # Of a machine that stalls for a moment, no call may be counted without Redis.
+    "EXTAUTH_REDIS_TIMEOUT": "10",
+}
 EVERY_S = 0.2
 
 
