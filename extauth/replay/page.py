@@ -68,7 +68,7 @@ def page(view: View) -> str:
             f"<title>What if: {html_text(view['after']['config'])}</title><style>{_STYLE}</style></head><body><main>",
             *_summary(view),
             *_charts("Tiers", view, view["after"]["tiers"], "tier"),
-            *_table([tier_head(view), *(tier_cells(row, view["before"]) for row in view["after"]["tiers"])]),
+            *_table("Tiers", [tier_head(view), *(tier_cells(row, view["before"]) for row in view["after"]["tiers"])]),
             *_rules(view),
             *_notes(view),
             "</main></body></html>\n",
@@ -83,22 +83,23 @@ def _summary(view: View) -> Iterator[str]:
         f"<p>{counted(view['lines']['replayed'], 'request')} from {view['from']} to {view['to']}, "
         f"read from {html_text(', '.join(view['logs']))}.</p>"
     )
-    yield from _table(total_rows(view))
+    yield from _table("Requests in all", total_rows(view))
     yield f"<p>Compared with <strong>{html_text(changes_in_words(view))}</strong>.</p>"
     if changes["first"]:
         yield "<p>Newly denied first:</p>"
         yield from _table(
+            "Newly denied callers",
             [
                 ["caller", "first denied at", "denied"],
                 *([each["caller"], each["first_at"], str(each["denied"])] for each in changes["first"]),
-            ]
+            ],
         )
 
 
 def _rules(view: View) -> Iterator[str]:
     rows = view["after"]["rules"]
     yield from _charts("Rules", view, rows[:MAX_RULE_CHARTS], "rule")
-    yield from _table([rule_head(view), *(rule_cells(row, view["before"]) for row in rows[:MAX_ROWS])])
+    yield from _table("Rules", [rule_head(view), *(rule_cells(row, view["before"]) for row in rows[:MAX_ROWS])])
     if len(rows) > MAX_ROWS:
         yield f"<p>{len(rows) - MAX_ROWS} more rules are only in the JSON report.</p>"
 
@@ -130,12 +131,13 @@ def _notes(view: View) -> Iterator[str]:
         yield "</ul>"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(label: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table, which can be scrolled sideways by keyboard too."""
     head, *body = rows
     if not body:
         return
     numbers = [all(cell.isdigit() or not cell for cell in column) for column in zip(*body, strict=True)]
-    yield '<div class="scroll"><table><thead>'
+    yield f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table><thead>'
     yield _row(head, numbers, "th")
     yield "</thead><tbody>"
     yield from (_row(row, numbers, "td") for row in body)
