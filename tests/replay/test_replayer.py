@@ -14,7 +14,7 @@ from extauth.limiter.modes import GlobalModes
 from extauth.rls.encode import encode_request
 from extauth.rls.request import Descriptor, Override
 from extauth.rules.masking import Masking
-from extauth.rules.model import Unit
+from extauth.rules.model import Algorithm, Unit
 from tests.replay.logs import SECRET, Logger, descriptor, log_line
 from tests.replay.replays import replayed
 from tests.support.clock import NOON, Clock
@@ -226,3 +226,30 @@ def test_timelines_add_up_whatever_their_width(tmp_path: Path, seconds: int) -> 
         for n in range(1000):
             expected[seconds * n // 1000 // width_s] += 1
         assert {bucket: a + d for bucket, a, d in buckets} == {n: calls for n, calls in enumerate(expected) if calls}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(Algorithm), st.booleans(), st.lists(st.integers(0, 300), min_size=10, max_size=60))
+def test_denials_end_when_the_limits_say_so(algorithm: Algorithm, count_denied: bool, waits_ms: list[int]) -> None:
+    limit = f"{{unit: second, requests_per_unit: 2, algorithm: {algorithm}, count_denied: {str(count_denied).lower()}}}"
+    config = f"domain: d\ndescriptors: [{{key: k, rate_limit: {limit}}}]"
+    clock, log = Clock(), Logger(config)
+    planner, limiter, _ = decider_of(config, MemoryCounters(clock))
+    plan = planner.plan(encode_request("d", [descriptor("k=v")]))
+    lines = []
+    for wait_ms in waits_ms:
+        clock.sleep(wait_ms * 1000)
+        taken = asyncio.run(limiter.decide({plan: 1})).groups[0].taken
+        assert taken is not None
+        lines.append(log.line((clock.now - NOON) / 1_000_000, "k=v", denied=not taken.admitted))
+    with TemporaryDirectory() as folder:
+        changes = replayed(Path(folder), config, lines)["changes"]
+    assert (changes["newly_denied"], changes["newly_allowed"]) == (0, 0)
+
+
+def test_of_equal_peaks_the_first_is_shown(tmp_path: Path) -> None:
+    lines = [Logger(TIERS).line(at, f"address={at}") for at in (0, 3, 3.5, 7, 7.9, 9)]
+    peaks = {
+        row["peak"]["at"]: row["peak"]["calls_per_second"] for row in replayed(tmp_path, TIERS, lines)["after"]["rules"]
+    }
+    assert peaks == {"2023-11-15T12:00:03.000Z": 2}
