@@ -84,6 +84,12 @@ async def test_hits_of_a_window_that_has_ended_do_not_count_in_the_next(rig: Rig
     assert await rig.admitted(FIXED) == 10
 
 
+async def test_hits_that_have_left_the_window_do_not_come_into_the_log(rig: Rig) -> None:
+    now = rig.clock()
+    await rig.settle(SLIDING, now - MINUTE, 4, now - SECOND, 2)
+    assert await rig.log() == [(now - SECOND, 2)]
+
+
 async def test_each_counter_is_settled_by_its_own_limit(rig: Rig) -> None:
     now = rig.clock()
     other = Limit(5, Unit.HOUR, Algorithm.FIXED_WINDOW)
