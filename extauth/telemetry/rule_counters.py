@@ -189,20 +189,27 @@ class RuleCounters:
 
     def _add_some(self, plans: int) -> None:
         """Add the calls of so many plans, those that have waited longest."""
-        next_plan = self._counted.popleft
-        calls = denied = 0
-        last: Plan | None = None
+        next_plan, generation = self._counted.popleft, self._generation
+        requests = denied = 0
+        template: PlanTemplate | None = None
         for _ in range(min(plans, len(self._counted))):  # others may be adding some at the same time
             plan = next_plan()
-            if last is None or plan.tally is not last.tally or plan.template is not last.template:
-                if last is not None:
-                    self._add(last, calls, denied)
-                last, calls, denied = plan, 0, 0
-            calls += plan.calls  # most plans share their series with many
-            denied += plan.denied
-            plan.calls = plan.denied = 0
-        if last is not None:
-            self._add(last, calls, denied)
+            calls, plan.calls = plan.calls, 0
+            if plan.template is not template:  # most plans share theirs with many
+                if template is not None:
+                    self._add_requests(template, requests, denied)
+                template, requests, denied = plan.template, 0, 0
+            requests += calls
+            if plan.denied:
+                denied += plan.denied
+                plan.denied = 0
+            series = plan.tally.series
+            if series is None or series.generation is not generation:
+                series = self._make_series(plan.tally)
+            for cell in series.asked:
+                cell.value += calls
+        if template is not None:
+            self._add_requests(template, requests, denied)
 
     def _add(self, plan: Plan, calls: int, denied: int) -> None:
         self.count(plan, calls)
