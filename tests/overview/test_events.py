@@ -172,6 +172,6 @@ def test_a_service_that_ends_ends_its_streams_whole(serve: Callable[..., Served]
 def test_the_page_can_be_switched_off(serve: Callable[..., Served]) -> None:
     served = serve(EXTAUTH_PAGE="off")
     served.until_ready()
-    assert served.get("/") == (200, "extauth: /metrics /healthz /readyz /rules\n")
+    assert served.get("/") == (200, "extauth: /metrics /healthz /readyz /rules /top\n")
     assert [served.get(path)[0] for path in ("/live", "/explain")] == [404, 404]
     assert [served.get(path)[0] for path in ("/rules", "/metrics", "/healthz", "/readyz")] == [200] * 4
