@@ -93,7 +93,7 @@ class Service:
             self.breaker,
             self._registry(),
             rules_digest=self._rules_digest,
-            top=self.callers.top,
+            top=self.callers.look,
             tls=self.tls,
         )
         self.metrics.watch_replicas(self.replicas.seen, self.replicas.is_cut_off, self.replicas.share)

@@ -1,7 +1,7 @@
 """What a replica knows of the others that share its store, and what follows from it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from fractions import Fraction
 from importlib.metadata import version
@@ -42,7 +42,7 @@ class Replicas:
         registry: Registry | None,
         *,
         rules_digest: Callable[[], str],
-        top: Callable[[], Top],
+        top: Callable[[], Awaitable[Top]],
         tls: Tls | None,
     ) -> None:
         self._settings = settings
@@ -116,7 +116,7 @@ class Replicas:
                 self._others = await self._read_others()
                 self._others_read_s = monotonic()
         tops, unknown, problem = self._others
-        own = self._top()
+        own = await self._top()
         summed = await asyncio.to_thread(sum_tops, [own, *tops]) if tops else own  # of many replicas it takes a while
         return TopOfAll(own, summed, 1 + len(tops), unknown, problem)
 
@@ -133,8 +133,8 @@ class Replicas:
         tops = tuple([top for top in await asyncio.to_thread(list, map(unpack_top, reports)) if top is not None])
         return _OtherTops(tops, len(reports) - len(tops))
 
-    def _report(self) -> bytes:
-        return pack_top(self._top())
+    async def _report(self) -> bytes:
+        return pack_top(await self._top())
 
     def detail(self) -> dict[str, Any]:
         """What is known of the others, for people."""

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from fractions import Fraction
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -66,7 +66,7 @@ class Heartbeat:
         self,
         registry: Registry,
         describe: Callable[[], Replica],
-        report: Callable[[], bytes] = lambda: b"",
+        report: Callable[[], Awaitable[bytes]] | None = None,
         *,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -83,7 +83,8 @@ class Heartbeat:
         own = self._describe()
         rest = " ".join((_field(own.version), _field(own.rules), _field(own.breaker)))
         address = _field(own.address or "")
-        self._found = read_lines(await self._registry.exchange_heartbeats(self._id, address, rest, self._report()))
+        report = b"" if self._report is None else await self._report()
+        self._found = read_lines(await self._registry.exchange_heartbeats(self._id, address, rest, report))
         now = self._clock()
         self._seen.append((now, 1 + len(self._found)))
         while self._seen[0][0] < now - MOST_SEEN_IN_S:

@@ -83,6 +83,7 @@ class Overview:
         async with self._making:
             if monotonic() - self._made_s >= FRESH_S:
                 await self._rules.refresh()
+                await self._refresh_top()
                 self._state = self._make_state()
                 self._made_s = monotonic()
         had = seen if isinstance(seen, Seen) else Seen()
@@ -97,11 +98,14 @@ class Overview:
 
         return pieces(), Seen(slice_.last, self._rules.refreshed)
 
+    async def _refresh_top(self) -> None:
+        if monotonic() - self._top_made_s >= TOP_FRESH_S:
+            top = await self.sources.callers.look(MOST_CALLERS, MOST_RULES)
+            self._top = json.dumps(_view_top(top)).encode()
+            self._top_made_s = monotonic()
+
     def _make_state(self) -> bytes:
         sources = self.sources
-        if monotonic() - self._top_made_s >= TOP_FRESH_S:
-            self._top = json.dumps(_view_top(sources.callers.top(MOST_CALLERS, MOST_RULES))).encode()
-            self._top_made_s = monotonic()
         state = {
             "at": round(time(), 3),
             "service": self._service(),

@@ -17,7 +17,6 @@ All sketches together have at most 4 × (MAX_RULES × RULE_CALLERS + POOL_CALLER
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from time import perf_counter, time
 from typing import Final, TypeAlias
 
@@ -28,9 +27,10 @@ from extauth.limiter.plan import UNLIMITED_AT, Plan, Tally
 from extauth.rules.masking import SecretKeys
 from extauth.rules.model import RuleSet
 from extauth.rules.rule_names import RuleName
-from extauth.telemetry.caller_windows import CallerSource, CallerWindows, Ranked, Row, Who, rank
+from extauth.telemetry.caller_report import OwnWindows, Reporter, Sketches, Steps, at_once, in_turns
+from extauth.telemetry.caller_windows import CallerWindows, Who
 from extauth.telemetry.sampling import Sampling
-from extauth.telemetry.top import MOST_CALLERS, MOST_RULES, Caller, RuleTop, Top
+from extauth.telemetry.top import MOST_CALLERS, MOST_RULES, Top
 
 WINDOW_S: Final = 900.0
 MAX_RULES: Final = 24
@@ -42,7 +42,6 @@ MANY_CALLERS: Final = 8
 MISS_WORK: Final = 10
 MAX_KEPT_MESSAGE_BYTES: Final = 512  # the planner remembers no larger ones
 DESCRIBED_A_SECOND: Final = 20
-DESCRIBED_A_REPORT: Final = 100  # of each kind; one takes about 10 us
 MAX_CANDIDATES: Final = 1000
 
 Describe: TypeAlias = Callable[[bytes, bytes], str | None]
@@ -223,61 +222,24 @@ class Callers:
 
     def top(self, most: int = MOST_CALLERS, most_rules: int = MOST_RULES) -> Top:
         """The `most` most denied and busiest callers of each rule, of at most so many rules."""
+        return at_once(self._report(most, most_rules))
+
+    async def look(self, most: int = MOST_CALLERS, most_rules: int = MOST_RULES) -> Top:
+        """As `top`, but in several turns of the event loop if there are many callers."""
+        return await in_turns(self._report(most, most_rules))
+
+    def _report(self, most: int, most_rules: int) -> Steps[Top]:
         to_wall = self._wall_s() - self._clock()
-        denied, busiest = self._rank("denied", most), self._rank("busiest", most)
-
-        def weight(rule: RuleName) -> tuple[int, int]:
-            return _sum(denied.get(rule, Ranked())), _sum(busiest.get(rule, Ranked()))
-
-        order = sorted(sorted(denied.keys() | busiest.keys()), key=weight, reverse=True)
-        shown = [(rule, denied.get(rule, Ranked()), busiest.get(rule, Ranked())) for rule in order[:most_rules]]
-        self._name_all([row for _, ranked, _ in shown for row, _ in ranked.rows])
-        self._name_all([row for _, _, ranked in shown for row, _ in ranked.rows])
-        rules = tuple(
-            [
-                RuleTop(
-                    rule.domain,
-                    rule.name,
-                    tuple([_caller(row, missing, to_wall) for row, missing in its_denied.rows]),
-                    tuple([_caller(row, missing, to_wall) for row, missing in its_busiest.rows]),
-                    its_denied.others,
-                    its_busiest.others,
-                )
-                for rule, its_denied, its_busiest in shown
-            ]
+        denied, busiest = (
+            Sketches(
+                getattr(self._pool, kind),
+                {rule: OwnWindows(getattr(own, kind), own.made_s) for rule, own in self._own.items()},
+            )
+            for kind in ("denied", "busiest")
         )
+        rules, left_out = yield from Reporter(self._name, to_wall, most, most_rules).steps(denied, busiest)
         since_s = round(self._pool.denied.before_s + to_wall, 1)
-        left_out = len(order) - len(rules)
         return Top(since_s, self._denials.examined, self._calls.examined, rules, left_out)
-
-    def _rank(self, kind: str, most: int) -> dict[RuleName, Ranked]:
-        own = [CallerSource(rule, getattr(callers, kind), callers.made_s) for rule, callers in self._own.items()]
-        return rank(getattr(self._pool, kind), own, most)
-
-    def _name_all(self, rows: Sequence[Row]) -> None:
-        """Make the texts of callers that have none, of the first DESCRIBED_A_REPORT."""
-        left = DESCRIBED_A_REPORT
-        for row in rows:
-            if row.who.text is None and left:
-                left -= 1
-                self._name(row.who, row.key)
-                if row.who.text is None:
-                    row.await_name()
-
-
-def _sum(ranked: Ranked) -> int:
-    return sum(row.calls for row, _ in ranked.rows)
-
-
-def _caller(row: Row, missing: int, to_wall: float) -> Caller:
-    text = row.who.text or _unnamed(row.key)
-    first_s, last_s = round(row.first_s + to_wall, 1), round(row.last_s + to_wall, 1)
-    return Caller(text, row.calls, row.error, missing, first_s, last_s)
-
-
-def _unnamed(key: bytes) -> str:
-    """What stands for a caller whose request is not remembered any more; it is named once it calls again."""
-    return f"(not named yet) ~{blake2b(key, digest_size=3).hexdigest()}"
 
 
 def _denying(plan: Plan, taken: TakeResult) -> list[int]:

@@ -29,7 +29,10 @@ class Rig:
         self._clock = Seconds()
 
     def replica(self, described: Replica, report: bytes = b"") -> Heartbeat:
-        return Heartbeat(self.counters, lambda: described, lambda: report, clock=self._clock)
+        async def make_report() -> bytes:
+            return report
+
+        return Heartbeat(self.counters, lambda: described, make_report, clock=self._clock)
 
     def wait(self, seconds: float) -> None:
         self._store_clock.sleep(round(seconds * SECOND))

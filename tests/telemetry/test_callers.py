@@ -1,5 +1,6 @@
 """Who is denied most, and who calls most."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -96,6 +97,28 @@ async def test_callers_are_counted_to_the_unit() -> None:
     top = rig.callers.top()
     assert (top.denied_examined, top.busiest_examined, top.since_s) == (1, 1, NOON_S)
     assert all((caller.error, caller.missing) == (0, 0) for rule in top.rules for caller in rule.busiest)
+
+
+async def test_a_look_in_turns_sees_the_same() -> None:
+    rig = Rig()
+    for i in range(2 * RULE_CALLERS):
+        await rig.call(f"ip={i}", f"named={i}", calls=3)
+    assert await rig.callers.look() == rig.callers.top()
+
+
+async def test_calls_between_the_turns_of_a_look_do_not_matter() -> None:
+    rig = Rig()
+    await rig.call("ip=first", calls=1000)
+    for i in range(2 * RULE_CALLERS):
+        await rig.call(f"ip={i}", f"named={i}", calls=3)
+    looking = asyncio.create_task(rig.callers.look())
+    i = 0
+    while not looking.done():
+        i += 1
+        await rig.call(f"ip=new-{i}", f"named=new-{i}", calls=9)
+        await asyncio.sleep(0)
+    (top,) = [rule for rule in looking.result().rules if rule.rule == "ip"]
+    assert (top.denied[0].caller, top.denied[0].calls) == ("ip=first", 998)
 
 
 async def test_before_the_first_call_there_is_nobody() -> None:
