@@ -98,6 +98,16 @@ async def test_after_a_failure_nothing_is_asked_until_the_pause_is_over() -> Non
     assert rig.states == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
 
 
+async def test_a_pause_ends_when_there_is_reason_to_think_that_the_store_is_back() -> None:
+    rig = Rig()
+    await rig.open()
+    rig.store.error = None
+    rig.breaker.retry()
+    assert rig.store.asked == []
+    assert await rig.breaker.take([group()]) == [TakeResult(1, ())]
+    assert rig.breaker.state is BreakerState.CLOSED
+
+
 async def test_pauses_double_up_to_the_longest() -> None:
     rig = Rig()
     await rig.open()

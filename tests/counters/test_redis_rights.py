@@ -50,7 +50,9 @@ def test_the_page_lists_them() -> None:
     assert f"ACL SETUSER extauth on >PASSWORD ~extauth:* {RIGHTS}" == LINE
 
 
-@pytest.mark.parametrize(("option", "right"), [("", ""), ("&db=1", "+select"), ("&client_name=x", "+client|setname")])
+@pytest.mark.parametrize(
+    ("option", "right"), [("", ""), ("", "+info"), ("&db=1", "+select"), ("&client_name=x", "+client|setname")]
+)
 def test_the_service_and_its_commands_run_with_just_those(server: Server, option: str, right: str) -> None:
     folder = server.store.folder / "config"
     folder.mkdir()

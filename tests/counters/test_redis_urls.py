@@ -10,6 +10,7 @@ import trustme
 
 from extauth.counters.redis.counters import RIGHTS, RedisCounters
 from extauth.counters.redis.endpoint import fault
+from extauth.counters.redis.sentinel import RIGHTS as SENTINEL_RIGHTS
 from extauth.errors import StoreError
 from scripts.stack import free_ports
 from tests.counters.redis_take import LIMITS, take
@@ -63,6 +64,10 @@ async def test_a_server_that_wants_a_certificate_is_a_store_failure_without_one(
     with pytest.raises(StoreError):
         await take(counters, LIMITS[0], "extauth:c")
     await counters.aclose()
+
+
+def test_the_page_lists_the_rights_that_the_sentinels_user_needs() -> None:
+    assert f"\nACL SETUSER watcher on >PASSWORD {SENTINEL_RIGHTS}\n" in PAGE
 
 
 def test_the_urls_of_the_page_have_no_fault() -> None:

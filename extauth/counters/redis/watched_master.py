@@ -61,7 +61,9 @@ class WatchedMaster:
     @property
     def where(self) -> str:
         """See Server."""
-        return f"master {self._name!r}" if self._address is None else str(self._address)
+        if self._address is not None:
+            return str(self._address)
+        return f"master {self._name!r} (sentinels {', '.join(each.where for each in self._sentinels)})"
 
     async def connection(self) -> AbstractConnection:
         """See Server; the sentinels are asked each time."""
