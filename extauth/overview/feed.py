@@ -58,7 +58,7 @@ class Overview:
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
-        self._rules = RuleTable(sources.planner, sources.metrics.rules)
+        self._rules = RuleTable(sources.planner, sources.metrics.rules, sources.settings.config)
         self._started_s = self._tried_s = self._loaded_s = time()
         self._failure: Sequence[Diagnostic] = ()
         self._state = b""

@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from heapq import nlargest
+from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
 
-from extauth.explain.text import place
+from extauth.errors import NOWHERE, Place
 from extauth.limiter.planner import Planner
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Limit, Rule
@@ -15,6 +16,7 @@ from extauth.telemetry.rule_counters import RuleCounters, RuleTotals
 
 MOST_ROWS: Final = 300
 CHOSEN_EVERY: Final = 10  # refreshes, where there are more rules than rows
+_FROM_REQUESTS: Final = {"tier": "", "limit": "named by its requests", "place": ""}
 
 
 class _Row(NamedTuple):
@@ -27,10 +29,12 @@ class _Row(NamedTuple):
 class RuleTable:
     """At most MOST_ROWS rules: those that had no room for the most calls, then those with the most calls.
 
-    A page that has had the rows of one refresh gets those that have changed since.
+    A page that has had the rows of one refresh gets those that have changed since. Files are named as they are called
+    in the folder `config`.
     """
 
-    def __init__(self, planner: Planner, counters: RuleCounters) -> None:
+    def __init__(self, planner: Planner, counters: RuleCounters, config: Path) -> None:
+        self._config = config
         self._planner = planner
         self._counters = counters
         self._matcher: Matcher | None = None
@@ -73,10 +77,14 @@ class RuleTable:
         if called.keys() != self._rows.keys():
             self._rows = {}
             self._reset = number
-            order = [*(key for key in self._index if key in called), *(key for key in called if key not in self._index)]
-            called = {key: called[key] for key in order}
+            called = {key: called[key] for key in sorted(called, key=self._in_files)}
         for key, totals in called.items():
             self._set(key, totals, number)
+
+    def _in_files(self, key: tuple[str, str]) -> tuple[bool, Place]:
+        """Where a rule stands among the others: in the order of the files, and after these what requests have named."""
+        rule = self._index.get(key)
+        return rule is None, NOWHERE if rule is None else rule.place
 
     def _set(self, key: tuple[str, str], totals: RuleTotals, number: int) -> None:
         row = self._rows.get(key)
@@ -95,16 +103,24 @@ class RuleTable:
 
     def _view(self, totals: RuleTotals) -> dict[str, Any]:
         rule = self._index.get((totals.domain, totals.rule))
-        described = {"tier": "", "limit": "named by its requests", "place": ""} if rule is None else _describe(rule)
+        described = (
+            {"tier": "", "limit": "named by its requests", "place": ""} if rule is None else self._describe(rule)
+        )
         counts = {"calls": totals.calls, "near": totals.near, "shadowed": totals.shadowed}
         denied = totals.over - totals.shadowed
         return {"domain": totals.domain, "rule": totals.rule, "denied": denied} | counts | described
 
-
-def _describe(rule: Rule) -> dict[str, str]:
-    modes = [name for name, set_so in (("shadow mode", rule.shadow_mode), ("quota mode", rule.quota_mode)) if set_so]
-    limits = " and ".join(dict.fromkeys(map(_limit, rule.limits)))
-    return {"tier": rule.tier or "", "limit": ", ".join([limits, *modes]), "place": place(rule)}
+    def _describe(self, rule: Rule) -> dict[str, str]:
+        modes = {"shadow mode": rule.shadow_mode, "quota mode": rule.quota_mode}
+        limits = " and ".join(dict.fromkeys(map(_limit, rule.limits)))
+        file = PurePath(rule.place.file)
+        if file.is_relative_to(self._config):
+            file = file.relative_to(self._config) if file != self._config else PurePath(file.name)
+        return {
+            "tier": rule.tier or "",
+            "limit": ", ".join([limits, *(name for name, on in modes.items() if on)]),
+            "place": f"{file}:{rule.place.line}",
+        }
 
 
 def _limit(limit: Limit) -> str:

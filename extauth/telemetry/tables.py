@@ -68,9 +68,12 @@ class CounterTable:
         return 0 if cell is None else cell.value
 
     def in_force(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
-        """The series that were asked for since the rules were reloaded, (label values, value), as `changes`."""
+        """The series that were asked for since the rules were reloaded: (label values, value), in pieces.
+
+        Each is of at most PIECE_LINES series, for there is more to look up about them.
+        """
         cells = iter(list(self._cells.items()))
-        while piece := list(islice(cells, PIECE_CELLS)):
+        while piece := list(islice(cells, PIECE_LINES)):
             yield [(values, cell.value) for values, cell in piece if values not in self._stale]
 
     def changes(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:

@@ -104,7 +104,7 @@ def test_an_event_tells_to_the_unit_what_was_asked_and_no_secret(serve: Callable
         "free",
         "5 per day, fixed window",
     ]
-    assert rows[name]["place"].endswith("api.yaml:6")
+    assert rows[name]["place"] == "api.yaml:6"
     assert (rows["quiet"]["calls"], rows["quiet"]["denied"]) == (2, 0)
     (denied,) = event["top"]["denied"]
     assert (denied["rule"], denied["calls"]) == (name, 3)

@@ -1,6 +1,7 @@
 """The rows of the live page's rules: which, what they say, and what is sent again."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from extauth.config.merge import load_rules
@@ -32,7 +33,7 @@ class Table:
     def __init__(self, config: str) -> None:
         self._decider = decider_of(config)
         self.metrics = Metrics()
-        self.table = RuleTable(self._decider.planner, self.metrics.rules)
+        self.table = RuleTable(self._decider.planner, self.metrics.rules, Path("config"))
 
     @property
     def planner(self) -> Planner:

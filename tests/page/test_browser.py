@@ -48,7 +48,7 @@ def test_it_shows_to_the_unit_what_was_asked(fresh: Served, visitor: Visitor) ->
     expect(page.locator("#limited")).to_have_text("Limited now, by 2 rules")
     limited = page.locator("#limited-list li").first
     expect(limited.locator("b")).to_have_text(re.compile(r"^api_key=a-\*\*\*~[0-9a-f]{6}$"))
-    expect(limited).to_contain_text(re.compile(r"since \d\d:\d\d:\d\d · by api_key_.* · 5 per day.*api\.yaml:7"))
+    expect(limited).to_contain_text(re.compile(r"since \d\d:\d\d:\d\d · by api_key_.* · 5 per day.* · api\.yaml:7"))
     assert "nobody-may-see" not in page.content()
     assert {url.rsplit("/", 1)[0] for url in visitor.requested if not url.startswith("data:")} == {
         f"http://{fresh.admin}"

@@ -48,7 +48,7 @@ function explainedDescriptor(each, i) {
 
 /** What is left in the request's counters. */
 function left(told) {
-  if (told.left === null) return el("div", {}, `What is left is not known: ${told.left_unknown}`);
+  if (told.left === null) return el("div", {}, `What is left is not known, for the store is away: ${told.left_unknown.replace(/^down: /, "")}`);
   if (!told.left.length) return el("div", {}, "The request counts nothing, and is admitted.");
   const rows = told.left.map((counter) => {
     const { limit } = counter;

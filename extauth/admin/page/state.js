@@ -3,6 +3,9 @@
 const RECENT_S = 60;
 const tripped = []; // {at, sum}: how many calls were shed, and how many guards tripped, up to then
 
+/** Why the store is away. */
+const cause = (store) => store.text.replace(/^down: /, "");
+
 /** What is wrong with extauth itself: [level, text]. */
 function faults(event) {
   const { store, config, replicas, service } = event;
@@ -10,7 +13,7 @@ function faults(event) {
   const since = store.away_s === null ? "" : ` since ${clock(event.at - store.away_s)}`;
   if (service.status !== "ready") found.push(["warn", `This replica is ${service.status}.`]);
   if (store.breaker !== "closed") {
-    found.push(["bad", `The store is away${since}: ${store.policy_text}. ${count(store.uncounted)} calls were decided without it. ${store.text}`]);
+    found.push(["bad", `The store is away${since}: ${store.policy_text}. ${count(store.uncounted)} calls were decided without it. The cause: ${cause(store)}`]);
   } else if (store.away_s !== null) {
     found.push(["warn", `The store was away${since}, and is just back.`]);
   }
@@ -22,6 +25,17 @@ function faults(event) {
   if (shed > before.shed) found.push(["bad", `${many(shed - before.shed, "call")} in the last minute were not decided in time, and got the failure policy.`]);
   if (guards > before.guards) found.push(["warn", `Guards have refused what clients did ${many(guards - before.guards, "time")} in the last minute.`]);
   return found;
+}
+
+/** What is as it should be. */
+function well(event) {
+  const replicas = event.replicas.list.length;
+  return [
+    event.store.in_memory ? "Calls are counted in its own memory." : "The store answers.",
+    `The rules are those of the files, since ${clock(event.config.loaded_s)}.`,
+    replicas > 1 ? `${replicas > 2 ? `All ${replicas}` : "Both"} replicas have the same rules.` : "There is one replica.",
+    "In the last minute no call was shed, and no guard tripped.",
+  ].map((text) => ["good", text]);
 }
 
 const total = (counts) => Object.values(counts).reduce((sum, each) => sum + each, 0);
@@ -38,9 +52,8 @@ function drawHealth(event) {
   };
   mark(byId("health").parentElement, "data-level", level);
   setText(byId("health"), headline[level]);
-  const replicas = event.replicas.list.length;
-  const well = [["good", `${event.store.in_memory ? "It counts in its own memory" : "The store answers"}, the rules are those of the files since ${clock(event.config.loaded_s)}, ${replicas > 1 ? `all ${replicas} replicas agree, ` : ""}and no call was shed.`]];
-  sync(byId("faults"), found.length ? found : well, ([, text]) => text.replace(/[\d,.]+/g, "#"), () => el("li"), (line, [, text]) => setText(line, text));
+  sync(byId("faults"), found.length ? found : well(event), ([, text]) => text.replace(/[\d,.:]+/g, "#"), () => el("li"),
+    (line, [each, text]) => { mark(line, "data-level", each); setText(line, text); });
   mark(byId("verdict"), "data-level", level);
 }
 
@@ -103,7 +116,7 @@ function drawService(event) {
       setText(sub, `${each.version}${each.own ? ", this one" : ""}`);
       setText(line.children[1], each.rules);
       mark(line.children[1], "data-any", each.rules !== config.digest);
-      setText(line.children[2], each.breaker);
+      setText(line.children[2], each.own || store.breaker === "closed" ? each.breaker : `${each.breaker} when last heard`);
     });
   const refused = Object.entries(event.guards).filter(([, number]) => number);
   const shed = Object.entries(event.shed).filter(([, number]) => number);
