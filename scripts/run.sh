@@ -19,6 +19,7 @@ up_docker() {
     return 1
   }
   say "" "API:        http://localhost:8080    try: curl -i http://localhost:8080/hello   ./scripts/test.sh"
+  case " $* " in "  " | *" extauth "*) say "Who is limited, live: http://localhost:6070 (the second replica: 6071)" ;; esac
   case " $* " in "  " | *" prometheus "*) say "Prometheus: http://localhost:9090" ;; esac
   case " $* " in "  " | *" grafana "*) say "Grafana:    http://localhost:3000" ;; esac
   say "Stop:       ./dev down"

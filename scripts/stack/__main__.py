@@ -28,6 +28,9 @@ def up(stack: Stack) -> int:
     say(
         f"\nTry:  curl -i http://localhost:{stack.ports.edge}/hello\n"
         f"      ./scripts/test.sh\n"
+        f"See:  http://localhost:{stack.ports.extauth[0].admin}   who is limited, live"
+        + "".join(f"   (replica {i}: {each.admin})" for i, each in enumerate(stack.ports.extauth[1:], 2))
+        + "\n"
         f"Logs: {os.path.relpath(stack.state)}/*.log   Stop: ./dev down"
     )
     return 0

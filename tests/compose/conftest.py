@@ -30,7 +30,7 @@ def client() -> Iterator[docker.DockerClient]:
         if asked.returncode:
             missing(f"no Docker engine with Compose v2: {' '.join(command)}: {asked.stderr.strip()}")
     engine = docker.from_env()
-    for port in (8080, 9090):
+    for port in (6070, 6071, 8080, 9090):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 engine.close()

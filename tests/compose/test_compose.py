@@ -34,6 +34,12 @@ def statuses(count: int, key: str | None = None) -> list[int]:
     return [ask() for _ in range(count)]
 
 
+def page(port: int) -> tuple[int, str]:
+    """Status and type of the page at a port of this machine."""
+    with urllib.request.urlopen(f"http://localhost:{port}/", timeout=5) as response:
+        return response.status, response.headers["content-type"]
+
+
 def inside(container: Container, *command: str) -> tuple[int, str]:
     """Exit code and output of a command in the container."""
     done = container.exec_run(list(command))
@@ -74,14 +80,19 @@ def test_an_edit_in_the_mounted_folder_is_live(project: Project) -> None:
         rules.write_text(shipped)
 
 
-def test_published_is_the_api_and_on_loopback_prometheus_and_grafana(project: Project) -> None:
+def test_published_is_the_api_and_on_loopback_prometheus_grafana_and_the_live_pages(project: Project) -> None:
     published = {
         (service(one), binding["HostIp"], port, binding["HostPort"])
         for one in project.containers()
         for port, bindings in one.attrs["HostConfig"]["PortBindings"].items()
         for binding in bindings
     }
-    assert published == {("envoy", "", "8080/tcp", "8080"), ("prometheus", "127.0.0.1", "9090/tcp", "9090")}
+    assert published == {
+        ("envoy", "", "8080/tcp", "8080"),
+        ("prometheus", "127.0.0.1", "9090/tcp", "9090"),
+        ("extauth", "127.0.0.1", "6070/tcp", "6070-6071"),
+    }
+    assert {page(port) for port in (6070, 6071)} == {(200, "text/html; charset=utf-8")}
     config = json.loads(project.compose("config", "--format", "json"))
     declared = {
         (name, port.get("host_ip", ""), port["target"], port["published"])
@@ -92,6 +103,7 @@ def test_published_is_the_api_and_on_loopback_prometheus_and_grafana(project: Pr
         ("envoy", "", 8080, "8080"),
         ("prometheus", "127.0.0.1", 9090, "9090"),
         ("grafana", "127.0.0.1", 3000, "3000"),
+        ("extauth", "127.0.0.1", 6070, "6070-6071"),
     }
 
 
