@@ -94,6 +94,11 @@ simulate *ARGS: _venv
 pictures: _venv
     @python -m scripts.pictures
 
+# Take the README's pictures of the live page from a stack of its own: seven minutes
+[no-exit-message]
+screenshot: _venv
+    @python -m scripts.screenshot
+
 # Run every static check: lint, format, types, imports, and the configuration of each part
 [no-exit-message]
 check: _venv
