@@ -27,8 +27,9 @@ descriptors:
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium. Not for the session: while Playwright's event loop is there, no test can run one of its own."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         missing = "no chromium on PATH (Debian: apt install chromium)"
