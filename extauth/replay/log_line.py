@@ -1,6 +1,7 @@
 """One line of Envoy's access log, and the request that it holds for extauth; limiter/descriptor_log.py writes that."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from extauth.rules.model import Unit
 FIELD = "ratelimit"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {str(unit): unit for unit in Unit}
-_HASH_DIGITS = 16
+_HASH = re.compile("[0-9a-f]{16}")
 
 
 class MalformedLineError(ValueError):
@@ -83,9 +84,9 @@ def read_request(asked: object) -> LoggedRequest:
     """Read what was asked; raises MalformedLineError."""
     match asked:
         case {"domain": str(domain), "omitted": str(reason)}:
-            return LoggedRequest(domain, omitted=reason)
+            return LoggedRequest(_text(domain), omitted=_text(reason))
         case {"domain": str(domain), "descriptors": list(descriptors), **more}:
-            return LoggedRequest(domain, tuple(map(_descriptor, descriptors)), _number(more.get("hits"), 1))
+            return LoggedRequest(_text(domain), tuple(map(_descriptor, descriptors)), _number(more.get("hits"), 1))
     raise MalformedLineError(f"`{FIELD}` has no `domain` and `descriptors`")
 
 
@@ -101,9 +102,9 @@ def _descriptor(descriptor: object) -> LoggedDescriptor:
 def _entry(entry: object) -> LoggedEntry:
     match entry:
         case [str(key), str(value)]:
-            return LoggedEntry(key, value)
-        case [str(key), (str() | None) as shown, str(digest)] if len(digest) == _HASH_DIGITS and digest.isalnum():
-            return LoggedEntry(key, shown, digest)
+            return LoggedEntry(_text(key), _text(value))
+        case [str(key), (str() | None) as shown, str(digest)] if _HASH.fullmatch(digest):
+            return LoggedEntry(_text(key), None if shown is None else _text(shown), digest)
     raise MalformedLineError(f"an entry in `{FIELD}` is neither [key, value] nor [key, beginning, hash]")
 
 
@@ -112,6 +113,14 @@ def _override(limit: object) -> Override:
         case [int() | float() as requests, str(unit)] if unit in _UNITS:
             return Override(_number(requests), _UNITS[unit])
     raise MalformedLineError(f"a `limit` in `{FIELD}` is not [number, unit]")
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON may have halves of surrogate pairs, which extauth never writes
+        raise MalformedLineError(f"`{FIELD}` holds text that is not Unicode") from None
+    return text
 
 
 def _number(number: object, default: int | None = None) -> int:

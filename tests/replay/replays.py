@@ -25,6 +25,22 @@ def replayed(
     max_bytes: int = MAX_BYTES,
 ) -> View:
     """The report on logs of these lines."""
+    paths = []
+    for number, lines in enumerate(logs):
+        paths.append(folder / f"log{number}")
+        paths[-1].write_bytes(text(lines))
+    return replayed_files(config, *paths, before=before, secret=secret, modes=modes, max_bytes=max_bytes)
+
+
+def replayed_files(
+    config: str,
+    *paths: Path,
+    before: str | None = None,
+    secret: str = SECRET,
+    modes: GlobalModes = NO_MODES,
+    max_bytes: int = MAX_BYTES,
+) -> View:
+    """The report on logs in files."""
     timeline = Timeline()
     options = LimiterOptions(key_secret=secret, modes=modes)
 
@@ -32,10 +48,6 @@ def replayed(
         return Side(name, load_rules({f"{name}.yaml": config}), options, timeline, max_bytes)
 
     replayer = Replayer(side("after", config), None if before is None else side("before", before), timeline)
-    files = []
-    for number, lines in enumerate(logs):
-        path = folder / f"log{number}"
-        path.write_bytes(text(lines))
-        files.append(LogFile(path))
+    files = list(map(LogFile, paths))
     replayer.run(files)
     return view_replay(replayer, files)

@@ -71,9 +71,11 @@ MALFORMED: list[tuple[bytes, str]] = [
     (line(ratelimit={"domain": "d"}), "`ratelimit` has no `domain` and `descriptors`"),
     (line(ratelimit=ASKED | {"hits": "1"}), "a number in `ratelimit` is none, or out of range"),
     (line(ratelimit=ASKED | {"hits": -1}), "a number in `ratelimit` is none, or out of range"),
+    (line(ratelimit=ASKED | {"domain": "\ud800"}), "`ratelimit` holds text that is not Unicode"),
     (line(ratelimit=ASKED | {"descriptors": [[]]}), "a descriptor in `ratelimit` has no `entries`"),
 ]
 ENTRIES: list[Any] = [["k"], ["k", None], ["k", 1], ["k", "v", "w"], ["k", 1, HASH], ["k", "v", HASH, 1], "kv", {}]
+ENTRIES += [["k", None, HASH.upper()], ["k", None, HASH + "0"], ["k", None, ""]]
 LIMITS: list[Any] = [[1, "fortnight"], [1], 1, ["1", "day"], [-1, "day"]]
 
 
