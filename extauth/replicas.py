@@ -134,7 +134,11 @@ class Replicas:
         return _OtherTops(tops, len(reports) - len(tops))
 
     async def _report(self) -> bytes:
-        return pack_top(await self._top())
+        try:
+            return pack_top(await self._top())
+        except Exception:  # noqa: BLE001 - whatever it is, the heartbeat matters more
+            logger().exception("report_failed", effect="the other replicas do not show the callers of this one")
+            return b""
 
     def detail(self) -> dict[str, Any]:
         """What is known of the others, for people."""
