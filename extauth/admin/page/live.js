@@ -1,11 +1,17 @@
 // The stream of events. A browser opens it again by itself; where the server refuses it, this does, a little later.
 
-const stream = { source: null, heard: 0, again: null };
+const stream = { source: null, heard: 0, again: null, latest: null };
 
 function heard(event) {
   addRules(event.rules);
   addHistory(event.history);
   addCallers(event.top);
+  addIncidents(event);
+  stream.latest = event;
+  if (!document.hidden) drawAll(event);
+}
+
+function drawAll(event) {
   drawTraffic();
   drawCallers(event.at);
   drawRules();
@@ -38,6 +44,7 @@ function listen() {
   };
 }
 
+document.addEventListener("visibilitychange", () => { if (!document.hidden && stream.latest) drawAll(stream.latest); });
 setUpChart();
 setUpRules();
 setUpExplain();

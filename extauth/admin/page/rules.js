@@ -1,20 +1,20 @@
 // The rules in force, with what this replica has counted of each.
 
-const rules = { rows: new Map(), total: 0, sort: "denied", descending: true, filter: "", all: false };
+const rules = { rows: new Map(), domains: 0, total: 0, sort: "denied", descending: true, filter: "", all: false };
 const FIRST_ROWS = 20;
 
 const ruleKey = (domain, rule) => JSON.stringify([domain, rule]);
-const ruleDomains = () => new Set([...rules.rows.values()].map((row) => row.domain));
 
 /** A rule as it is called here: with its domain only where there are several. */
 function ruleName(key) {
   const [domain, rule] = JSON.parse(key);
-  return domain && ruleDomains().size > 1 ? `${domain}: ${rule}` : rule;
+  return domain && rules.domains > 1 ? `${domain}: ${rule}` : rule;
 }
 
 function addRules(news) {
   if (news.reset) rules.rows.clear();
   for (const row of news.rows) rules.rows.set(ruleKey(row.domain, row.rule), row);
+  rules.domains = new Set([...rules.rows.values()].map((row) => row.domain)).size;
   rules.total = news.total;
 }
 

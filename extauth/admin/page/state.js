@@ -40,9 +40,12 @@ function well(event) {
 
 const total = (counts) => Object.values(counts).reduce((sum, each) => sum + each, 0);
 
-function drawHealth(event) {
+function addIncidents(event) {
   tripped.push({ at: event.at, shed: total(event.shed), guards: total(event.guards) });
   while (tripped[0].at < event.at - 2 * RECENT_S) tripped.shift();
+}
+
+function drawHealth(event) {
   const found = faults(event);
   const level = found.some(([each]) => each === "bad") ? "bad" : found.length ? "warn" : "good";
   const headline = {
@@ -50,7 +53,7 @@ function drawHealth(event) {
     warn: "extauth answers, and needs a look",
     bad: event.store.breaker === "closed" ? "extauth is not keeping up" : "extauth decides without its store",
   };
-  mark(byId("health").parentElement, "data-level", level);
+  mark(byId("health").closest(".sentence"), "data-level", level);
   setText(byId("health"), headline[level]);
   sync(byId("faults"), found.length ? found : well(event), ([, text]) => text.replace(/[\d,.:]+/g, "#"), () => el("li"),
     (line, [each, text]) => { mark(line, "data-level", each); setText(line, text); });
@@ -63,7 +66,7 @@ function drawLimited(event) {
     .filter((each) => each.minute > 0)
     .sort((a, b) => b.minute - a.minute);
   setText(byId("limited"), now.length ? `Limited now, by ${many(now.length, "rule")}` : "Nobody is limited now");
-  mark(byId("limited").parentElement, "data-level", now.length ? "limiting" : "calm");
+  mark(byId("limited").closest(".sentence"), "data-level", now.length ? "limiting" : "calm");
   const { denied } = history.total;
   const last = SECONDS - 1 - denied.findLastIndex(Boolean);
   const calm = last < SECONDS ? `No call was denied in the last minute; the last one was at ${clock(history.at - last)}.` : "No call was denied in the last 15 minutes.";
@@ -108,7 +111,7 @@ function drawService(event) {
   const problems = [...config.problems, ...config.warnings];
   sync(byId("problems"), problems, (text) => text, (text) => el("li", {}, text), () => {});
   facts(byId("replicas-facts"), [["Rules", replicas.agree ? (replicas.list.length > 1 ? "all have the same" : "there is one replica") : "they differ", replicas.agree ? "good" : "warn"]]);
-  sync(byId("replicas"), replicas.list, (each) => `${each.address} ${each.own}`,
+  sync(byId("replicas"), replicas.list.map((each, i) => ({ ...each, i })), (each) => each.i,
     () => el("tr", {}, el("td", {}, el("span", { class: "mono" }), el("span", { class: "sub" })), el("td", { class: "mono" }), el("td")),
     (line, each) => {
       const [name, sub] = line.firstChild.children;
