@@ -64,3 +64,19 @@ def test_it_says_that_the_store_is_away_and_that_the_service_is(
     page.wait_for_selector("#link[data-state=lost]")
     expect(page.locator("#link")).to_contain_text("lost, last heard at")
     visitor.wrong = [each for each in visitor.wrong if "ERR_" not in each]
+
+
+def test_a_page_that_nobody_sees_gives_its_place_up(served: Served, visitor: Visitor) -> None:
+    visitor.page.clock.install()
+    page = visitor.visit(served)
+    hide = """(hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(hide, True)
+    page.clock.run_for(29_000)
+    expect(page.locator("#link")).to_have_text("live")
+    page.clock.run_for(2_000)
+    expect(page.locator("#link")).to_have_text("paused while hidden")
+    page.evaluate(hide, False)
+    expect(page.locator("#link")).to_have_text("live")

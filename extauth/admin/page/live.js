@@ -1,5 +1,7 @@
 // The stream of events. A browser opens it again by itself; where the server refuses it, this does, a little later.
+// A page that nobody sees gives its place up: a browser has six connections to a server, and that has 16 streams.
 
+const HIDDEN_MS = 30_000;
 const stream = { source: null, heard: 0, again: null, latest: null };
 
 function heard(event) {
@@ -28,23 +30,34 @@ function setLink(state, text) {
 
 function listen() {
   stream.source?.close();
-  stream.source = new EventSource("live");
-  stream.source.onopen = () => { history.last = 0; };
-  stream.source.onmessage = (message) => {
+  const source = stream.source = new EventSource("live");
+  source.onopen = () => { history.last = 0; };
+  source.onmessage = (message) => {
     stream.heard = Date.now();
     heard(JSON.parse(message.data));
     setLink("live", "live");
   };
-  stream.source.onerror = () => {
+  source.onerror = () => {
     setLink("lost", stream.heard ? `lost, last heard at ${clock(stream.heard / 1000)}` : "no stream: extauth does not answer, or has 16 already");
-    if (stream.source.readyState === EventSource.CLOSED) {
+    if (source.readyState === EventSource.CLOSED && !document.hidden) {
       clearTimeout(stream.again);
       stream.again = setTimeout(listen, 3000);
     }
   };
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden && stream.latest) drawAll(stream.latest); });
+function pause() {
+  stream.source?.close();
+  stream.source = null;
+  setLink("paused", "paused while hidden");
+}
+
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(stream.again);
+  if (document.hidden) stream.again = setTimeout(pause, HIDDEN_MS);
+  else if (stream.source?.readyState !== EventSource.OPEN) listen();
+  else if (stream.latest) drawAll(stream.latest);
+});
 setUpChart();
 setUpRules();
 setUpExplain();
