@@ -10,8 +10,9 @@ from typing import NamedTuple
 import pytest
 from redis.asyncio import Redis
 
+from extauth.counters.redis import sentinel as sentinel_module
 from extauth.counters.redis.counters import RedisCounters
-from extauth.counters.redis.watched_master import BELIEVED_S
+from extauth.counters.redis.watched_master import BELIEVED_S, CHECK_AFTER_S
 from extauth.errors import StoreError
 from scripts.stack import free_ports
 from tests.counters.redis_take import LIMITS, take
@@ -165,6 +166,31 @@ async def test_after_a_switch_was_announced_nothing_is_counted_at_the_old_master
     assert await b.taken() > 0
 
 
+async def test_what_a_sentinel_said_before_it_announced_a_switch_is_not_believed(
+    trio: Trio, masters: tuple[Master, Master]
+) -> None:
+    a, b = masters
+    await trio.until_it_listens()
+    announcer, late, other = trio.sentinels
+    now = asyncio.get_running_loop().time
+    await until_async(lambda: now() - late.asked_at > 4 * CHECK_AFTER_S)  # no look-up is under way, or about to be
+    late.silent, other.master = True, b.at
+    asked = [each.questions for each in trio.sentinels]
+    before = await a.taken()
+    async with Redis.from_url(a.store.url) as client:
+        await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
+    call = asyncio.create_task(trio.counts())
+    await until_async(lambda: all(each.questions > n for each, n in zip(trio.sentinels, asked, strict=True)))
+    announcer.master = b.at
+    announcer.announce(a.at, b.at)
+    await asyncio.sleep(0.02)  # at the latest now it is heard
+    late.speak()
+    await call
+    await until_async(trio.counts)
+    assert await a.taken() == before
+    assert await b.taken() > 0
+
+
 async def not_connected(master: Master) -> bool:
     """Whether nobody but this client is connected to it."""
     async with Redis.from_url(master.store.url) as client:
@@ -239,6 +265,17 @@ async def test_a_subscription_that_is_lost_is_made_again_with_pauses(
     await until_async(lambda: not_connected(masters[0]))
     await until_async(trio.counts)
     assert await masters[1].taken() > 0
+
+
+async def test_a_sentinel_that_falls_silent_is_subscribed_to_again(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentinel_module, "SILENCE_S", 0.1)
+    await trio.until_it_listens()
+    deaf, well = trio.sentinels[:2]
+    before = well.connections, deaf.connections
+    deaf.deaf = True
+    await until_async(lambda: deaf.connections > before[1])
+    await until_async(lambda: well.pings > 5)
+    assert well.connections == before[0]
 
 
 async def test_a_server_that_counts_is_no_sentinel(masters: tuple[Master, Master]) -> None:

@@ -22,8 +22,9 @@ def _array(*texts: str) -> bytes:
 class FakeSentinel:
     """Listens at a port of 127.0.0.1, and says that the master of any name is at `master`.
 
-    A `silent` one accepts connections and answers no question. One that is `hanging_up` closes each connection.
-    `connections` counts those that came.
+    A `silent` one accepts connections, and answers questions once it is to `speak`. One that is `hanging_up` closes
+    each connection; one that is `deaf` answers no PING, of which it had `pings`. `connections` counts those that came,
+    and `asked_at` is when it was asked last.
     """
 
     def __init__(self, master: Where | None) -> None:
@@ -31,8 +32,12 @@ class FakeSentinel:
         self.master = master
         self.silent = False
         self.hanging_up = False
+        self.deaf = False
+        self.pings = 0
         self.connections = 0
         self.questions = 0
+        self.asked_at = 0.0  # on the loop's clock
+        self._unanswered: list[asyncio.StreamWriter] = []
         self._subscribers: set[asyncio.StreamWriter] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,6 +74,13 @@ class FakeSentinel:
         for writer in self._subscribers:
             writer.write(_array("message", "+switch-master", text))
 
+    def speak(self) -> None:
+        """Answer what was asked, and what will be."""
+        self.silent = False
+        for writer in self._unanswered:
+            self._say(writer)
+        self._unanswered.clear()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         if (task := asyncio.current_task()) is not None:
@@ -93,12 +105,20 @@ class FakeSentinel:
                 writer.write(_array("server", "redis", "mode", "sentinel"))
             case ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", _]:
                 self.questions += 1
-                if not self.silent:
-                    writer.write(b"*-1\r\n" if self.master is None else _array(self.master[0], str(self.master[1])))
+                self.asked_at = asyncio.get_running_loop().time()
+                if self.silent:
+                    self._unanswered.append(writer)
+                else:
+                    self._say(writer)
             case ["SUBSCRIBE", _]:
                 self._subscribers.add(writer)
                 writer.write(b"*3\r\n" + _bulk("subscribe") + _bulk("+switch-master") + b":1\r\n")
             case ["PING"]:
-                writer.write(_array("pong", "") if writer in self._subscribers else b"+PONG\r\n")
+                self.pings += 1
+                if not self.deaf:
+                    writer.write(_array("pong", "") if writer in self._subscribers else b"+PONG\r\n")
             case _:
                 writer.write(b"+OK\r\n")
+
+    def _say(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"*-1\r\n" if self.master is None else _array(self.master[0], str(self.master[1])))
