@@ -8,7 +8,7 @@ series takes 14 KB: all of them 3.7 MB at most.
 import asyncio
 import json
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
 from time import monotonic, time
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -39,6 +39,9 @@ class Change(NamedTuple):
     key: str | RuleKey
     allowed: int
     denied: int
+
+
+OTHER_RULES: Final = RuleKey("", OTHER)
 
 
 class Series(NamedTuple):
@@ -110,13 +113,10 @@ class _Table(Generic[K]):
         self._most = most
         self._other = other
         self._rings: dict[K, _Ring] = {}
-        self._searched = 0  # the second in which room was looked for last
 
     def add(self, second: int, key: K, allowed: int, denied: int) -> None:
         ring = self._rings.get(key)
         if ring is None:
-            if len(self._rings) >= self._most and self._searched != second:
-                self._make_room(second)
             if len(self._rings) >= self._most:
                 key = self._other
             ring = self._rings.get(key)
@@ -131,22 +131,25 @@ class _Table(Generic[K]):
     def cut(self, first: int, last: int) -> dict[K, Series]:
         return {key: ring.cut(first, last) for key, ring in self._rings.items() if ring.last >= first}
 
-    def _make_room(self, second: int) -> None:
-        self._searched = second
-        for key in [key for key, ring in self._rings.items() if ring.last <= second - SECONDS]:
-            del self._rings[key]
+    def make_room(self, second: int) -> Container[K] | None:
+        """If there is no room for others, drop series without a call for long; returns what has one if none is made."""
+        if len(self._rings) >= self._most:
+            for key in [key for key, ring in self._rings.items() if ring.last <= second - SECONDS]:
+                del self._rings[key]
+        return self._rings if len(self._rings) >= self._most else None
 
 
 class History:
     """What was counted in each of the last SECONDS seconds, which are numbered from 1 on.
 
-    `read` yields what the metrics have counted since it was called before, in pieces that are quick to make. `clock`
-    gives seconds, `wall_s` seconds since the epoch.
+    `read` yields what the metrics have counted since it was called before, in pieces that are quick to make. Where
+    there is no room for more rules, it is given those that have series, and may put all others together. `clock` gives
+    seconds, `wall_s` seconds since the epoch.
     """
 
     def __init__(
         self,
-        read: Callable[[], Iterator[Iterable[Change]]],
+        read: Callable[[Container[RuleKey] | None], Iterator[Iterable[Change]]],
         *,
         clock: Callable[[], float] = monotonic,
         wall_s: Callable[[], float] = time,
@@ -156,7 +159,7 @@ class History:
         self._wall_s = wall_s
         self._began_s = clock()
         self._tiers: _Table[str] = _Table(MAX_TIERS, OTHER)
-        self._rules: _Table[RuleKey] = _Table(MAX_RULES, RuleKey("", OTHER))
+        self._rules: _Table[RuleKey] = _Table(MAX_RULES, OTHER_RULES)
         self.last = 0
         """The number of the latest second that is complete."""
 
@@ -177,7 +180,8 @@ class History:
         for passed in range(max(self.last + 1, second - SECONDS), second + 1):
             self._tiers.clear(passed)
             self._rules.clear(passed)
-        for piece in self._read():
+        self._tiers.make_room(second)
+        for piece in self._read(self._rules.make_room(second)):
             for key, allowed, denied in piece:
                 if isinstance(key, str):
                     self._tiers.add(second, key, allowed, denied)

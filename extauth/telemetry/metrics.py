@@ -1,6 +1,6 @@
 """Prometheus metrics, fed one fact per batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from importlib.metadata import version
@@ -16,7 +16,7 @@ from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry import catalogue
 from extauth.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE, prefers_openmetrics, render
-from extauth.telemetry.history import Change
+from extauth.telemetry.history import Change, RuleKey
 from extauth.telemetry.instruments import Computed, Histogram, counter, gauge
 from extauth.telemetry.rule_counters import RuleCounters, Watch, watch
 from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
@@ -224,16 +224,19 @@ class Metrics:
         tables = (self._requests, self._tiers_near, self._unmatched, self._decisions, *self._rules_asked.tables)
         yield from render(self.registry, tables, as_openmetrics=as_openmetrics)
 
-    def changes(self) -> Iterator[list[Change]]:
-        """What was counted by tier and by rule since this was called before, in pieces that are quick to make."""
+    def changes(self, rules: Container[RuleKey] | None = None) -> Iterator[list[Change]]:
+        """What was counted by tier and by rule since this was called before, in pieces that are quick to make.
+
+        With `rules`, that of all other rules is one change, of OTHER_RULES.
+        """
         for _ in self._rules_asked.steps():
             yield []
-        for piece in self._requests.changes():
+        for piece, _ in self._requests.changes():
             yield [
                 Change(tier, calls, 0) if status == "allowed" else Change(tier, 0, calls)
                 for (_, status, tier), calls in piece
             ]
-        yield from self._rules_asked.changes()
+        yield from self._rules_asked.changes(rules)
 
     @property
     def rules(self) -> RuleCounters:

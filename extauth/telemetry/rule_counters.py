@@ -1,7 +1,7 @@
 """The calls of each rule, and those that came near its limits or were over them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from extauth.limiter.counters import LimitCheck, TakeResult
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry import catalogue
-from extauth.telemetry.history import Change, RuleKey
+from extauth.telemetry.history import OTHER_RULES, Change, RuleKey
 from extauth.telemetry.tables import Cell, CounterTable, named_first
 
 MAX_NAMES_FROM_REQUESTS = 1000
@@ -101,6 +101,7 @@ class RuleCounters:
         self._names_from_requests: set[str] = set()
         self._counted: deque[Plan] = deque()  # those with calls that are not added to their rules' series yet
         self._generation = object()
+        self._others_denied = 0  # by rules without a name in `changes`, which are not among its changes yet
 
     @property
     def tables(self) -> tuple[CounterTable, ...]:
@@ -250,21 +251,33 @@ class RuleCounters:
         over, near, shadowed = (table.value(domain, rule) for table in (self.over, self.near, self.shadowed))
         return RuleTotals(domain, rule, calls, over, near, shadowed)
 
-    def changes(self) -> Iterator[list[Change]]:
+    def changes(self, names: Container[RuleKey] | None = None) -> Iterator[list[Change]]:
         """What was counted since this was called before, in pieces that are quick to make.
 
-        Calls may be counted while the pieces are made. What would make more calls denied than there are is left for the
-        next time.
+        With `names`, that of all other rules is one change, of OTHER_RULES. Calls may be counted while the pieces are
+        made. What would make more calls denied than there are is left for the next time.
         """
         for _ in self.steps():
             yield []
-        for piece in self.calls.changes():
+        other_calls = 0
+        for piece, others in self.calls.changes(names):
+            other_calls += others
             changes = []
             for name, calls in piece:
                 over = self.over.take(name, calls)
                 denied = over - self.shadowed.take(name, over) if over else 0
                 changes.append(Change(RuleKey(*name), calls - denied, denied))
             yield changes
+        if names is None:
+            return
+        for table, sign in ((self.over, 1), (self.shadowed, -1)):
+            for others in table.others(names):
+                self._others_denied += sign * others
+                yield []
+        denied = min(max(self._others_denied, 0), other_calls)
+        self._others_denied -= denied
+        if other_calls:
+            yield [Change(OTHER_RULES, other_calls - denied, denied)]
 
     def _called(self, rule: RuleName) -> str:
         return rule.name if rule.in_file else named_first(self._names_from_requests, rule.name, MAX_NAMES_FROM_REQUESTS)

@@ -1,6 +1,6 @@
 """Counters of many label values, which are cheap to count in and are rendered in pieces."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import islice
 
 from prometheus_client.utils import floatToGoString
@@ -76,20 +76,37 @@ class CounterTable:
         while piece := list(islice(cells, PIECE_LINES)):
             yield [(values, cell.value) for values, cell in piece if values not in self._stale]
 
-    def changes(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
+    def changes(
+        self, names: Container[tuple[str, ...]] | None = None
+    ) -> Iterator[tuple[list[tuple[tuple[str, ...], int]], int]]:
         """The series that have changed since this was called before: (label values, by how much).
 
-        In pieces, for each of which at most PIECE_CELLS series are looked at.
+        With `names`, only of series with these label values; and by how much all others have changed together. In
+        pieces, for each of which at most PIECE_CELLS series are looked at.
         """
         cells = iter(list(self._cells.items()))
         while piece := list(islice(cells, PIECE_CELLS)):
-            changed = []
+            changed, others = [], 0
             for values, cell in piece:
                 value = cell.value
                 if value != cell.sampled:
-                    changed.append((values, value - cell.sampled))
+                    if names is None or values in names:
+                        changed.append((values, value - cell.sampled))
+                    else:
+                        others += value - cell.sampled
                     cell.sampled = value
-            yield changed
+            yield changed, others
+
+    def others(self, names: Container[tuple[str, ...]]) -> Iterator[int]:
+        """By how much the series without these label values have changed since they were read, in pieces."""
+        cells = iter(list(self._cells.items()))
+        while piece := list(islice(cells, PIECE_CELLS)):
+            others = 0
+            for values, cell in piece:
+                if cell.value != cell.sampled and values not in names:
+                    others += cell.value - cell.sampled
+                    cell.sampled = cell.value
+            yield others
 
     def take(self, values: tuple[str, ...], most: int) -> int:
         """By how much a series has changed since it was read by `changes` or by this, but at most by `most`."""

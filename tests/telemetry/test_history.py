@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import pytest
 
@@ -10,7 +10,7 @@ from extauth.explain.request import read_descriptor
 from extauth.limiter.verdict import Labels
 from extauth.rls.encode import encode_request
 from extauth.rules.rule_names import RuleName
-from extauth.telemetry.history import MAX_RULES, MAX_TIERS, SECONDS, Change, History, RuleKey, Series
+from extauth.telemetry.history import MAX_RULES, MAX_TIERS, OTHER_RULES, SECONDS, Change, History, RuleKey, Series
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Seconds
 from tests.support.facts import batch, settled
@@ -29,7 +29,7 @@ class Rig:
         self.pending: list[Change] = []
         self.history = History(self.read, clock=self.clock, wall_s=lambda: NOON_S + self.clock.now)
 
-    def read(self) -> Iterator[list[Change]]:
+    def read(self, _rules: Container[RuleKey] | None) -> Iterator[list[Change]]:
         pending, self.pending = self.pending, []
         half = len(pending) // 2
         yield pending[:half]
@@ -139,6 +139,22 @@ async def test_a_rule_in_shadow_mode_denies_nothing() -> None:
     assert (allowed[RuleKey("d", "k")], denied[RuleKey("d", "k")]) == ([1], [4])
 
 
+def test_the_calls_of_rules_without_a_series_are_those_of_other_together() -> None:
+    metrics, clock = Metrics(), Seconds()
+    history = History(metrics.changes, clock=clock)
+    rules = [RuleName("d", f"r{number}") for number in range(MAX_RULES + 2)]
+    for first, calls in ((0, 3), (MAX_RULES - 1, 5), (MAX_RULES, 2)):
+        metrics.batch_decided(batch(*[settled(Labels(), calls, 1, rule) for rule in rules[first:]]))
+        clock.now += 1
+        list(history.sample())
+    allowed, denied = numbers(history)
+    assert allowed[RuleKey("d", "r0")] == [3, 0, 0]
+    assert allowed[RuleKey("d", f"r{MAX_RULES - 1}")] == [3, 5, 0]
+    assert denied[RuleKey("d", f"r{MAX_RULES - 1}")] == [1, 1, 0]
+    assert allowed[OTHER_RULES] == [2 * 3, 2 * 5, 2 * 2]
+    assert denied[OTHER_RULES] == [2, 2, 2]
+
+
 def test_calls_that_come_between_the_pieces_are_counted_with_the_next_second() -> None:
     metrics, clock = Metrics(), Seconds()
     history = History(metrics.changes, clock=clock)
@@ -182,7 +198,7 @@ def test_the_json() -> None:
 
 async def test_it_keeps_itself_up() -> None:
     changes = [Change("free", 1, 0)]
-    history = History(lambda: iter([changes]))
+    history = History(lambda _rules: iter([changes]))
     keeping = asyncio.create_task(history.keep())
     await until_async(lambda: history.last >= 1)
     keeping.cancel()
