@@ -20,7 +20,7 @@ from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
 from extauth.overview.feed import Overview, Sources
 from extauth.overview.page import live_page
-from extauth.parts import RuleSource, counters_of, first_rules, tls_of
+from extauth.parts import RuleSource, counters_of, first_rules, limits_of, tls_of
 from extauth.replicas import Replicas
 from extauth.rules.matcher import Matcher
 from extauth.settings import Settings
@@ -33,7 +33,7 @@ from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.store_log import StoreLog
 from extauth.telemetry.tracing import Tracing
 from extauth.transport.batching import Batcher, Shed
-from extauth.transport.engine import ConnectionLimits, Engine, EngineContext, Guard
+from extauth.transport.engine import Engine, EngineContext, Guard
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls
 from extauth.tuning import fitting_connections, raise_descriptors
@@ -124,22 +124,10 @@ class Service:
     def _engine(self) -> Engine:
         settings = self.settings
         self.max_connections = fitting_connections(settings.max_connections, raise_descriptors())
-        limits = ConnectionLimits(
-            max_connections=self.max_connections,
-            max_streams=settings.max_streams,
-            max_message_bytes=settings.max_message_bytes,
-            max_header_bytes=settings.max_header_bytes,
-            max_continuations=settings.max_continuations,
-            max_resets_per_s=settings.max_resets,
-            max_control_frames_per_s=settings.max_control_frames,
-            stall_timeout_s=settings.stall_timeout,
-            max_age_s=settings.max_connection_age,
-            age_grace_s=settings.max_connection_age_grace,
-        )
         context = EngineContext(
             planner=self.planner,
             batcher=self.batcher,
-            limits=limits,
+            limits=limits_of(settings, self.max_connections),
             on_guard=self.metrics.guard_tripped,
             tls=self.tls,
             traced=self._tracing is not None or settings.log_level == "debug",

@@ -10,6 +10,7 @@ from extauth.errors import ConfigError
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
+from extauth.transport.engine import ConnectionLimits
 from extauth.transport.tls import Tls, TlsFiles
 
 
@@ -47,3 +48,19 @@ def tls_of(settings: Settings) -> Tls | None:
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
         return None
     return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
+
+
+def limits_of(settings: Settings, max_connections: int) -> ConnectionLimits:
+    """What a connection of the gRPC port may cost, of which there may be `max_connections`."""
+    return ConnectionLimits(
+        max_connections=max_connections,
+        max_streams=settings.max_streams,
+        max_message_bytes=settings.max_message_bytes,
+        max_header_bytes=settings.max_header_bytes,
+        max_continuations=settings.max_continuations,
+        max_resets_per_s=settings.max_resets,
+        max_control_frames_per_s=settings.max_control_frames,
+        stall_timeout_s=settings.stall_timeout,
+        max_age_s=settings.max_connection_age,
+        age_grace_s=settings.max_connection_age_grace,
+    )
