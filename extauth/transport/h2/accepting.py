@@ -36,7 +36,7 @@ class Acceptor:
 
     def __init__(
         self,
-        connect: Callable[[], H2Protocol],
+        connect: Callable[[Callable[[], object]], H2Protocol],
         connections: set[H2Protocol],
         context: EngineContext,
     ) -> None:
@@ -129,8 +129,9 @@ class Acceptor:
 
     async def _open(self, sock: socket.socket) -> None:
         options: dict[str, Any] = {}
-        if (task := asyncio.current_task()) is not None:
-            self._starting[task] = self._clock()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type
+        self._starting[task] = self._clock()
         if self._tls is not None:
             options = {
                 "ssl": self._tls.context,
@@ -140,7 +141,7 @@ class Acceptor:
         made: list[H2Protocol] = []
 
         def connect() -> H2Protocol:
-            made.append(self._connect())
+            made.append(self._connect(lambda: self._starting.pop(task, None)))
             self._fresh[made[-1]] = None
             return made[-1]
 

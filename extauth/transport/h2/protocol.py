@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import MutableSet
+from collections.abc import Callable, MutableSet
 from typing import cast
 
 from extauth.limiter.templates import Answer
@@ -14,12 +14,18 @@ from extauth.transport.waiting import Calls
 
 
 class H2Protocol(asyncio.Protocol):
-    """`asyncio` calls the methods of Protocol, the Batcher those of Caller; `connections` are all that are open."""
+    """`asyncio` calls the methods of Protocol, the Batcher those of Caller.
 
-    def __init__(self, state: ServerState, connections: "MutableSet[H2Protocol]") -> None:
+    `connections` are all that are open; `made` is called once the connection is made, and is among them or turned away.
+    """
+
+    def __init__(
+        self, state: ServerState, connections: "MutableSet[H2Protocol]", made: Callable[[], object] = lambda: None
+    ) -> None:
         context = state.context
         self._state = state
         self._connections = connections
+        self._made = made
         self._batcher = context.batcher
         self._clock = context.clock
         self._on_guard = context.on_guard
@@ -51,6 +57,7 @@ class H2Protocol(asyncio.Protocol):
             self._turn_away(CloseReason.TOO_MANY)
         else:
             self._connections.add(self)
+        self._made()
 
     def data_received(self, data: bytes) -> None:
         """Handle the bytes that came; the calls in them are submitted together."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class H2Server:
         """The number of open connections, TLS handshakes included."""
         return len(self._acceptor)
 
-    def _connect(self) -> H2Protocol:
-        return H2Protocol(self._state, self._connections)
+    def _connect(self, made: Callable[[], object]) -> H2Protocol:
+        return H2Protocol(self._state, self._connections, made)
 
     async def start(self) -> None:
         """Listen and report SERVING; raises SettingsError if the address is not available."""
