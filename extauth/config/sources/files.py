@@ -10,12 +10,14 @@ from pathlib import Path
 import watchfiles
 
 from extauth.config.merge import MAX_FILE_BYTES, load_valid_domains
+from extauth.config.sources.reader import read_apart
 from extauth.config.yaml_errors import place_of_byte
 from extauth.errors import ConfigError, Diagnostic, Place
 from extauth.rules.model import RuleSet
 
 SUFFIXES = (".yaml", ".yml")
 POLL_MS = 500  # how often to look where the system reports no change, as on network file systems
+APART_BYTES = 1 << 20  # of all files; from here on it is worth starting a process, which takes half a second
 SETTLE_S = 0.05  # files that changed this recently may be half written
 
 Signature = tuple[tuple[str, int, int, int, int], ...]
@@ -165,8 +167,14 @@ class FileSource:
 
     def _read(self, seen: Signature) -> RuleSet:
         self._seen = seen
-        self._current = read_valid_domains(self._path, self._current, merge=self._merge)
+        self._current = self._read_valid_domains(sum(max(size, 0) for _, _, size, _, _ in seen))
         return self._current
+
+    def _read_valid_domains(self, size: int) -> RuleSet:
+        if size >= APART_BYTES:
+            with suppress(OSError):  # no memory for another process, or it is forbidden
+                return read_apart(self._path, self._current, merge=self._merge)
+        return read_valid_domains(self._path, self._current, merge=self._merge)
 
     def _read_again(self, seen: Signature) -> RuleSet | ConfigError:
         """The rules, or why there are none: as a value, for a StopIteration of a thread never reaches its awaiter."""

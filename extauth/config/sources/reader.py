@@ -1,0 +1,85 @@
+"""Reads large configs in a process of their own, which gives all its memory back when it ends.
+
+What reading them takes is several times what their rules take, and would be held as long as the service runs; and the
+process that answers calls shares its interpreter with nothing that takes seconds.
+"""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from extauth.config.many_objects import collector_off
+from extauth.config.sources.packed import pack, unpack
+from extauth.errors import ConfigError, Diagnostic, Place
+from extauth.rules.model import Domain, RuleSet
+
+NO_RULES = 3
+"""The exit code of a reader that found no rules at all, but problems."""
+
+_LENGTH = struct.Struct("!I")
+_MODULE = "extauth.config.sources"
+
+
+def read_apart(path: Path, old: RuleSet, *, merge: bool) -> RuleSet:
+    """As `files.read_valid_domains`, in another process; raises OSError where there can be none, and ConfigError."""
+    job = {"path": str(path), "merge": merge, "old": {name: domain.files for name, domain in old.domains.items()}}
+    # A group of its own: an interrupt from the terminal is for the service alone.
+    argv = [sys.executable, "-P", "-m", _MODULE]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, process_group=0) as process:  # noqa: S603 - no input's words
+        assert process.stdin is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        try:
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(job).encode())
+                process.stdin.close()
+            first = next(pieces := _pieces(process.stdout), b"")  # which comes once all has been read
+            with collector_off():
+                rules = unpack(chain([first] if first else [], pieces), old.domains)
+        except EOFError:
+            rules = None
+        except BaseException:
+            process.kill()
+            raise
+    if rules is None:
+        raise ConfigError([_ended_early(path, process.returncode)])
+    if process.returncode == NO_RULES:
+        raise ConfigError(rules.problems)
+    return rules
+
+
+def _ended_early(path: Path, code: int) -> Diagnostic:
+    why = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    hint = "give the service more memory, or split its largest file by domain"
+    return Diagnostic.error(Place(str(path)), f"cannot be read: the process that reads it ended early, {why}", hint)
+
+
+def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    """The pieces; the last one is followed by nothing. `unpack` raises EOFError where it is missing."""
+    while len(head := stream.read(_LENGTH.size)) == _LENGTH.size:
+        (length,) = _LENGTH.unpack(head)
+        piece = stream.read(length)
+        if len(piece) < length:
+            return
+        yield piece
+
+
+def run(read: Callable[..., RuleSet], job: str, into: IO[bytes]) -> int:
+    """The other process: `read` as the job says, write the pieces, and return the exit code."""
+    given = json.loads(job)
+    old = RuleSet({name: Domain(name, files=tuple(files)) for name, files in given["old"].items()})
+    code = 0
+    try:
+        rules = read(Path(given["path"]), old, merge=given["merge"])
+    except ConfigError as error:
+        rules, code = RuleSet(problems=error.problems), NO_RULES
+    for piece in pack(rules):
+        into.write(_LENGTH.pack(len(piece)) + piece)
+    into.flush()
+    return code
