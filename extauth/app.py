@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
-from extauth.background import keep_up
+from extauth.background import free_rules, keep_up
 from extauth.config.sources.files import FileSource
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
@@ -20,7 +21,7 @@ from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
 from extauth.overview.feed import Overview, Sources
 from extauth.overview.page import live_page
-from extauth.parts import RuleSource, counters_of, first_rules, limits_of, tls_of
+from extauth.parts import RuleSource, compile_rules, counters_of, first_rules, limits_of, tls_of
 from extauth.replicas import Replicas
 from extauth.rules.matcher import Matcher
 from extauth.settings import Settings
@@ -259,22 +260,29 @@ class Service:
             if isinstance(rules, ConfigError):
                 self._reload_failed(rules)
             else:
-                self._swap(await asyncio.to_thread(Matcher, rules, self.planner.matcher.masking))
+                matcher = await asyncio.to_thread(compile_rules, rules, self.planner.matcher.masking)
+                for _ in self.metrics.before_rules():
+                    await asyncio.sleep(0)
+                before = [self.planner.matcher]
+                unused = self._swap(matcher)
+                del rules, matcher  # or this would free them, all at once, when others come
+                await asyncio.to_thread(free_rules, before, unused)
 
-    def _swap(self, matcher: Matcher) -> None:
+    def _swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
         before = self.planner.matcher.rules
-        self.planner.swap(matcher)
-        self.denials.forget()
+        unused = [*self.planner.swap(matcher), *self.denials.forget()]
         self.metrics.reloaded(ok=not matcher.rules.problems)
-        self._note_rules()
+        unused += self._note_rules()
         events.rules_reloaded(matcher.rules, matcher.size, before)
+        return unused
 
-    def _note_rules(self) -> None:
+    def _note_rules(self) -> list[dict[Any, Any]]:
         matcher = self.planner.matcher
-        self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
+        unused = self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
         self.callers.rules_loaded(matcher.rules)
-        self.overview.rules_loaded()
+        unused += self.overview.rules_loaded()
         events.rules_read(matcher.rules)
+        return unused
 
     async def _follow_tls(self) -> None:
         assert self.tls is not None  # noqa: S101

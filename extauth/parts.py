@@ -2,16 +2,22 @@
 
 import time
 from collections.abc import AsyncIterator
-from typing import Protocol
+from contextlib import nullcontext
+from typing import Final, Protocol
 
+from extauth.config.many_objects import collector_off
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import ConfigError
+from extauth.rules.masking import Masking
+from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
 from extauth.transport.engine import ConnectionLimits
 from extauth.transport.tls import Tls, TlsFiles
+
+MANY_RULES: Final = 5000  # from here on the cycle collector is worth keeping away
 
 
 class RuleSource(Protocol):
@@ -41,6 +47,12 @@ def first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:
     if rules.problems and not (keep_going and rules.domains):
         raise ConfigError(rules.problems)
     return rules
+
+
+def compile_rules(rules: RuleSet, masking: Masking) -> Matcher:
+    """The rules as what requests are matched with."""
+    with collector_off() if len(rules) >= MANY_RULES else nullcontext():
+        return Matcher(rules, masking)
 
 
 def tls_of(settings: Settings) -> Tls | None:

@@ -9,7 +9,7 @@ reloaded, a flush, a fail-over, a clock that was set. It never admits anything.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from extauth.limiter.algorithms import Level
 from extauth.limiter.counters import Counters, CounterSet, Group, LimitCheck, Mode, Source, TakeResult
@@ -83,9 +83,11 @@ class DenialCache:
         """Return if the store counts; raises StoreError if not."""
         await self._counters.probe()
 
-    def forget(self) -> None:
-        """Forget all denials: the rules have changed."""
+    def forget(self) -> list[dict[Any, Any]]:
+        """Forget all denials: the rules have changed. Returns tables to be emptied bit by bit."""
+        unused: list[dict[Any, Any]] = [self._entries, self._old_entries]
         self._entries, self._old_entries, self._bytes = {}, {}, 0
+        return unused
 
     def _drop(self, take: CounterSet) -> None:
         for name in take.names:

@@ -81,6 +81,10 @@ class DescriptorPlanner:
         self._effects: dict[int, RuleEffect] = {}
         self._effects_with_hits: Memo[tuple[int, int | None, bool], RuleEffect] = Memo(MAX_EFFECTS_BYTES)
 
+    def remembered(self) -> list[dict[Any, Any]]:
+        """All that is remembered, in as many tables."""
+        return [*self.known.values(), self._effects, self._effects_with_hits]
+
     def plan(self, domain: str, known: Memo[bytes, DescriptorPlan], encoded: bytes) -> DescriptorPlan:
         """The plan of an encoded descriptor that is not in `known`; raises InvalidRequestError."""
         key, plan = encoded, None

@@ -136,10 +136,18 @@ class Planner:
         self._plans_bytes = plans_bytes
         self.work = Work()
         self.lookups = self.misses = 0  # in the memory of whole messages, since the start
-        self.swap(matcher)
+        self._take_up(matcher)
 
-    def swap(self, matcher: Matcher) -> None:
-        """Put other rules in force; plans already handed out keep the rules that they began with."""
+    def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
+        """Put other rules in force; plans already handed out keep the rules that they began with.
+
+        Returns tables of what was remembered, which are no longer used, to be emptied bit by bit.
+        """
+        unused: list[dict[Any, Any]] = [self._plans, self._outlines, self._templates, *self._descriptors.remembered()]
+        self._take_up(matcher)
+        return unused
+
+    def _take_up(self, matcher: Matcher) -> None:
         self.matcher = matcher
         self._plans: Memo[bytes, Plan] = Memo(self._plans_bytes)
         self._recall = self._plans.get  # the hot path: a bound method costs less

@@ -66,12 +66,17 @@ class Overview:
         self._made_s = self._top_made_s = float("-inf")
         self._making = asyncio.Lock()
 
-    def rules_loaded(self) -> None:
-        """Note that the config was read, and that its rules, or some of them, are in force."""
+    def rules_loaded(self) -> list[dict[Any, Any]]:
+        """Note that the config was read, and that its rules, or some of them, are in force.
+
+        Returns tables that are no longer used, to be emptied bit by bit.
+        """
         self._tried_s = time()
         self._failure = ()
+        self._made_s = float("-inf")  # what was made is about other rules
         if not self.sources.planner.matcher.rules.problems:
             self._loaded_s = self._tried_s
+        return self._rules.forget()
 
     def reload_failed(self, error: ConfigError) -> None:
         """Note that the config could not be read."""

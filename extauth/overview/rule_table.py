@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from heapq import nlargest
 from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
@@ -38,18 +38,25 @@ class RuleTable:
         self._planner = planner
         self._counters = counters
         self._matcher: Matcher | None = None
-        self._index: Mapping[tuple[str, str], Rule] = {}
+        self._index: dict[tuple[str, str], Rule] = {}
         self._rows: dict[tuple[str, str], _Row] = {}
         self._reset = 0  # the refresh in which other rules came into the table
         self._chosen = 0
         self.refreshed = 0
         """The number of the latest refresh."""
 
+    def forget(self) -> list[dict[Any, Any]]:
+        """Let go of the rules, for others are in force; returns tables to be emptied bit by bit."""
+        unused: list[dict[Any, Any]] = [self._index]
+        self._matcher, self._index = None, {}
+        return unused
+
     async def refresh(self) -> None:
         """Read the counters, in steps."""
         matcher = self._planner.matcher
         if self._matcher is not matcher:
-            self._index = await asyncio.to_thread(index_rules, matcher.rules, matcher.masking)
+            unused = self.forget()
+            self._index = await asyncio.to_thread(_index_anew, unused, matcher)
             self._matcher, self._rows = matcher, {}
         for _ in self._counters.steps():
             await asyncio.sleep(0)
@@ -125,3 +132,10 @@ class RuleTable:
 
 def _limit(limit: Limit) -> str:
     return str(limit) if limit.unlimited else f"{limit}, {limit.algorithm.replace('_', ' ')}"
+
+
+def _index_anew(unused: list[dict[Any, Any]], matcher: Matcher) -> dict[tuple[str, str], Rule]:
+    for table in unused:
+        while table:
+            table.popitem()
+    return index_rules(matcher.rules, matcher.masking)

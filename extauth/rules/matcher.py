@@ -116,6 +116,29 @@ class Matcher:
         """The domain's rules, or None if no config file defines it."""
         return self.rules.domains.get(name)
 
+    def parts(self) -> list[object]:
+        """All that the matcher and its rules are made of.
+
+        Whoever holds the last reference to a matcher frees it bit by bit with this: by letting the matcher go, and then
+        taking the parts off the list, from its end.
+        """
+        found: list[object] = list(self.rules)
+        seen: set[int] = set()
+        pending = list(self._roots.values())
+        while pending:
+            node = pending.pop()
+            found += (node, node.match)
+            if node.exact is _LEAF.exact or id(node) in seen:
+                continue
+            seen.add(id(node))
+            for table in (node.exact, node.digests, node.bare):
+                found += table
+                pending += table.values()
+            for patterns in (node.key_patterns, *node.patterns.values()):
+                found += patterns
+                pending += [inner for _, inner in patterns]
+        return found
+
     def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> Match | None:
         """The rule at exactly the depth of `entries`, with how it was reached, or None."""
         node = self._roots.get(domain)

@@ -1,6 +1,6 @@
 """The rules of a config by the names that they have in metrics."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from extauth.rules.masking import Masking
@@ -10,7 +10,7 @@ from extauth.rules.rule_names import RuleName, RuleNamer, request_name
 MAX_INDEXED = 100_000
 
 
-def index_rules(rules: RuleSet, masking: Masking, most: int = MAX_INDEXED) -> Mapping[tuple[str, str], Rule]:
+def index_rules(rules: RuleSet, masking: Masking, most: int = MAX_INDEXED) -> dict[tuple[str, str], Rule]:
     """The rules with limits by (domain, name), in the order of the files: at most `most` names.
 
     A rule with several values has a name for each. Rules whose names depend on requests otherwise are left out.

@@ -5,6 +5,7 @@ from enum import StrEnum
 from fractions import Fraction
 from importlib.metadata import version
 from time import time
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
@@ -193,20 +194,28 @@ class Metrics:
             self._breaker.labels(each).set(each is state)
         self._store_up.set(state == "closed")
 
-    def rules_loaded(self, rules: int, digest: str, *, ok: bool) -> None:
-        """Record the number of rules in force and their hash; `ok` if every file's rules are among them."""
+    def before_rules(self) -> Iterator[bytes]:
+        """Do in steps, each of which yields nothing, most of what `rules_loaded` would have to do at once."""
+        return self._rules_asked.steps()
+
+    def rules_loaded(self, rules: int, digest: str, *, ok: bool) -> list[dict[Any, Any]]:
+        """Record the number of rules in force and their hash; `ok` if every file's rules are among them.
+
+        Returns tables that are no longer used, to be emptied bit by bit.
+        """
         self._rules.set(rules)
         self._config.clear()
         self._config.labels(digest).set(1)
         self._reload_successful.set(ok)
         if ok:
             self._reload_time.set(time())
-        self._rules_asked.rules_loaded()  # it adds calls of the rules before
+        unused = self._rules_asked.rules_loaded()  # it adds calls of the rules before
         self._paths.clear()
-        self._by_template.clear()
-        self._requests.age()
-        self._tiers_near.age()
-        self._unmatched.age()
+        unused.append(self._by_template)
+        self._by_template = Memo(MAX_TEMPLATES_BYTES)
+        for table in (self._requests, self._tiers_near, self._unmatched):
+            unused += table.age()
+        return unused
 
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload."""

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from extauth.limiter.counters import LimitCheck, TakeResult
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
@@ -165,13 +165,12 @@ class RuleCounters:
                 low = min(low, each.below)
         return admitted - low
 
-    def rules_loaded(self) -> None:
-        """Start anew, for other rules are in force."""
+    def rules_loaded(self) -> list[dict[Any, Any]]:
+        """Start anew, for other rules are in force, soon after `steps`; returns tables to be emptied bit by bit."""
         self._add_some(len(self._counted))
         self._generation = object()
         self._names_from_requests.clear()
-        for table in self.tables:
-            table.age()
+        return [unused for table in self.tables for unused in table.age()]
 
     def steps(self) -> Iterator[bytes]:
         """Add the calls of all plans to the series of their rules, in steps, each of which yields nothing.

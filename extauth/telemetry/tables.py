@@ -1,7 +1,8 @@
 """Counters of many label values, which are cheap to count in and are rendered in pieces."""
 
 from collections.abc import Container, Iterator
-from itertools import islice
+from itertools import chain, islice
+from typing import Any
 
 from prometheus_client.utils import floatToGoString
 
@@ -23,48 +24,67 @@ class Cell:
         self.value = self.sampled = 0
 
 
+_Cells = dict[tuple[str, ...], Cell]
+
+
 class CounterTable:
     """A counter in Prometheus' text format, whose series are made by `cell`.
 
     A reload of the rules makes all series stale, each until its cell is asked for again. Of the series that are still
     stale at the next reload, the newest MAX_STALE are kept.
+
+    Each series is in one of three tables: `_asked` for since the latest reload, `_stale` since that, and `_kept` from
+    earlier ones.
     """
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self._labels = metric.labels
-        self._cells: dict[tuple[str, ...], Cell] = {}
-        self._stale: dict[tuple[str, ...], None] = {}
+        self._asked: _Cells = {}
+        self._stale: _Cells = {}
+        self._kept: _Cells = {}
 
     def cell(self, *values: str) -> Cell:
         """The series of these label values."""
-        self._stale.pop(values, None)
-        cell = self._cells.get(values)
+        cell = self._asked.get(values)
         if cell is None:
-            pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in zip(self._labels, values, strict=True))
-            cell = self._cells[values] = Cell(f"{self._metric.series}{{{pairs}}} ")
+            cell = self._stale.pop(values, None) or self._kept.pop(values, None)
+            if cell is None:
+                labels = zip(self._labels, values, strict=True)
+                pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels)
+                cell = Cell(f"{self._metric.series}{{{pairs}}} ")
+            self._asked[values] = cell
         return cell
 
-    def age(self) -> None:
+    def age(self) -> list[dict[Any, Any]]:
         """Make the series stale, for other rules are in force: whoever holds a cell must ask for it again.
 
-        Only series that nobody has asked for since the previous call may be forgotten.
+        Only series that nobody has asked for since the previous call may be forgotten. However many there are, this
+        takes well below a millisecond: it returns tables that are no longer used, to be emptied bit by bit.
         """
-        for oldest in list(islice(self._stale, max(len(self._stale) - MAX_STALE, 0))):
-            del self._stale[oldest], self._cells[oldest]
-        self._stale |= dict.fromkeys(self._cells)  # those that were stale before stay in front
+        newest = islice(chain(reversed(self._stale.items()), reversed(self._kept.items())), MAX_STALE)
+        unused: list[dict[Any, Any]] = [self._stale, self._kept]
+        self._kept = dict(reversed(list(newest)))
+        self._stale, self._asked = self._asked, {}
+        return unused
+
+    def _find(self, values: tuple[str, ...]) -> Cell | None:
+        return self._asked.get(values) or self._stale.get(values) or self._kept.get(values)
+
+    def _all(self) -> Iterator[tuple[tuple[str, ...], Cell]]:
+        return iter([*self._kept.items(), *self._stale.items(), *self._asked.items()])
 
     def pieces(self, *, as_openmetrics: bool = False) -> Iterator[str]:
         """The text, in pieces of at most PIECE_LINES lines; OpenMetrics gives a counter a name without its suffix."""
         name = self._metric.name if as_openmetrics else self._metric.series
         yield f"# HELP {name} {self._metric.meaning}\n# TYPE {name} counter\n"
-        cells = iter(list(self._cells.values()))
-        while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for cell in islice(cells, PIECE_LINES)]):
+        cells = self._all()
+        while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for _, cell in islice(cells, PIECE_LINES)]):
             yield piece
 
     def value(self, *values: str) -> int:
         """What the series of these label values has counted."""
-        cell = self._cells.get(values)
+        cell = self._find(values)
         return 0 if cell is None else cell.value
 
     def in_force(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
@@ -72,9 +92,9 @@ class CounterTable:
 
         Each is of at most PIECE_LINES series, for there is more to look up about them.
         """
-        cells = iter(list(self._cells.items()))
+        cells = iter(list(self._asked.items()))
         while piece := list(islice(cells, PIECE_LINES)):
-            yield [(values, cell.value) for values, cell in piece if values not in self._stale]
+            yield [(values, cell.value) for values, cell in piece if values in self._asked]
 
     def changes(
         self, names: Container[tuple[str, ...]] | None = None
@@ -84,7 +104,7 @@ class CounterTable:
         With `names`, only of series with these label values; and by how much all others have changed together. In
         pieces, for each of which at most PIECE_CELLS series are looked at.
         """
-        cells = iter(list(self._cells.items()))
+        cells = self._all()
         while piece := list(islice(cells, PIECE_CELLS)):
             changed, others = [], 0
             for values, cell in piece:
@@ -99,7 +119,7 @@ class CounterTable:
 
     def others(self, names: Container[tuple[str, ...]]) -> Iterator[int]:
         """By how much the series without these label values have changed since they were read, in pieces."""
-        cells = iter(list(self._cells.items()))
+        cells = self._all()
         while piece := list(islice(cells, PIECE_CELLS)):
             others = 0
             for values, cell in piece:
@@ -110,7 +130,7 @@ class CounterTable:
 
     def take(self, values: tuple[str, ...], most: int) -> int:
         """By how much a series has changed since it was read by `changes` or by this, but at most by `most`."""
-        cell = self._cells.get(values)
+        cell = self._find(values)
         taken = 0 if cell is None else min(cell.value - cell.sampled, most)
         if cell is not None:
             cell.sampled += taken

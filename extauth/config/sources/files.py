@@ -211,10 +211,10 @@ async def _wakes(path: Path, wake: asyncio.Event) -> AsyncIterator[None]:
 
 async def _settled(path: Path) -> Signature:
     """The files' signature once it has held still for SETTLE_S."""
-    before = signature(path)
+    before = await asyncio.to_thread(signature, path)  # there may be a thousand files
     while True:
         await asyncio.sleep(SETTLE_S)
-        after = signature(path)
+        after = await asyncio.to_thread(signature, path)
         if after == before:
             return after
         before = after
