@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 MOST_CALLERS: Final = 20
@@ -13,6 +13,12 @@ MAX_PACKED_BYTES: Final = 16_384
 
 _CUTS: Final = (MOST_CALLERS, 15, 10, 7, 5, 3, 2, 1)
 _PACKED_CALLER_BYTES: Final = 30  # about the least
+
+# Anybody who may write to Redis may write a report. Sums stay within the bounds too: they are read from `/top` again.
+MOST_CALLS: Final = 10**15
+Calls: TypeAlias = Annotated[int, Field(ge=0, le=MOST_CALLS)]
+Instant: TypeAlias = Annotated[float, Field(ge=0, lt=253_402_300_800, allow_inf_nan=False)]  # before the year 10000
+Part: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Caller(NamedTuple):
@@ -23,11 +29,11 @@ class Caller(NamedTuple):
     """
 
     caller: str
-    calls: int
-    error: int = 0
-    missing: int = 0
-    first_s: FiniteFloat = 0
-    last_s: FiniteFloat = 0
+    calls: Calls
+    error: Calls = 0
+    missing: Calls = 0
+    first_s: Instant = 0
+    last_s: Instant = 0
 
 
 class RuleTop(NamedTuple):
@@ -40,8 +46,8 @@ class RuleTop(NamedTuple):
     rule: str
     denied: tuple[Caller, ...] = ()
     busiest: tuple[Caller, ...] = ()
-    denied_others: int = 0
-    busiest_others: int = 0
+    denied_others: Calls = 0
+    busiest_others: Calls = 0
 
 
 class Top(NamedTuple):
@@ -52,11 +58,11 @@ class Top(NamedTuple):
     exact within their errors; where it is less, they are estimates.
     """
 
-    since_s: FiniteFloat
-    denied_examined: FiniteFloat
-    busiest_examined: FiniteFloat
+    since_s: Instant
+    denied_examined: Part
+    busiest_examined: Part
     rules: tuple[RuleTop, ...]
-    left_out: int = 0
+    left_out: Calls = 0
 
 
 _TOP: Final = TypeAdapter(Top)
@@ -149,7 +155,7 @@ def sum_tops(tops: Iterable[Top], most: int = MOST_CALLERS) -> Top:
         min((top.denied_examined for top in tops), default=1),
         min((top.busiest_examined for top in tops), default=1),
         tuple(rules[:MOST_RULES]),
-        max((top.left_out for top in tops), default=0) + max(len(rules) - MOST_RULES, 0),
+        _bounded(max((top.left_out for top in tops), default=0) + max(len(rules) - MOST_RULES, 0)),
     )
 
 
@@ -167,7 +173,7 @@ def _cut(rule: RuleTop, most: int) -> RuleTop:
 
 def _sum(lists: Sequence[tuple[Sequence[Caller], int]], most: int) -> tuple[tuple[Caller, ...], int]:
     """The sum of several replicas' lists, and how often whoever is not in it may have been counted."""
-    others_everywhere = sum(others for _, others in lists)
+    others_everywhere = _bounded(sum(others for _, others in lists))
     sums: dict[str, Caller] = {}
     for callers, others in lists:
         for each in callers:
@@ -176,15 +182,19 @@ def _sum(lists: Sequence[tuple[Sequence[Caller], int]], most: int) -> tuple[tupl
                 known = each._replace(calls=0, error=0, missing=others_everywhere)
             sums[each.caller] = Caller(
                 each.caller,
-                known.calls + each.calls,
-                known.error + each.error,
-                known.missing + each.missing - others,
+                _bounded(known.calls + each.calls),
+                _bounded(known.error + each.error),
+                _bounded(known.missing + each.missing - others),
                 min(known.first_s, each.first_s),
                 max(known.last_s, each.last_s),
             )
     ranked = sorted(sums.values(), key=lambda caller: (-caller.calls, caller.caller))
     unlisted = max((caller.calls + caller.missing for caller in ranked[most:]), default=0)
-    return tuple(ranked[:most]), max(others_everywhere, unlisted)
+    return tuple(ranked[:most]), _bounded(max(others_everywhere, unlisted))
+
+
+def _bounded(calls: int) -> int:
+    return min(max(calls, 0), MOST_CALLS)
 
 
 def _calls(callers: Iterable[Caller]) -> int:

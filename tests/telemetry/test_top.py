@@ -141,3 +141,33 @@ def test_every_sum_is_within_what_may_be_missing(replicas: list[dict[str, int]],
             assert caller.calls <= exact[caller.caller] <= caller.calls + caller.missing
         unlisted = exact.keys() - {caller.caller for caller in rule.denied}
         assert all(exact[caller] <= rule.denied_others for caller in unlisted)
+
+
+def _report(calls: object = 1, first_s: object = 1, since_s: object = 0, examined: object = 1) -> bytes:
+    rule = ["d", "r", [["c", calls, 0, 0, first_s, 1]], [], 0, 0]
+    return json.dumps([since_s, examined, 1, [rule], 0]).encode()
+
+
+IMPLAUSIBLE = [
+    {"calls": int("9" * 4300)},
+    {"calls": -1},
+    {"first_s": 1e300},
+    {"first_s": -1e300},
+    {"since_s": 1e300},
+    {"examined": 2},
+]
+
+
+@pytest.mark.parametrize("field", IMPLAUSIBLE, ids=lambda field: str(field)[:20])
+def test_a_report_with_numbers_that_cannot_be_is_not_read(field: dict[str, object]) -> None:
+    """Anybody who may write to Redis may write a report: with such numbers no replica could show its `/top`."""
+    assert unpack_top(_report()) is not None
+    assert unpack_top(_report(**field)) is None
+
+
+def test_sums_of_the_largest_reports_can_be_read_again() -> None:
+    most = unpack_top(_report(calls=10**15))
+    assert most is not None
+    summed = sum_tops([most, most, most])
+    assert unpack_top(pack_top(summed)) == summed
+    assert summed.rules[0].denied[0].calls == 10**15
