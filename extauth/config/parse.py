@@ -1,7 +1,9 @@
 """One YAML file of a config: from its text to a Domain, or to every problem in it with its place and fix."""
 
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +25,9 @@ from extauth.rules.model import Domain
 
 MOUNT_IT = "mount the ConfigMap as a folder, and set EXTAUTH_CONFIG to that; `extauth validate FILE` reads it as it is"
 MAX_MENDINGS = 3  # a key that is mended may hold a misspelt one, and so on
+
+MAX_FILE_RULES = 300_000
+_RULE = re.compile(r"""^[ \t]*(?:-[ ]+)+\{?[ ]*["']?key["']?[ ]*:""", re.MULTILINE)  # as most are written
 
 
 @dataclass(slots=True)
@@ -46,6 +51,13 @@ class ParsedFile:
 def parse_file(file: str, text: str) -> ParsedFile:
     """Parse a file's text."""
     parsed = ParsedFile(file, Place(file, 1, 1))
+    many = next(islice(_RULE.finditer(text), MAX_FILE_RULES, None), None)
+    if many is not None:  # before it is parsed, which would take many seconds
+        place = Place(file, text.count("\n", 0, many.end()) + 1, 1)
+        message = f"the file holds more than {MAX_FILE_RULES} descriptors"
+        hint = "split it by domain, or set EXTAUTH_MERGE_DOMAINS=true and split it by descriptors"
+        parsed.problems.append(Diagnostic.error(place, message, hint))
+        return parsed
     try:
         root, diagnostics = read_document(file, text, WORDS)
     except DocumentError as error:

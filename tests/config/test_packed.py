@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from extauth.config.merge import load_rules
+from extauth.config.parse import MAX_FILE_RULES, parse_file
 from extauth.config.sources.files import APART_BYTES, FileSource, read_valid_domains
 from extauth.config.sources.packed import pack, unpack
 from extauth.config.sources.reader import read_apart
@@ -118,3 +119,12 @@ def many() -> Callable[[int], str]:
         return f"domain: a\ntiers: {{free: {{unit: day, requests_per_unit: 5}}}}\ndescriptors:\n{lines}"
 
     return text
+
+
+def test_a_file_of_too_many_rules_is_refused_before_it_is_parsed() -> None:
+    text = "domain: [\ndescriptors:\n" + "- {key: k}\n" * (MAX_FILE_RULES + 1)  # what follows [ is no YAML
+    problems = parse_file("a.yaml", text).problems
+    (problem,) = problems
+    assert str(problem.place) == f"a.yaml:{MAX_FILE_RULES + 3}:1"
+    assert problem.message == f"the file holds more than {MAX_FILE_RULES} descriptors"
+    assert "EXTAUTH_MERGE_DOMAINS" in problem.hint
