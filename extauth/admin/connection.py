@@ -20,7 +20,7 @@ import h11
 from extauth.admin.hosts import AllowedHosts
 from extauth.admin.lane import Lane
 from extauth.admin.messages import begin, header, in_blocks, path_of, read_request, response
-from extauth.admin.routes import BODY_BYTES, Answer, Audience, Request, Route, Stream, refusal
+from extauth.admin.routes import BODY_BYTES, Answer, Audience, MadeLater, Request, Route, Stream, refusal
 
 STALL_S: Final = 10.0
 IDLE_S: Final = 75.0
@@ -219,12 +219,22 @@ class Connection:
 
     # Answering
 
-    async def _answer(self, make: Callable[[], Answer], *, head_only: bool = False, close: bool = False) -> None:
+    async def _answer(
+        self, make: Callable[[], Answer | MadeLater], *, head_only: bool = False, close: bool = False
+    ) -> None:
         """Send the answer that `make` returns, piece by piece as the client reads."""
         self.deadline = float("inf")
         lane, clock = self._context.lanes[self.state], self._context.clock
+
+        def begun(made: Answer | MadeLater) -> tuple[Answer, Iterator[bytes], bytes | None] | MadeLater:
+            return begin(made, clock, head_only=head_only) if isinstance(made, Answer) else made
+
         try:
-            answer, blocks, block = await lane.run(lambda: begin(make(), clock, head_only=head_only))
+            ready = await lane.run(lambda: begun(make()))
+            if not isinstance(ready, tuple):
+                late = await ready()
+                ready = await lane.run(lambda: begin(late, clock, head_only=head_only))
+            answer, blocks, block = ready
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._report(error)
             answer, blocks, block = begin(refusal(HTTPStatus.INTERNAL_SERVER_ERROR), clock, head_only=head_only)

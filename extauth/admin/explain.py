@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from extauth.admin.routes import JSON, Answer, Request, refusal
+from extauth.admin.routes import JSON, Answer, MadeLater, Request, refusal
 from extauth.errors import CommandError, InvalidRequestError, StoreError
 from extauth.explain.explanation import explain_descriptor, summary, view
 from extauth.explain.preview import Planned, plan_request
@@ -35,22 +36,31 @@ class Explainer:
         self._away = away
         self._one_at_a_time = asyncio.Lock()
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Answer | MadeLater:
         """The explanation of a request of the body's form."""
         if request.content_type.partition(";")[0].strip().lower() != "application/json":
             return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _NOT_JSON)
         try:
             domain, texts = _read(request.body)
-            planned = plan_request(self._planner.apart(), domain, tuple(map(read_descriptor, texts)))
-        except (CommandError, InvalidRequestError) as error:
-            return Answer(json.dumps({"error": str(error)}).encode(), JSON, HTTPStatus.BAD_REQUEST)
-        return Answer(_Explanation(lambda: self._explain(planned)), JSON, headers=[("Cache-Control", "no-store")])
+        except CommandError as error:
+            return _mistake(error)
+        return partial(self._answer, domain, texts)
 
-    async def _explain(self, planned: Planned) -> bytes:
+    async def _answer(self, domain: str, texts: list[str]) -> Answer:
         async with self._one_at_a_time:
-            # Among very many rules it takes a while to find why the others are not hit.
-            told = await asyncio.to_thread(_told, planned)
-            return json.dumps(told | await self._left(planned)).encode()
+            try:
+                # A body may hold thousands of entries, and among very many rules it takes a while to find why the
+                # others are not hit: calls are decided meanwhile.
+                planned, told = await asyncio.to_thread(self._explain, domain, texts)
+            except (CommandError, InvalidRequestError) as error:
+                return _mistake(error)
+            told |= await self._left(planned)
+            return Answer(json.dumps(told).encode(), JSON, headers=[("Cache-Control", "no-store")])
+
+    def _explain(self, domain: str, texts: list[str]) -> tuple[Planned, dict[str, Any]]:
+        """The plan of the request, and what is told of it; raises CommandError and InvalidRequestError."""
+        planned = plan_request(self._planner.apart(), domain, tuple(map(read_descriptor, texts)))
+        return planned, _told(planned)
 
     async def _left(self, planned: Planned) -> dict[str, Any]:
         away = self._away()
@@ -62,22 +72,8 @@ class Explainer:
         return {"left": None, "left_unknown": away}
 
 
-class _Explanation:
-    """An answer that must be waited for."""
-
-    def __init__(self, explain: Callable[[], Awaitable[bytes]]) -> None:
-        self._explain = explain
-        self._done = False
-
-    async def next(self) -> Iterator[bytes] | None:
-        """All of it, once."""
-        if self._done:
-            return None
-        self._done = True
-        return iter([await self._explain()])
-
-    def close(self) -> None:
-        """Nothing is held."""
+def _mistake(error: Exception) -> Answer:
+    return Answer(json.dumps({"error": str(error)}).encode(), JSON, HTTPStatus.BAD_REQUEST)
 
 
 def _told(planned: Planned) -> dict[str, Any]:

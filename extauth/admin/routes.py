@@ -1,10 +1,10 @@
 """The routes of the admin server, as data."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json; charset=utf-8"
@@ -61,6 +61,10 @@ class Answer:
     headers: Iterable[tuple[str, str]] = ()
 
 
+MadeLater: TypeAlias = Callable[[], Awaitable[Answer]]
+"""Makes an answer that must be waited for, down to its status."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """How a path is served; `handler` returns at once, and HEAD gets the head of GET's answer.
@@ -68,7 +72,7 @@ class Route:
     A request's body may have `body_bytes`. A `lasting` answer is one that may never end.
     """
 
-    handler: Callable[[Request], Answer]
+    handler: Callable[[Request], Answer | MadeLater]
     audience: Audience
     methods: tuple[str, ...] = ("GET", "HEAD")
     body_bytes: int = BODY_BYTES

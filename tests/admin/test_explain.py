@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from extauth.admin.explain import BODY_BYTES, MOST_DESCRIPTORS, Explainer
-from extauth.admin.routes import Audience, Route
+from extauth.admin.routes import Answer, Audience, Route
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.explain.request import read_descriptor
 from extauth.limiter.counters import Counters, Group, TakeResult
+from extauth.limiter.planner import Planner
 from extauth.rls.encode import encode_request
 from tests.support.admin import Reply, ServedAdmin, serving
 from tests.support.clock import Clock
@@ -34,10 +36,15 @@ REQUEST = ("api_key=free-tier-key", "masked_remote_address=192.0.2.1/32")
 
 
 @contextmanager
-def explaining(counters: Counters | None = None, away: str | None = None) -> Iterator[ServedAdmin]:
+def explaining(
+    counters: Counters | None = None, away: str | None = None, planner: Planner | None = None
+) -> Iterator[ServedAdmin]:
     counters = MemoryCounters(Clock()) if counters is None else counters
-    explainer = Explainer(planner_of(CONFIG), counters, lambda: away)
-    routes = {"/explain": Route(explainer.answer, Audience.PEOPLE, ("POST",), body_bytes=BODY_BYTES)}
+    explainer = Explainer(planner or planner_of(CONFIG), counters, lambda: away)
+    routes = {
+        "/explain": Route(explainer.answer, Audience.PEOPLE, ("POST",), body_bytes=BODY_BYTES),
+        "/healthz": Route(lambda _: Answer(b"ok"), Audience.MACHINES),
+    }
     with serving("uvloop", routes) as served:
         yield served
         assert served.errors == []
@@ -161,3 +168,26 @@ def test_what_is_left_is_what_calls_have_left() -> None:
     with explaining(counters) as served:
         (left,) = json.loads(post(served, asked(*REQUEST)).body)["left"]
     assert (left["used"], left["remaining"]) == (3, 7)
+
+
+def test_the_loop_goes_on_while_a_request_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 8 KiB take many times as long as a turn of the loop may."""
+    planner, planning, free = planner_of(CONFIG), threading.Event(), threading.Event()
+    apart, freed = planner.apart, list[bool]()
+
+    def slow() -> Planner:
+        planning.set()
+        freed.append(free.wait(10))
+        return apart()
+
+    monkeypatch.setattr(planner, "apart", slow)
+    with explaining(planner=planner) as served:
+        asking = threading.Thread(target=post, args=(served, asked(*REQUEST)))
+        asking.start()
+        try:
+            assert planning.wait(20)
+            assert served.get("/healthz").body == b"ok"
+        finally:
+            free.set()
+            asking.join()
+    assert freed == [True], "the other answer came first"
