@@ -270,7 +270,7 @@ class Service:
 
     def _swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
         before = self.planner.matcher.rules
-        unused = [*self.planner.swap(matcher), *self.denials.forget()]
+        unused = self.planner.swap(matcher) + self.denials.forget()
         self.metrics.reloaded(ok=not matcher.rules.problems)
         unused += self._note_rules()
         events.rules_reloaded(matcher.rules, matcher.size, before)
@@ -280,9 +280,8 @@ class Service:
         matcher = self.planner.matcher
         unused = self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
         self.callers.rules_loaded(matcher.rules)
-        unused += self.overview.rules_loaded()
         events.rules_read(matcher.rules)
-        return unused
+        return unused + self.overview.rules_loaded()
 
     async def _follow_tls(self) -> None:
         assert self.tls is not None  # noqa: S101
