@@ -113,14 +113,29 @@ class LocalCounters:
 
     def _owe(self, name: bytes, algorithm: AnyAlgorithm, hits: int, now: int) -> None:
         debt = self._debts.get(name)
-        if debt is None or debt.algorithm is not algorithm:
-            if len(self._debts) >= self._most_owed:
+        if debt is not None and debt.algorithm is not algorithm:
+            debt = _in_terms_of(algorithm, debt, now)
+        if debt is None:
+            if len(self._debts) >= self._most_owed and name not in self._debts:
                 return
             before = self._reported.state(name, algorithm, now)
             debt = _Debt(algorithm, before, algorithm.take(before, hits, now))
         else:
             debt = debt._replace(state=algorithm.take(debt.state, hits, now))
         self._debts[name] = debt
+
+
+def _in_terms_of(algorithm: AnyAlgorithm, debt: _Debt, now: int) -> _Debt | None:
+    """The debt where the limit of its counter is another by now; None if nothing of it is left."""
+
+    def own(state: State | None) -> State | None:
+        if state is None or algorithm.in_terms(state, now):
+            return state
+        converted: State | None = algorithm.convert(state, now)
+        return converted
+
+    state = own(debt.state)
+    return None if state is None else _Debt(algorithm, own(debt.before), state)
 
 
 class SettlingCounters:

@@ -27,8 +27,11 @@ class Rig:
         self.local = LocalCounters(self.clock, max_bytes)
         self.settling = SettlingCounters(self.store, self.local)
         self.policy = FailurePolicy(OnStoreFailure.LOCAL, self.local)
-        self.limit = Limit(requests, Unit.MINUTE, algorithm, count_denied=False)
-        self.template = PlanTemplate((LimitCheck(self.limit, 1),), ((0,),), None, Labels())
+        self.change(Limit(requests, Unit.MINUTE, algorithm, count_denied=False))
+
+    def change(self, limit: Limit) -> None:
+        self.limit = limit
+        self.template = PlanTemplate((LimitCheck(limit, 1),), ((0,),), None, Labels())
         self._plans: dict[bytes, Plan] = {}
 
     def plan(self, name: bytes = b"k") -> Plan:
@@ -76,6 +79,19 @@ async def test_what_was_taken_alone_is_settled_in_front_of_the_next_take(algorit
     assert rig.alone(4) == 4
     assert await rig.shared(99) == 3
     assert not rig.local.owes
+
+
+@algorithms
+@pytest.mark.parametrize("after", list(Algorithm))
+@pytest.mark.parametrize("known", [0, 2])
+async def test_what_is_owed_stays_so_when_the_limit_changes(algorithm: Algorithm, after: Algorithm, known: int) -> None:
+    """By a reload, or where requests bring different limits of their own for one counter."""
+    rig = Rig(algorithm)
+    assert await rig.shared(known) == known
+    for requests, kind in [(10, algorithm), (20, after), (10, algorithm), (20, after)]:
+        rig.change(Limit(requests, Unit.MINUTE, kind, count_denied=False))
+        assert rig.alone(2) == 2
+    assert await rig.shared(99) == 20 - 8 - known
 
 
 @algorithms
