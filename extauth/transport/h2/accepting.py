@@ -12,7 +12,7 @@ from functools import partial
 from heapq import nsmallest
 from itertools import islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 from extauth.transport.engine import EngineContext
 from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason, Unused
@@ -23,6 +23,24 @@ LOOK_EVERY_S = 0.05  # the shortest time between two searches for unused connect
 RETRY_S = 0.1  # the time until the next attempt, after accepting has failed
 # Errors of one connection attempt, not of the listener: see accept(2).
 _CLIENT_ERRORS = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH))
+
+
+class OpenConnections(set[H2Protocol]):
+    """All that are open; `fresh`, the oldest first, are those on which nothing had been asked when last looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fresh: dict[H2Protocol, None] = {}
+
+    def add(self, connection: H2Protocol) -> None:
+        """A connection is made."""
+        super().add(connection)
+        self.fresh[connection] = None
+
+    def discard(self, connection: object) -> None:
+        """It is closed, or is being closed to free its place."""
+        super().discard(connection)
+        self.fresh.pop(cast(H2Protocol, connection), None)
 
 
 class Acceptor:
@@ -37,7 +55,7 @@ class Acceptor:
     def __init__(
         self,
         connect: Callable[[Callable[[], object]], H2Protocol],
-        connections: set[H2Protocol],
+        connections: OpenConnections,
         context: EngineContext,
     ) -> None:
         self._connect = connect
@@ -51,7 +69,6 @@ class Acceptor:
         self._listeners: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._looked = 0.0
-        self._fresh: dict[H2Protocol, None] = {}  # the oldest first; some of them have been answered since, or are gone
 
     def __len__(self) -> int:
         """The number of connections, handshakes included."""
@@ -83,7 +100,6 @@ class Acceptor:
             if now - since < self._limits.stall_timeout_s:
                 break  # the others came later
             self._end_silent(sock, CloseReason.TLS_SILENT)
-        self._fresh = dict.fromkeys(each for each in self._fresh if each.is_fresh())
 
     async def _accept_on(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -142,7 +158,6 @@ class Acceptor:
 
         def connect() -> H2Protocol:
             made.append(self._connect(lambda: self._starting.pop(task, None)))
-            self._fresh[made[-1]] = None
             return made[-1]
 
         try:
@@ -181,10 +196,11 @@ class Acceptor:
 
     def _make_place(self) -> None:
         """End the client that has asked for nothing for longest since it came, if there is one, however young it is."""
-        while self._fresh and not next(iter(self._fresh)).is_fresh():
-            del self._fresh[next(iter(self._fresh))]
+        fresh = self._connections.fresh
+        while fresh and not next(iter(fresh)).is_fresh():
+            del fresh[next(iter(fresh))]
         oldest: list[tuple[float, Callable[[], object]]] = [
-            *((each.opened_at, each.end_unused) for each in islice(self._fresh, 1)),
+            *((each.opened_at, each.end_unused) for each in islice(fresh, 1)),
             *(
                 (since, partial(self._end_silent, sock, CloseReason.IDLE))
                 for sock, since in islice(self._silent.items(), 1)

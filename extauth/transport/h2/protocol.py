@@ -133,8 +133,8 @@ class H2Protocol(asyncio.Protocol):
         self.flush()
 
     def is_fresh(self) -> bool:
-        """Whether it is open, and nothing has been asked on it yet."""
-        return self in self._connections and self._connection.is_fresh()
+        """As Connection.is_fresh."""
+        return self._connection.is_fresh()
 
     def unused(self, now: float) -> Unused | None:
         """As Connection.unused."""

@@ -10,7 +10,7 @@ from extauth.address import listen_on
 from extauth.errors import SettingsError
 from extauth.transport.deadlines import after_io
 from extauth.transport.engine import EngineContext
-from extauth.transport.h2.accepting import Acceptor
+from extauth.transport.h2.accepting import Acceptor, OpenConnections
 from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState
@@ -24,7 +24,7 @@ class H2Server:
 
     def __init__(self, listen: str, context: EngineContext) -> None:
         self._listen = listen
-        self._connections: set[H2Protocol] = set()
+        self._connections = OpenConnections()
         self._state = ServerState(context)
         self._clock = context.clock
         self._check_every_s = min(CHECK_S, context.limits.stall_timeout_s / 4)
