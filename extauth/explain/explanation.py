@@ -32,7 +32,7 @@ def explain_descriptor(planned: Planned, i: int) -> Explanation:
     if rules.is_label(descriptor.entries):
         key = descriptor.entries[0].key
         return Explanation(
-            written, "label", f"one of `labels`: it limits nothing, and the metrics tell its value as {key}"
+            written, "label", f"one of `labels`: it limits nothing, and the metrics show its value as {key}"
         )
     taken = steps(planned.matcher, rules, descriptor)
     rule = None if match is None else match.rule

@@ -28,7 +28,7 @@ def rules_read(rules: RuleSet) -> None:
     """Log the errors and the probable mistakes in the config files."""
     for problem in rules.problems:
         logger().error(
-            "config_rejected", problem=str(problem), kept="what was in force for the domain stays, if anything was"
+            "config_rejected", problem=str(problem), kept="the domain keeps its earlier rules, if it had any"
         )
     for warning in rules.warnings:
         logger().warning("config_warning", problem=str(warning))

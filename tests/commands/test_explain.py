@@ -93,7 +93,7 @@ def test_the_others_and_why_not(config: Path) -> None:
         (["d", "k=mine,z=1"], "no rule is as deep as this: {config}:5 has no descriptors under it"),
         (["d", "deep=1,else=1"], "no rule here has the key 'else'; the keys are 'er'"),
         (["d", "deep=1"], "the rule has no limit; it is for descriptors with more entries"),
-        (["d", "path=/x"], "one of `labels`: it limits nothing, and the metrics tell its value as path"),
+        (["d", "path=/x"], "one of `labels`: it limits nothing, and the metrics show its value as path"),
     ],
 )
 def test_why_nothing_limits(config: Path, arguments: list[str], why: str) -> None:
