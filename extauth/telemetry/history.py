@@ -1,15 +1,15 @@
 """Allowed and denied calls per second, by tier and by rule, for the last 15 minutes.
 
-Once a second the counters of the metrics are read; a decision costs nothing more. At most MAX_TIERS tiers and MAX_RULES
-rules have series, the others share `other`; a series that had no call for 15 minutes makes room for another one. A
-series takes 14 KB: all of them 3.7 MB at most.
+Once a second the counters of the metrics are read, less often where there are very many; a decision costs nothing more.
+At most MAX_TIERS tiers and MAX_RULES rules have series, the others share `other`; a series that had no call for 15
+minutes makes room for another one. A series takes 14 KB: all of them 3.7 MB at most.
 """
 
 import asyncio
 import json
 from array import array
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator
-from time import monotonic, time
+from time import monotonic, thread_time, time
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from extauth.telemetry.tables import OTHER
@@ -17,6 +17,8 @@ from extauth.telemetry.tables import OTHER
 SECONDS: Final = 900
 MAX_TIERS: Final = 50
 MAX_RULES: Final = 200
+READING_CPU: Final = 0.01
+LONGEST_PAUSE_S: Final = 5
 _SLOTS: Final = SECONDS + 1  # one more is being written
 
 K = TypeVar("K", bound=Hashable)
@@ -114,15 +116,19 @@ class _Table(Generic[K]):
         self._other = other
         self._rings: dict[K, _Ring] = {}
 
-    def add(self, second: int, key: K, allowed: int, denied: int) -> None:
+    def add(self, seconds: range, key: K, allowed: int, denied: int) -> None:
+        """Spread calls over the seconds."""
         ring = self._rings.get(key)
         if ring is None:
             if len(self._rings) >= self._most:
                 key = self._other
             ring = self._rings.get(key)
             if ring is None:
-                ring = self._rings[key] = _Ring(second)
-        ring.add(second, allowed, denied)
+                ring = self._rings[key] = _Ring(seconds[-1])
+        for left in range(len(seconds), 0, -1):
+            ring.add(seconds[-left], allowed // left, denied // left)
+            allowed -= allowed // left
+            denied -= denied // left
 
     def clear(self, second: int) -> None:
         for ring in self._rings.values():
@@ -153,8 +159,10 @@ class History:
         *,
         clock: Callable[[], float] = monotonic,
         wall_s: Callable[[], float] = time,
+        cpu_s: Callable[[], float] = thread_time,
     ) -> None:
         self._read = read
+        self._cpu_s = cpu_s
         self._clock = clock
         self._wall_s = wall_s
         self._began_s = clock()
@@ -164,29 +172,36 @@ class History:
         """The number of the latest second that is complete."""
 
     async def keep(self) -> None:
-        """Read the counters each second, for ever."""
+        """Read the counters each second, for ever; where that takes more than READING_CPU of a core, less often."""
+        pause_s = 1
         while True:
-            ends = self._began_s + self.last + 1
+            ends = self._began_s + self.last + pause_s
             await asyncio.sleep(max(ends - self._clock(), 0))
+            spent_s, before = 0.0, self._cpu_s()
             for _ in self.sample():
+                spent_s += self._cpu_s() - before
                 await asyncio.sleep(0)
+                before = self._cpu_s()
+            pause_s = min(1 + int(spent_s / READING_CPU), LONGEST_PAUSE_S)
 
     def sample(self) -> Iterator[None]:
         """Read what was counted since the last time, in steps, as that of the second that ends now.
 
-        Where seconds went by without a reading, their calls are those of the last of them.
+        Where a few seconds went by without a reading, their calls are spread evenly over them. If they are more than
+        LONGEST_PAUSE_S, the last one has them all.
         """
         second = max(int(self._clock() - self._began_s), self.last + 1)
         for passed in range(max(self.last + 1, second - SECONDS), second + 1):
             self._tiers.clear(passed)
             self._rules.clear(passed)
+        seconds = range(self.last + 1 if second - self.last <= LONGEST_PAUSE_S else second, second + 1)
         self._tiers.make_room(second)
         for piece in self._read(self._rules.make_room(second)):
             for key, allowed, denied in piece:
                 if isinstance(key, str):
-                    self._tiers.add(second, key, allowed, denied)
+                    self._tiers.add(seconds, key, allowed, denied)
                 else:
-                    self._rules.add(second, key, allowed, denied)
+                    self._rules.add(seconds, key, allowed, denied)
             yield
         self.last = second
 

@@ -10,7 +10,18 @@ from extauth.explain.request import read_descriptor
 from extauth.limiter.verdict import Labels
 from extauth.rls.encode import encode_request
 from extauth.rules.rule_names import RuleName
-from extauth.telemetry.history import MAX_RULES, MAX_TIERS, OTHER_RULES, SECONDS, Change, History, RuleKey, Series
+from extauth.telemetry.history import (
+    LONGEST_PAUSE_S,
+    MAX_RULES,
+    MAX_TIERS,
+    OTHER_RULES,
+    READING_CPU,
+    SECONDS,
+    Change,
+    History,
+    RuleKey,
+    Series,
+)
 from extauth.telemetry.metrics import Metrics
 from tests.support.clock import Seconds
 from tests.support.facts import batch, settled
@@ -65,14 +76,40 @@ def test_each_second_has_its_calls() -> None:
     assert (cut.first, cut.last, cut.last_at_s) == (2, 3, NOON_S + rig.clock.now)
 
 
-def test_seconds_that_were_not_read_are_zero() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "allowed", "denied"),
+    [
+        (3, [2, 3, 3], [0, 0, 1]),
+        (LONGEST_PAUSE_S, [1, 1, 2, 2, 2], [0] * 4 + [1]),
+        (LONGEST_PAUSE_S + 1, [0] * 5 + [8], [0] * 5 + [1]),
+    ],
+)
+def test_the_calls_of_a_few_seconds_that_were_not_read_are_spread(
+    seconds: int, allowed: list[int], denied: list[int]
+) -> None:
     rig = Rig()
     rig.second(Change("free", 1, 0))
-    rig.second(Change("free", 8, 0), seconds=3)
-    assert numbers(rig.history)[0] == {"free": [1, 0, 0, 8]}
+    rig.second(Change("free", 8, 1), seconds=seconds)
+    assert numbers(rig.history) == ({"free": [1, *allowed]}, {"free": [0, *denied]})
 
 
-@pytest.mark.parametrize("pause_s", [1, 5, SECONDS - 1, SECONDS, SECONDS + 1, 5 * SECONDS])
+async def test_where_reading_takes_long_it_is_done_less_often() -> None:
+    cpu = Seconds()
+
+    def read(_rules: Container[RuleKey] | None) -> Iterator[list[Change]]:
+        cpu.now += 2.5 * READING_CPU
+        yield []
+
+    history = History(read, cpu_s=cpu)
+    keeping = asyncio.create_task(history.keep())
+    await until_async(lambda: history.last)
+    first = history.last
+    await until_async(lambda: history.last > first)
+    keeping.cancel()
+    assert history.last - first >= 3
+
+
+@pytest.mark.parametrize("pause_s", [1, LONGEST_PAUSE_S + 1, SECONDS - 1, SECONDS, SECONDS + 1, 5 * SECONDS])
 def test_it_goes_back_fifteen_minutes(pause_s: int) -> None:
     rig = Rig()
     rig.second(Change("free", 1, 2))
