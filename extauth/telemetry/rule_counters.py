@@ -251,13 +251,11 @@ class RuleCounters:
         return RuleTotals(domain, rule, calls, over, near, shadowed)
 
     def changes(self, names: Container[RuleKey] | None = None) -> Iterator[list[Change]]:
-        """What was counted since this was called before, in pieces that are quick to make.
+        """What was counted since this was called before, up to the latest `steps`, in pieces that are quick to make.
 
         With `names`, that of all other rules is one change, of OTHER_RULES. Calls may be counted while the pieces are
         made. What would make more calls denied than there are is left for the next time.
         """
-        for _ in self.steps():
-            yield []
         other_calls = 0
         for piece, others in self.calls.changes(names):
             other_calls += others
