@@ -3,19 +3,12 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from typing import NoReturn
 
 import docker
 import pytest
 
 from tests.compose.project import SERVICES, Project, copy_checkout
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip, or fail where CI=true: there a silent gap would look like a pass."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+from tests.support.programs import missing
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A real Prometheus and its promtool, and how to ask it."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from observability.grafana.queries import Prometheus, choose_all, interpolate, panels
 from scripts.stack import Stack
+from tests.support.programs import missing
 from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,12 +30,8 @@ def rules() -> list[dict[str, Any]]:
 
 def program(name: str) -> str:
     """The path of a program of the prometheus package."""
-    if path := shutil.which(name):
-        return path
-    reason = f"no {name} on PATH (Debian: apt install prometheus; macOS: brew install prometheus)"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    source = "Debian: apt install prometheus; macOS: brew install prometheus"
+    return shutil.which(name) or missing(f"no {name} on PATH ({source})")
 
 
 def get(port: int, path: str, **parameters: str) -> Any:  # noqa: ANN401 - as Prometheus says

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.support.h2_peer import MESSAGE, PATH
+from tests.support.programs import missing
 
 SOURCES = Path(__file__).resolve().parents[1] / "transport/clients"
 BUILT = Path(__file__).resolve().parents[2] / ".run" / "clients"
@@ -58,9 +56,9 @@ def client(name: str) -> list[str]:
         return [sys.executable, str(SOURCES / "grpcio_client.py")]
     tools, build = _BUILD[name]
     sources = SOURCES / name
-    missing = [tool for tool in tools if shutil.which(tool) is None]
-    if missing:
-        return _unavailable(f"no {' and no '.join(missing)} on PATH for the client in {sources.name}")
+    absent = [tool for tool in tools if shutil.which(tool) is None]
+    if absent:
+        missing(f"no {' and no '.join(absent)} on PATH for the client in {sources.name}")
     content = b"".join(path.read_bytes() for path in sorted(sources.iterdir()) if path.is_file())
     folder = BUILT / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
     command = folder / "command.json"
@@ -69,7 +67,7 @@ def client(name: str) -> list[str]:
         try:
             command.write_text(json.dumps(build(sources, folder)))
         except subprocess.SubprocessError as error:
-            return _unavailable(f"the client in {sources.name} cannot be built: {getattr(error, 'stderr', error)}")
+            missing(f"the client in {sources.name} cannot be built: {getattr(error, 'stderr', error)}")
     return [str(part) for part in json.loads(command.read_text())]
 
 
@@ -82,9 +80,3 @@ def run_client(name: str, address: str, *, seconds: float, calls: int = 1_000_00
 
 def _run(*argv: str, cwd: Path) -> None:
     subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=300, check=True)
-
-
-def _unavailable(reason: str) -> list[str]:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

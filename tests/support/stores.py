@@ -1,16 +1,15 @@
 """Real Redis-compatible servers for tests, on Unix sockets."""
 
-import os
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-import pytest
 import redis
 
 from scripts.stack import StackError, programs
+from tests.support.programs import missing
 
 SERVERS = ("valkey", "redis")
 
@@ -18,17 +17,11 @@ SERVERS = ("valkey", "redis")
 def _program(server: str) -> Path:
     if server == "redis":
         path = shutil.which("redis-server")
-        missing = "no redis-server on PATH (Debian: apt install redis-server)"
-    else:
-        try:
-            path = str(programs.store())
-        except StackError as error:
-            path, missing = None, str(error)
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
-    return Path(path)
+        return Path(path or missing("no redis-server on PATH (Debian: apt install redis-server)"))
+    try:
+        return programs.store()
+    except StackError as error:
+        missing(str(error))
 
 
 class Store:

@@ -1,23 +1,16 @@
 """All of h2spec, strictly, in clear and over TLS."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from scripts.h2spec import find
+from tests.support.programs import program
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_h2spec_passes_on_both_listeners() -> None:
-    if find() is None:
-        missing = "no h2spec here (go install github.com/summerwind/h2spec/cmd/h2spec@latest)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    program("h2spec", "go install github.com/summerwind/h2spec/cmd/h2spec@latest")
     argv = [sys.executable, "-m", "scripts.h2spec"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
