@@ -13,7 +13,7 @@ from pathlib import Path
 
 from observability.grafana.draw import draw, lines
 from observability.grafana.queries import Prometheus, choose_all, panels
-from scripts.stack import Ports, Stack, StackError, programs
+from scripts.stack import Ports, Stack, StackError, programs, say
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = {
@@ -31,7 +31,7 @@ def main() -> int:
         sys.stderr.write("No prometheus on PATH (Debian: apt install prometheus; macOS: brew install prometheus).\n")
         return 1
     with tempfile.TemporaryDirectory() as state:
-        stack = Stack(ROOT, Path(state), ports=Ports.free(), env={}, say=_say)
+        stack = Stack(ROOT, Path(state), ports=Ports.free(), env={}, say=say)
         try:
             stack.up()
             prometheus = Prometheus(url=f"http://127.0.0.1:{stack.ports.prometheus}")
@@ -39,7 +39,7 @@ def main() -> int:
             _send(stack)
             _wait_for_scrape(prometheus)
             for image in _draw(prometheus, start_s, time.time()):
-                _say(f"wrote {image.relative_to(ROOT)}")
+                say(f"wrote {image.relative_to(ROOT)}")
         except StackError as error:
             sys.stderr.write(f"{error}\n")
             return 1
@@ -53,7 +53,7 @@ def _send(stack: Stack) -> None:
     began = time.monotonic()
     for run in range(RUNS):
         time.sleep(max(0.0, began + run * EVERY_S - time.monotonic()))
-        _say(f"scripts/test.sh, run {run + 1} of {RUNS}")
+        say(f"scripts/test.sh, run {run + 1} of {RUNS}")
         subprocess.run(
             ["scripts/test.sh"],
             cwd=ROOT,
@@ -88,11 +88,6 @@ def _draw(prometheus: Prometheus, start_s: float, end_s: float) -> list[Path]:
             figure.savefig(target, facecolor=figure.get_facecolor(), edgecolor=figure.get_edgecolor())
             written.append(target)
     return written
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

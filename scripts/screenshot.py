@@ -6,7 +6,6 @@ for seven minutes, and photographs the page of one replica in the system's Chrom
 
 import math
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -16,7 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Final, Literal
 
-from scripts.stack import Ports, Stack, StackError
+from scripts.stack import Ports, Stack, StackError, programs, say
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 IMAGES: Final[dict[Literal["light", "dark"], str]] = {"light": "live_page.png", "dark": "live_page_dark.png"}
@@ -32,22 +31,22 @@ WIDTH, HEIGHT = 1240, 980
 
 def main() -> int:
     """Take the pictures; returns the exit code."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = programs.chromium()
     if chromium is None:
         sys.stderr.write("No chromium on PATH (Debian: apt install chromium).\n")
         return 1
     with tempfile.TemporaryDirectory() as state:
         config = _write_config(Path(state))
-        stack = Stack(ROOT, Path(state), ports=Ports.free(), env={"EXTAUTH_CONFIG": str(config)}, say=_say)
+        stack = Stack(ROOT, Path(state), ports=Ports.free(), env={"EXTAUTH_CONFIG": str(config)}, say=say)
         stopping = threading.Event()
         sending = threading.Thread(target=_send, args=(stack, stopping))
         try:
             stack.up()
-            _say(f"sending requests for {RUN_S} s")
+            say(f"sending requests for {RUN_S} s")
             sending.start()
             time.sleep(RUN_S)
             for image in _photograph(chromium, f"http://localhost:{stack.ports.extauth[0].admin}/"):
-                _say(f"wrote {image.relative_to(ROOT)}")
+                say(f"wrote {image.relative_to(ROOT)}")
         except StackError as error:
             sys.stderr.write(f"{error}\n")
             return 1
@@ -95,7 +94,7 @@ def _ask(url: str, key: str | None) -> None:
             error.read()
 
 
-def _photograph(chromium: str, url: str) -> list[Path]:
+def _photograph(chromium: Path, url: str) -> list[Path]:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not where chromium is missing
 
     written = []
@@ -119,11 +118,6 @@ def _photograph(chromium: str, url: str) -> list[Path]:
             context.close()
         browser.close()
     return written
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 """
 
 from scripts.stack.errors import StackError
+from scripts.stack.output import say
 from scripts.stack.ports import Ports, Replica, free_ports
 from scripts.stack.stack import Stack
 
-__all__ = ["Ports", "Replica", "Stack", "StackError", "free_ports"]
+__all__ = ["Ports", "Replica", "Stack", "StackError", "free_ports", "say"]

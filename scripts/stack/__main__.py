@@ -9,15 +9,10 @@ from types import FrameType
 
 from scripts.stack import programs
 from scripts.stack.errors import StackError
+from scripts.stack.output import say
 from scripts.stack.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def say(line: str) -> None:
-    """To standard output, at once: a start takes seconds."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def up(stack: Stack) -> int:

@@ -47,6 +47,11 @@ def store() -> Path:
     raise StackError(msg)
 
 
+def chromium() -> Path | None:
+    """Chromium or Chrome, if it is on PATH; the stack has no use for it."""
+    return _on_path("chromium", "chromium-browser", "google-chrome")
+
+
 def prometheus() -> Path | None:
     """Prometheus, if it is on PATH; the stack works without."""
     return _on_path("prometheus")

@@ -1,7 +1,6 @@
 """A browser, a service that counts in memory, and its live page in the browser."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
 
+from scripts.stack import programs
 from tests.support.process import Served
+from tests.support.programs import missing
 
 # Names that would do something if any of them became HTML.
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
@@ -30,12 +31,7 @@ descriptors:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium. Not for the session: while Playwright's event loop is there, no test can run one of its own."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        missing = "no chromium on PATH (Debian: apt install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
+    path = programs.chromium() or missing("no chromium on PATH (Debian: apt install chromium)")
     with sync_playwright() as playwright:
         # Chromium's sandbox refuses to run as root, as CI does.
         sandbox = [] if os.geteuid() else ["--no-sandbox"]
