@@ -74,7 +74,7 @@ class Connection:
         self._sender = Sender(self._streams)
         self._control = Control(limits, context.on_guard, self._streams, self._sender, self.refuse_new)
         self._receiver = Receiver(state, self._streams, self._sender, self._control, end=self._end, flush=caller.flush)
-        self._opened_at = opened_at
+        self.opened_at = opened_at
         self._rest = b""
         # The largest frame must fit into a turn, or the connection would never get past it.
         self._turn_bytes = max(limits.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
@@ -197,7 +197,7 @@ class Connection:
             self._ending_since = self._ending_since or now
             if self.phase is ENDING and self._ending_since < since:
                 self.phase = CUT
-        elif self.phase is STARTING and self._opened_at < since:
+        elif self.phase is STARTING and self.opened_at < since:
             self._trip(CloseReason.SLOW_START)
         elif block is not None and block.arrived < since:
             self._trip(CloseReason.SLOW_HEADERS)
@@ -227,14 +227,14 @@ class Connection:
 
     def is_fresh(self) -> bool:
         """Whether no call and no health check is open or has been answered yet; not if it is being ended."""
-        return self.phase < LEAVING and not self._streams.used() and self._control.last_answer() < self._opened_at
+        return self.phase < LEAVING and not self._streams.used() and self._control.last_answer() < self.opened_at
 
     def unused(self, now: float) -> Unused | None:
         """None if it is in use, or is being ended."""
         if self.phase >= LEAVING or self._streams.used():
             return None
         fresh = self.is_fresh()
-        since = self._opened_at if fresh else self._control.last_answer()
+        since = self.opened_at if fresh else self._control.last_answer()
         return Unused(not fresh, since) if now - since >= (START_S if fresh else IDLE_S) else None
 
     def health_changed(self) -> None:

@@ -30,7 +30,7 @@ class H2Protocol(asyncio.Protocol):
         self._clock = context.clock
         self._on_guard = context.on_guard
         self._limits = context.limits
-        self.opened_at = opened_at = self._clock()
+        opened_at = self._clock()
         self._connection = Connection(state, self, opened_at)
         age_s = self._limits.max_age_s * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311 - no secret
         self._old_at = opened_at + age_s if age_s else float("inf")
@@ -43,6 +43,11 @@ class H2Protocol(asyncio.Protocol):
     def leaving(self) -> bool:
         """Whether it is being ended."""
         return self._connection.phase >= LEAVING
+
+    @property
+    def opened_at(self) -> float:
+        """When it was accepted."""
+        return self._connection.opened_at
 
     # Called by asyncio
 
