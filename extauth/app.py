@@ -21,7 +21,7 @@ from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
 from extauth.overview.feed import Overview, Sources
 from extauth.overview.page import live_page
-from extauth.parts import RuleSource, compile_rules, counters_of, first_rules, limits_of, tls_of
+from extauth.parts import RuleSource, compile_rules, counters_of, first_rules, limits_of, metrics_of, tls_of
 from extauth.replicas import Replicas
 from extauth.rules.matcher import Matcher
 from extauth.settings import Settings
@@ -30,11 +30,10 @@ from extauth.telemetry.callers import Callers
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.history import History
 from extauth.telemetry.logs import logger
-from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.store_log import StoreLog
 from extauth.telemetry.tracing import Tracing
-from extauth.transport.batching import Batcher, Shed
-from extauth.transport.engine import Engine, EngineContext, Guard
+from extauth.transport.batching import Batcher
+from extauth.transport.engine import Engine, EngineContext
 from extauth.transport.h2.server import H2Server
 from extauth.transport.tls import Tls
 from extauth.tuning import fitting_connections, raise_descriptors
@@ -54,12 +53,7 @@ class Service:
         self.draining = False
         self._serving = False
         self._store_tried = asyncio.Event()
-        self.metrics = Metrics(
-            tuple(Guard),
-            tuple(Shed),
-            near_limit_ratio=settings.near_limit_ratio,
-            everything_shadowed=settings.shadow_mode,
-        )
+        self.metrics = metrics_of(settings)
         self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
         rules = first_rules(self._source, keep_going=settings.keep_going)
         self.counters = counters_of(settings)

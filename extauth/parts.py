@@ -14,7 +14,9 @@ from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
-from extauth.transport.engine import ConnectionLimits
+from extauth.telemetry.metrics import Metrics
+from extauth.transport.batching import Shed
+from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.tls import Tls, TlsFiles
 
 MANY_RULES: Final = 5000  # from here on the cycle collector is worth keeping away
@@ -53,6 +55,16 @@ def compile_rules(rules: RuleSet, masking: Masking) -> Matcher:
     """The rules as what requests are matched with."""
     with collector_off() if len(rules) >= MANY_RULES else nullcontext():
         return Matcher(rules, masking)
+
+
+def metrics_of(settings: Settings) -> Metrics:
+    """What is counted for Prometheus."""
+    return Metrics(
+        tuple(Guard),
+        tuple(Shed),
+        near_limit_ratio=settings.near_limit_ratio,
+        everything_shadowed=settings.shadow_mode,
+    )
 
 
 def tls_of(settings: Settings) -> Tls | None:
