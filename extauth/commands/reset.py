@@ -21,8 +21,9 @@ Exit code: 0, 1 where the request counts nothing or the answer was no, 2 where c
 def reset(request: options.GivenRequest, *, yes: bool, as_json: bool) -> None:
     """Make a request's counters whole again.
 
-    They are shown as by `extauth inspect`; then it asks, deletes, and shows them again. Exactly the counters
-    shown are deleted. A replica may repeat a denial that it knows for EXTAUTH_DENIAL_CACHE seconds more.
+    They are shown as by `extauth inspect`; then it asks, deletes, and shows them again. Where nothing is used, it asks
+    nothing. Exactly the counters shown are deleted. A replica may repeat a denial that it knows for
+    EXTAUTH_DENIAL_CACHE seconds more.
     """
     from extauth.commands.preview import preview
     from extauth.explain.usage import look, standing_lines, view_standings
@@ -36,6 +37,10 @@ def reset(request: options.GivenRequest, *, yes: bool, as_json: bool) -> None:
         before = previewed.in_store(lambda counters: look(counters, plan))
         if not as_json:
             print_lines(standing_lines(before))
+        if not yes and not any(each.used for each in before):
+            view = {"deleted": 0, "before": view_standings(before), "after": view_standings(before)}
+            print_result(["nothing is used, so there is nothing to delete"], view, as_json=as_json)
+            return
         if not yes and not _agreed(len(before)):
             print_result(["nothing was deleted"], {"deleted": 0, "before": view_standings(before)}, as_json=as_json)
             raise click.exceptions.Exit(1)

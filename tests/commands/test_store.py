@@ -156,6 +156,15 @@ def test_reset_asks_first(commands: Commands) -> None:
     assert commands.counters("fixed=1")[0]["used"] == 0
 
 
+def test_reset_asks_nothing_where_nothing_is_used(commands: Commands) -> None:
+    result = commands.run("reset", "d", "fixed=1", "gcra=1", typed="")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == "nothing is used, so there is nothing to delete"
+    told = json.loads(commands.run("reset", "--json", "d", "fixed=1", typed="").stdout)
+    assert (told["deleted"], told["before"]) == (0, told["after"])
+    assert [counter["remaining"] for counter in told["after"]] == [10]
+
+
 def test_all_values_of_a_wildcard_may_share_one(commands: Commands) -> None:
     commands.spend(3, "file=a/b")
     assert commands.counters("file=a/c")[0]["used"] == 3
