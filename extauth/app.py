@@ -39,7 +39,7 @@ from extauth.transport.tls import Tls
 from extauth.tuning import fitting_connections, raise_descriptors
 
 STOP_GRACE_S = 5
-STORE_CHECK_S = 1  # below CutOff's OPEN_FOR_S: by then other replicas know, too, whether the store is away
+STORE_CHECK_S = 1  # below CutOff's REACHED_FOR_S: by then each replica knows, too, that the store is away, or back
 TLS_CHECK_S = 1
 IN_MEMORY = "in this process: it must be the only replica, and its counts end with it"
 

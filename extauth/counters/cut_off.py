@@ -11,7 +11,7 @@ from time import monotonic
 
 from extauth.counters.breaker import BreakerState
 
-OPEN_FOR_S = 2.0
+REACHED_FOR_S = 2.0
 ASK_EVERY_S = 0.5
 ASK_AT_MOST = 16
 
@@ -21,8 +21,9 @@ Ask = Callable[[str], Awaitable[bool]]
 class CutOff:
     """`known` returns the addresses of other replicas, and `ask` whether the store answers the one at an address.
 
-    Nobody is asked before the breaker has been open for OPEN_FOR_S: until then another one's may just not have opened
-    yet. `changed` is called whenever `cut_off` has changed. `clock` gives seconds.
+    Others must have answered so for REACHED_FOR_S while the breaker was open. Replicas do not notice all at once that
+    the store is away, nor that it is back: a single answer may come from one that is only later or earlier than this
+    one. `changed` is called whenever `cut_off` has changed. `clock` gives seconds.
     """
 
     def __init__(
@@ -38,17 +39,18 @@ class CutOff:
         self._ask = ask
         self._changed = changed
         self._clock = clock
-        self._open_since: float | None = None
+        self._opening: object | None = None  # of the breaker, while it is not closed
+        self._reached_since: float | None = None
         self._opened = asyncio.Event()
 
     def breaker_changed(self, state: BreakerState) -> None:
         """Follow the breaker: once it is closed, this replica is not cut off."""
         if state is BreakerState.CLOSED:
-            self._open_since = None
+            self._opening = self._reached_since = None
             self._opened.clear()
             self._become(cut_off=False)
-        elif self._open_since is None:
-            self._open_since = self._clock()
+        elif self._opening is None:
+            self._opening = object()
             self._opened.set()
 
     async def keep_looking(self) -> None:
@@ -59,15 +61,21 @@ class CutOff:
             await asyncio.sleep(ASK_EVERY_S)
 
     async def look(self) -> None:
-        """Ask some of the other replicas, if it is time to."""
-        since = self._open_since
-        if since is None or self._clock() - since < OPEN_FOR_S:
+        """Ask some of the other replicas, if the breaker is not closed."""
+        opening, asked_s = self._opening, self._clock()
+        if opening is None:
             return
         known = list(dict.fromkeys(self._known()))
         asked = random.sample(known, min(len(known), ASK_AT_MOST))
         reached = await _any(self._ask, asked)
-        if self._open_since == since:  # else the breaker closed meanwhile
-            self._become(cut_off=reached)
+        if self._opening is not opening:  # the breaker closed meanwhile
+            return
+        if not reached:
+            self._reached_since = None
+        elif self._reached_since is None:
+            self._reached_since = asked_s
+        since = self._reached_since
+        self._become(cut_off=since is not None and self._clock() - since >= REACHED_FOR_S)
 
     def _become(self, *, cut_off: bool) -> None:
         if cut_off != self.cut_off:
