@@ -89,6 +89,29 @@ class CounterSet:
         self.reported: Any = None
 
 
+class Part(CounterSet):
+    """The counters of a request that lie on one shard, where others of its counters lie on other shards.
+
+    Of a group's calls, only the first `most` may be admitted: other shards deny the rest, which count here only where
+    denied hits do. With 0 the shard only reports its levels, and takes nothing else.
+
+    `taken_at_us` is the receipt, with which hits can be given back: the instant at which the shard took them, by its
+    own clock, or None if it has not. It is made for one group of one batch.
+    """
+
+    __slots__ = ("most", "taken_at_us")
+
+    def __init__(self, names: tuple[bytes, ...], checks: tuple[LimitCheck, ...], most: int) -> None:
+        super().__init__(names, checks)
+        self.most = most
+        self.taken_at_us: int | None = None
+
+    def taken(self, at_us: int) -> None:
+        """Note the instant. Of several, the first holds: with it never too much is given back."""
+        if self.taken_at_us is None or at_us < self.taken_at_us:
+            self.taken_at_us = at_us
+
+
 class Group(NamedTuple):
     """`calls` equal calls of a batch, in order of arrival, each of which takes from the same counters."""
 
@@ -132,6 +155,20 @@ class Uncounted(Enum):
     def of(cls, *, sent: bool) -> "Uncounted":
         """The one or the other."""
         return cls.SENT if sent else cls.UNSENT
+
+
+class Return(NamedTuple):
+    """Hits to give back that a counter has taken, in vain, at the instant `at_us` of its own clock: the receipt.
+
+    A counter takes back only what it still holds of just these hits: a fixed window in the same window, a bucket at
+    most what cannot have drained since, a sliding window from the entry of that instant. Where its state is in other
+    terms by now than the limit's it takes nothing back.
+    """
+
+    name: bytes
+    algorithm: AnyAlgorithm
+    hits: int
+    at_us: int
 
 
 class Owed(NamedTuple):
