@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 
 from extauth.counters.breaker import BreakerState
 from extauth.counters.heartbeat import MOST_SEEN_IN_S, Heartbeat, Replica, read_lines
-from extauth.counters.redis.counters import REPORTS_A_RUN, RedisCounters
+from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.redis.registry import REPORTS_A_RUN
 from extauth.errors import StoreError
 from tests.support.clock import SECOND, Clock, Seconds
 from tests.support.stores import SERVERS, Store

@@ -1,0 +1,73 @@
+"""The arguments and replies of take.lua and settle.lua."""
+
+import struct
+from collections.abc import Sequence
+
+from extauth.counters.redis.scripts import bulk, run_of
+from extauth.limiter.algorithms import AnyAlgorithm
+from extauth.limiter.counters import Group, Owed, TakeResult
+
+_CALLS = struct.Struct("<I")
+_ASK = struct.Struct("<IBd")
+
+
+def pack_take(groups: Sequence[Group], number: int, now: bytes) -> tuple[bytes, bytes, int]:
+    """The command: its array header, and what follows EVALSHA and the script (see lua/take.lua for the arguments).
+
+    And how many numbers the reply has. `now` is empty where the server's own clock counts.
+    """
+    keys: list[bytes] = []
+    limits: dict[AnyAlgorithm, int] = {}
+    asked: dict[int, tuple[bytes, int]] = {}  # by identity: many takes ask the same
+    packed: list[bytes] = []
+    size = 2
+    for take, calls in groups:
+        keys += take.names
+        known = asked.get(id(take.checks))
+        if known is None:
+            checks = _CALLS.pack(len(take.checks)) + b"".join(
+                _ASK.pack(limits.setdefault(check.algorithm, len(limits)), check.mode, check.cost)
+                for check in take.checks
+            )
+            known = checks, 1 + sum(check.algorithm.numbers for check in take.checks)
+            asked[id(take.checks)] = known
+        packed += (_CALLS.pack(calls), known[0])
+        size += known[1]
+    arguments = (
+        now,
+        b"".join([algorithm.packed for algorithm in limits]),
+        b"".join(packed),
+        b"%d" % number,
+    )
+    body = b"".join((bulk(b"%d" % len(keys)), *map(bulk, keys), *map(bulk, arguments)))
+    return b"*%d\r\n" % (7 + len(keys)), body, size
+
+
+def read_take(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]:
+    """A reply of the right size; raises ValueError where it admits what was not asked for."""
+    takens = []
+    at = 2
+    for take, calls in groups:
+        admitted = reply[at]
+        at += 1
+        if not 0 <= admitted <= calls:
+            raise ValueError
+        levels = []
+        for check in take.checks:
+            algorithm = check.algorithm
+            end = at + algorithm.numbers
+            levels.append(algorithm.read(*reply[at:end]))
+            at = end
+        takens.append(TakeResult(admitted, tuple(levels)))
+    return takens
+
+
+def pack_settle(owed: Sequence[Owed], now: bytes) -> tuple[bytes, bytes]:
+    """The command: its array header, and what follows the script (see lua/settle.lua for the arguments)."""
+    limits: dict[AnyAlgorithm, int] = {}
+    packed = [
+        struct.pack(f"<II{len(numbers)}d", limits.setdefault(algorithm, len(limits)), len(numbers), *numbers)
+        for _, algorithm, numbers in owed
+    ]
+    arguments = (now, b"".join([algorithm.packed for algorithm in limits]), b"".join(packed))
+    return run_of([name for name, _, _ in owed], arguments)
