@@ -5,7 +5,7 @@ from typing import Any
 
 from extauth.counters.counter_table import ENTRY_BYTES, CounterTable
 from extauth.limiter.algorithms import LOG_ENTRY_BYTES, AnyAlgorithm, Level, State
-from extauth.limiter.counters import Group, LimitCheck, Mode, Owed, TakeResult
+from extauth.limiter.counters import Group, LimitCheck, Mode, Owed, Part, Return, TakeResult
 
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -67,12 +67,23 @@ class MemoryCounters:
             if state is not None:
                 self.put(name, state)
 
+    async def give_back(self, returns: Sequence[Return]) -> None:
+        """Give hits back that were taken in vain."""
+        now = self._clock()
+        for name, algorithm, hits, at_us in returns:
+            state = self._states.get(name)
+            if state is not None and (without := algorithm.give_back(state, hits, at_us, now)) is not state:
+                self.put(name, without)
+
     def would_admit(self, group: Group, now: int) -> int:
         """The number of the calls that `take_at` would admit; takes nothing."""
         return self._look(group, now)[0]
 
     def _take(self, group: Group, now: int) -> TakeResult:
-        if len(group.take.names) == 1 and (taken := self._take_whole(group, now)) is not None:
+        part = group.take if isinstance(group.take, Part) else None
+        if part is not None:
+            part.taken(now)
+        elif len(group.take.names) == 1 and (taken := self._take_whole(group, now)) is not None:
             return taken
         admitted, states, levels, fits = self._look(group, now)
         names, checks = group.take.names, group.take.checks
@@ -112,7 +123,8 @@ class MemoryCounters:
         levels = [check.algorithm.level(state, now) for state, check in zip(states, checks, strict=True)]
         fits = [check.calls_that_fit(level) for check, level in zip(checks, levels, strict=True)]
         enforced = [fit for check, fit in zip(checks, fits, strict=True) if check.mode is Mode.ENFORCED]
-        admitted = min([group.calls, *enforced])
+        most = group.take.most if isinstance(group.take, Part) else group.calls
+        admitted = min([group.calls, most, *enforced])
         if quotas := _quotas(checks, fits):
             admitted = min(admitted, max(quotas))
         return admitted, states, levels, fits

@@ -28,6 +28,7 @@ TESTS = {
         "tests/counters/test_properties.py",
     ),
     "settle": ("tests/counters/test_settle_states.py", "tests/counters/test_settle.py"),
+    "give_back": ("tests/counters/test_give_back.py",),
     "replicas": ("tests/counters/test_heartbeat.py",),
 }
 """Of each table, the slowest last: one failure is enough."""

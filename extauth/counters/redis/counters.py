@@ -10,10 +10,10 @@ from extauth.counters.redis.protocol import ReplyError
 from extauth.counters.redis.registry import HeartbeatKeys
 from extauth.counters.redis.scripts import Script, command
 from extauth.counters.redis.server import REFUSALS
-from extauth.counters.redis.takes import pack_settle, pack_take, read_take
+from extauth.counters.redis.takes import note_receipts, pack_most, pack_returns, pack_settle, pack_take, read_take
 from extauth.counters.redis.watched_master import server_of
 from extauth.errors import StoreError
-from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, TakeResult
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, Return, TakeResult
 from extauth.rules.model import Limit, Unit
 
 _T = TypeVar("_T")
@@ -46,7 +46,7 @@ class RedisCounters:
         self._asked = 0
         self._prefix = prefix
         self._offset_us = 0  # of the server's clock, from the monotonic one
-        self._take_script, self._settle_script = Script("take"), Script("settle")
+        self._take_script, self._settle_script, self._return_script = map(Script, ("take", "settle", "give_back"))
         # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
         names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
         self._heartbeats = HeartbeatKeys(_OneServer(self), f"{prefix}:replicas".encode("utf-8", "surrogateescape"))
@@ -56,6 +56,13 @@ class RedisCounters:
         """One run of take.lua; all groups see one instant."""
         try:
             return await self._take(groups)
+        except ReplyError as error:
+            raise self._refused(error) from error
+
+    async def take_parts(self, groups: Sequence[Group]) -> list[TakeResult]:
+        """As `take`, of groups that may be Parts of requests over several shards."""
+        try:
+            return await self._take(groups, pack_most(groups))
         except ReplyError as error:
             raise self._refused(error) from error
 
@@ -73,10 +80,10 @@ class RedisCounters:
         except ReplyError as error:
             raise self._refused(error) from error
 
-    async def _take(self, groups: Sequence[Group]) -> list[TakeResult]:
+    async def _take(self, groups: Sequence[Group], most: bytes = b"") -> list[TakeResult]:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
-        head, body, size = pack_take(groups, number, self.now())
+        head, body, size = pack_take(groups, number, self.now(), most)
         asked_us = time.monotonic_ns() // 1000
         reply = await self._run(self._take_script, head, body)
         try:
@@ -85,11 +92,14 @@ class RedisCounters:
             # The reply's instant lies between these two: a slow reply must not set the clock back.
             earliest, latest = reply[1] - time.monotonic_ns() // 1000, reply[1] - asked_us
             self._offset_us = min(max(self._offset_us, earliest), latest)
-            return read_take(reply, groups)
+            takens = read_take(reply, groups)
         except (TypeError, ValueError, IndexError):
             # A reply that is none of this script's may be another command's: so may be all that follow.
             self._pipe.drop("a reply that makes no sense")
             raise StoreError("reply", "Redis replied what the script never says") from None
+        if most:
+            note_receipts(groups, reply[1])
+        return takens
 
     async def _run(self, script: Script, head: bytes, body: bytes, *, again: bool = True) -> Any:  # noqa: ANN401
         try:
@@ -110,6 +120,13 @@ class RedisCounters:
         """One run of settle.lua, which is not sent again where its reply is lost."""
         try:
             await self._run(self._settle_script, *pack_settle(owed, self.now()), again=False)
+        except ReplyError as error:
+            raise self._refused(error) from error
+
+    async def give_back(self, returns: Sequence[Return]) -> None:
+        """One run of give_back.lua, which is not sent again where its reply is lost."""
+        try:
+            await self._run(self._return_script, *pack_returns(returns, self.now()), again=False)
         except ReplyError as error:
             raise self._refused(error) from error
 

@@ -1,20 +1,22 @@
-"""The arguments and replies of take.lua and settle.lua."""
+"""The arguments and replies of take.lua, settle.lua and give_back.lua."""
 
 import struct
 from collections.abc import Sequence
 
 from extauth.counters.redis.scripts import bulk, run_of
 from extauth.limiter.algorithms import AnyAlgorithm
-from extauth.limiter.counters import Group, Owed, TakeResult
+from extauth.limiter.counters import Group, Owed, Part, Return, TakeResult
 
 _CALLS = struct.Struct("<I")
 _ASK = struct.Struct("<IBd")
+_RETURN = struct.Struct("<Idd")
 
 
-def pack_take(groups: Sequence[Group], number: int, now: bytes) -> tuple[bytes, bytes, int]:
+def pack_take(groups: Sequence[Group], number: int, now: bytes, most: bytes = b"") -> tuple[bytes, bytes, int]:
     """The command: its array header, and what follows EVALSHA and the script (see lua/take.lua for the arguments).
 
-    And how many numbers the reply has. `now` is empty where the server's own clock counts.
+    And how many numbers the reply has. `now` is empty where the server's own clock counts; `most` is that of
+    `pack_most`, or empty where no group is a Part.
     """
     keys: list[bytes] = []
     limits: dict[AnyAlgorithm, int] = {}
@@ -38,9 +40,23 @@ def pack_take(groups: Sequence[Group], number: int, now: bytes) -> tuple[bytes, 
         b"".join([algorithm.packed for algorithm in limits]),
         b"".join(packed),
         b"%d" % number,
+        *((most,) if most else ()),
     )
     body = b"".join((bulk(b"%d" % len(keys)), *map(bulk, keys), *map(bulk, arguments)))
-    return b"*%d\r\n" % (7 + len(keys)), body, size
+    return b"*%d\r\n" % (3 + len(keys) + len(arguments)), body, size
+
+
+def pack_most(groups: Sequence[Group]) -> bytes:
+    """How many calls of each group may be admitted."""
+    most = [min(take.most, calls) if isinstance(take, Part) else calls for take, calls in groups]
+    return struct.pack(f"<{len(most)}I", *most)
+
+
+def note_receipts(groups: Sequence[Group], at_us: int) -> None:
+    """Note on each Part when its hits were taken."""
+    for take, _ in groups:
+        if isinstance(take, Part):
+            take.taken(at_us)
 
 
 def read_take(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]:
@@ -71,3 +87,13 @@ def pack_settle(owed: Sequence[Owed], now: bytes) -> tuple[bytes, bytes]:
     ]
     arguments = (now, b"".join([algorithm.packed for algorithm in limits]), b"".join(packed))
     return run_of([name for name, _, _ in owed], arguments)
+
+
+def pack_returns(returns: Sequence[Return], now: bytes) -> tuple[bytes, bytes]:
+    """The command: its array header, and what follows the script (see lua/give_back.lua for the arguments)."""
+    limits: dict[AnyAlgorithm, int] = {}
+    packed = [
+        _RETURN.pack(limits.setdefault(algorithm, len(limits)), hits, at_us) for _, algorithm, hits, at_us in returns
+    ]
+    arguments = (now, b"".join([algorithm.packed for algorithm in limits]), b"".join(packed))
+    return run_of([each.name for each in returns], arguments)

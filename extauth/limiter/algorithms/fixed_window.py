@@ -121,5 +121,11 @@ class FixedWindow:
         end_us, hits = owed
         return self.take(state, hits, now) if end_us == self._end_us(now) else state
 
+    def give_back(self, state: State, hits: int, at_us: int, now: int) -> State:
+        """The state without the hits, in the window in which they were taken."""
+        if not isinstance(state, Window) or state.end_us != self._end_us(at_us) or now >= state.end_us:
+            return state
+        return Window(state.end_us, max(state.used - hits, 0))
+
     def _end_us(self, now: int) -> int:
         return now - now % self._period_us + self._period_us

@@ -161,5 +161,12 @@ class Gcra:
         backlog = (state.backlog_at(now) if state else 0) + sum(owed)
         return self._bucket(backlog, now) if backlog else None
 
+    def give_back(self, state: State, hits: int, at_us: int, now: int) -> State:
+        """The state without the hits, except for the part of them that may have drained since."""
+        if not isinstance(state, Bucket) or state.interval != (self._interval, self._ticks_per_us) or now < at_us:
+            return state
+        left = hits * self._interval - (now - at_us) * self._ticks_per_us
+        return self._bucket(state.backlog_at(now) - left, now) if left > 0 else state
+
     def _bucket(self, backlog: int, now: int) -> Bucket:
         return Bucket(now, max(min(backlog, self._most), 0), EmissionInterval(self._interval, self._ticks_per_us))

@@ -160,6 +160,13 @@ class LimitAlgorithm(Protocol[L, S]):
         """The state once what is `owed` is added to it; None if it would be that of an unused counter."""
         ...
 
+    def give_back(self, state: State, hits: int, at_us: int, now: int) -> State:
+        """The state without hits that were taken at the instant `at_us`; `state` itself where none can be returned.
+
+        In any state it takes away at most what that would hold less, had these hits never been taken.
+        """
+        ...
+
 
 AnyAlgorithm: TypeAlias = LimitAlgorithm[Any, Any]
 

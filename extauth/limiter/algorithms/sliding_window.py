@@ -221,6 +221,21 @@ class SlidingWindow:
                 log.totals.append(total)
         return log if log.times else None
 
+    def give_back(self, state: State, hits: int, at_us: int, now: int) -> State:
+        """The state without the hits in the entry of their instant: others would leave the window at another time."""
+        stamp = self._stamp(at_us)
+        if not isinstance(state, Log) or state.period_us != self._period_us or stamp <= now - self._period_us:
+            return state
+        i = bisect_left(state.times, stamp)
+        if i == len(state.times) or state.times[i] != stamp:
+            return state
+        before = state.totals[i - 1] if i else state.base
+        hits = min(hits, state.totals[i] - before)
+        totals = [*state.totals[:i], *[total - hits for total in state.totals[i:]]]
+        if totals[i] > before:
+            return Log(self._period_us, state.times[:], totals, state.base)
+        return Log(self._period_us, state.times[:i] + state.times[i + 1 :], totals[:i] + totals[i + 1 :], state.base)
+
     def _near(self, log: Log, now: int) -> bool:
         """Whether the log is not from a clock that was far ahead: less than a tenth of the window is waited out."""
         return log.times[-1] - now <= self._quantum_us + self._period_us // 10

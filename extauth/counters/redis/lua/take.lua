@@ -1,4 +1,4 @@
--- KEYS: one a counter, in the groups' order. ARGV: now_us, limits (see limits.lua), groups (packed, see below), a number. Reply: that number, the time in us, then a group: admitted, then a counter: its algorithm's numbers.
+-- KEYS: one a counter, in the groups' order. ARGV: now_us, limits (see limits.lua), groups (packed, see below), a number, and where given, of each group how many calls may be admitted ('<I4'). Reply: that number, the time in us, then a group: admitted, then a counter: its algorithm's numbers.
 --
 -- groups, '<I4I4' calls, counters, then '<I4Bd' a counter: index into limits from 0, mode (limiter/counters.py), cost.
 --     A key that stands several times in a row in a group is one counter that is held to several limits: its hits are
@@ -6,7 +6,7 @@
 
 local ENFORCED, QUOTA, SAME_QUOTA = 0, 1, 2
 
-local groups = ARGV[3]
+local groups, mosts, most_at = ARGV[3], ARGV[5], 1
 local reply, length = {tonumber(ARGV[4]), now}, 2
 local at, key_index = 1, 0
 local levels, stale, logs, lefts, fits, held_to, modes, costs = {}, {}, {}, {}, {}, {}, {}, {}
@@ -15,6 +15,7 @@ while at <= #groups do
   local calls, size
   calls, size, at = unpack('<I4I4', groups, at)
   local admitted, quotas, quota, any_quota = calls, 0, 0, false
+  if mosts then admitted, most_at = unpack('<I4', mosts, most_at) end  -- other shards deny the rest
   length = length + 1
   local admitted_at = length
   for i = 1, size do
