@@ -6,18 +6,18 @@ from contextlib import suppress
 from fractions import Fraction
 from importlib.metadata import version
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from extauth.address import reachable_address
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.cut_off import CutOff
-from extauth.counters.heartbeat import BEAT_S, Heartbeat, Registry, Replica, automatic_share
+from extauth.counters.heartbeat import BEAT_S, Heartbeat, Registry, Replica, automatic_share, replica_of
 from extauth.errors import StoreError
 from extauth.limiter.failure import FailurePolicy
 from extauth.settings import Settings
 from extauth.telemetry.logs import logger
 from extauth.telemetry.state_log import StateLog
-from extauth.telemetry.top import Top, TopOfAll, pack_top, sum_tops, unpack_top
+from extauth.telemetry.top import OthersTop, Top, TopOfAll, pack_top, unpack_top
 from extauth.transport.engine import Engine
 from extauth.transport.h2.health import STORE_SERVICE
 from extauth.transport.health_client import is_serving
@@ -26,12 +26,22 @@ from extauth.transport.tls import Tls
 ASK_TIMEOUT_S = 0.5
 
 
+class Place(NamedTuple):
+    """One of `workers` that are a replica together; `name` is the ID of its heartbeat."""
+
+    workers: int = 1
+    name: str | None = None
+
+
+ALONE: Final = Place()
+
+
 class Replicas:
     """This replica among the others.
 
     `policy` gets its share of each limit. `registry` is where heartbeats are kept; without it there are no others.
     They are asked over TLS where `tls` is what this one serves with. `top` gives the callers of this replica, which
-    its heartbeats tell the others.
+    its heartbeats tell the others. Of a replica of several workers this is one, which its `place` describes.
     """
 
     def __init__(
@@ -44,16 +54,20 @@ class Replicas:
         rules_digest: Callable[[], str],
         top: Callable[[], Awaitable[Top]],
         tls: Tls | None,
+        place: Place = ALONE,
     ) -> None:
         self._settings = settings
+        self._place = place
         self._policy = policy
         self._breaker = breaker
         self._registry = registry
         self._rules_digest = rules_digest
         self._top = top
-        self._heartbeat = None if registry is None else Heartbeat(registry, self._describe, self._report)
+        self._heartbeat = (
+            None if registry is None else Heartbeat(registry, self._describe, self._report, name=place.name)
+        )
         self._reading_tops = asyncio.Lock()
-        self._others = _OtherTops()
+        self._others = OthersTop()
         self._others_read_s = float("-inf")
         self._heartbeat_failed = False
         self._tls = tls
@@ -111,27 +125,31 @@ class Replicas:
 
     async def top_of_all(self) -> TopOfAll:
         """The callers of all replicas, those of the others as of at most twice BEAT_S ago."""
+        return await (await self.others_top()).with_own([await self._top()])
+
+    async def others_top(self) -> OthersTop:
+        """The callers of the other replicas, as of at most twice BEAT_S ago."""
         async with self._reading_tops:  # all who ask at a time share one look at the others
             if monotonic() - self._others_read_s >= BEAT_S:
                 self._others = await self._read_others()
                 self._others_read_s = monotonic()
-        tops, unknown, problem = self._others
-        own = await self._top()
-        summed = await asyncio.to_thread(sum_tops, [own, *tops]) if tops else own  # of many replicas it takes a while
-        return TopOfAll(own, summed, 1 + len(tops), unknown, problem)
+        return self._others
 
-    async def _read_others(self) -> "_OtherTops":
+    async def _read_others(self) -> OthersTop:
         if self._heartbeat is None:
-            return _OtherTops()
+            return OthersTop()
         known = len(self._heartbeat.others)
         if self._breaker.state is not BreakerState.CLOSED:
-            return _OtherTops(unknown=known, problem="Redis, through which replicas report their callers, is away")
+            return OthersTop(unknown=known, problem="Redis, through which replicas report their callers, is away")
+        names = self._heartbeat.reporting
         try:
             reports = await self._heartbeat.read_reports()
         except StoreError as error:
-            return _OtherTops(unknown=known, problem=str(error))
-        tops = tuple([top for top in await asyncio.to_thread(list, map(unpack_top, reports)) if top is not None])
-        return _OtherTops(tops, len(reports) - len(tops))
+            return OthersTop(unknown=known, problem=str(error))
+        found = await asyncio.to_thread(list, map(unpack_top, reports))
+        tops = [(replica_of(name), top) for name, top in zip(names, found, strict=True) if top is not None]
+        replicas = len({replica for replica, _ in tops})
+        return OthersTop(tuple([top for _, top in tops]), replicas, len(set(map(replica_of, names))) - replicas)
 
     async def _report(self) -> bytes:
         try:
@@ -158,9 +176,9 @@ class Replicas:
         share = self._settings.local_share
         if share == "auto":
             seen = 0 if self._heartbeat is None else self._heartbeat.most_seen()
-            self._policy.share = automatic_share(seen, self._settings.replicas)
-        else:
-            self._policy.share = Fraction(str(share))  # 0.1 is a tenth, and no binary fraction near it
+            self._policy.share = automatic_share(seen, (self._settings.replicas or 1) * self._place.workers)
+        else:  # 0.1 is a tenth, and no binary fraction near it
+            self._policy.share = Fraction(str(share)) / self._place.workers
 
     def _describe(self) -> Replica:
         settings = self._settings
@@ -195,11 +213,3 @@ class Replicas:
         if error is not None and not self._heartbeat_failed and self._breaker.state is BreakerState.CLOSED:
             logger().warning("heartbeat_failed", reason=str(error), effect="the other replicas do not know of this one")
         self._heartbeat_failed = error is not None
-
-
-class _OtherTops(NamedTuple):
-    """The callers of the other replicas, as `TopOfAll` has them."""
-
-    tops: tuple[Top, ...] = ()
-    unknown: int = 0
-    problem: str | None = None

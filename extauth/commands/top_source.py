@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from extauth.counters.heartbeat import read_lines
+from extauth.counters.heartbeat import read_lines, replica_of
 from extauth.counters.redis.counters import RedisCounters
 from extauth.errors import CommandError
 from extauth.settings import Settings
@@ -80,7 +80,8 @@ class RedisSource:
     def read(self) -> TopOfAll:
         """Read the heartbeats and reports of all replicas; raises StoreError, or CommandError where there are none."""
         reports = asyncio.run(self._reports())
-        tops = [top for report in reports if (top := unpack_top(report)) is not None]
+        read = [(name, top) for name, report in reports.items() if (top := unpack_top(report)) is not None]
+        tops, replicas = [top for _, top in read], {replica_of(name) for name, _ in read}
         if not tops:
             raise CommandError(
                 f"no replica reports its callers in Redis at {self._settings.shown_redis_url()} under the key "
@@ -88,14 +89,15 @@ class RedisSource:
                 "replica of this version runs"
             )
         summed = sum_tops(tops)
-        return TopOfAll(summed, summed, len(tops), len(reports) - len(tops))
+        return TopOfAll(summed, summed, len(replicas), len({*map(replica_of, reports)} - replicas))
 
-    async def _reports(self) -> list[bytes]:
+    async def _reports(self) -> dict[str, bytes]:
         settings = self._settings
         url, timeout_s = settings.redis_url.get_secret_value(), max(settings.redis_timeout, TIMEOUT_S)
         counters = RedisCounters(url, timeout_s, prefix=settings.key_prefix)
         try:
-            return await counters.read_reports(list(read_lines(await counters.read_heartbeats())))
+            names = list(read_lines(await counters.read_heartbeats()))
+            return dict(zip(names, await counters.read_reports(names), strict=True))
         finally:
             await counters.aclose()
 

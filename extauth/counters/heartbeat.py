@@ -59,8 +59,26 @@ def read_lines(lines: bytes) -> dict[str, Replica]:
     return {name: Replica(None if at == "-" else at, *rest) for name, at, *rest in map(re.Match.groups, found)}
 
 
+def new_replica() -> str:
+    """The ID of a replica that nobody had before."""
+    return secrets.token_hex(8)
+
+
+def worker_name(replica: str, worker: int) -> str:
+    """The ID of a replica's worker in heartbeats, from which `replica_of` gets that of the replica."""
+    return f"{replica}_{worker}"
+
+
+def replica_of(name: str) -> str:
+    """The ID of the replica to which the heartbeat of this ID belongs."""
+    return name.partition("_")[0]
+
+
 class Heartbeat:
-    """This replica's heartbeat. `describe` and `report` are called for each; `clock` gives seconds."""
+    """The heartbeat of this replica, or of the worker `name` of it.
+
+    `describe` and `report` are called for each; `clock` gives seconds.
+    """
 
     def __init__(
         self,
@@ -68,6 +86,7 @@ class Heartbeat:
         describe: Callable[[], Replica],
         report: Callable[[], Awaitable[bytes]] | None = None,
         *,
+        name: str | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._found: dict[str, Replica] = {}
@@ -75,8 +94,8 @@ class Heartbeat:
         self._describe = describe
         self._report = report
         self._clock = clock
-        self._id = secrets.token_hex(8)
-        self._seen: deque[tuple[float, int]] = deque()  # instants, with how many replicas there were
+        self._id = name or new_replica()
+        self._seen: deque[tuple[float, int]] = deque()  # instants, with how many counted by themselves
 
     async def beat(self) -> None:
         """Leave one heartbeat and read those of the others; raises StoreError."""
@@ -92,12 +111,19 @@ class Heartbeat:
 
     @property
     def others(self) -> tuple[Replica, ...]:
-        """The replicas that the last heartbeat found."""
-        return tuple(self._found.values())
+        """The other replicas that the last heartbeat found; one of several workers stands for all of them."""
+        found = {replica_of(name): self._found[name] for name in reversed(self.reporting)}
+        return tuple(reversed(found.values()))
+
+    @property
+    def reporting(self) -> list[str]:
+        """The IDs of all heartbeats of other replicas: of several workers, each has its own."""
+        own = replica_of(self._id)
+        return [name for name in self._found if replica_of(name) != own]
 
     async def read_reports(self) -> list[bytes]:
-        """The reports of the others, in their order, as of at most BEAT_S ago; raises StoreError."""
-        return await self._registry.read_reports(list(self._found))
+        """The reports of those in `reporting`, in that order, as of at most BEAT_S ago; raises StoreError."""
+        return await self._registry.read_reports(self.reporting)
 
     async def leave(self) -> None:
         """Have the others know at once that this replica has gone; raises StoreError."""
@@ -116,12 +142,15 @@ class Heartbeat:
             await asyncio.sleep(BEAT_S)
 
     def most_seen(self) -> int:
-        """The most replicas, this one included, in the minute up to the last heartbeat; 0 where there was none."""
+        """The most heartbeats, this one included, in the minute up to the last one; 0 where there was none.
+
+        So many replicas, or workers of them, each count for themselves while the store is away.
+        """
         return max((count for _, count in self._seen), default=0)
 
 
 def automatic_share(seen: int, at_least: int | None) -> Fraction:
-    """The part of each limit for one of the `seen` replicas, itself included; there are `at_least` so many."""
+    """The part of each limit for one of the `seen` that count by themselves, itself included; `at_least` so many do."""
     return Fraction(1, max(seen, at_least or 1))
 
 

@@ -1,5 +1,6 @@
 """The callers that are denied most, and those that call most, by rule: as data, as JSON, and summed over replicas."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
@@ -87,6 +88,22 @@ class TopOfAll(NamedTuple):
             yield f', "{name}": '
             yield from _json(top)
         yield "}"
+
+
+class OthersTop(NamedTuple):
+    """The callers of other replicas: the `tops` of `replicas`, and how many of them are not known, and why."""
+
+    tops: tuple[Top, ...] = ()
+    replicas: int = 0
+    unknown: int = 0
+    problem: str | None = None
+
+    async def with_own(self, own: Sequence[Top]) -> TopOfAll:
+        """All of them, where this replica has the callers `own`: those of each of its workers."""
+        replica = own[0] if len(own) == 1 else await asyncio.to_thread(sum_tops, own)
+        # Of many replicas it takes a while.
+        summed = await asyncio.to_thread(sum_tops, [replica, *self.tops]) if self.tops else replica
+        return TopOfAll(replica, summed, 1 + self.replicas, self.unknown, self.problem)
 
 
 def view_top(top: Top) -> dict[str, Any]:
