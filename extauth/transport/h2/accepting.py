@@ -26,10 +26,14 @@ _CLIENT_ERRORS = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno
 
 
 class OpenConnections(set[H2Protocol]):
-    """All that are open; `fresh`, the oldest first, are those on which nothing had been asked when last looked at."""
+    """All that are open; `fresh`, the oldest first, are those on which nothing had been asked when last looked at.
 
-    def __init__(self) -> None:
+    `closed` is called after each that is closed.
+    """
+
+    def __init__(self, closed: Callable[[], None] = lambda: None) -> None:
         super().__init__()
+        self._closed = closed
         self.fresh: dict[H2Protocol, None] = {}
 
     def add(self, connection: H2Protocol) -> None:
@@ -41,6 +45,7 @@ class OpenConnections(set[H2Protocol]):
         """It is closed, or is being closed to free its place."""
         super().discard(connection)
         self.fresh.pop(cast(H2Protocol, connection), None)
+        self._closed()
 
 
 class Acceptor:
@@ -112,9 +117,10 @@ class Acceptor:
                     self._make_place()
                     await asyncio.sleep(RETRY_S)
                 continue
-            self._accepted(sock)
+            self.accepted(sock)
 
-    def _accepted(self, sock: socket.socket) -> None:
+    def accepted(self, sock: socket.socket) -> None:
+        """Serve a connection that was accepted, here or by another process."""
         now = self._clock()
         most = self._limits.max_connections
         if (excess := len(self) + 1 - (most - most // 8)) > 0:

@@ -1,30 +1,31 @@
 """The h2 engine: listens, and checks its connections regularly."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
-from extauth.address import listen_on
-from extauth.errors import SettingsError
 from extauth.transport.deadlines import after_io
 from extauth.transport.engine import EngineContext
 from extauth.transport.h2.accepting import Acceptor, OpenConnections
 from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState
+from extauth.transport.handover import HandedConnections
+from extauth.transport.listening import clear_socket, open_port
 
 CHECK_S = 1.0
-BACKLOG = 1024
 
 
 class H2Server:
-    """The `Engine` that speaks HTTP/2 itself, which serves on `listen`, HOST:PORT or unix:PATH."""
+    """The `Engine` that speaks HTTP/2 itself, which serves on `listen`, HOST:PORT or unix:PATH.
 
-    def __init__(self, listen: str, context: EngineContext) -> None:
+    With `handed` it listens nowhere, and serves what another process has accepted there.
+    """
+
+    def __init__(self, listen: str, context: EngineContext, handed: HandedConnections | None = None) -> None:
         self._listen = listen
-        self._connections = OpenConnections()
+        self._handed = handed
+        self._connections = OpenConnections(handed.when_closed if handed is not None else lambda: None)
         self._state = ServerState(context)
         self._clock = context.clock
         self._check_every_s = min(CHECK_S, context.limits.stall_timeout_s / 4)
@@ -41,14 +42,10 @@ class H2Server:
 
     async def start(self) -> None:
         """Listen and report SERVING; raises SettingsError if the address is not available."""
-        try:
-            _clear_socket(self._listen)
-            listeners = listen_on(self._listen, BACKLOG)
-        except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
-            reason = getattr(error, "strerror", None) or error
-            message = f"EXTAUTH_GRPC_LISTEN={self._listen}: cannot listen there: {reason}"
-            raise SettingsError(message) from error
-        self._acceptor.start(listeners)
+        if self._handed is None:
+            self._acceptor.start(open_port(self._listen))
+        else:
+            self._handed.start(self._acceptor.accepted)
         self._checks = asyncio.create_task(self._check())
         self._state.health.report(serving=True, store=False)
 
@@ -74,8 +71,11 @@ class H2Server:
         if self._checks is None:
             return
         self._state.stopping = True
+        if self._handed is not None:
+            self._handed.stop()
         await self._acceptor.close()
-        _clear_socket(self._listen)
+        if self._handed is None:
+            clear_socket(self._listen)
         connections = self._connections
         for connection in list(connections):
             connection.go_away(CloseReason.SHUTDOWN)
@@ -98,19 +98,5 @@ class H2Server:
         self._acceptor.check(now)
         for connection in list(self._connections):
             connection.check(now)
-
-
-def _clear_socket(listen: str) -> None:
-    """Remove a Unix socket on which no server listens any more; raises OSError if one does."""
-    kind, _, path = listen.partition(":")
-    if kind != "unix":
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink(missing_ok=True)
-        except OSError:
-            return
-        else:
-            raise OSError(None, "another server listens there")
+        if self._handed is not None:  # TLS handshakes that failed, too, are no connections any more
+            self._handed.when_closed()
