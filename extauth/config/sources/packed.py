@@ -21,11 +21,17 @@ _UNITS = tuple(Unit)
 Piece = tuple[Any, ...]
 
 
-def pack(rules: RuleSet) -> Iterator[bytes]:
-    """The pieces of a rule set; the last one is what all of its domains have in common."""
+def pack(rules: RuleSet, *, whole: bool = False) -> Iterator[bytes]:
+    """The pieces of a rule set; the last one is what all of its domains have in common.
+
+    Of domains that are retained, only the names are packed, or with `whole` their rules as well.
+    """
     packer = _Packer()
     for domain in rules.domains.values():
-        yield from packer.domain(domain, retained=domain.name in rules.retained)
+        retained = domain.name in rules.retained
+        yield from packer.domain(domain, retained=retained and not whole)
+        if retained and whole:
+            yield marshal.dumps(("kept", domain.name))
     shared = [list(map(_diagnostic, diagnostics)) for diagnostics in (rules.warnings, rules.problems)]
     yield marshal.dumps(("set", *shared))
 
@@ -33,7 +39,7 @@ def pack(rules: RuleSet) -> Iterator[bytes]:
 def unpack(pieces: Iterable[bytes], old: Mapping[str, Domain]) -> RuleSet:
     """The rule set of the pieces; raises EOFError where the last one is missing.
 
-    Of domains that are retained, only the names are packed, and `old` has the rest.
+    `old` has the domains of which only the names are packed.
     """
     unpacker = _Unpacker(old)
     for piece in pieces:
@@ -133,6 +139,8 @@ class _Unpacker:
                 self._domains[domain.name] = domain
             case "retained", name:
                 self._domains[name] = self._old[name]
+                self._retained.add(name)
+            case "kept", name:
                 self._retained.add(name)
             case "set", warnings, problems:
                 self.rules = RuleSet(
