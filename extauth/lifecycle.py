@@ -5,8 +5,9 @@ import gc
 import signal
 import socket
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from extauth.app import Service
 from extauth.background import keep_up
@@ -14,17 +15,52 @@ from extauth.settings import LogFormat, Settings, reference_variables, unknown_v
 from extauth.systemd import ServiceManager
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.open_tracing import open_tracing
+from extauth.telemetry.tracing import Tracing
 
 
-async def serve(settings: Settings, environ: dict[str, str]) -> None:
+class Running(Protocol):
+    """A service that runs in this process, or whose workers it runs."""
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Start, until calls are taken; `stack` takes everything down."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the config and the certificates again."""
+        ...
+
+    async def drain(self) -> None:
+        """Have health checks hear NOT_SERVING; calls are still answered."""
+        ...
+
+
+Compose: TypeAlias = Callable[[Settings, Mapping[str, str]], Running]
+
+
+def replica_name(settings: Settings) -> str:
+    """What logs and traces call this replica."""
+    return settings.advertise or socket.gethostname()
+
+
+def alone(settings: Settings, environ: Mapping[str, str]) -> Service:
+    """A service that decides all calls in this process."""
+    return Service(settings, traces_of(settings, environ))
+
+
+def traces_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:
+    """What sends the spans of this process, if they are wanted."""
+    store = None if settings.counts_in_memory else settings.shown_redis_url()
+    return open_tracing(environ, replica=replica_name(settings), store=store)
+
+
+async def serve(settings: Settings, environ: Mapping[str, str], compose: Compose = alone) -> None:
     """Run until SIGTERM or SIGINT; raises ConfigError or SettingsError where it cannot start.
 
     On SIGHUP the config and the certificates are read again. From SIGTERM or SIGINT on, health checks hear NOT_SERVING
     while calls are still answered, for the drain delay or until a second signal: the time in which Envoy learns to ask
     elsewhere. Then calls in flight are answered, and it ends.
     """
-    replica = settings.advertise or socket.gethostname()
-    configure_logs(settings.log_level, json=settings.log_format is LogFormat.JSON, replica=replica)
+    log_as(settings)
     stopping, hurry, hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report_error)
@@ -39,7 +75,7 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     async with AsyncExitStack() as stack:
         if manager.watchdog_s:
             keep_up(stack, manager.keep_watchdog_quiet)
-        service = Service(settings, open_tracing(environ, replica=replica, store=_traced_store(settings)))
+        service = compose(settings, environ)
         tune_python()
         await service.start(stack)
 
@@ -67,8 +103,10 @@ async def serve(settings: Settings, environ: dict[str, str]) -> None:
     logger().info("stopped")
 
 
-def _traced_store(settings: Settings) -> str | None:
-    return None if settings.counts_in_memory else settings.shown_redis_url()
+def log_as(settings: Settings) -> None:
+    """Have this process log as the settings say."""
+    json = settings.log_format is LogFormat.JSON
+    configure_logs(settings.log_level, json=json, replica=replica_name(settings))
 
 
 def report_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -82,11 +120,10 @@ def report_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
     loop.default_exception_handler(context)
 
 
-async def _drain(service: Service, delay_s: float, hurry: asyncio.Event) -> None:
+async def _drain(service: Running, delay_s: float, hurry: asyncio.Event) -> None:
     """Report NOT_SERVING for the delay, or until `hurry` is set, while calls are answered."""
     logger().info("draining", delay_s=delay_s)
-    service.draining = True
-    await service.engine.drain()
+    await service.drain()
     with suppress(TimeoutError):
         await asyncio.wait_for(hurry.wait(), delay_s)
 

@@ -1,19 +1,23 @@
 """Parts of the service, from its settings."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+from extauth.background import free_rules
 from extauth.config.many_objects import collector_off
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
-from extauth.errors import ConfigError
+from extauth.errors import ConfigError, SettingsError
+from extauth.limiter.planner import Planner
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
+from extauth.telemetry.logs import logger
 from extauth.telemetry.metrics import Metrics
 from extauth.transport.batching import Shed
 from extauth.transport.engine import ConnectionLimits, Guard
@@ -57,6 +61,22 @@ def compile_rules(rules: RuleSet, masking: Masking) -> Matcher:
         return Matcher(rules, masking)
 
 
+async def swap_rules(
+    rules: RuleSet, planner: Planner, metrics: Metrics, swap: Callable[[Matcher], list[dict[Any, Any]]]
+) -> None:
+    """Put other rules in force by `swap`, in steps.
+
+    `swap` returns tables that are no longer used. They and the rules before are freed bit by bit, unless somebody else
+    refers to these.
+    """
+    matcher = await asyncio.to_thread(compile_rules, rules, planner.matcher.masking)
+    for _ in metrics.before_rules():
+        await asyncio.sleep(0)
+    before = [planner.matcher]
+    unused = swap(matcher)
+    await asyncio.to_thread(free_rules, before, unused)
+
+
 def metrics_of(settings: Settings) -> Metrics:
     """What is counted for Prometheus."""
     return Metrics(
@@ -72,6 +92,21 @@ def tls_of(settings: Settings) -> Tls | None:
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
         return None
     return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
+
+
+def reload_tls(tls: Tls, *, unchanged: bool = False) -> bool:
+    """Load the certificates again if they have changed, or with `unchanged` in any case; returns whether they were.
+
+    What is wrong with them is logged.
+    """
+    try:
+        loaded = tls.reload(unchanged=unchanged)
+    except SettingsError as error:
+        logger().error("tls_rejected", reason=str(error), kept="the certificate in force stays")
+        return False
+    if loaded:
+        logger().info("tls_reloaded")
+    return loaded
 
 
 def limits_of(settings: Settings, max_connections: int) -> ConnectionLimits:

@@ -11,7 +11,7 @@ from extauth.admin.explain import BODY_BYTES, Explainer
 from extauth.admin.http import CHECK_S, HttpServer
 from extauth.admin.live import LiveStreams
 from extauth.admin.page import page
-from extauth.admin.routes import JSON, Answer, Audience, Request, Route
+from extauth.admin.routes import JSON, Answer, Audience, MadeLater, Request, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class AdminServer(HttpServer):
     """Serves `/metrics`, `/healthz`, `/readyz`, and for people `/`, `/rules` and `/top`, on `listen`, HOST:PORT.
 
     `metrics` gives, for an Accept header, the content type and the text; that, `rules` and `top` (JSON) are made and
-    sent in pieces. `hosts` are further names, beside `localhost` and the host of `listen`, under which the pages for
-    people are served. With `live` there is the live page at `/`, with `/live` and `/explain`, else one line that names
-    the paths.
+    sent in pieces. `gather`, if given, is awaited before metrics are made. `hosts` are further names, beside
+    `localhost` and the host of `listen`, under which the pages for people are served. With `live` there is the live
+    page at `/`, with `/live` and `/explain`, else one line that names the paths.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class AdminServer(HttpServer):
         top: Callable[[], Awaitable[Iterator[str]]],
         live: LivePage | None = None,
         hosts: Iterable[str] = (),
+        gather: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         check_s: float = CHECK_S,
     ) -> None:
@@ -71,9 +72,17 @@ class AdminServer(HttpServer):
             ready = readiness()
             return Answer(json.dumps(ready.detail).encode(), JSON, 200 if ready.ready else 503)
 
-        def answer_metrics(request: Request) -> Answer:
+        def make_metrics(request: Request) -> Answer:
             content_type, pieces = metrics(request.accept)
             return compress(Answer(pieces, content_type, headers=[("Vary", "Accept")]), request)
+
+        def answer_metrics(request: Request) -> Answer | MadeLater:
+            async def later() -> Answer:
+                assert gather is not None  # noqa: S101
+                await gather()
+                return make_metrics(request)
+
+            return make_metrics(request) if gather is None else later
 
         routes = {
             "/": Route(lambda _: Answer(b"extauth: /metrics /healthz /readyz /rules /top\n"), Audience.PEOPLE),

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from heapq import nlargest
 from importlib.metadata import version
 from time import monotonic, time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from extauth.counters.breaker import Breaker
+from extauth.counters.breaker import BreakerState
+from extauth.counters.heartbeat import Replica
 from extauth.errors import ConfigError, Diagnostic
 from extauth.limiter.planner import Planner
 from extauth.overview.rule_table import RuleTable
-from extauth.replicas import Replicas
 from extauth.settings import Settings
-from extauth.telemetry.callers import Callers
 from extauth.telemetry.events import CALLERS_GET
 from extauth.telemetry.history import History
 from extauth.telemetry.metrics import Metrics
-from extauth.telemetry.store_log import StoreLog
 from extauth.telemetry.top import Caller, RuleTop, Top
 
 FRESH_S: Final = 0.5  # streams that ask within so many seconds share what was made
@@ -31,18 +29,70 @@ MOST_OF_A_RULE: Final = 3
 MOST_PROBLEMS: Final = 20
 
 
+class CallersSource(Protocol):
+    """As telemetry.callers.Callers."""
+
+    async def look(self, most: int, most_rules: int) -> Top:
+        """The most denied and busiest callers of this replica."""
+        ...
+
+
+class StoreSource(Protocol):
+    """As telemetry.store_log.StoreLog."""
+
+    def __str__(self) -> str:
+        """How the store is."""
+        ...
+
+    @property
+    def away_s(self) -> float | None:
+        """For how many seconds it has been away."""
+        ...
+
+    @property
+    def uncounted(self) -> int:
+        """The calls that were decided without it since it went away."""
+        ...
+
+
+class BreakerSource(Protocol):
+    """As counters.breaker.Breaker."""
+
+    @property
+    def state(self) -> BreakerState:
+        """The state that it is in."""
+        ...
+
+
+class ReplicasSource(Protocol):
+    """As replicas.Replicas."""
+
+    def all(self) -> tuple[Replica, ...]:
+        """This replica, and the others."""
+        ...
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether another replica reaches the store and this one does not."""
+        ...
+
+    def detail(self) -> dict[str, Any]:
+        """What is known of them, for people."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The parts of the service that the page shows; `status` is that of `/readyz`."""
+    """The parts of the service that are shown; `status` is that of `/readyz`."""
 
     settings: Settings
     planner: Planner
     metrics: Metrics
     history: History
-    callers: Callers
-    store: StoreLog
-    breaker: Breaker
-    replicas: Replicas
+    callers: CallersSource
+    store: StoreSource
+    breaker: BreakerSource
+    replicas: ReplicasSource
     status: Callable[[], str]
 
 

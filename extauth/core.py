@@ -1,0 +1,183 @@
+"""What decides calls: all of a service but its admin port, or a worker of one."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any, Final
+
+from extauth.background import keep_up
+from extauth.counters.breaker import Breaker, BreakerState
+from extauth.counters.denial_cache import DenialCache
+from extauth.counters.local import LocalCounters, SettlingCounters
+from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.upkeep import keep_settled
+from extauth.limiter.build import build
+from extauth.limiter.counters import Counters
+from extauth.limiter.facts import Observer
+from extauth.parts import counters_of, limits_of, metrics_of, swap_rules, tls_of
+from extauth.replicas import ALONE, Place, Replicas
+from extauth.rules.matcher import Matcher
+from extauth.rules.model import RuleSet
+from extauth.settings import Settings
+from extauth.telemetry import events
+from extauth.telemetry.callers import Callers
+from extauth.telemetry.decisions import DecisionLog, SampledPlanner
+from extauth.telemetry.logs import logger
+from extauth.telemetry.store_log import StoreLog
+from extauth.telemetry.tracing import Tracing
+from extauth.transport.batching import Batcher
+from extauth.transport.engine import Engine, EngineContext
+from extauth.transport.h2.server import H2Server
+from extauth.transport.handover import HandedConnections
+from extauth.tuning import fitting_connections, raise_descriptors
+
+STOP_GRACE_S: Final = 5
+STORE_CHECK_S = 1  # below CutOff's REACHED_FOR_S: by then each replica knows, too, that the store is away, or back
+
+
+class Core:
+    """What decides calls by `rules`, at first.
+
+    In the `place` of a worker, `handed` gives it its connections.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        rules: RuleSet,
+        tracing: Tracing | None = None,
+        *,
+        place: Place = ALONE,
+        handed: HandedConnections | None = None,
+    ) -> None:
+        self.settings = settings
+        self._tracing = tracing
+        self._store_tried = asyncio.Event()
+        self.metrics = metrics_of(settings)
+        self.counters = counters_of(settings)
+        self.local = LocalCounters(self.counters.now_us, settings.local_bytes)
+        self.settling = SettlingCounters(self.counters, self.local)
+        self.denials = DenialCache(self.settling, settings.denial_cache)
+        cached = settings.denial_cache and not settings.counts_in_memory
+        counters: Counters = self.denials if cached else self.counters if settings.counts_in_memory else self.settling
+        self.store = StoreLog(events.store, events.CALLERS_GET[settings.on_store_failure])
+        self.breaker = Breaker(counters, self._breaker_changed, self.metrics.store_failed)
+        if isinstance(self.counters, RedisCounters):
+            self.counters.when_reconnected(self.breaker.retry)
+        options = replace(settings.limiter_options(), local=self.local)
+        if settings.log_level == "debug":
+            options = replace(options, planner=SampledPlanner)
+        decider = build(rules, self.breaker, options)
+        planner = self.planner = decider.planner
+        self.metrics.watch_plan_memo(lambda: planner.lookups, lambda: planner.misses)
+        self.callers = Callers(planner.describe_counter)
+        observers: list[Observer] = [self.metrics, self.store, self.callers]
+        if isinstance(self.planner, SampledPlanner):
+            observers.append(DecisionLog(self.planner, events.decision))
+        if tracing is not None:
+            observers.append(tracing)
+        self.batcher = Batcher(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
+        self.tls = tls_of(settings)
+        self.replicas = Replicas(
+            settings,
+            decider.limiter.policy,
+            self.breaker,
+            self.counters if isinstance(self.counters, RedisCounters) else None,
+            rules_digest=self._rules_digest,
+            top=self.callers.look,
+            tls=self.tls,
+            place=place,
+        )
+        self.metrics.watch_replicas(self.replicas.seen, self.replicas.is_cut_off, self.replicas.share)
+        self.engine = self._engine(handed)
+
+    def _engine(self, handed: HandedConnections | None) -> Engine:
+        settings = self.settings
+        self.max_connections = fitting_connections(settings.max_connections, raise_descriptors())
+        context = EngineContext(
+            planner=self.planner,
+            batcher=self.batcher,
+            limits=limits_of(settings, self.max_connections),
+            on_guard=self.metrics.guard_tripped,
+            tls=self.tls,
+            traced=self._tracing is not None or settings.log_level == "debug",
+        )
+        if settings.engine == "grpcio":
+            from extauth.transport import grpcio  # noqa: PLC0415 - 30 MB that the other engine spares
+
+            return grpcio.GrpcioServer(settings.grpc_listen, context)
+        engine = H2Server(settings.grpc_listen, context, handed)
+        self.metrics.watch_connections(engine.count_connections, self.max_connections)
+        return engine
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Begin; `stack` ends all that is begun, in the reverse order."""
+        if self._tracing is not None:
+            self._tracing.start()
+            stack.push_async_callback(self._tracing.aclose)
+        stack.push_async_callback(self.counters.aclose)
+        stack.push_async_callback(self.breaker.aclose)
+        stack.push_async_callback(self.replicas.leave)
+
+    async def serve(self, stack: AsyncExitStack) -> None:
+        """Ask the store once and then, whether it answered or not, take calls."""
+        keep_up(stack, self._check_store)
+        keep_up(stack, self._settle)
+        await self._store_tried.wait()
+        keep_up(stack, self.replicas.keep_beating)
+        await self.engine.start()
+        stack.push_async_callback(self.engine.stop, STOP_GRACE_S)
+        keep_up(stack, self.replicas.keep_asking)
+        keep_up(stack, self._report)
+        self.note_rules()
+        if self.max_connections < self.settings.max_connections:
+            logger().warning(
+                "max_connections_lowered",
+                to=self.max_connections,
+                reason="EXTAUTH_MAX_CONNECTIONS is more than this process may have open files for",
+                fix="raise the limit of open files (ulimit -n, LimitNOFILE=, --ulimit nofile=…)",
+            )
+
+    async def take_rules(self, rules: RuleSet) -> None:
+        """Put other rules in force, in steps."""
+        await swap_rules(rules, self.planner, self.metrics, self.swap)
+
+    def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
+        """Put the rules of a matcher in force; returns tables that are no longer used, to be emptied bit by bit."""
+        unused = self.planner.swap(matcher) + self.denials.forget()
+        self.metrics.reloaded(ok=not matcher.rules.problems)
+        return unused + self.note_rules()
+
+    def note_rules(self) -> list[dict[Any, Any]]:
+        """Note the rules in force; returns tables that are no longer used, to be emptied bit by bit."""
+        matcher = self.planner.matcher
+        unused = self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
+        self.callers.rules_loaded(matcher.rules)
+        return unused
+
+    def _rules_digest(self) -> str:
+        return self.planner.matcher.rules.digest
+
+    async def _report(self) -> None:
+        await self.replicas.keep_reporting(self.engine)
+
+    def _breaker_changed(self) -> None:
+        breaker = self.breaker
+        self.metrics.breaker_changed(breaker.state)
+        self.replicas.breaker_changed()
+        if breaker.state is BreakerState.CLOSED:
+            self.store.changed(None)
+        elif breaker.state is BreakerState.OPEN:
+            self.store.changed(breaker.cause)
+
+    async def _check_store(self) -> None:
+        while True:
+            await self.breaker.look()
+            if not self._store_tried.is_set():
+                self._breaker_changed()
+                self._store_tried.set()
+            self.store.look()
+            await asyncio.sleep(STORE_CHECK_S)
+
+    async def _settle(self) -> None:
+        await keep_settled(self.breaker, self.settling)
