@@ -14,6 +14,7 @@ from extauth.address import split_address
 from extauth.counters.redis.endpoint import fault
 from extauth.errors import SettingsError
 from extauth.limiter.build import LimiterOptions
+from extauth.limiter.counter_names import SHARDS, SLOTS
 from extauth.limiter.modes import GlobalModes
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.model import OnStoreFailure
@@ -205,6 +206,7 @@ class Settings(BaseModel):
         "extauth", pattern=r"^[A-Za-z0-9:_.-]{1,64}$", description="1 to 64 letters, digits and : _ . -"
     )
     key_secret: SecretStr = Field(SecretStr(""), description="any text; every replica needs the same")
+    shards: int = Field(SHARDS, ge=1, le=SLOTS, description=f"shards, 1 to {SLOTS}; every replica needs the same")
     drain_delay: float = Field(2, ge=0, le=300, description="seconds, 0 to 300")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: LogFormat = Field(LogFormat.CONSOLE, description="console or json")
@@ -219,6 +221,7 @@ class Settings(BaseModel):
         return LimiterOptions(
             key_prefix=self.key_prefix,
             key_secret=self.key_secret.get_secret_value(),
+            shards=self.shards,
             modes=GlobalModes(self.shadow_mode, self.quota_mode, self.dynamic_metadata, self.log_descriptors),
             on_store_failure=self.on_store_failure,
             response_headers=_response_headers(self.response_headers),

@@ -22,7 +22,7 @@ def explain(request: options.GivenRequest, *, as_json: bool) -> None:
     Also what limits it, and what it counts. Nothing is counted, and no store asked. Give the descriptors as Envoy would
     send them, one an argument. Entry by entry, the rule that is hit is told with
     the others for its key that are not; secret values among these are masked. Counters are told by their names in the
-    store, for which EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET are read as `extauth serve` reads them.
+    store, for which EXTAUTH_KEY_PREFIX, EXTAUTH_KEY_SECRET and EXTAUTH_SHARDS are read as `extauth serve` reads them.
     """
     from extauth.commands.preview import preview
     from extauth.explain.explanation import descriptor_lines, explain_descriptor, summary, view

@@ -20,8 +20,9 @@ def inspect(request: options.GivenRequest, *, as_json: bool) -> None:
     """Show what is left in a request's counters, taking nothing.
 
     Give the descriptors as Envoy would send them, one an argument. The store is that of EXTAUTH_REDIS_URL; the
-    counters' names follow EXTAUTH_KEY_PREFIX and EXTAUTH_KEY_SECRET, as in `extauth serve`. Where a rule takes many
-    values, the descriptor's own decide which counter is looked at. Why a limit is missing, `extauth explain` tells.
+    counters' names follow EXTAUTH_KEY_PREFIX, EXTAUTH_KEY_SECRET and EXTAUTH_SHARDS, as in `extauth serve`. Where a
+    rule takes many values, the descriptor's own decide which counter is looked at. Why a limit is missing,
+    `extauth explain` tells.
     """
     from extauth.commands.preview import preview
     from extauth.explain.usage import look, standing_lines, view_standings

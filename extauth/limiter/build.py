@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from extauth.limiter.counter_names import KeyNamer
+from extauth.limiter.counter_names import SHARDS, KeyNamer
 from extauth.limiter.counters import GuardedCounters
 from extauth.limiter.failure import FailurePolicy, LocalCounting
 from extauth.limiter.limiter import Limiter
@@ -25,6 +25,9 @@ class LimiterOptions:
 
     key_secret: str = ""
     """Keys the hashes of values, in counters' names as in masked values."""
+
+    shards: int = SHARDS
+    """Into how many shards counters are spread by their names."""
 
     modes: GlobalModes = NO_MODES
     on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL
@@ -62,7 +65,7 @@ def build_planner(rules: RuleSet, options: LimiterOptions = DEFAULTS) -> Planner
     """The part of `build` that needs no counters."""
     return options.planner(
         Matcher(rules, Masking(options.key_secret)),
-        KeyNamer(options.key_prefix, options.key_secret),
+        KeyNamer(options.key_prefix, options.key_secret, options.shards),
         modes=options.modes,
         plans_bytes=options.plans_bytes,
     )

@@ -1,35 +1,59 @@
 """Counter names: injective, length-prefixed, hash-tagged, and without a caller's values in clear."""
 
 import json
-from binascii import b2a_base64
+from binascii import b2a_base64, crc_hqx
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import product
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final
 from zlib import crc32
 
 from extauth.rules.masking import hash_key
 
-TAGS: Final = (
-    "la2",
-    "dlj",
-    "5nw",
-    "qbw",
-    "lp0",
-    "l0x",
-    "qw5",
-    "qsu",
-    "fjl",
-    "ng4",
-    "joy",
-    "jk9",
-    "nrv",
-    "nv6",
-    "bwc",
-    "sq3",
+SHARDS: Final = 16
+"""Into how many shards counters are spread where no setting says so."""
+
+SLOTS: Final = 16384
+"""Of a Redis Cluster; a name's slot is the CRC16 of its tag."""
+
+_FIRST_TAGS: Final = (
+    *("la2", "dlj", "5nw", "qbw", "lp0", "l0x", "qw5", "qsu"),
+    *("fjl", "ng4", "joy", "jk9", "nrv", "nv6", "bwc", "sq3"),
 )
-"""Hash tags of Redis Cluster. The slot of the i-th (its CRC16 modulo 16384) is i x 1024, so that nodes that share the
-slots out evenly share the counters out evenly too."""
+"""Of the slots that are multiples of 1024, by which counters were named before other tags were."""
+
+
+@lru_cache(maxsize=4)
+def tags(shards: int) -> tuple[str, ...]:
+    """The hash tags of so many shards, 1 to SLOTS.
+
+    The slot of the i-th is i x SLOTS / shards, so that nodes that share the slots out evenly share the counters out
+    evenly too. A slot has the same tag whatever the number of shards.
+    """
+    of_slot = dict(zip(range(0, SLOTS, 1024), _FIRST_TAGS, strict=True))
+    slots = [i * SLOTS // shards for i in range(shards)]
+    missing = set(slots) - of_slot.keys()
+    letters = product(digits + ascii_lowercase + ascii_uppercase, repeat=3)  # of which all slots are reached
+    while missing:
+        tag = "".join(next(letters))
+        slot = crc_hqx(tag.encode(), 0) % SLOTS  # the CRC16 of Redis Cluster
+        if slot in missing:
+            missing.discard(slot)
+            of_slot[slot] = tag
+    return tuple([of_slot[slot] for slot in slots])
+
+
+class ShardOf:
+    """The number of the shard that a counter lies on: the index of its name's tag among so many."""
+
+    def __init__(self, shards: int = SHARDS) -> None:
+        self._numbers = {tag.encode(): number for number, tag in enumerate(tags(shards))}
+
+    def __call__(self, name: bytes) -> int:
+        """Raises KeyError where the name has no such tag."""
+        return self._numbers[name[name.index(b"{") + 1 : name.index(b"}")]]
 
 
 MAX_ENTRIES = 8
@@ -47,12 +71,12 @@ class KeyNamer:
     entries' keys keep two descriptors from ever sharing a name. Where all values of a wildcard share a counter, the
     hash is that of the pattern, after a ~. More than MAX_ENTRIES entries, or what would be a name of more than
     MAX_NAME_BYTES, are hashed as a whole, `PREFIX:{TAG}:LEN:DOMAIN,#HASH`, to save memory in the store and here. TAG
-    is one of TAGS, chosen by all that follows it but WHICH: the counters of one descriptor lie in one slot of a Redis
-    Cluster.
+    is one of `tags`, chosen by all that follows it but WHICH: the counters of one descriptor lie on one shard, which is
+    one slot of a Redis Cluster.
     """
 
-    def __init__(self, prefix: str, secret: str = "") -> None:
-        self._heads = [f"{prefix}:{{{tag}}}:".encode("utf-8", "surrogateescape") for tag in TAGS]
+    def __init__(self, prefix: str, secret: str = "", shards: int = SHARDS) -> None:
+        self._heads = [f"{prefix}:{{{tag}}}:".encode("utf-8", "surrogateescape") for tag in tags(shards)]
         self._key = hash_key(secret)
 
     def __call__(
@@ -70,7 +94,7 @@ class KeyNamer:
                 descriptor += b"," + sized + sign + self.fingerprint(hashed)
         if len(entries) > MAX_ENTRIES or len(descriptor) > MAX_NAME_BYTES:
             descriptor = _sized(domain) + b",#" + self.fingerprint(_joined(entries, shared))
-        name = self._heads[crc32(descriptor) % len(TAGS)] + descriptor
+        name = self._heads[crc32(descriptor) % len(self._heads)] + descriptor
         return name + b":" + suffix.encode() if suffix else name
 
     def fingerprint(self, value: str) -> bytes:

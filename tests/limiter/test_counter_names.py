@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from extauth.limiter.counter_names import TAGS, KeyNamer
+from extauth.limiter.counter_names import SLOTS, KeyNamer, ShardOf, tags
 
 
 def test_a_name_shows_prefix_domain_and_keys_but_no_value() -> None:
@@ -15,9 +15,28 @@ def test_a_name_shows_prefix_domain_and_keys_but_no_value() -> None:
     assert b"free" not in name
 
 
-def test_tags_share_the_slots_of_a_cluster_out_evenly() -> None:
-    step = REDIS_CLUSTER_HASH_SLOTS // 16
-    assert [key_slot(tag.encode()) for tag in TAGS] == list(range(0, REDIS_CLUSTER_HASH_SLOTS, step))
+@pytest.mark.parametrize("shards", [1, 2, 3, 16, 48, 64, 1000, SLOTS])
+def test_tags_share_the_slots_of_a_cluster_out_evenly(shards: int) -> None:
+    slots = [key_slot(tag.encode()) for tag in tags(shards)]
+    assert slots == [i * REDIS_CLUSTER_HASH_SLOTS // shards for i in range(shards)]
+
+
+def test_tags_stay_what_they_are() -> None:
+    """They are golden: another one is a fresh allowance for the callers whose counters it names."""
+    assert " ".join(tags(16)) == "la2 dlj 5nw qbw lp0 l0x qw5 qsu fjl ng4 joy jk9 nrv nv6 bwc sq3"
+    assert tags(1) == ("la2",)
+    assert " ".join(tags(5)) == "la2 0UG 2MH 4eY 5M5"
+    assert tags(32)[::2] == tags(16)
+
+
+@pytest.mark.parametrize("shards", [1, 16, 100])
+def test_a_name_says_on_which_shard_its_counter_lies(shards: int) -> None:
+    namer, shard_of = KeyNamer("x:y", shards=shards), ShardOf(shards)
+    on = Counter(shard_of(namer("d", [("a", str(value))], (), "60")) for value in range(100 * shards))
+    assert on.keys() == set(range(shards))
+    for value in map(str, range(100)):
+        name = namer("d", [("a", value)])
+        assert key_slot(name) == shard_of(name) * SLOTS // shards
 
 
 @pytest.mark.parametrize("secret", ["", "s"])
