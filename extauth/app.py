@@ -92,6 +92,11 @@ class Service(Core):
         events.rules_reloaded(matcher.rules, matcher.size, before)
         return unused
 
+    def forget_names(self, domains: frozenset[str]) -> None:
+        """As Core.forget_names."""
+        self.history.forget(domains)
+        events.remasked(domains)
+
     def note_rules(self) -> list[dict[Any, Any]]:
         """As Core.note_rules."""
         unused = super().note_rules()

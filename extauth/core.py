@@ -22,7 +22,7 @@ from extauth.settings import Settings
 from extauth.telemetry import events
 from extauth.telemetry.callers import Callers
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
-from extauth.telemetry.logs import logger
+from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.store_log import StoreLog
 from extauth.telemetry.tracing import Tracing
 from extauth.transport.batching import Batcher
@@ -53,7 +53,9 @@ class Core:
         self.settings = settings
         self._tracing = tracing
         self._store_tried = asyncio.Event()
-        self.metrics = metrics_of(settings)
+        self.masked = MaskedNames() if tracing is None else tracing.masked
+        self.masked.rules_loaded(rules)
+        self.metrics = metrics_of(settings, self.masked)
         self.counters = counters_of(settings)
         self.local = LocalCounters(self.counters.now_us, settings.local_bytes)
         self.settling = SettlingCounters(self.counters, self.local)
@@ -70,7 +72,7 @@ class Core:
         decider = build(rules, self.breaker, options)
         planner = self.planner = decider.planner
         self.metrics.watch_plan_memo(lambda: planner.lookups, lambda: planner.misses)
-        self.callers = Callers(planner.describe_counter)
+        self.callers = Callers(planner.describe_counter, self.masked)
         observers: list[Observer] = [self.metrics, self.store, self.callers]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))
@@ -131,12 +133,7 @@ class Core:
         keep_up(stack, self._report)
         self.note_rules()
         if self.max_connections < self.settings.max_connections:
-            logger().warning(
-                "max_connections_lowered",
-                to=self.max_connections,
-                reason="EXTAUTH_MAX_CONNECTIONS is more than this process may have open files for",
-                fix="raise the limit of open files (ulimit -n, LimitNOFILE=, --ulimit nofile=…)",
-            )
+            events.max_connections_lowered(self.max_connections)
 
     async def take_rules(self, rules: RuleSet) -> None:
         """Put other rules in force, in steps."""
@@ -151,9 +148,16 @@ class Core:
     def note_rules(self) -> list[dict[Any, Any]]:
         """Note the rules in force; returns tables that are no longer used, to be emptied bit by bit."""
         matcher = self.planner.matcher
-        unused = self.metrics.rules_loaded(matcher.size, matcher.rules.digest, ok=not matcher.rules.problems)
-        self.callers.rules_loaded(matcher.rules)
+        rules, ok = matcher.rules, not matcher.rules.problems
+        remasked = self.masked.rules_loaded(rules)
+        unused = self.metrics.rules_loaded(matcher.size, rules.digest, ok=ok, remasked=remasked)
+        self.callers.rules_loaded(remasked.domains)
+        if remasked.domains:
+            self.forget_names(remasked.domains)
         return unused
+
+    def forget_names(self, domains: frozenset[str]) -> None:
+        """Forget the names of domains whose masking is another since rules were loaded."""
 
     def _rules_digest(self) -> str:
         return self.planner.matcher.rules.digest

@@ -18,6 +18,7 @@ from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
 from extauth.telemetry.logs import logger
+from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.metrics import Metrics
 from extauth.transport.batching import Shed
 from extauth.transport.engine import ConnectionLimits, Guard
@@ -77,13 +78,14 @@ async def swap_rules(
     await asyncio.to_thread(free_rules, before, unused)
 
 
-def metrics_of(settings: Settings) -> Metrics:
+def metrics_of(settings: Settings, masked: MaskedNames) -> Metrics:
     """What is counted for Prometheus."""
     return Metrics(
         tuple(Guard),
         tuple(Shed),
         near_limit_ratio=settings.near_limit_ratio,
         everything_shadowed=settings.shadow_mode,
+        masked=masked,
     )
 
 

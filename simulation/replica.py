@@ -7,7 +7,7 @@ from contextvars import copy_context
 from fractions import Fraction
 from random import Random
 
-from extauth.app import STORE_CHECK_S
+from extauth.core import STORE_CHECK_S
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.heartbeat import Heartbeat, automatic_share

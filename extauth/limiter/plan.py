@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from extauth.limiter.counters import CounterSet, LimitCheck, Mode
 from extauth.limiter.verdict import Labels
+from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.rule_names import RuleName
 
 UNLIMITED_AT: Final = (-1,)  # stands for a descriptor's counters where it is unlimited
@@ -24,10 +25,11 @@ class PlanTemplate:
 
     `counters_of` says, for each descriptor, which of the plan's counters are its own: none, or UNLIMITED_AT. `tier` is
     the first tier, in descriptor order, that nothing replaced. `domain` is empty where no file defines it; `matched`
-    says whether a rule or a limit of the request's own applied to any of the descriptors. An admitted call may be
-    over a limit only if it is `soft`. `cost_us` is about how long Redis takes to count one call, `bytes` how much
-    memory it takes up. One that is `local` counts in this replica alone, while the store is away; its checks are those
-    at `places` of the whole plan, whose tally its plans have. Compared by identity.
+    says whether a rule or a limit of the request's own applied to any of the descriptors. `secret` are the keys whose
+    values are masked in the labels and in the names of the plans' rules. An admitted call may be over a limit only if
+    it is `soft`. `cost_us` is about how long Redis takes to count one call, `bytes` how much memory it takes up. One
+    that is `local` counts in this replica alone, while the store is away; its checks are those at `places` of the whole
+    plan, whose tally its plans have. Compared by identity.
     """
 
     checks: tuple[LimitCheck, ...]
@@ -39,6 +41,7 @@ class PlanTemplate:
     metadata: RequestMetadata | None = None
     local: bool = False
     places: tuple[int, ...] | None = None
+    secret: SecretKeys = NAMED_SO
     soft: bool = field(init=False)
     cost_us: int = field(init=False)
     bytes: int = field(init=False)

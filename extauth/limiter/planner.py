@@ -29,6 +29,7 @@ from extauth.limiter.modes import NO_MODES, GlobalModes, modes_of
 from extauth.limiter.plan import NO_TALLY, UNLIMITED_AT, LoggedPlan, Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rls.request import Request, decode_descriptor, split_request
+from extauth.rules.masking import NAMED_SO
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Limit
 from extauth.rules.rule_names import RuleName
@@ -227,6 +228,8 @@ class Planner:
             elif draft.add(part, mode, request.hits_addend if own.hits is None else own.hits):
                 tier = tier or own.tier
         checks, counters_of, rules = draft.finish()
+        rules_of = self.matcher.domain(domain)
+        secret = NAMED_SO if rules_of is None else rules_of.secret
         alike = (checks, counters_of, tier, Labels(path, tier or "none"), domain, any(each.rule for each in effects))
         names = draft.names()
         shadowed = tuple([i for i, check in enumerate(checks) if check.mode is Mode.SHADOW])
@@ -234,13 +237,14 @@ class Planner:
         size = PLAN_BYTES + 41 * len(names) + tally.own_bytes
         if self._modes.metadata:
             described = describe_request(request, self.matcher)
-            telling = PlanTemplate(*alike, request_metadata(described, effects, counters_of, tier))
+            metadata = request_metadata(described, effects, counters_of, tier)
+            telling = PlanTemplate(*alike, metadata, secret=secret)
             told_bytes = 2000 + 4 * sum(map(len, request.descriptors))
             return Plan(names, telling, tally), size + telling.bytes + told_bytes + sum(map(len, names))
         template = self._templates.get(alike)
         made_bytes = 0
         if template is None:
-            template = PlanTemplate(*alike)
+            template = PlanTemplate(*alike, secret=secret)
             made_bytes = template.bytes
             self._templates.remember(alike, template, made_bytes)
         places = {name: (i, j) for i, part in reversed(list(enumerate(parts))) for j, name in enumerate(part.names)}

@@ -97,10 +97,14 @@ class Sources:
 
 
 class Seen(NamedTuple):
-    """Up to where a page has had everything: the second of the history, and the refresh of the rules."""
+    """Up to where a page has had everything: the second of the history, and the refresh of the rules.
+
+    After the history has forgotten series once more, a page is to get it all again.
+    """
 
     second: int = 0
     refresh: int = 0
+    forgotten: int = 0
 
 
 class Overview:
@@ -114,6 +118,7 @@ class Overview:
         self._state = b""
         self._top = b""
         self._made_s = self._top_made_s = float("-inf")
+        self._loads = 0  # how often rules were loaded
         self._making = asyncio.Lock()
 
     def rules_loaded(self) -> list[dict[Any, Any]]:
@@ -123,7 +128,8 @@ class Overview:
         """
         self._tried_s = time()
         self._failure = ()
-        self._made_s = float("-inf")  # what was made is about other rules
+        self._made_s = self._top_made_s = float("-inf")  # what was made is about other rules
+        self._loads += 1
         if not self.sources.planner.matcher.rules.problems:
             self._loaded_s = self._tried_s
         return self._rules.forget()
@@ -136,13 +142,16 @@ class Overview:
     async def event(self, seen: object) -> tuple[Iterator[bytes], Seen]:
         """As admin.live.Feed."""
         async with self._making:
-            if monotonic() - self._made_s >= FRESH_S:
+            while monotonic() - self._made_s >= FRESH_S:
+                loads = self._loads
                 await self._rules.refresh()
                 await self._refresh_top()
-                self._state = self._make_state()
-                self._made_s = monotonic()
+                if self._loads == loads:  # else it is about other rules
+                    self._state = self._make_state()
+                    self._made_s = monotonic()
+        history = self.sources.history
         had = seen if isinstance(seen, Seen) else Seen()
-        slice_ = self.sources.history.since(had.second)
+        slice_ = history.since(had.second if had.forgotten == history.forgotten else 0)
 
         def pieces() -> Iterator[bytes]:
             yield self._state[:-1] + b', "rules": '
@@ -151,7 +160,7 @@ class Overview:
             yield from map(str.encode, slice_.json())
             yield b"}"
 
-        return pieces(), Seen(slice_.last, self._rules.refreshed)
+        return pieces(), Seen(slice_.last, self._rules.refreshed, history.forgotten)
 
     async def _refresh_top(self) -> None:
         if monotonic() - self._top_made_s >= TOP_FRESH_S:

@@ -122,7 +122,8 @@ def _count(sketches: Sketches) -> Steps[Counts]:
     for sketch in (sketches.pool.now, sketches.pool.before):
         yield
         for entry in sketch:
-            _add(counts[entry.note.rule], entry)
+            if entry.note.rule is not None:
+                _add(counts[entry.note.rule], entry)
     for rule, (windows, _) in list(sketches.own.items()):
         yield
         for sketch in (windows.now, windows.before):

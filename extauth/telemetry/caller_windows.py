@@ -1,8 +1,7 @@
 """The callers of one rule, or of several: those of this window of time, and those of the one before."""
 
 import weakref
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Container
 
 from extauth.limiter.plan import Plan
 from extauth.rules.rule_names import RuleName
@@ -10,12 +9,15 @@ from extauth.telemetry.sketch import SpaceSaving
 
 
 class Who:
-    """The caller of an entry: its rule, and its text once that was made from the `plan`, as long as there is one."""
+    """The caller of an entry: its rule, and its text once that was made from the `plan`, as long as there is one.
+
+    The rule is None while its name must not be shown any more, until the caller calls again by other rules.
+    """
 
     __slots__ = ("plan", "rule", "text")
 
     def __init__(self, rule: RuleName, plan: Plan) -> None:
-        self.rule = rule
+        self.rule: RuleName | None = rule
         self.plan: Callable[[], Plan | None] | None = weakref.ref(plan)
         self.text: str | None = None
 
@@ -50,14 +52,17 @@ class CallerWindows:
                 return who
             who, entry.first_s = earlier.note, earlier.first_s
             entry.note = who
+        if who.rule is None:
+            who.rule = rule
         if who.text is None and (who.plan is None or who.plan() is None):
             who.plan = weakref.ref(plan)
         return who
 
-    def forget_names(self, domains: AbstractSet[str]) -> None:
-        """Have the callers of these domains named anew once they call again."""
+    def forget_names(self, domains: Container[str]) -> None:
+        """Show nothing of the callers of these domains until they call again, and name them anew then."""
         for sketch in (self.now, self.before):
             for entry in list(sketch):
-                if entry.note.rule.domain in domains:
-                    entry.note.text = entry.note.plan = None
+                who: Who = entry.note
+                if who.rule is None or who.rule.domain in domains:
+                    who.rule = who.text = who.plan = None
                     sketch.set_aside(entry)

@@ -16,7 +16,7 @@ All sketches together have at most 4 × (MAX_RULES × RULE_CALLERS + POOL_CALLER
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from time import perf_counter, time
 from typing import Final, TypeAlias
 
@@ -24,11 +24,10 @@ from extauth.errors import InvalidRequestError
 from extauth.limiter.counters import Mode, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.plan import UNLIMITED_AT, Plan, Tally
-from extauth.rules.masking import SecretKeys
-from extauth.rules.model import RuleSet
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.caller_report import OwnWindows, Reporter, Sketches, Steps, at_once, in_turns
 from extauth.telemetry.caller_windows import CallerWindows, Who
+from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.sampling import Sampling
 from extauth.telemetry.top import MOST_CALLERS, MOST_RULES, Top
 
@@ -62,13 +61,14 @@ class _Rule:
 class Callers:
     """An observer that counts callers.
 
-    `describe` names a caller. `clock` is that of the facts, in seconds; `wall_s` gives seconds since the epoch; `draw`
-    gives a random number from 0 to below 1.
+    `describe` names a caller; `masked` knows which rules' names must not be shown any more. `clock` is that of the
+    facts, in seconds; `wall_s` gives seconds since the epoch; `draw` gives a random number from 0 to below 1.
     """
 
     def __init__(
         self,
         describe: Describe,
+        masked: MaskedNames | None = None,
         *,
         clock: Callable[[], float] = perf_counter,
         wall_s: Callable[[], float] = time,
@@ -82,7 +82,8 @@ class Callers:
         self._own: dict[RuleName, _Rule] = {}
         self._stale: set[RuleName] = set()  # have sketches of their own, from before the rules were reloaded
         self._candidates: dict[RuleName, int] = {}
-        self._secret: Mapping[str, SecretKeys] = {}
+        self._masked = MaskedNames() if masked is None else masked
+        self._forgotten = 0  # how often names were forgotten
         self._second_ends = now_s + 1
         self._window_ends = now_s + WINDOW_S
         self._calls, self._denials = Sampling(draw), Sampling(draw)
@@ -111,16 +112,18 @@ class Callers:
             now_s = self._clock()
             self.batch_decided(BatchFact((fact.group,), None, (), now_s, now_s, now_s))
 
-    def rules_loaded(self, rules: RuleSet) -> None:
-        """Let new rules take the places of those that are in force no more, and mask what is secret now."""
+    def rules_loaded(self, remasked: Container[str] = ()) -> None:
+        """Let new rules take the places of those that are in force no more.
+
+        Of the `remasked` domains no name is shown any more. What was counted in the pool for a caller of theirs is
+        shown under its new names once it calls again; what was counted in sketches of a rule's own is forgotten.
+        """
+        self._own = {rule: own for rule, own in self._own.items() if rule.domain not in remasked}
         self._stale = set(self._own)
         self._candidates.clear()
-        secret = {name: domain.secret for name, domain in rules.domains.items()}
-        changed = {name for name in secret.keys() | self._secret.keys() if secret.get(name) != self._secret.get(name)}
-        self._secret = secret
-        for callers in (self._pool, *self._own.values()):
-            callers.denied.forget_names(changed)
-            callers.busiest.forget_names(changed)
+        self._forgotten += 1
+        self._pool.denied.forget_names(remasked)
+        self._pool.busiest.forget_names(remasked)
 
     def _begin_second(self, now_s: float) -> None:
         self._second_ends = now_s + 1
@@ -171,6 +174,8 @@ class Callers:
         sampling.work_left -= MISS_WORK
         denied = sampling is self._denials
         tally, template = plan.tally, plan.template
+        if not self._masked.show_plans_of(template):
+            return
         at = i if template.places is None else template.places[i]
         counted: _Rule = tally.callers[at]
         windows = counted.denied if denied else counted.busiest
@@ -226,7 +231,11 @@ class Callers:
 
     async def look(self, most: int = MOST_CALLERS, most_rules: int = MOST_RULES) -> Top:
         """As `top`, but in several turns of the event loop if there are many callers."""
-        return await in_turns(self._report(most, most_rules))
+        while True:
+            forgotten = self._forgotten
+            top = await in_turns(self._report(most, most_rules))
+            if self._forgotten == forgotten:  # else it may have names that must not be shown any more
+                return top
 
     def _report(self, most: int, most_rules: int) -> Steps[Top]:
         to_wall = self._wall_s() - self._clock()

@@ -39,7 +39,8 @@ class SampledPlanner(Planner):
 class DecisionLog:
     """Gives `log` a dict for each decision in the sample; secret values are masked.
 
-    It holds the trace of the first of its calls whose trace is recorded, if there is one.
+    Rules are left out where their names show what is secret by now. It holds the trace of the first of its calls whose
+    trace is recorded, if there is one.
     """
 
     def __init__(self, planner: SampledPlanner, log: Callable[[dict[str, Any]], None]) -> None:
@@ -61,7 +62,9 @@ class DecisionLog:
                 outcome = {"without_the_store": str(given)}
             else:
                 outcome = {"allowed": taken.admitted, "denied": calls - taken.admitted}
-            rules = list(dict.fromkeys(rule.name for rule in plan.tally.rules))
+            domain = self._planner.matcher.domain(plan.template.domain)
+            masked = domain is None or domain.secret == plan.template.secret
+            rules = list(dict.fromkeys(rule.name for rule in plan.tally.rules)) if masked else []
             try:
                 asked = self._planner.describe(message)
             except InvalidRequestError as error:  # the descriptors of an undefined domain were not read before

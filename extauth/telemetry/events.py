@@ -1,5 +1,6 @@
 """Log events about the rules and the store, each with its effect on callers."""
 
+from collections.abc import Collection
 from typing import Any
 
 from extauth.errors import ConfigError
@@ -50,6 +51,11 @@ def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
         )
 
 
+def remasked(domains: Collection[str]) -> None:
+    """Log that other values of these domains are masked than before."""
+    logger().info("masking_changed", domains=sorted(domains), effect="what was counted of their rules begins anew")
+
+
 def reload_failed(error: ConfigError) -> None:
     """Log that the config could not be read at all."""
     for problem in error.problems:
@@ -72,6 +78,16 @@ def tracing_off(reason: str, fix: str) -> None:
 def tracing_variable(reason: str) -> None:
     """Log what the SDK finds wrong with a variable OTEL_*."""
     logger().warning("tracing_variable", reason=reason, fix="see the variables OTEL_*; what is wrong is ignored")
+
+
+def max_connections_lowered(to: int) -> None:
+    """Log that fewer connections are accepted than are set."""
+    logger().warning(
+        "max_connections_lowered",
+        to=to,
+        reason="EXTAUTH_MAX_CONNECTIONS is more than this process may have open files for",
+        fix="raise the limit of open files (ulimit -n, LimitNOFILE=, --ulimit nofile=…)",
+    )
 
 
 def decision(facts: dict[str, Any]) -> None:

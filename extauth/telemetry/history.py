@@ -137,6 +137,10 @@ class _Table(Generic[K]):
     def cut(self, first: int, last: int) -> dict[K, Series]:
         return {key: ring.cut(first, last) for key, ring in self._rings.items() if ring.last >= first}
 
+    def forget(self, unwanted: Callable[[K], bool]) -> None:
+        for key in list(filter(unwanted, self._rings)):
+            del self._rings[key]
+
     def make_room(self, second: int) -> Container[K] | None:
         """If there is no room for others, drop series without a call for long; returns what has one if none is made."""
         if len(self._rings) >= self._most:
@@ -171,6 +175,9 @@ class History:
         self.last = 0
         """The number of the latest second that is complete."""
 
+        self.forgotten = 0
+        """How often series were forgotten: who has had everything before that is to get everything again."""
+
     async def keep(self) -> None:
         """Read the counters each second, for ever; where that takes more than READING_CPU of a core, less often."""
         pause_s = 1
@@ -204,6 +211,11 @@ class History:
                     self._rules.add(seconds, key, allowed, denied)
             yield
         self.last = second
+
+    def forget(self, domains: Container[str]) -> None:
+        """Forget the series of these domains' rules."""
+        self._rules.forget(lambda key: key.domain in domains)
+        self.forgotten += 1
 
     def since(self, second: int = 0) -> HistorySlice:
         """What was counted after the second of this number, as far back as it is known."""

@@ -19,8 +19,11 @@ from extauth.telemetry import catalogue
 from extauth.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE, prefers_openmetrics, render
 from extauth.telemetry.history import Change, RuleKey
 from extauth.telemetry.instruments import Computed, Histogram, counter, gauge
-from extauth.telemetry.rule_counters import RuleCounters, Watch, watch
-from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
+from extauth.telemetry.masked_names import NOT_REMASKED, MaskedNames, Remasked
+from extauth.telemetry.near_limit import watch
+from extauth.telemetry.rule_counters import RuleCounters
+from extauth.telemetry.tables import OTHER, CounterTable, named_first
+from extauth.telemetry.template_series import TemplateSeries
 
 MAX_PATHS = 100
 MAX_TEMPLATES_BYTES = 8 << 20
@@ -37,7 +40,7 @@ class Metrics:
     Requests can add a bounded number of series only: the first hundred values of label descriptors, and the first
     thousand rule names that contain values of requests, have series of their own, and the rest share `other`. Names
     from the config files always have their own. A counter is near its limit above `near_limit_ratio` of it.
-    `everything_shadowed`: all rules are in shadow mode.
+    `everything_shadowed`: all rules are in shadow mode. `masked` knows which names must not be shown any more.
     """
 
     def __init__(
@@ -47,17 +50,19 @@ class Metrics:
         *,
         near_limit_ratio: float = NEAR_LIMIT_RATIO,
         everything_shadowed: bool = False,
+        masked: MaskedNames | None = None,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they would add a series to each counter
         registry = self.registry = CollectorRegistry()
         self._near_limit_ratio = Fraction(str(near_limit_ratio))  # as it was written: 0.29 of 100 is 29
         self._paths: set[str] = set()
+        self._masked = masked = MaskedNames() if masked is None else masked
         ProcessCollector(registry=registry)
         self._requests = CounterTable(catalogue.REQUESTS)
         self._tiers_near = CounterTable(catalogue.TIER_NEAR_LIMIT)
         self._unmatched = CounterTable(catalogue.UNMATCHED_CALLS)
-        self._rules_asked = RuleCounters(self._add_requests, everything_shadowed=everything_shadowed)
-        self._by_template: Memo[PlanTemplate, _Series] = Memo(MAX_TEMPLATES_BYTES)
+        self._rules_asked = RuleCounters(self._add_requests, masked, everything_shadowed=everything_shadowed)
+        self._by_template: Memo[PlanTemplate, TemplateSeries] = Memo(MAX_TEMPLATES_BYTES)
         self._duration = Histogram(catalogue.DECISION_DURATION, _BUCKETS_S, registry)
         self._store_duration = Histogram(catalogue.STORE_DURATION, _BUCKETS_S, registry)
         self._batch_size = Histogram(catalogue.BATCH_SIZE, _BUCKETS_CALLS, registry)
@@ -133,7 +138,7 @@ class Metrics:
         rules.bound()
         return stored > 0
 
-    def _count_uncounted(self, series: "_Series", calls: int) -> None:
+    def _count_uncounted(self, series: TemplateSeries, calls: int) -> None:
         """Count calls that take from no counter."""
         self._uncounted.value += calls
         series.allowed.value += calls
@@ -147,7 +152,7 @@ class Metrics:
         series.denied.value += denied
 
     def _count_without_store(
-        self, series: "_Series", plan: Plan, calls: int, taken: TakeResult | None, given: OnStoreFailure | None
+        self, series: TemplateSeries, plan: Plan, calls: int, taken: TakeResult | None, given: OnStoreFailure | None
     ) -> None:
         """Count calls that were counted by this replica alone, or not counted, and got what the policy gave."""
         self._failure_decisions.labels(OnStoreFailure.LOCAL if taken is not None else given).inc(calls)
@@ -198,10 +203,13 @@ class Metrics:
         """Do in steps, each of which yields nothing, most of what `rules_loaded` would have to do at once."""
         return self._rules_asked.steps()
 
-    def rules_loaded(self, rules: int, digest: str, *, ok: bool) -> list[dict[Any, Any]]:
+    def rules_loaded(
+        self, rules: int, digest: str, *, ok: bool, remasked: Remasked = NOT_REMASKED
+    ) -> list[dict[Any, Any]]:
         """Record the number of rules in force and their hash; `ok` if every file's rules are among them.
 
-        Returns tables that are no longer used, to be emptied bit by bit.
+        What has names that must not be shown any more is forgotten. Returns tables that are no longer used, to be
+        emptied bit by bit.
         """
         self._rules.set(rules)
         self._config.clear()
@@ -209,10 +217,12 @@ class Metrics:
         self._reload_successful.set(ok)
         if ok:
             self._reload_time.set(time())
-        unused = self._rules_asked.rules_loaded()  # it adds calls of the rules before
+        unused = self._rules_asked.rules_loaded(remasked.domains)  # it adds calls of the rules before
         self._paths.clear()
         unused.append(self._by_template)
         self._by_template = Memo(MAX_TEMPLATES_BYTES)
+        if remasked.paths:
+            unused += self._requests.forget()
         for table in (self._requests, self._tiers_near, self._unmatched):
             unused += table.age()
         return unused
@@ -265,32 +275,14 @@ class Metrics:
             for name, counter in counters.items()
         }
 
-    def _series(self, template: PlanTemplate) -> "_Series":
-        path = named_first(self._paths, template.labels.path, MAX_PATHS)
+    def _series(self, template: PlanTemplate) -> TemplateSeries:
+        shown = self._masked.show_plans_of(template)
+        path = named_first(self._paths, template.labels.path, MAX_PATHS) if shown else OTHER
         tier = template.labels.tier
         allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
         unmatched = None if template.matched else self._unmatched.cell(template.domain or OTHER)
         watches = tuple([watch(check, self._near_limit_ratio) for check in template.checks])
-        series = _Series(allowed, denied, self._tiers_near.cell(tier), unmatched, watches)
+        series = TemplateSeries(allowed, denied, self._tiers_near.cell(tier), unmatched, watches)
         # The size includes the template, since nothing else may refer to it any more.
         self._by_template.remember(template, series, template.bytes + 300 + 200 * len(watches))
         return series
-
-
-class _Series:
-    """The series of a PlanTemplate: allowed and denied calls, those near a limit, and those to which no rule applied.
-
-    `start` and `step` are those of the one Watch, or 0 where there are several, so that these are looked at each time.
-    """
-
-    __slots__ = ("allowed", "denied", "near", "start", "step", "unmatched", "watches")
-
-    def __init__(
-        self, allowed: Cell, denied: Cell, near: Cell, unmatched: Cell | None, watches: tuple[Watch, ...]
-    ) -> None:
-        self.allowed = allowed
-        self.denied = denied
-        self.near = near
-        self.unmatched = unmatched
-        self.watches = watches
-        self.start, self.step, _ = watches[0] if len(watches) == 1 else (0, 0, 0)

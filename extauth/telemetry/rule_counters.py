@@ -1,22 +1,22 @@
 """The calls of each rule, and those that came near its limits or were over them."""
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from extauth.limiter.counters import LimitCheck, TakeResult
-from extauth.limiter.plan import Plan, PlanTemplate, Tally
+from extauth.limiter.counters import TakeResult
+from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry import catalogue
 from extauth.telemetry.history import OTHER_RULES, Change, RuleKey
-from extauth.telemetry.tables import Cell, CounterTable, named_first
+from extauth.telemetry.masked_names import MaskedNames
+from extauth.telemetry.near_limit import Watch
+from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
 
 MAX_NAMES_FROM_REQUESTS = 1000
 MAX_COUNTED = 16_384
 MAX_WAITING_BYTES = 512  # of a plan's message
 STEP = 100  # of them in a step, which makes the series of as many rules at first
-NEVER = 2**63
 
 
 class RuleTotals(NamedTuple):
@@ -54,30 +54,6 @@ class _RuleSeries:
         self.only = limits[0] if len(limits) == 1 else None
 
 
-class Watch(NamedTuple):
-    """From where on a check's calls may come near its limit.
-
-    They do not while the first number of the level, and `step` for each call, stay below `start`. Above `hits` a
-    counter is near its limit.
-    """
-
-    start: int
-    step: int
-    hits: int
-
-
-def watch(check: LimitCheck, ratio: Fraction) -> Watch:
-    """What to watch for near the limit of a check: above floor(limit x ratio), as envoyproxy/ratelimit has it.
-
-    Only calls that take hits come near a limit. Others are watched where they may be over it: those that ask for one.
-    """
-    hits = int(check.limit.capacity * ratio)
-    if check.cost < 0:
-        return Watch(NEVER, 0, hits)
-    first_number = check.algorithm.first_number
-    return Watch(first_number(hits), first_number(max(check.cost, 1)) + 1, hits)
-
-
 class RuleCounters:
     """Tables of counters by domain and rule.
 
@@ -86,17 +62,22 @@ class RuleCounters:
     messages, whose calls are added at once. Of the names that contain values of requests, the first
     MAX_NAMES_FROM_REQUESTS have series; the others share `other`. `add_requests` gets, of the calls that are added, the
     template, their number, and how many of them were denied. If `everything_shadowed`, all rules count as being in
-    shadow mode.
+    shadow mode. The calls of rules whose names must not be shown any more, by `masked`, count as those of `other`.
     """
 
     def __init__(
-        self, add_requests: Callable[[PlanTemplate, int, int], None], *, everything_shadowed: bool = False
+        self,
+        add_requests: Callable[[PlanTemplate, int, int], None],
+        masked: MaskedNames,
+        *,
+        everything_shadowed: bool = False,
     ) -> None:
         self.calls = CounterTable(catalogue.RULE_CALLS)
         self.over = CounterTable(catalogue.RULE_OVER_LIMIT)
         self.near = CounterTable(catalogue.RULE_NEAR_LIMIT)
         self.shadowed = CounterTable(catalogue.RULE_SHADOW_DENIED)
         self._add_requests = add_requests
+        self._masked = masked
         self._everything_shadowed = everything_shadowed
         self._names_from_requests: set[str] = set()
         self._counted: deque[Plan] = deque()  # those with calls that are not added to their rules' series yet
@@ -118,7 +99,7 @@ class RuleCounters:
 
     def count(self, plan: Plan, calls: int) -> None:
         """Count calls in the series of their rules."""
-        for cell in self._series(plan.tally).asked:
+        for cell in self._series(plan).asked:
             cell.value += calls
 
     def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> int:
@@ -129,7 +110,7 @@ class RuleCounters:
         """
         series: _RuleSeries | None = plan.tally.series
         if series is None or series.generation is not self._generation:
-            series = self._make_series(plan.tally)
+            series = self._make_series(plan)
         template, only, admitted = plan.template, series.only, taken.admitted
         if only is not None and not template.soft:
             over = calls - admitted
@@ -165,12 +146,15 @@ class RuleCounters:
                 low = min(low, each.below)
         return admitted - low
 
-    def rules_loaded(self) -> list[dict[Any, Any]]:
-        """Start anew, for other rules are in force, soon after `steps`; returns tables to be emptied bit by bit."""
+    def rules_loaded(self, remasked: Collection[str] = ()) -> list[dict[Any, Any]]:
+        """Start anew, for other rules are in force, soon after `steps`; returns tables to be emptied bit by bit.
+
+        The series of the domains that are `remasked` are forgotten.
+        """
         self._add_some(len(self._counted))
         self._generation = object()
         self._names_from_requests.clear()
-        return [unused for table in self.tables for unused in table.age()]
+        return [unused for table in self.tables for unused in [*table.forget(remasked), *table.age()]]
 
     def steps(self) -> Iterator[bytes]:
         """Add the calls of all plans to the series of their rules, in steps, each of which yields nothing.
@@ -205,7 +189,7 @@ class RuleCounters:
                 plan.denied = 0
             series = plan.tally.series
             if series is None or series.generation is not generation:
-                series = self._make_series(plan.tally)
+                series = self._make_series(plan)
             for cell in series.asked:
                 cell.value += calls
         if template is not None:
@@ -215,14 +199,18 @@ class RuleCounters:
         self.count(plan, calls)
         self._add_requests(plan.template, calls, denied)
 
-    def _series(self, tally: Tally) -> _RuleSeries:
-        series: _RuleSeries | None = tally.series
+    def _series(self, plan: Plan) -> _RuleSeries:
+        series: _RuleSeries | None = plan.tally.series
         if series is None or series.generation is not self._generation:
-            series = self._make_series(tally)
+            series = self._make_series(plan)
         return series
 
-    def _make_series(self, tally: Tally) -> _RuleSeries:
-        names = [(rule.domain, self._called(rule)) for rule in tally.rules]
+    def _make_series(self, plan: Plan) -> _RuleSeries:
+        tally = plan.tally
+        if self._masked.show_plans_of(plan.template):
+            names = [(rule.domain, self._called(rule)) for rule in tally.rules]
+        else:
+            names = [(rule.domain, OTHER) for rule in tally.rules]
         shadowed = set(names) if self._everything_shadowed else {names[i] for i in tally.shadowed}
         limits = {
             name: _LimitSeries(

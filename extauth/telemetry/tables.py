@@ -1,6 +1,7 @@
 """Counters of many label values, which are cheap to count in and are rendered in pieces."""
 
-from collections.abc import Container, Iterator
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -24,7 +25,8 @@ class Cell:
         self.value = self.sampled = 0
 
 
-_Cells = dict[tuple[str, ...], Cell]
+_Cells = defaultdict[str, dict[tuple[str, ...], Cell]]
+"""By domain, or by nothing where series have none."""
 
 
 class CounterTable:
@@ -34,26 +36,27 @@ class CounterTable:
     stale at the next reload, the newest MAX_STALE are kept.
 
     Each series is in one of three tables: `_asked` for since the latest reload, `_stale` since that, and `_kept` from
-    earlier ones.
+    earlier ones. All series of a domain can be forgotten, or all at all.
     """
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self._labels = metric.labels
-        self._asked: _Cells = {}
-        self._stale: _Cells = {}
-        self._kept: _Cells = {}
+        self._domain_at = self._labels.index("domain") if "domain" in self._labels else None
+        self._asked, self._stale, self._kept = _no_cells(), _no_cells(), _no_cells()
+        self._forgotten = 0  # how often series were forgotten
 
     def cell(self, *values: str) -> Cell:
         """The series of these label values."""
-        cell = self._asked.get(values)
+        domain = self._domain(values)
+        cell = self._asked[domain].get(values)
         if cell is None:
-            cell = self._stale.pop(values, None) or self._kept.pop(values, None)
+            cell = self._stale[domain].pop(values, None) or self._kept[domain].pop(values, None)
             if cell is None:
                 labels = zip(self._labels, values, strict=True)
                 pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels)
                 cell = Cell(f"{self._metric.series}{{{pairs}}} ")
-            self._asked[values] = cell
+            self._asked[domain][values] = cell
         return cell
 
     def age(self) -> list[dict[Any, Any]]:
@@ -62,25 +65,50 @@ class CounterTable:
         Only series that nobody has asked for since the previous call may be forgotten. However many there are, this
         takes well below a millisecond: it returns tables that are no longer used, to be emptied bit by bit.
         """
-        newest = islice(chain(reversed(self._stale.items()), reversed(self._kept.items())), MAX_STALE)
-        unused: list[dict[Any, Any]] = [self._stale, self._kept]
-        self._kept = dict(reversed(list(newest)))
-        self._stale, self._asked = self._asked, {}
+        older = chain(reversed(self._stale.values()), reversed(self._kept.values()))
+        newest = list(islice(chain.from_iterable(reversed(cells.items()) for cells in older), MAX_STALE))
+        unused: list[dict[Any, Any]] = [*self._stale.values(), *self._kept.values()]
+        self._kept = _no_cells()
+        for values, cell in reversed(newest):
+            self._kept[self._domain(values)][values] = cell
+        self._stale, self._asked = self._asked, _no_cells()
         return unused
 
-    def _find(self, values: tuple[str, ...]) -> Cell | None:
-        return self._asked.get(values) or self._stale.get(values) or self._kept.get(values)
+    def forget(self, domains: Iterable[str] | None = None) -> list[dict[Any, Any]]:
+        """Forget the series of these domains, or of all; whoever holds a cell must ask for it again.
 
-    def _all(self) -> Iterator[tuple[tuple[str, ...], Cell]]:
-        return iter([*self._kept.items(), *self._stale.items(), *self._asked.items()])
+        Takes well below a millisecond: it returns tables that are no longer used, to be emptied bit by bit.
+        """
+        self._forgotten += 1
+        unused: list[dict[Any, Any]] = []
+        for cells in (self._asked, self._stale, self._kept):
+            unused += [cells.pop(domain) for domain in list(cells if domains is None else domains) if domain in cells]
+        return unused
+
+    def _domain(self, values: tuple[str, ...]) -> str:
+        return "" if self._domain_at is None else values[self._domain_at]
+
+    def _find(self, values: tuple[str, ...]) -> Cell | None:
+        domain = self._domain(values)
+        for cells in (self._asked, self._stale, self._kept):
+            cell = cells[domain].get(values) if domain in cells else None
+            if cell is not None:
+                return cell
+        return None
+
+    def _pieces(self, most: int) -> Iterator[list[tuple[tuple[str, ...], Cell]]]:
+        """All series that there are now but those that are forgotten meanwhile, `most` at a time."""
+        forgotten = self._forgotten
+        cells = _each(self._kept, self._stale, self._asked)
+        while piece := list(islice(cells, most)):
+            yield piece if self._forgotten == forgotten else [each for each in piece if self._find(each[0]) is each[1]]
 
     def pieces(self, *, as_openmetrics: bool = False) -> Iterator[str]:
         """The text, in pieces of at most PIECE_LINES lines; OpenMetrics gives a counter a name without its suffix."""
         name = self._metric.name if as_openmetrics else self._metric.series
         yield f"# HELP {name} {self._metric.meaning}\n# TYPE {name} counter\n"
-        cells = self._all()
-        while piece := "".join([f"{cell.head}{_number(cell.value)}\n" for _, cell in islice(cells, PIECE_LINES)]):
-            yield piece
+        for piece in self._pieces(PIECE_LINES):
+            yield "".join([f"{cell.head}{_number(cell.value)}\n" for _, cell in piece])
 
     def value(self, *values: str) -> int:
         """What the series of these label values has counted."""
@@ -92,9 +120,9 @@ class CounterTable:
 
         Each is of at most PIECE_LINES series, for there is more to look up about them.
         """
-        cells = iter(list(self._asked.items()))
+        cells = _each(self._asked)
         while piece := list(islice(cells, PIECE_LINES)):
-            yield [(values, cell.value) for values, cell in piece if values in self._asked]
+            yield [(values, cell.value) for values, cell in piece if values in self._asked[self._domain(values)]]
 
     def changes(
         self, names: Container[tuple[str, ...]] | None = None
@@ -104,8 +132,7 @@ class CounterTable:
         With `names`, only of series with these label values; and by how much all others have changed together. In
         pieces, for each of which at most PIECE_CELLS series are looked at.
         """
-        cells = self._all()
-        while piece := list(islice(cells, PIECE_CELLS)):
+        for piece in self._pieces(PIECE_CELLS):
             changed, others = [], 0
             for values, cell in piece:
                 value = cell.value
@@ -119,8 +146,7 @@ class CounterTable:
 
     def others(self, names: Container[tuple[str, ...]]) -> Iterator[int]:
         """By how much the series without these label values have changed since they were read, in pieces."""
-        cells = self._all()
-        while piece := list(islice(cells, PIECE_CELLS)):
+        for piece in self._pieces(PIECE_CELLS):
             others = 0
             for values, cell in piece:
                 if cell.value != cell.sampled and values not in names:
@@ -144,6 +170,15 @@ def named_first(seen: set[str], value: str, most: int) -> str:
             return OTHER
         seen.add(value)
     return value
+
+
+def _no_cells() -> _Cells:
+    return defaultdict(dict)
+
+
+def _each(*tables: _Cells) -> Iterator[tuple[tuple[str, ...], Cell]]:
+    """All series that there are now."""
+    return iter(list(chain.from_iterable(cells.items() for table in tables for cells in table.values())))
 
 
 def _number(value: int) -> str:

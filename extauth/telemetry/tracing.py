@@ -17,7 +17,9 @@ from extauth.limiter.counters import Source, Uncounted
 from extauth.limiter.facts import BatchFact, SampledCall, ShedFact
 from extauth.rls.response import Code
 from extauth.rls.trace_context import TraceParent
+from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.model import OnStoreFailure
+from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.state_log import StateLog
 
 MAX_RULES = 16  # whose names a span has
@@ -38,7 +40,8 @@ class CallRecord(NamedTuple):
     """A decided call; instants are nanoseconds since 1970.
 
     `code` is None where it failed, `given` what the failure policy gave it. `sent`: the store was asked about it, with
-    the calls of `batch`, which is None where the call was not decided in time; `shed` then says why.
+    the calls of `batch`, which is None where the call was not decided in time; `shed` then says why. `secret` are the
+    keys whose values are masked in the names of `rules`.
     """
 
     parent: TraceParent
@@ -53,6 +56,7 @@ class CallRecord(NamedTuple):
     sent: bool
     batch: BatchRecord | None = None
     shed: str = ""
+    secret: SecretKeys = NAMED_SO
 
 
 class Receiver(Protocol):
@@ -79,7 +83,8 @@ class QueueLimits:
 class Tracing:
     """An observer that has the sampled calls sent to `receiver`; `write` is called with changes of its state.
 
-    That is with a reason where spans are lost, and with None once they are sent again.
+    That is with a reason where spans are lost, and with None once they are sent again. `masked` knows which names of
+    rules must not be shown any more: spans are sent without them.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Tracing:
         self._limits = limits
         self._clock = clock
         self._unix_ns = unix_ns
+        self.masked = MaskedNames()
         self._queue: deque[CallRecord] = deque()
         self._dropped = 0
         self._wake = Event()
@@ -171,7 +177,7 @@ class Tracing:
             self._wake.wait(self._limits.delay_s)
             self._wake.clear()
             while self._queue:
-                calls = [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.max_batch))]
+                calls = [self._take() for _ in range(min(len(self._queue), self._limits.max_batch))]
                 try:
                     reason = self._receiver.send(calls)
                 except Exception as error:  # noqa: BLE001 - whatever it is, later spans are sent
@@ -186,6 +192,10 @@ class Tracing:
                     return
             if self._stopping:
                 return
+
+    def _take(self) -> CallRecord:
+        call = self._queue.popleft()
+        return call if self.masked.show(call.domain, call.secret) else call._replace(rules=())
 
 
 def _record(call: SampledCall, offset_ns: int, answered_ns: int, batch: BatchRecord | None) -> CallRecord:
@@ -204,4 +214,5 @@ def _record(call: SampledCall, offset_ns: int, answered_ns: int, batch: BatchRec
         group.given,
         sent,
         batch,
+        secret=plan.template.secret,
     )

@@ -1,11 +1,12 @@
 """The live page in a real browser: what it shows is what was asked, and whatever is shown stays text."""
 
 import re
+import signal
 
 from playwright.sync_api import Page, expect
 
 from tests.page.calls import KEY, call
-from tests.page.conftest import HOSTILE, Visitor
+from tests.page.conftest import CONFIG, HOSTILE, Visitor
 from tests.support.process import Served
 
 
@@ -72,6 +73,22 @@ def test_what_is_hostile_stays_text(served: Served, visitor: Visitor) -> None:
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 1
     assert page.title() == "extauth"
+
+
+def test_what_a_reload_makes_secret_vanishes_from_an_open_page(fresh: Served, visitor: Visitor) -> None:
+    call(fresh, 3, "agent=in-clear")
+    call(fresh, 6, "route=/search")
+    page = visitor.visit(fresh)
+    for shown in ("#by-rule", "#rules-body", "#busiest"):
+        expect(page.locator(shown)).to_contain_text("/search")
+    expect(page.locator("#limited-list")).to_contain_text("agent=in-clear")
+    (fresh.folder / "api.yaml").write_text(CONFIG + "secret: [agent, route]\n")
+    fresh.process.send_signal(signal.SIGHUP)
+    expect(page.locator("main")).not_to_contain_text(re.compile("in-clear|search"))
+    call(fresh, 2, "route=/search")
+    expect(page.locator("#by-rule")).to_contain_text(re.compile(r"route_\*\*\*~[0-9a-f]{6}"))
+    expect(page.locator("#busiest")).to_contain_text(re.compile(r"route=\*\*\*~[0-9a-f]{6}"))
+    assert not re.search("in-clear|search", page.locator("main").inner_text())
 
 
 def test_a_request_is_explained(served: Served, visitor: Visitor) -> None:

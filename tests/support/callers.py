@@ -7,9 +7,9 @@ from extauth.explain.request import read_descriptor
 from extauth.limiter.build import Decider
 from extauth.limiter.facts import BatchFact
 from extauth.rls.encode import encode_request
-from extauth.telemetry.callers import (
-    Callers,
-)
+from extauth.rules.matcher import Matcher
+from extauth.telemetry.callers import Callers
+from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.top import RuleTop
 from tests.support.clock import NOON, Clock, Seconds
 from tests.support.service import decider_of
@@ -40,13 +40,20 @@ class CallersRig:
         self.clock = Seconds()
         self.began_s = self.clock.now
         draws = iter(drawn)
+        self.masked = MaskedNames()
         self.callers = Callers(
             self.decider.planner.describe_counter,
+            self.masked,
             clock=self.clock,
             wall_s=lambda: NOON_S + self.clock.now - self.began_s,
             draw=lambda: next(draws),
         )
-        self.callers.rules_loaded(self.decider.planner.matcher.rules)
+        self.load(self.decider.planner.matcher)
+
+    def load(self, matcher: Matcher) -> None:
+        """Put other rules in force."""
+        self.decider.planner.swap(matcher)
+        self.callers.rules_loaded(self.masked.rules_loaded(matcher.rules).domains)
 
     async def call(self, *descriptors: str, calls: int = 1) -> None:
         await self.batch({descriptors: calls})

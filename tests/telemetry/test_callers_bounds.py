@@ -161,8 +161,7 @@ async def test_rules_that_are_gone_make_room_for_new_ones() -> None:
             await rig.batch({(f"k{generation * MAX_RULES + i}={j}",): 3 for j in range(2 * MANY_CALLERS)})
             rig.clock.now += 1
         rules = load_rules({"f.yaml": config(MAX_RULES)})
-        rig.decider.planner.swap(Matcher(rules))
-        rig.callers.rules_loaded(rules)
+        rig.load(Matcher(rules))
     await rig.call(f"k{2 * MAX_RULES - 1}=1", calls=3)
     await rig.batch({(f"k{MAX_RULES}=more-{j}",): 3 for j in range(2 * POOL_CALLERS)})  # which does not touch others
     last = rig.rule(f"k{2 * MAX_RULES - 1}").denied

@@ -35,8 +35,11 @@ class Series {
 
 const history = { last: 0, at: 0, tiers: new Map(), rules: new Map(), total: new Series() };
 
-/** Take in what is new. */
+/** Take in what is new, or everything: of a new stream, or where some names must not be shown any more. */
 function addHistory(slice) {
+  if (slice.first <= history.last || !history.last) {
+    Object.assign(history, { last: 0, tiers: new Map(), rules: new Map(), total: new Series() });
+  }
   const passed = Math.min(history.last ? slice.last - history.last : slice.last, SECONDS);
   history.last = slice.last;
   history.at = slice.last_at_s;

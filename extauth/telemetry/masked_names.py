@@ -1,0 +1,59 @@
+"""Which values are masked in the names of rules and paths, by the rules in force.
+
+Calls keep the rules that they were planned by. One that is decided after a reload has names by the earlier rules: where
+these show what is secret by now, they must not be shown any more.
+"""
+
+from typing import Final, NamedTuple
+
+from extauth.limiter.plan import PlanTemplate
+from extauth.rules.masking import SecretKeys
+from extauth.rules.model import RuleSet
+
+
+class Remasked(NamedTuple):
+    """The domains of which other values are masked than before; `paths`: among them are paths that label requests."""
+
+    domains: frozenset[str] = frozenset()
+    paths: bool = False
+
+
+NOT_REMASKED: Final = Remasked()
+
+
+class _Known(NamedTuple):
+    secret: SecretKeys
+    labels: frozenset[str]
+
+
+class MaskedNames:
+    """Follows the rules in force. May be asked by any thread.
+
+    A domain that no file defines any more is remembered, for its names are still shown.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
+
+    def rules_loaded(self, rules: RuleSet) -> Remasked:
+        """Follow other rules; returns whose names must not be shown any more."""
+        known = dict(self._known)
+        remasked, paths = set[str](), False
+        for name, domain in rules.domains.items():
+            before = known.get(name, _Known(domain.secret, frozenset()))
+            labels = before.labels.union(domain.labels)
+            known[name] = _Known(domain.secret, labels)
+            if before.secret != domain.secret:
+                remasked.add(name)
+                paths |= any(domain.secret.cover(key) != before.secret.cover(key) for key in labels)
+        self._known = known
+        return Remasked(frozenset(remasked), paths)
+
+    def show(self, domain: str, secret: SecretKeys) -> bool:
+        """Whether names of a domain in which the values of these keys are masked may be shown."""
+        known = self._known.get(domain)
+        return known is None or known.secret == secret
+
+    def show_plans_of(self, template: PlanTemplate) -> bool:
+        """Whether the path and the rules of a plan may be shown."""
+        return self.show(template.domain, template.secret)
