@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from extauth.background import free_rules
 from extauth.config.many_objects import collector_off
 from extauth.counters.memory import MemoryCounters
-from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.redis.opened import StoredCounters, open_counters
 from extauth.errors import ConfigError, SettingsError
 from extauth.limiter.planner import Planner
 from extauth.rules.masking import Masking
@@ -40,12 +40,12 @@ class RuleSource(Protocol):
         """Have `updates` yield what there is now, changed or not; returns once that has been dealt with."""
 
 
-def counters_of(settings: Settings) -> RedisCounters | MemoryCounters:
+def counters_of(settings: Settings) -> StoredCounters | MemoryCounters:
     """Where calls are counted."""
     if settings.counts_in_memory:
         return MemoryCounters(lambda: time.monotonic_ns() // 1000, settings.memory_bytes)
     url = settings.redis_url.get_secret_value()
-    return RedisCounters(url, settings.redis_timeout, prefix=settings.key_prefix, evicts=events.store_evicts)
+    return open_counters(url, settings.redis_timeout, prefix=settings.key_prefix, evicts=events.store_evicts)
 
 
 def first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:

@@ -141,6 +141,7 @@ class Settings(BaseModel):
         SecretStr("redis://127.0.0.1:6379/0"),
         description="redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, unix:///PATH[?db=DB], "
         "redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],…/MASTER[/DB], rediss+sentinel://… for TLS, "
+        "redis+cluster://[[USER]:PASSWORD@]HOST[:PORT],…, rediss+cluster://… for TLS, "
         "or memory: to count in this process alone",
     )
     grpc_listen: Annotated[str, AfterValidator(_address_or_socket)] = Field(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from tests.support.cluster import RealCluster
 from tests.support.stores import SERVERS, Store
 
 # For `./dev mutants`: one example that fails is enough, and to look for others or for a small one takes minutes.
@@ -44,6 +45,21 @@ def shared_store() -> Iterator[Callable[[str], Store]]:
             store = Store(server, Path(folder)).start()
             stack.callback(store.stop)
             return store
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Callable[[str], RealCluster]]:
+    """A cluster of each kind of server, without replicas, that all tests share: use counter names of your own."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(server: str) -> RealCluster:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xa"))
+            cluster = RealCluster(server, Path(folder), replicas=False)
+            stack.callback(cluster.stop)
+            return cluster.start()
 
         yield start
 

@@ -13,7 +13,7 @@ from extauth.limiter.build import build_planner
 from extauth.settings import Settings
 
 if TYPE_CHECKING:
-    from extauth.counters.redis.counters import RedisCounters
+    from extauth.counters.redis.opened import StoredCounters
 
 TIMEOUT_S = 5.0  # people wait longer than calls may
 
@@ -26,9 +26,9 @@ class Preview(NamedTuple):
     settings: Settings
     planned: Planned
 
-    def in_store(self, work: "Callable[[RedisCounters], Coroutine[Any, Any, _T]]") -> _T:
+    def in_store(self, work: "Callable[[StoredCounters], Coroutine[Any, Any, _T]]") -> _T:
         """Do the work on the store of EXTAUTH_REDIS_URL; raises SettingsError, StoreError or CommandError."""
-        from extauth.counters.redis.counters import RedisCounters
+        from extauth.counters.redis.opened import open_counters
 
         settings = self.settings
         if settings.counts_in_memory:
@@ -39,7 +39,7 @@ class Preview(NamedTuple):
             )
 
         async def run() -> _T:
-            counters = RedisCounters(settings.redis_url.get_secret_value(), max(settings.redis_timeout, TIMEOUT_S))
+            counters = open_counters(settings.redis_url.get_secret_value(), max(settings.redis_timeout, TIMEOUT_S))
             try:
                 return await work(counters)
             finally:

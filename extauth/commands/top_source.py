@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from extauth.counters.heartbeat import read_lines, replica_of
-from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.redis.opened import open_counters
 from extauth.errors import CommandError
 from extauth.settings import Settings
 from extauth.telemetry.top import TopOfAll, sum_tops, unpack_top
@@ -94,7 +94,7 @@ class RedisSource:
     async def _reports(self) -> dict[str, bytes]:
         settings = self._settings
         url, timeout_s = settings.redis_url.get_secret_value(), max(settings.redis_timeout, TIMEOUT_S)
-        counters = RedisCounters(url, timeout_s, prefix=settings.key_prefix)
+        counters = open_counters(url, timeout_s, prefix=settings.key_prefix)
         try:
             names = list(read_lines(await counters.read_heartbeats()))
             return dict(zip(names, await counters.read_reports(names), strict=True))

@@ -8,7 +8,7 @@ them.
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from extauth.counters.memory import MemoryCounters, are_last
 from extauth.counters.reported_levels import COUNTER_BYTES, ReportedLevels
@@ -19,6 +19,7 @@ from extauth.limiter.counters import Group, LimitCheck, Owed, SharedCounters, Ta
 OWED_BYTES = 900
 MAX_BYTES = 64 << 20
 SETTLED_AT_ONCE = 200  # counters in a script run, which takes Redis less than 5 ms
+LOOKED_AT_ONCE = 1000
 
 
 class _Debt(NamedTuple):
@@ -32,13 +33,21 @@ class _Debt(NamedTuple):
 class LocalCounters:
     """Counters of this replica alone, in at most about `max_bytes`; `now_us` is the shared store's clock.
 
+    Where that is several servers, `now_us_of` gives the clock of the one that has a counter.
+
     Half of the bytes are for what is known from the store, of which the oldest is forgotten; a counter of which nothing
     is known begins unused. A quarter is for counters: where that is full, those without room count as used up. The last
     quarter is for what is owed; what has no room is not settled.
     """
 
-    def __init__(self, now_us: Callable[[], int], max_bytes: int = MAX_BYTES) -> None:
-        self._now_us = now_us
+    def __init__(
+        self,
+        now_us: Callable[[], int],
+        max_bytes: int = MAX_BYTES,
+        *,
+        now_us_of: Callable[[bytes], int] | None = None,
+    ) -> None:
+        self._now_us_of = now_us_of or (lambda _name: now_us())
         self._counters = MemoryCounters(now_us, max_bytes // 4)
         self._reported = ReportedLevels(max_bytes // 4 // COUNTER_BYTES)
         self._most_owed = max_bytes // 4 // OWED_BYTES
@@ -51,8 +60,8 @@ class LocalCounters:
 
     def take(self, group: Group, whole: Sequence[LimitCheck], how: Uncounted) -> TakeResult:
         """Take from this replica's own counters, whose limits may be shares of those in `whole`."""
-        now = self._now_us()
         names, checks = group.take.names, group.take.checks
+        now = self._now_us_of(names[0])
         self._begin_all(group, whole, now)
         taken = self._counters.take_at(group, now)
         if how is Uncounted.UNSENT:
@@ -64,22 +73,26 @@ class LocalCounters:
 
     def would_admit(self, group: Group, whole: Sequence[LimitCheck]) -> bool:
         """Whether `take` would admit the first of the calls; takes nothing."""
-        now = self._now_us()
+        now = self._now_us_of(group.take.names[0])
         self._begin_all(group, whole, now)
         return self._counters.would_admit(group, now) > 0
 
     def remember(self, groups: Sequence[Group], takens: Sequence[TakeResult]) -> None:
-        """Note what the store reported: of these counters, that holds from now on."""
-        self._reported.remember(groups, takens, self._now_us())
+        """Note what one server reported: of these counters, that holds from now on."""
+        if not groups:
+            return
+        self._reported.remember(groups, takens, self._now_us_of(groups[0].take.names[0]))
         if len(self._counters):
             for group in groups:
                 for name in group.take.names:
                     self._counters.forget(name)
 
-    async def settle(self, names: Iterable[bytes], store: SharedCounters) -> None:
+    async def settle(self, names: Iterable[bytes], store: "Settles") -> None:
         """Settle what is owed to these counters; raises StoreError. What was sent is never sent again."""
         debts = {name: debt for name in names if (debt := self._debts.pop(name, None)) is not None}
-        now = self._now_us()
+        if not debts:
+            return
+        now = self._now_us_of(next(iter(debts)))
         owed = [
             Owed(name, algorithm, numbers)
             for name, (algorithm, before, state) in debts.items()
@@ -94,9 +107,21 @@ class LocalCounters:
                 self._debts = {**debts, **self._debts}
             raise
 
-    def some_debtors(self) -> list[bytes]:
-        """The names of a few counters to which something is owed."""
-        return list(islice(self._debts, SETTLED_AT_ONCE))
+    def some_debtors(self, theirs: Callable[[bytes], bool] | None = None) -> list[bytes]:
+        """The names of a few counters to which something is owed; with `theirs`, of those for which it holds.
+
+        Where these are rare they may be found in a later look: each looks at a few, and puts others last.
+        """
+        first = list(islice(self._debts, SETTLED_AT_ONCE if theirs is None else LOOKED_AT_ONCE))
+        if theirs is None:
+            return first
+        found: list[bytes] = []
+        for name in first:
+            if not theirs(name):
+                self._debts[name] = self._debts.pop(name)
+            elif len(found) < SETTLED_AT_ONCE:
+                found.append(name)
+        return found
 
     def _begin_all(self, group: Group, whole: Sequence[LimitCheck], now: int) -> None:
         for name, check, of in zip(group.take.names, group.take.checks, whole, strict=True):
@@ -136,6 +161,14 @@ def _in_terms_of(algorithm: AnyAlgorithm, debt: _Debt, now: int) -> _Debt | None
 
     state = own(debt.state)
     return None if state is None else _Debt(algorithm, own(debt.before), state)
+
+
+class Settles(Protocol):
+    """What takes what is owed: the store, or the one of its servers that has the counters."""
+
+    async def settle(self, owed: Sequence[Owed]) -> None:
+        """As SharedCounters."""
+        ...
 
 
 class SettlingCounters:

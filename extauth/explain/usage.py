@@ -29,10 +29,14 @@ async def look(counters: Counters, plan: Plan) -> list[CounterUsage]:
     """
     if not plan.names:
         return []
-    peek = CounterSet(plan.names, tuple(LimitCheck(check.limit, 0, Mode.SHADOW) for check in plan.checks))
-    (taken,) = await counters.take([Group(peek, 1)])
+    # Each by itself: they may lie on several shards.
+    peeks = [
+        Group(CounterSet((name,), (LimitCheck(check.limit, 0, Mode.SHADOW),)), 1)
+        for name, check in zip(plan.names, plan.checks, strict=True)
+    ]
+    levels = [level for taken in await counters.take(peeks) for level in taken.levels]
     standings = []
-    for name, check, level in zip(plan.names, plan.checks, taken.levels, strict=True):
+    for name, check, level in zip(plan.names, plan.checks, levels, strict=True):
         told = LimitCheck(check.limit, 0).outcome(level, 0, 1)
         used = check.algorithm.used_hits(level)
         standings.append(CounterUsage(name, check, used, told.remaining, told.reset_us))

@@ -6,20 +6,28 @@ from redis.asyncio import Redis
 
 from extauth.counters.denial_cache import DenialCache
 from extauth.counters.memory import MemoryCounters
+from extauth.counters.redis.cluster.counters import ClusterCounters
 from extauth.counters.redis.counters import RedisCounters
 from tests.counters.bench import Bench
 from tests.counters.redis_take import Connect
 from tests.support.clock import Clock
+from tests.support.cluster import RealCluster
 from tests.support.stores import SERVERS, Store
 
 
-@pytest.fixture(params=["memory", "denials", *SERVERS])
-async def bench(request: pytest.FixtureRequest, shared_store: Callable[[str], Store]) -> AsyncIterator[Bench]:
+@pytest.fixture(params=["memory", "denials", "cluster", *SERVERS])
+async def bench(
+    request: pytest.FixtureRequest, shared_store: Callable[[str], Store], shared_cluster: Callable[[str], RealCluster]
+) -> AsyncIterator[Bench]:
     clock = Clock()
     if request.param == "memory":
         yield Bench(MemoryCounters(clock), clock, "")
     elif request.param == "denials":
         yield Bench(DenialCache(MemoryCounters(clock), 1, clock_us=clock), clock, "")
+    elif request.param == "cluster":
+        cluster = ClusterCounters(shared_cluster("valkey").url, 10, clock)
+        yield Bench(cluster, clock, f"{{{secrets.token_hex(8)}}}")
+        await cluster.aclose()
     else:
         counters = RedisCounters(shared_store(request.param).url, 10, clock)
         yield Bench(counters, clock, secrets.token_hex(8))

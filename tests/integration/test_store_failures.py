@@ -257,7 +257,9 @@ async def test_a_node_of_a_cluster_is_named(serve: Serve, start_store: Callable[
     ports = ("--port", str(free_port()), "--cluster-port", str(free_port()), "--bind", "127.0.0.1")
     store = start_store(server, "--cluster-enabled", "yes", *ports)
     service = serve(store.url)
-    await service.until_store("down: Redis at .* is a node of a Redis Cluster, which extauth cannot use: .*")
+    await service.until_store(
+        "down: Redis at .* is a node of a Redis Cluster: EXTAUTH_REDIS_URL must be redis.cluster:.*"
+    )
     assert await service.ask_many("wide", 40) == {OVER_LIMIT: 40}
 
 

@@ -6,9 +6,9 @@ a whole batch of decisions.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError
@@ -24,7 +24,7 @@ SEEK_S = 10  # for so long another server is sought in the background; later, ca
 ATTEMPT_EVERY_S = 0.05  # at most: a server that refuses at once is not to be stormed
 
 # Of a server that is not, or not now, the one to ask: by now another may answer at the same address.
-_ELSEWHERE = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "NOREPLICAS"})
+ELSEWHERE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "NOREPLICAS"})
 
 
 class RedisConnection:
@@ -83,7 +83,7 @@ class RedisConnection:
                 if not again:
                     raise
             except ReplyError as error:
-                if error.code not in _ELSEWHERE or not self._give_up(link):
+                if error.code not in ELSEWHERE or not self._give_up(link):
                     raise
             return await (self._link or await self._connect()).send(command)
         except TooSlowError as error:
@@ -93,6 +93,38 @@ class RedisConnection:
         except StoreError as error:  # of the attempt to connect
             error.sent = sent
             raise
+
+    async def execute_all(self, commands: Sequence[bytes], *, again: bool = True) -> list[Any]:
+        """The replies to packed commands, one or more, that go out in one write, in order.
+
+        An error reply stands in its place as the ReplyError. Commands that a dying connection left without a reply are
+        sent `again`, once. Raises StoreError where one of them has no reply in time.
+        """
+        sent = False
+        try:
+            link = self._link or await self._connect()
+            sent = True
+            replies: list[Any] = await asyncio.gather(*link.send_all(commands), return_exceptions=True)
+            lost = [i for i, reply in enumerate(replies) if isinstance(reply, LostError)]
+            if lost:
+                self._lost(link)
+                if not again:
+                    raise replies[lost[0]]
+                link = self._link or await self._connect()
+                later = await asyncio.gather(*link.send_all([commands[i] for i in lost]), return_exceptions=True)
+                for i, reply in zip(lost, later, strict=True):
+                    replies[i] = reply
+            for reply in replies:
+                if isinstance(reply, (LostError, TooSlowError)):
+                    raise reply
+        except TooSlowError as error:
+            raise self._too_slow(sent=sent) from error
+        except LostError as error:
+            raise self._no_connection(error, sent=sent) from error
+        except StoreError as error:  # of the attempt to connect
+            error.sent = sent
+            raise
+        return replies
 
     async def connect(self) -> None:
         """Return once the server has answered on a connection, as it must while that is set up; raises StoreError."""
@@ -115,6 +147,11 @@ class RedisConnection:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         self.drop("closed")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._link is not None
 
     def local_host(self) -> str | None:
         """This end's IP address; None over a Unix socket, or without a connection."""

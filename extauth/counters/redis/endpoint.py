@@ -3,10 +3,19 @@
 import re
 from urllib.parse import urlsplit
 
+from extauth.counters.redis.cluster.url import SCHEMES as CLUSTERS
+from extauth.counters.redis.cluster.url import cluster_fault
 from extauth.counters.redis.sentinel_url import SCHEMES, sentinel_fault
 from extauth.counters.redis.url_parts import HOST, authority_fault, options_fault, unescaped
 
-_SEVERAL = "it names several hosts: give one, at which the master is, or redis+sentinel:// and its sentinels"
+_SEVERAL = (
+    "it names several hosts: give one, at which the master is, or redis+sentinel:// and its sentinels, or "
+    "redis+cluster:// and nodes of a cluster"
+)
+_FORMS = (
+    "it must begin with redis://, rediss://, redis+sentinel://, rediss+sentinel://, redis+cluster://, "
+    "rediss+cluster:// or unix://, or be memory:"
+)
 
 
 def fault(url: str) -> str:  # noqa: PLR0911 - a fault each
@@ -18,11 +27,15 @@ def fault(url: str) -> str:  # noqa: PLR0911 - a fault each
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
         return "nothing may follow memory:" if rest else ""
-    if scheme not in {"redis", "rediss", "unix", *SCHEMES} or (scheme != "unix" and not rest.startswith("//")):
-        return "it must begin with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://, or be memory:"
+    if scheme not in {"redis", "rediss", "unix", *SCHEMES, *CLUSTERS} or (
+        scheme != "unix" and not rest.startswith("//")
+    ):
+        return _FORMS
     rest = rest.removeprefix("//")
     if scheme in SCHEMES:
         return sentinel_fault(rest, tls=scheme.startswith("rediss"))
+    if scheme in CLUSTERS:
+        return cluster_fault(rest, tls=scheme.startswith("rediss"))
     found = _socket_fault(rest) if scheme == "unix" else _host_fault(rest)
     if found:
         return found

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -78,6 +78,19 @@ class RedisProtocol(asyncio.Protocol):
         if self._clock is None:
             self._clock = self._loop.call_later(self._step_s, self._tick)
         return future
+
+    def send_all(self, commands: Sequence[bytes]) -> "list[asyncio.Future[Any]]":
+        """The same for several commands, in one write."""
+        first, *others = commands
+        futures = [self.send(first if not others else b"".join(commands))]
+        for _ in others:
+            future: asyncio.Future[Any] = self._loop.create_future()
+            if futures[0].done():
+                future.set_exception(LostError(self._reason))
+            else:
+                self._waiting.append((future, self._waiting[-1][1]))
+            futures.append(future)
+        return futures
 
     def _tick(self) -> None:
         """Watch over the oldest command: one clock for all of them costs less than one each."""

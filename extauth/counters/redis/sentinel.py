@@ -12,7 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from extauth.counters.redis.connection import RedisConnection, open_connection
 from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.protocol import LostError, ReplyError
-from extauth.counters.redis.server import NOT_LET_IN, FixedServer
+from extauth.counters.redis.server import NOT_LET_IN, Address, FixedServer
 from extauth.counters.waiting import within
 from extauth.errors import StoreError
 
@@ -24,16 +24,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.1, 2.0, 5.0
 RIGHTS = "+sentinel|get-master-addr-by-name +subscribe +ping &+switch-master"
 
 _SWITCH = "+switch-master"
-
-
-class Address(NamedTuple):
-    """Where a server listens, as sentinels have it: an IP address or a name, and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Switch(NamedTuple):

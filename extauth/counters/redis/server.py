@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio import ConnectionPool
@@ -17,7 +17,9 @@ from extauth.counters.redis.url_parts import FILE_OPTIONS
 from extauth.errors import SettingsError
 
 NOT_LET_IN = "refuses the user or the password that EXTAUTH_REDIS_URL has, or lacks"
-CLUSTER = "is a node of a Redis Cluster, which extauth cannot use"
+CLUSTER = (
+    "is a node of a Redis Cluster: EXTAUTH_REDIS_URL must be redis+cluster://HOST:PORT, or rediss+cluster:// for TLS"
+)
 REPLICA = "is a read-only replica: counting needs the master"
 SENTINEL = (
     "is a Sentinel, which counts nothing: EXTAUTH_REDIS_URL must be redis+sentinel://HOST:PORT/MASTER, where MASTER is "
@@ -42,6 +44,16 @@ REFUSALS = {
     "ASK": CLUSTER,
     "TRYAGAIN": CLUSTER,
 }
+
+
+class Address(NamedTuple):
+    """Where a server listens, as other servers announce it: an IP address or a name, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Server(Protocol):
@@ -102,7 +114,7 @@ class FixedServer:
         if greeting.mode == "sentinel":
             return SENTINEL
         if greeting.mode == "cluster":
-            return f"{CLUSTER}: EXTAUTH_REDIS_URL must name a server that belongs to no cluster"
+            return CLUSTER
         return f"{REPLICA}, so EXTAUTH_REDIS_URL must name that one" if greeting.role == "replica" else ""
 
     def stands(self, _connection: AbstractConnection) -> bool:

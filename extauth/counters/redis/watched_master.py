@@ -22,9 +22,9 @@ from redis.asyncio.connection import AbstractConnection, Connection
 from extauth.counters.redis.endpoint import fault
 from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.lookup import AddressLookup, ByAddress
-from extauth.counters.redis.sentinel import Address, Sentinel, SentinelServer, Switch
+from extauth.counters.redis.sentinel import Sentinel, SentinelServer, Switch
 from extauth.counters.redis.sentinel_url import SCHEMES, SentinelUrl, read_sentinel_url
-from extauth.counters.redis.server import CLUSTER, NOT_LET_IN, FixedServer, Server, pool
+from extauth.counters.redis.server import CLUSTER, NOT_LET_IN, Address, FixedServer, Server, pool
 from extauth.errors import SettingsError, StoreError
 
 BELIEVED_S = 3.0
