@@ -6,19 +6,16 @@ from dataclasses import replace
 from typing import Any, Final
 
 from extauth.background import keep_up
-from extauth.counters.breaker import Breaker, BreakerState
-from extauth.counters.denial_cache import DenialCache
-from extauth.counters.local import LocalCounters, SettlingCounters
-from extauth.counters.redis.counters import RedisCounters
-from extauth.counters.upkeep import keep_settled
+from extauth.counters.breaker import BreakerState
+from extauth.counters.memory import MemoryCounters
 from extauth.limiter.build import build
-from extauth.limiter.counters import Counters
 from extauth.limiter.facts import Observer
-from extauth.parts import counters_of, limits_of, metrics_of, swap_rules, tls_of
+from extauth.parts import limits_of, metrics_of, swap_rules, tls_of
 from extauth.replicas import ALONE, Place, Replicas
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
+from extauth.store import store_of
 from extauth.telemetry import events
 from extauth.telemetry.callers import Callers
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
@@ -56,20 +53,13 @@ class Core:
         self.masked = MaskedNames() if tracing is None else tracing.masked
         self.masked.rules_loaded(rules)
         self.metrics = metrics_of(settings, self.masked)
-        self.counters = counters_of(settings)
-        self.local = LocalCounters(self.counters.now_us, settings.local_bytes)
-        self.settling = SettlingCounters(self.counters, self.local)
-        self.denials = DenialCache(self.settling, settings.denial_cache)
-        cached = settings.denial_cache and not settings.counts_in_memory
-        counters: Counters = self.denials if cached else self.counters if settings.counts_in_memory else self.settling
+        self._parts = store_of(settings, self._breaker_changed, self.metrics.store_failed)
+        self.counters, self.breaker = self._parts.counters, self._parts.breaker
         self.store = StoreLog(events.store, events.CALLERS_GET[settings.on_store_failure])
-        self.breaker = Breaker(counters, self._breaker_changed, self.metrics.store_failed)
-        if isinstance(self.counters, RedisCounters):
-            self.counters.when_reconnected(self.breaker.retry)
-        options = replace(settings.limiter_options(), local=self.local)
+        options = replace(settings.limiter_options(), local=self._parts.local)
         if settings.log_level == "debug":
             options = replace(options, planner=SampledPlanner)
-        decider = build(rules, self.breaker, options)
+        decider = build(rules, self._parts.asked, options)
         planner = self.planner = decider.planner
         self.metrics.watch_plan_memo(lambda: planner.lookups, lambda: planner.misses)
         self.callers = Callers(planner.describe_counter, self.masked)
@@ -84,7 +74,7 @@ class Core:
             settings,
             decider.limiter.policy,
             self.breaker,
-            self.counters if isinstance(self.counters, RedisCounters) else None,
+            None if isinstance(self.counters, MemoryCounters) else self.counters,
             rules_digest=self._rules_digest,
             top=self.callers.look,
             tls=self.tls,
@@ -141,7 +131,7 @@ class Core:
 
     def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
         """Put the rules of a matcher in force; returns tables that are no longer used, to be emptied bit by bit."""
-        unused = self.planner.swap(matcher) + self.denials.forget()
+        unused = self.planner.swap(matcher) + self._parts.forget_denials()
         self.metrics.reloaded(ok=not matcher.rules.problems)
         return unused + self.note_rules()
 
@@ -184,4 +174,4 @@ class Core:
             await asyncio.sleep(STORE_CHECK_S)
 
     async def _settle(self) -> None:
-        await keep_settled(self.breaker, self.settling)
+        await self._parts.keep_settled()

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from extauth.address import reachable_address
-from extauth.counters.breaker import Breaker, BreakerState
+from extauth.counters.breaker import BreakerState, Guard
 from extauth.counters.cut_off import CutOff
 from extauth.counters.heartbeat import BEAT_S, Heartbeat, Registry, Replica, automatic_share, replica_of
 from extauth.errors import StoreError
@@ -48,7 +48,7 @@ class Replicas:
         self,
         settings: Settings,
         policy: FailurePolicy,
-        breaker: Breaker,
+        breaker: Guard,
         registry: Registry | None,
         *,
         rules_digest: Callable[[], str],

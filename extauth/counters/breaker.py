@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
+from typing import Protocol
 
 from extauth.counters.waiting import within
 from extauth.errors import StoreError
-from extauth.limiter.counters import Counters, Group, TakeResult, Uncounted
+from extauth.limiter.counters import Group, GuardedCounters, TakeResult, Uncounted
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
@@ -37,6 +38,38 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"
 
 
+class Store(GuardedCounters, Protocol):
+    """What stands behind a breaker; it may leave groups uncounted that another server should have counted."""
+
+    async def connect(self) -> None:
+        """As `limiter.counters.Counters`."""
+        ...
+
+    async def probe(self) -> None:
+        """As `limiter.counters.Counters`."""
+        ...
+
+
+class Guard(Protocol):
+    """What decides whether the store is asked."""
+
+    @property
+    def state(self) -> BreakerState:
+        """Whether the store is asked, and all of it where it is several servers."""
+
+    @property
+    def cause(self) -> StoreError | None:
+        """Why the store failed last."""
+
+    async def look(self) -> None:
+        """Ask the store where no call does: to learn that it fails before a call must, and that it works again."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give up what goes on in the background."""
+        ...
+
+
 class Breaker:
     """`limiter.counters.GuardedCounters` that stop asking `counters` while these fail.
 
@@ -47,7 +80,7 @@ class Breaker:
 
     def __init__(
         self,
-        counters: Counters,
+        counters: Store,
         changed: Callable[[], None] = lambda: None,
         failed: Callable[[StoreError], None] = lambda _error: None,
         *,
@@ -133,7 +166,7 @@ class Breaker:
             return [*takens, *more]
         *others, cut = takens  # the calls of one group are in both
         begun = more[0]
-        if isinstance(begun, Uncounted):
+        if isinstance(begun, Uncounted) or isinstance(cut, Uncounted):
             return [*others, Uncounted.SENT, *more[1:]]  # the trial's part of them is counted
         return [*others, cut._replace(admitted=cut.admitted + begun.admitted), *more[1:]]
 
@@ -184,7 +217,7 @@ class _Trial:
     groups: Sequence[Group]
     given_up: bool = False
     sent: bool = False
-    takens: list[TakeResult] | None = None
+    takens: Sequence[TakeResult | Uncounted] | None = None
 
 
 def _split(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:

@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from extauth.limiter.algorithms import Level
-from extauth.limiter.counters import Counters, CounterSet, Group, LimitCheck, Mode, Source, TakeResult
+from extauth.limiter.counters import (
+    Counters,
+    CounterSet,
+    Group,
+    GuardedCounters,
+    LimitCheck,
+    Mode,
+    Source,
+    TakeResult,
+    Uncounted,
+)
 from extauth.rules.model import Limit
 
 MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones before them
@@ -36,58 +46,43 @@ def _monotonic_us() -> int:
     return time.monotonic_ns() // 1000
 
 
-class DenialCache:
-    """`limiter.counters.Counters` that answers sure denials itself, and asks `counters` about all else.
+class Denials:
+    """Denials that are still sure.
 
     A take is denied from memory if all of its counters' levels are known from denials at most `bound_s` ago and one of
     them is surely too high. Takes that count denied hits always ask, and those in which a counter is held to several
     limits, of which only one is remembered.
     """
 
-    def __init__(
-        self,
-        counters: Counters,
-        bound_s: float,
-        clock_us: Callable[[], int] = _monotonic_us,
-    ) -> None:
-        self._counters = counters
+    def __init__(self, bound_s: float, clock_us: Callable[[], int] = _monotonic_us) -> None:
         self._bound_us = int(bound_s * 1_000_000)
         self._clock_us = clock_us
         self._bytes = 0  # learnt since the older entries were set aside, or more
         self._entries: dict[bytes, _Entry] = {}
         self._old_entries: dict[bytes, _Entry] = {}
 
-    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
-        """As Counters say; raises StoreError."""
-        now_us = self._clock_us()
-        known = [self._recall(take, now_us) for take, _ in groups] if self._entries or self._old_entries else []
-        asked = [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
-        takens = await self._counters.take(asked) if asked else []
-        if asked:
-            told_us = self._clock_us()
-            for group, outcome in zip(asked, takens, strict=True):
-                if outcome.admitted and (self._entries or self._old_entries):
-                    self._drop(group.take)  # what it took is not in what is known
-                if outcome.admitted < group.calls:
-                    self._learn(group.take, outcome, now_us, told_us)
-        if len(asked) == len(groups):
-            return takens
-        rest = iter(takens)
-        return [next(rest) if k is None else k for k in known]
-
-    async def connect(self) -> None:
-        """As Counters say; raises StoreError."""
-        await self._counters.connect()
-
-    async def probe(self) -> None:
-        """Return if the store counts; raises StoreError if not."""
-        await self._counters.probe()
-
     def forget(self) -> list[dict[Any, Any]]:
         """Forget all denials: the rules have changed. Returns tables to be emptied bit by bit."""
         unused: list[dict[Any, Any]] = [self._entries, self._old_entries]
         self._entries, self._old_entries, self._bytes = {}, {}, 0
         return unused
+
+    def now_us(self) -> int:
+        """The time by which denials are kept."""
+        return self._clock_us()
+
+    def recall(self, groups: Sequence[Group], now_us: int) -> list[TakeResult | None]:
+        """The result of each group that is surely denied; empty where nothing is known."""
+        return [self._recall(take, now_us) for take, _ in groups] if self._entries or self._old_entries else []
+
+    def note(self, asked: Sequence[Group], takens: Sequence[TakeResult], asked_us: int) -> None:
+        """Learn from what counters told that were asked at that instant."""
+        told_us = self._clock_us()
+        for group, outcome in zip(asked, takens, strict=True):
+            if outcome.admitted and (self._entries or self._old_entries):
+                self._drop(group.take)  # what it took is not in what is known
+            if outcome.admitted < group.calls:
+                self._learn(group.take, outcome, asked_us, told_us)
 
     def _drop(self, take: CounterSet) -> None:
         for name in take.names:
@@ -120,6 +115,59 @@ class DenialCache:
             # What is told errs to the other side, so that nobody is told to come too early.
             levels.append(algorithm.later(entry.level, now_us - entry.told_us))
         return TakeResult(0, tuple(levels), _DENIAL_CACHE) if sure else None
+
+
+class DenialCache(Denials):
+    """`limiter.counters.Counters` that answers sure denials itself, and asks `counters` about all else."""
+
+    def __init__(self, counters: Counters, bound_s: float, clock_us: Callable[[], int] = _monotonic_us) -> None:
+        super().__init__(bound_s, clock_us)
+        self._counters = counters
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        """As Counters say; raises StoreError."""
+        now_us = self.now_us()
+        known = self.recall(groups, now_us)
+        asked = [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
+        takens = await self._counters.take(asked) if asked else []
+        if asked:
+            self.note(asked, takens, now_us)
+        if len(asked) == len(groups):
+            return takens
+        rest = iter(takens)
+        return [next(rest) if k is None else k for k in known]
+
+    async def connect(self) -> None:
+        """As Counters say; raises StoreError."""
+        await self._counters.connect()
+
+    async def probe(self) -> None:
+        """Return if the store counts; raises StoreError if not."""
+        await self._counters.probe()
+
+
+class GuardedDenialCache(Denials):
+    """The same as `limiter.counters.GuardedCounters`, in front of some that may leave groups uncounted."""
+
+    def __init__(self, counters: GuardedCounters, bound_s: float, clock_us: Callable[[], int] = _monotonic_us) -> None:
+        super().__init__(bound_s, clock_us)
+        self._counters = counters
+
+    async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
+        """As GuardedCounters say; raises StoreError."""
+        now_us = self.now_us()
+        known = self.recall(groups, now_us)
+        asked = [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
+        if not asked:
+            return [k for k in known if k is not None]
+        takens = await self._counters.take(asked)
+        counted = [(g, t) for g, t in zip(asked, takens, strict=True) if isinstance(t, TakeResult)]
+        if counted:
+            self.note([g for g, _ in counted], [t for _, t in counted], now_us)
+        if len(asked) == len(groups):
+            return takens
+        rest = iter(takens)
+        return [next(rest) if k is None else k for k in known]
 
 
 def _after(check: LimitCheck, level: Level, admitted: int) -> Level:

@@ -25,8 +25,8 @@ descriptors:
 """
 
 
-def call(key: str) -> bytes:
-    descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=key, value="v")])
+def call(key: str, value: str = "v") -> bytes:
+    descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=key, value=value)])
     return bytes(RateLimitRequest(domain="d", descriptors=[descriptor]))
 
 
@@ -36,6 +36,7 @@ class Service:
     def __init__(self, folder: Path, redis_url: str, **settings: str) -> None:
         config = folder / "d.yaml"
         config.write_text(CONFIG)
+        self.redis_url = redis_url
         defaults = {
             "EXTAUTH_REDIS_URL": redis_url,
             "EXTAUTH_REDIS_TIMEOUT": "5",  # of a test machine that is busy too, no timeout is to be counted
@@ -50,10 +51,10 @@ class Service:
             f"/{SERVICE}/ShouldRateLimit"
         )
 
-    async def ask(self, key: str, timeout_s: float = 20) -> int | str:
+    async def ask(self, key: str, timeout_s: float = 20, *, value: str = "v") -> int | str:
         """The code of the answer, or the status of a call that failed."""
         try:
-            answer = await self._ask(call(key), timeout=timeout_s, wait_for_ready=True)
+            answer = await self._ask(call(key, value), timeout=timeout_s, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             return error.code().name
         return int(RateLimitResponse.parse(answer).overall_code)

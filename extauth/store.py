@@ -1,0 +1,84 @@
+"""The store of counters, with what stands between it and the limiter."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from extauth.counters.breaker import Breaker, BreakerState, Guard
+from extauth.counters.denial_cache import DenialCache, GuardedDenialCache
+from extauth.counters.local import LocalCounters, SettlingCounters
+from extauth.counters.memory import MemoryCounters
+from extauth.counters.redis.cluster.counters import ClusterCounters
+from extauth.counters.redis.cluster.guard import ClusterGuard
+from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.upkeep import keep_settled
+from extauth.counters.whole import WholeGroups
+from extauth.errors import StoreError
+from extauth.limiter.counter_names import ShardOf
+from extauth.limiter.counters import Counters, GuardedCounters
+from extauth.parts import counters_of
+from extauth.settings import Settings
+
+AnyCounters: TypeAlias = RedisCounters | ClusterCounters | MemoryCounters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The store: `asked` is what the limiter asks, `breaker` what decides whether a call reaches the counters."""
+
+    counters: AnyCounters
+    local: LocalCounters
+    asked: GuardedCounters
+    breaker: Guard
+    keep_settled: Callable[[], Awaitable[None]]
+    """Writes into the store, for ever, what was counted without it."""
+
+    forget_denials: Callable[[], list[dict[Any, Any]]]
+    """To be called when the rules have changed; returns tables to be emptied bit by bit."""
+
+
+def store_of(settings: Settings, changed: Callable[[], None], failed: Callable[[StoreError], None]) -> Store:
+    """The store of the settings.
+
+    `changed` is called after each change of the breaker, and `failed` for each batch, trial and probe that fails.
+    """
+    counters = counters_of(settings)
+    if isinstance(counters, ClusterCounters):
+        return _cluster(settings, counters, changed, failed)
+    local = LocalCounters(counters.now_us, settings.local_bytes)
+    settling = SettlingCounters(counters, local)
+    denials = DenialCache(settling, settings.denial_cache)
+    cached = settings.denial_cache and not settings.counts_in_memory
+    guarded: Counters = denials if cached else counters if settings.counts_in_memory else settling
+    breaker = Breaker(guarded, changed, failed)
+    if isinstance(counters, RedisCounters):
+        counters.when_reconnected(breaker.retry)
+
+    async def settle_some() -> bool:
+        return breaker.state is BreakerState.CLOSED and await settling.settle_some()
+
+    return Store(
+        counters=counters,
+        local=local,
+        asked=breaker,
+        breaker=breaker,
+        keep_settled=lambda: keep_settled(settle_some),
+        forget_denials=denials.forget,
+    )
+
+
+def _cluster(
+    settings: Settings, counters: ClusterCounters, changed: Callable[[], None], failed: Callable[[StoreError], None]
+) -> Store:
+    local = LocalCounters(counters.now_us, settings.local_bytes, now_us_of=counters.now_us)
+    guard = ClusterGuard(counters, local, ShardOf(settings.shards), changed, failed)
+    whole = WholeGroups(guard)
+    denials = GuardedDenialCache(whole, settings.denial_cache)
+    return Store(
+        counters=counters,
+        local=local,
+        asked=denials if settings.denial_cache else whole,
+        breaker=guard,
+        keep_settled=lambda: keep_settled(guard.settle_some),
+        forget_denials=denials.forget,
+    )

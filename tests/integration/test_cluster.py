@@ -1,0 +1,228 @@
+"""A service whose counters lie in a real Redis Cluster: deaths, fail-overs and moves under load, and the commands."""
+
+import asyncio
+import json
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from extauth.cli import app
+from extauth.counters.redis.cluster.node import RIGHT
+from extauth.counters.redis.cluster.slots import slot_of
+from extauth.counters.redis.counters import RIGHTS
+from extauth.limiter.counter_names import KeyNamer
+from tests.integration.store_service import Service, services
+from tests.support.cluster import Node, RealCluster
+from tests.support.codes import OK, OVER_LIMIT
+from tests.support.wait import until_async
+
+RUN = CliRunner()
+BACK_WITHIN_S = 1.0
+VALUES = [f"v{i}" for i in range(24)]
+Start = Callable[..., RealCluster]
+Serve = Callable[..., Service]
+
+
+def slot(value: str, key: str = "wide") -> int:
+    """The slot of a caller's counter."""
+    return slot_of(KeyNamer("extauth")("d", [(key, value)]))
+
+
+@pytest.fixture
+def start(short_path: Path) -> Iterator[Start]:
+    started: list[RealCluster] = []
+
+    def start(**options: object) -> RealCluster:
+        started.append(RealCluster("valkey", short_path / "c", **options))  # type: ignore[arg-type]
+        return started[-1].start()
+
+    yield start
+    for cluster in started:
+        cluster.stop()
+
+
+@pytest.fixture
+async def serve(short_path: Path) -> AsyncIterator[Serve]:
+    async with services(short_path) as start:
+        yield start
+
+
+@pytest.fixture
+def cluster(shared_cluster: Callable[[str], RealCluster]) -> RealCluster:
+    """The shared one, without the keys of tests before."""
+    cluster = shared_cluster("valkey")
+    for node in cluster.masters:
+        node.command("FLUSHALL")
+    return cluster
+
+
+class Load:
+    """Callers that ask without a pause, each of its own counter; what they got, and when each was counted in Redis."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.codes: Counter[int | str] = Counter()
+        self.by_value: Counter[str] = Counter()
+        self._over = False
+
+    async def ask(self, value: str) -> None:
+        while not self._over:
+            code = await self._service.ask("wide", value=value)
+            self.codes[code] += 1
+            self.by_value[value] += code == OK
+
+    def end(self) -> None:
+        self._over = True
+
+
+@asynccontextmanager
+async def load(service: Service) -> AsyncIterator[Load]:
+    under = Load(service)
+    asking = [asyncio.create_task(under.ask(value)) for value in VALUES]
+    try:
+        await until_async(lambda: len(under.by_value) == len(VALUES))
+        yield under
+    finally:
+        under.end()
+        await asyncio.gather(*asking)
+    assert set(under.codes) == {OK}
+
+
+async def until_it_counts_at(node: Node) -> None:
+    before = await asyncio.to_thread(node.runs)
+
+    async def counts() -> bool:
+        return await asyncio.to_thread(node.runs) > before
+
+    await until_async(counts, every_s=0.01)
+
+
+async def inspect(service: Service, value: str) -> int:
+    """The hits that the caller's counter has in Redis."""
+    config = service.served.folder / "d.yaml"
+    environ = {"EXTAUTH_REDIS_URL": service.redis_url, "EXTAUTH_CONFIG": str(config)}
+    result = await asyncio.to_thread(RUN.invoke, app, ["inspect", "d", f"wide={value}"], env=environ)
+    match = re.search(r"(\d+) used", result.output)
+    assert match, result.output
+    return int(match[1])
+
+
+async def test_calls_are_counted_on_all_masters_and_the_commands_find_them(cluster: RealCluster, serve: Serve) -> None:
+    service = serve(cluster.url)
+    await service.until_store("up")
+    before = [node.runs() for node in cluster.masters]
+    assert [await service.ask("wide", value=value) for value in VALUES] == [OK] * len(VALUES)
+    assert all(node.runs() > count for node, count in zip(cluster.masters, before, strict=True))
+    assert [await service.ask("tight") for _ in range(2)] == [OK, OVER_LIMIT]
+
+    config = service.served.folder / "d.yaml"
+    environ = {"EXTAUTH_REDIS_URL": cluster.url, "EXTAUTH_CONFIG": str(config)}
+    commands = {
+        ("inspect", "d", "tight=v"): "0 left",
+        ("explain", "d", "tight=v"): "tight",
+        ("check", "--address", service.served.address, "d", "tight=v"): "OVER_LIMIT",
+        ("reset", "--yes", "d", "tight=v"): "deleted 1 counter",
+    }
+    for argv, said in commands.items():
+        result = await asyncio.to_thread(RUN.invoke, app, argv, env=environ)
+        assert said in result.output, (argv, result.output)
+    assert await service.ask("tight") == OK
+
+
+async def test_replicas_know_of_each_other(cluster: RealCluster, serve: Serve) -> None:
+    both = [serve(cluster.url) for _ in range(2)]
+
+    async def known() -> bool:
+        return all([json.loads(await each.get("/readyz"))["replicas"] == 2 for each in both])
+
+    for each in both:
+        await each.until_store("up")
+    await until_async(known, every_s=0.05)
+    told = await asyncio.to_thread(RUN.invoke, app, ["top", "--once"], env={"EXTAUTH_REDIS_URL": cluster.url})
+    assert told.output.startswith("2 replicas, "), told.output
+
+
+@pytest.mark.timeout(60)
+async def test_when_a_master_dies_the_others_count_on_and_its_replica_counts_within_a_second_of_the_election(
+    start: Start, serve: Serve
+) -> None:
+    options = ("--cluster-require-full-coverage", "no")
+    cluster = await asyncio.to_thread(start, options=options)
+    service = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local")
+    await service.until_store("up")
+    dead, *alive = cluster.masters
+    async with load(service):
+        await asyncio.to_thread(dead.stop, signal.SIGKILL)
+        await service.until_store(f"down: 1 of 3 masters: .*{re.escape(dead.address)}.*")
+        for node in alive:
+            await until_it_counts_at(node)
+        elected = await asyncio.to_thread(cluster.until_failed_over, cluster.replicas[0], alive)
+        await until_it_counts_at(cluster.replicas[0])
+        await service.until_store("up")
+        assert time.monotonic() - elected <= BACK_WITHIN_S
+    assert service.events().count("store_down") == 1
+
+
+@pytest.mark.timeout(60)
+async def test_with_half_of_the_cluster_gone_calls_are_answered_and_counted_again_when_it_is_back(
+    start: Start, serve: Serve
+) -> None:
+    cluster = await asyncio.to_thread(start, replicas=False)
+    service = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local")
+    await service.until_store("up")
+    left, *gone = cluster.masters
+    async with load(service):
+        for node in gone:
+            await asyncio.to_thread(node.stop, signal.SIGKILL)
+        await service.until_store(
+            f"down: 3 of 3 masters: .*{re.escape(left.address)} says that its cluster is down: .*"
+        )
+        for node in gone:
+            await asyncio.to_thread(node.start)
+        await service.until_store("up")
+        for node in cluster.masters:
+            await until_it_counts_at(node)
+
+
+@pytest.mark.timeout(60)
+async def test_a_slot_that_moves_under_load_loses_no_hit(cluster: RealCluster, serve: Serve) -> None:
+    service = serve(cluster.url)
+    await service.until_store("up")
+    moving = slot(VALUES[0])
+    source = cluster.owner(moving)
+    target = next(node for node in cluster.masters if node is not source)
+    try:
+        async with load(service) as under:
+            await asyncio.to_thread(cluster.begin_to_move, moving, source, target)
+            await until_it_counts_at(source)
+            while await asyncio.to_thread(cluster.move_keys, moving, source, target, 1):
+                await until_it_counts_at(target)
+            await asyncio.to_thread(cluster.finish_move, moving, source, target)
+            await until_it_counts_at(target)
+        assert await service.store() == "up"
+        for value in VALUES:
+            assert await inspect(service, value) == under.by_value[value]
+        assert "store_down" not in service.events()
+    finally:
+        await asyncio.to_thread(cluster.move_back, moving, target, source)
+
+
+async def test_the_user_needs_few_rights(cluster: RealCluster, serve: Serve) -> None:
+    for node in cluster.masters:
+        node.command(
+            "ACL", "SETUSER", "counter", "on", ">hush", "resetkeys", "~extauth:*", "nocommands", *RIGHTS.split(), RIGHT
+        )
+    service = serve(f"redis+cluster://counter:hush@{cluster.hosts}")
+    await service.until_store("up")
+    assert [await service.ask("tight") for _ in range(2)] == [OK, OVER_LIMIT]
+    refused = serve(f"redis+cluster://counter:hushed@{cluster.hosts}")
+    nobody = "no node of the Redis Cluster says where its masters are: Redis at .* refuses the user or the password .*"
+    await refused.until_store(f"down: {nobody}")
+    assert "hush" not in refused.log.read_text()
