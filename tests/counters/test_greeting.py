@@ -70,9 +70,7 @@ async def test_a_node_of_a_cluster_is_refused_even_one_that_has_all_slots(start:
     store = start(*cluster())
     async with Redis.from_url(store.url, protocol=2) as client:
         await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
-    said = (
-        "is a node of a Redis Cluster: EXTAUTH_REDIS_URL must be redis+cluster://HOST:PORT, or rediss+cluster:// "
-    )
+    said = "is a node of a Redis Cluster: EXTAUTH_REDIS_URL must be redis+cluster://HOST:PORT, or rediss+cluster:// "
     assert await refused(store) == f"Redis at {store.socket} {said}for TLS"
 
 
