@@ -1,4 +1,4 @@
-"""The rights of a Redis user for extauth: those that docs/architecture.md lists are enough, and none is too many."""
+"""The rights of a Redis user for extauth: those that docs/redis.md lists are enough, and none is too many."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,8 +20,8 @@ from tests.support.process import Served
 from tests.support.stores import SERVERS, Store
 
 RUN = CliRunner()
-PAGE = (Path(__file__).parents[2] / "docs/architecture.md").read_text(encoding="utf-8")
-LINE = "".join(re.findall(r"^(ACL SETUSER .*)$", PAGE, re.MULTILINE))
+PAGE = (Path(__file__).parents[2] / "docs/redis.md").read_text(encoding="utf-8")
+LINE = "".join(re.findall(r"^(ACL SETUSER extauth .*)$", PAGE, re.MULTILINE))
 CONFIG = """domain: d
 descriptors:
   - {key: fixed_window, rate_limit: {unit: year, requests_per_unit: 3}}

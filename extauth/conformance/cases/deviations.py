@@ -5,7 +5,7 @@ from extauth.conformance.rules import EXTAUTH_DOMAIN
 from extauth.conformance.server import Override, Server, descriptor, request
 
 CASES = Cases(Mark.DEVIATION)
-DIFFERENCES = "docs/configuration.md#differences-from-envoyproxyratelimit"
+DIFFERENCES = "docs/migrating.md#differences-from-envoyproxyratelimit"
 NEGATIVE_HITS = "ratelimit.proto, RateLimitDescriptor.is_negative_hits"
 
 
