@@ -15,6 +15,7 @@ Its owner passes it the bytes that came, and the time, and writes what `data_to_
 An error takes any phase before ENDING there, and `close` takes all to FINISHED.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -171,16 +172,12 @@ class Connection:
 
     def answer(self, calls: Calls, messages: list[Answer], now: float) -> None:
         """Put the answers into frames; Uncounted: the call fails."""
-        answer = self._sender.answer
         self._control.answered = now
-        heads = self._streams.settle(calls.stream_ids)
-        for number, message, head in zip(calls.stream_ids, messages, heads, strict=True):
-            if head is None:
-                continue
-            if isinstance(message, Uncounted):
-                self._fail(number, message)
-            else:
-                answer(number, message)
+        ended = self._streams.settle(calls.stream_ids)
+        answers: Iterable[tuple[int, Answer]] = zip(calls.stream_ids, messages, strict=True)
+        if ended:
+            answers = [each for each in answers if each[0] not in ended]
+        self._sender.answer_all(answers, self._fail)
 
     def _fail(self, number: int, how: Uncounted) -> None:
         """Only what the store was not asked about may be tried again elsewhere: it cannot be counted twice."""

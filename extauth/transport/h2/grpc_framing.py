@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from extauth.errors import RequestTooLargeError
-from extauth.transport.h2.frames import END_HEADERS, END_STREAM, HEAD, HEADERS, frame
+from extauth.transport.h2.frames import DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, frame
 
 ENCODINGS: Final = ("identity", "gzip")
 
@@ -77,31 +77,22 @@ _TRAILER_BLOCK: Final = literal(b"grpc-status", b"0")
 ANSWER_TRAILERS: Final = _TRAILER_BLOCK
 ANSWER_HEADERS: Final = _OK_BLOCK
 
+# An answer's three frames are the text between the three places of the stream's number, so that they can be joined.
 _HEADERS_FRAME: Final = frame(HEADERS, END_HEADERS, 0, _OK_BLOCK)
-_BEFORE: Final = _HEADERS_FRAME[:5]  # up to the stream's number
-_AFTER: Final = _HEADERS_FRAME[9:]
-_TRAILERS_FRAME: Final = frame(HEADERS, END_HEADERS | END_STREAM, 0, _TRAILER_BLOCK)
-_TRAILERS_BEFORE: Final = _TRAILERS_FRAME[:5]
-_DATA_HEADS: Final = [HEAD.pack((n + 5) >> 8, (n + 5) & 0xFF, 0, 0, 0)[:5] for n in range(2048)]
+_BEFORE: Final = _HEADERS_FRAME[:5]
+_BEFORE_TRAILERS: Final = frame(HEADERS, END_HEADERS | END_STREAM, 0, _TRAILER_BLOCK)[:5]
+_BEFORE_DATA: Final = [
+    _HEADERS_FRAME[9:] + HEAD.pack((n + 5) >> 8, (n + 5) & 0xFF, DATA, 0, 0)[:5] for n in range(2048)
+]
 _PREFIXES: Final = [b"\x00" + n.to_bytes(4, "big") for n in range(2048)]
-"""By the message's size: the head of its DATA frame up to the stream's number, and the message's prefix."""
+"""By the message's size: the end of the first frame with the head of the second one, and the message's prefix."""
 
 
 def answer_frames(stream: int, message: bytes) -> bytes:
     """An OK answer as three frames, for windows and frames that hold a message of up to 2,047 bytes."""
-    number = stream.to_bytes(4, "big")
     size = len(message)
-    return b"%b%b%b%b%b%b%b%b%b%b" % (
-        _BEFORE,
-        number,
-        _AFTER,
-        _DATA_HEADS[size],
-        number,
-        _PREFIXES[size],
-        message,
-        _TRAILERS_BEFORE,
-        number,
-        _TRAILER_BLOCK,
+    return stream.to_bytes(4, "big").join(
+        (_BEFORE, _BEFORE_DATA[size], _PREFIXES[size] + message + _BEFORE_TRAILERS, _TRAILER_BLOCK)
     )
 
 

@@ -1,5 +1,9 @@
 """The sending half of a connection: answers to frames, within the peer's windows (RFC 9113 §5.2)."""
 
+from collections.abc import Callable, Iterable
+
+from extauth.limiter.counters import Uncounted
+from extauth.limiter.templates import Answer
 from extauth.transport.h2.frames import (
     DATA,
     DEFAULT_WINDOW,
@@ -54,6 +58,27 @@ class Sender:
             return
         self.out.append(frame(HEADERS, END_HEADERS, stream, self._with_prefix(ANSWER_HEADERS)))
         self._send_body(stream, Sending(prefixed(message), ANSWER_TRAILERS, cut=cut))
+
+    def answer_all(self, answers: Iterable[tuple[int, Answer]], fail: Callable[[int, Uncounted], None]) -> None:
+        """Answer each of these streams by its message, as `answer` does; `fail` ends a call that must fail."""
+        most, window, changes = self._fast_path_bytes, self._window, self._streams.window_changes
+        send = self.out.append
+        try:
+            for stream, message in answers:
+                if message.__class__ is bytes and not changes:
+                    size = len(message)
+                    if size <= most and size + 5 <= window:
+                        window -= size + 5
+                        send(answer_frames(stream, message))
+                        continue
+                self._window = window
+                if isinstance(message, Uncounted):
+                    fail(stream, message)
+                else:
+                    self.answer(stream, message)
+                most, window = self._fast_path_bytes, self._window
+        finally:
+            self._window = window
 
     def begin(self, stream: int, message: bytes) -> None:
         """Send the first message of an answer that goes on."""

@@ -28,6 +28,7 @@ A call that is cancelled or expires while it is WAITING has *ended* (see `transp
 still has it: `ended_calls` is the number of those.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 from extauth.limiter.plan import Plan
@@ -157,16 +158,20 @@ class Streams:
         if request.head.deadline_after_s is not None:
             self.deadlines[request.number] = request.deadline
 
-    def settle(self, numbers: list[int]) -> list[Head | None]:
-        """WAITING → ANSWERING for each of them; returns None in place of the heads of those that have ended."""
-        take = self.waiting.pop
-        heads = [take(number, None) for number in numbers]
+    def settle(self, numbers: list[int]) -> Collection[int]:
+        """WAITING → ANSWERING for each of them, except for those that have ended, which are returned."""
+        waiting = self.waiting
+        ended: Collection[int] = ()
         if self.ended_calls:
-            self.ended_calls -= sum(head is None for head in heads)
+            ended = {number for number in numbers if number not in waiting}
+            self.ended_calls -= len(ended)
+        for number in numbers:
+            if number not in ended:
+                del waiting[number]
         if self.deadlines:
             for number in numbers:
                 self.deadlines.pop(number, None)
-        return heads
+        return ended
 
     def expire(self, calls: Calls, now: float) -> list[tuple[Plan, int]]:
         """WAITING → ANSWERING for those of the calls that have expired; sets `calls.deadline` to the next deadline."""
