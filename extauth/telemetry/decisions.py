@@ -8,6 +8,7 @@ from extauth.errors import InvalidRequestError
 from extauth.limiter.facts import BatchFact, ShedFact
 from extauth.limiter.plan import Plan
 from extauth.limiter.planner import Planner
+from extauth.rules.matcher import Matcher
 
 MAX_PER_S = 10
 
@@ -17,6 +18,10 @@ class SampledPlanner(Planner):
 
     _began = float("-inf")
     _sampled: dict[Plan, bytes]
+
+    def _take_up(self, matcher: Matcher) -> None:
+        super()._take_up(matcher)
+        self.recall = lambda _message: None  # each message is to be seen by `plan`
 
     def plan(self, message: bytes) -> Plan:
         """As Planner.plan."""

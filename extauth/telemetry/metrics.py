@@ -178,9 +178,9 @@ class Metrics:
         gauge(catalogue.CONNECTIONS, self.registry).set_function(number)
         gauge(catalogue.MAX_CONNECTIONS, self.registry).set(most)
 
-    def watch_plan_memo(self, lookups: Callable[[], int], misses: Callable[[], int]) -> None:
-        """Export how often a message's plan was looked up in memory, and how often it was not there."""
-        Computed(catalogue.PLAN_MEMO_HITS, lambda: lookups() - misses(), self.registry)
+    def watch_plan_memo(self, hits: Callable[[], int], misses: Callable[[], int]) -> None:
+        """Export how often a message's plan was found in memory, and how often it was not there."""
+        Computed(catalogue.PLAN_MEMO_HITS, hits, self.registry)
         Computed(catalogue.PLAN_MEMO_MISSES, misses, self.registry)
 
     def watch_replicas(self, seen: Callable[[], int], cut_off: Callable[[], bool], share: Callable[[], float]) -> None:

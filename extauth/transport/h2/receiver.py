@@ -6,6 +6,7 @@ takes a short cut in `read`; all other frames go through `_frame`, which impleme
 """
 
 from collections.abc import Callable
+from struct import Struct
 
 from extauth.errors import InvalidRequestError
 from extauth.transport.engine import MAX_BLOCK_BYTES, Guard
@@ -17,7 +18,6 @@ from extauth.transport.h2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
-    HEAD,
     HEADERS,
     MAX_STREAM_ID,
     MIN_MAX_FRAME_SIZE,
@@ -34,6 +34,11 @@ from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Request, Streams
 from extauth.transport.waiting import Calls
+
+_FRAME_HEAD = Struct(">IBI")
+"""As frames.HEAD, but the length and the type are one number."""
+_CALL_HEAD = Struct(">IBIBI")
+"""The head of a DATA frame with the prefix of the gRPC message in it."""
 
 MAX_EXPANSION = 4  # in a turn, headers and messages may decode to this many times `max_turn_bytes`
 MAX_TURN_WORK_US = 2000  # of planning in a turn; its last call may take as long again, and more
@@ -107,74 +112,94 @@ class Receiver:
         self.requests.calls = calls
         self._control.now = calls.arrived
         now, plans, stream_ids = calls.arrived, calls.plans, calls.stream_ids
-        streams = self._streams
-        waiting, opened, sending = streams.waiting, streams.open, streams.sending
-        known, plan = self._decoder.known, self._planner.plan
-        room, max_streams, max_message = self._batcher.room(), streams.max_open, self._limits.max_message_bytes
-        unpack, decoder, requests, most = HEAD.unpack_from, self._decoder, self.requests, self._max_decoded_bytes
+        streams, decoder, requests, planner = self._streams, self._decoder, self.requests, self._planner
+        waiting, known, recall, work = streams.waiting, decoder.known, planner.recall, planner.work
+        room, max_message, most = self._batcher.room(), self._limits.max_message_bytes, self._max_decoded_bytes
+        frame_head, call_head = _FRAME_HEAD.unpack_from, _CALL_HEAD.unpack_from
         decoder.decoded = requests.inflated = 0
-        planner = self._planner
-        last_work_us = planner.work.us + MAX_TURN_WORK_US
-        for _ in range(self._limits.max_turn_frames):
-            if size - at < 9 or planner.work.us > last_work_us:
-                break
-            high, low, kind, flags, stream = unpack(data, at)
-            length = high << 8 | low
-            if length > MIN_MAX_FRAME_SIZE:
-                raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "a frame larger than 16,384 bytes")
-            end = at + 9 + length
-            if end > size:
-                break
-            if kind == HEADERS and flags == END_HEADERS and self.block is None:
-                block = data[at + 9 : end]
-                head = known.get(block)
-                if head is None:
-                    if decoder.decoded + requests.inflated > most:
-                        break
-                    head = decoder.decode(block)
-                    if head.parent is not None:
-                        calls.add_parent(stream, head.parent)
-                if (
-                    head.plain
-                    and size - end >= 14
-                    and streams.last_id < stream <= MAX_STREAM_ID
-                    and stream & 1
-                    and not streams.draining
-                    and len(waiting) + len(opened) + len(sending) < max_streams
-                ):
-                    high, low, kind, flags, same = unpack(data, end)
-                    length = high << 8 | low
-                    finish = end + 9 + length
+        last_work_us = work.us + MAX_TURN_WORK_US
+        free, hits, tired = self._free(room), 0, False
+        try:
+            for _ in range(self._limits.max_turn_frames):
+                if size - at < 9 or tired:
+                    break
+                word, flags, stream = frame_head(data, at)
+                length = word >> 8
+                if length > MIN_MAX_FRAME_SIZE:
+                    raise H2Error(ErrorCode.FRAME_SIZE_ERROR, "a frame larger than 16,384 bytes")
+                end = at + 9 + length
+                if end > size:
+                    break
+                if word & 0xFF == HEADERS and flags == END_HEADERS and self.block is None:
+                    block = data[at + 9 : end]
+                    head = known.get(block)
+                    if head is None:
+                        if decoder.decoded + requests.inflated > most:
+                            break
+                        head = decoder.decode(block)
+                        if head.parent is not None:
+                            calls.add_parent(stream, head.parent)
                     if (
-                        kind == DATA
-                        and flags == END_STREAM
-                        and same == stream
-                        and finish <= size
-                        and length <= MIN_MAX_FRAME_SIZE
-                        and int.from_bytes(data[end + 9 : end + 14], "big") == length - 5 <= max_message
-                        and len(plans) < room
-                        and head.content_length in (None, length)
+                        head.plain
+                        and free > 0
+                        and size - end >= 14
+                        and streams.last_id < stream <= MAX_STREAM_ID
+                        and stream & 1
                     ):
-                        streams.last_id = stream
-                        requests.unacknowledged += length
-                        at = finish
-                        try:
-                            plans.append(plan(data[end + 14 : finish]))
-                        except InvalidRequestError as error:
-                            self.requests.refuse_invalid(stream, error)
+                        word, flags, same, compressed, message_size = call_head(data, end)
+                        length = word >> 8
+                        finish = end + 9 + length
+                        if (
+                            word & 0xFF == DATA
+                            and flags == END_STREAM
+                            and same == stream
+                            and finish <= size
+                            and length <= MIN_MAX_FRAME_SIZE
+                            and not compressed
+                            and message_size == length - 5
+                            and message_size <= max_message
+                            and head.content_length in (None, length)
+                        ):
+                            streams.last_id = stream
+                            requests.unacknowledged += length
+                            at = finish
+                            message = data[end + 14 : finish]
+                            plan = recall(message)
+                            if plan is not None:
+                                hits += 1
+                            else:
+                                try:
+                                    plan = planner.plan(message)
+                                except InvalidRequestError as error:
+                                    requests.refuse_invalid(stream, error)
+                                    continue
+                                finally:
+                                    tired = work.us > last_work_us
+                            plans.append(plan)
+                            stream_ids.append(stream)
+                            waiting[stream] = head
+                            free -= 1
+                            if head.deadline_after_s is not None and now + head.deadline_after_s < calls.deadline:
+                                calls.deadline = now + head.deadline_after_s
                             continue
-                        stream_ids.append(stream)
-                        waiting[stream] = head
-                        if head.deadline_after_s is not None and now + head.deadline_after_s < calls.deadline:
-                            calls.deadline = now + head.deadline_after_s
-                        continue
-                self._frame(HEADERS, END_HEADERS, stream & MAX_STREAM_ID, b"", head)
-            elif decoder.decoded + requests.inflated > most:
-                break
-            else:
-                self._frame(kind, flags, stream & MAX_STREAM_ID, data[at + 9 : end])
-            at = end
+                    self._frame(HEADERS, END_HEADERS, stream & MAX_STREAM_ID, b"", head)
+                elif decoder.decoded + requests.inflated > most:
+                    break
+                else:
+                    self._frame(word & 0xFF, flags, stream & MAX_STREAM_ID, data[at + 9 : end])
+                at = end
+                free, tired = self._free(room), work.us > last_work_us
+        finally:
+            planner.hits += hits
         return at
+
+    def _free(self, room: int) -> int:
+        """The number of further calls of the usual form that are taken; `room` is the batcher's for this turn's."""
+        streams = self._streams
+        if streams.draining:
+            return 0
+        used = len(streams.waiting) + len(streams.open) + len(streams.sending)
+        return min(streams.max_open - used, room - len(self.requests.calls.plans))
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes, head: Head | None = None) -> None:
         """Handle a frame; `head` is its header block, if it is decoded already."""
