@@ -37,6 +37,7 @@ _ADMITTED, _DENIED = number_field(1, Code.OK), number_field(1, Code.OVER_LIMIT)
 Answer: TypeAlias = bytes | Uncounted
 """A message, or where the call must fail, whether the store was asked about it."""
 
+_STATUS, _REMAINING = b"\x12", b"\x18"  # the tags of a response's `statuses`, and of a status' `limit_remaining`
 _NO_LIMIT, _UNLIMITED = encode_status(NO_LIMIT), encode_status(UNLIMITED)
 
 
@@ -44,10 +45,10 @@ class _ResponseTemplate:
     """What all answers for a PlanTemplate have in common.
 
     `pieces` are the statuses in order: bytes where nothing is counted, else the counters' indices. Where there is but
-    one counter, `before` and `after` surround its status.
+    one counter, `before` and `after` surround its status; where there is none, `uncounted` is the whole answer.
     """
 
-    __slots__ = ("after", "before", "counts_denied", "limits", "mark", "pieces", "simple", "tail", "tier")
+    __slots__ = ("after", "before", "counts_denied", "limits", "mark", "pieces", "simple", "tail", "tier", "uncounted")
 
     def __init__(self, template: PlanTemplate) -> None:
         self.tier = template.tier
@@ -63,6 +64,8 @@ class _ResponseTemplate:
         before, after = self.pieces[: own[0] if own else 0], self.pieces[own[0] + 1 if own else 0 :]
         self.before = _ADMITTED + b"".join(piece for piece in before if isinstance(piece, bytes))
         self.after = b"".join(piece for piece in after if isinstance(piece, bytes)) + self.tail
+        self.uncounted = self.before + self.after
+        self.before += _STATUS
 
     def size(self, template: PlanTemplate) -> int:
         """About how many bytes it takes up, including the PlanTemplate: nothing else may refer to that any more."""
@@ -102,7 +105,7 @@ class Answers:
             self._templates.remember(template, response, response.size(template))
         checks, admitted = template.checks, taken.admitted
         if not checks:
-            return [response.before + response.after] * calls
+            return [response.uncounted] * calls
         messages: list[Answer]
         if response.simple:
             messages = _admissions(response, checks[0], taken.levels[0], admitted)
@@ -178,21 +181,23 @@ def _admissions(response: _ResponseTemplate, check: LimitCheck, level: Level, ad
     """The answers to admitted calls that take from one counter, as `outcome` tells of each."""
     messages: list[Answer] = []
     before, after, head = response.before, response.after, _ADMITTED + response.limits[0]
-    cost = check.cost
+    cost, size = check.cost, len(head)
     remaining, reset, ticks_per_hit, ticks_per_s = check.algorithm.countdown(level)
     for _ in range(admitted):
         remaining -= cost
         reset += cost * ticks_per_hit
-        status = head + _numbers(remaining, -(-reset // ticks_per_s))
-        messages.append(b"%b\x12%b%b%b" % (before, varint(len(status)), status, after))
+        left = _REMAINING + varint(remaining) if remaining else b""
+        until = _until_reset(-(-reset // ticks_per_s))
+        messages.append(b"".join((before, varint(size + len(left) + len(until)), head, left, until, after)))
     return messages
 
 
 def _status(code: Code, limit: bytes, o: Outcome) -> bytes:
-    return bytes_field(2, number_field(1, code) + limit + _numbers(o.remaining, whole_seconds(o.reset_us)))
+    numbers = number_field(3, o.remaining) + _until_reset(whole_seconds(o.reset_us))
+    return bytes_field(2, number_field(1, code) + limit + numbers)
 
 
 @lru_cache(maxsize=16_384)
-def _numbers(remaining: int, reset_s: int) -> bytes:
-    """`limit_remaining` and `duration_until_reset`."""
-    return number_field(3, remaining) + bytes_field(4, number_field(1, reset_s))
+def _until_reset(seconds: int) -> bytes:
+    """The field `duration_until_reset`."""
+    return bytes_field(4, number_field(1, seconds))

@@ -70,6 +70,7 @@ def text_of(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+_MORE = [bytes((n | 0x80,)) for n in range(0x80)]  # bytes after which the number goes on
 _SHORT = [bytes((n,)) for n in range(0x80)] + [bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)]
 
 
@@ -77,12 +78,7 @@ def varint(number: int) -> bytes:
     """`number` (≥ 0) as a varint."""
     if number < 0x4000:
         return _SHORT[number]
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    return _MORE[number & 0x7F] + _MORE[number >> 7 & 0x7F] + varint(number >> 14)
 
 
 def number_field(field: int, number: int) -> bytes:
