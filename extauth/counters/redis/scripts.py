@@ -24,6 +24,14 @@ def bulk(value: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
+def bulks(values: Sequence[bytes]) -> bytes:
+    """Bulk strings, one after the other: several times faster if all have one length, as names of counters mostly."""
+    if len(set(map(len, values))) != 1:
+        return b"".join(map(bulk, values))
+    head = b"$%d\r\n" % len(values[0])
+    return head + (b"\r\n" + head).join(values) + b"\r\n"
+
+
 def command(*words: bytes) -> bytes:
     """A whole command."""
     return b"*%d\r\n" % len(words) + b"".join(map(bulk, words))

@@ -3,12 +3,14 @@
 import struct
 from collections.abc import Sequence
 
-from extauth.counters.redis.scripts import bulk, run_of
-from extauth.limiter.algorithms import AnyAlgorithm
-from extauth.limiter.counters import Group, Owed, Part, Return, TakeResult
+from extauth.counters.redis.scripts import bulk, bulks, run_of
+from extauth.limiter.algorithms import AnyAlgorithm, Level
+from extauth.limiter.counters import Group, Owed, Part, Return, Source, TakeResult
 
 _CALLS = struct.Struct("<I")
 _ASK = struct.Struct("<IBd")
+_STORE = Source.STORE  # on Python 3.11 it takes as long to look a member up as to call a function
+_new = tuple.__new__  # the constructor of a NamedTuple is a Python function, which takes twice as long
 _RETURN = struct.Struct("<Idd")
 
 
@@ -42,7 +44,7 @@ def pack_take(groups: Sequence[Group], number: int, now: bytes, most: bytes = b"
         b"%d" % number,
         *((most,) if most else ()),
     )
-    body = b"".join((bulk(b"%d" % len(keys)), *map(bulk, keys), *map(bulk, arguments)))
+    body = b"".join((bulk(b"%d" % len(keys)), bulks(keys), *map(bulk, arguments)))
     return b"*%d\r\n" % (3 + len(keys) + len(arguments)), body, size
 
 
@@ -68,13 +70,19 @@ def read_take(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]
         at += 1
         if not 0 <= admitted <= calls:
             raise ValueError
-        levels = []
-        for check in take.checks:
-            algorithm = check.algorithm
-            end = at + algorithm.numbers
-            levels.append(algorithm.read(*reply[at:end]))
+        checks = take.checks
+        if len(checks) == 1:
+            end = at + checks[0].algorithm.numbers
+            levels: tuple[Level, ...] = (_new(checks[0].algorithm.read, reply[at:end]),)
             at = end
-        takens.append(TakeResult(admitted, tuple(levels)))
+        else:
+            each = []
+            for check in checks:
+                end = at + check.algorithm.numbers
+                each.append(_new(check.algorithm.read, reply[at:end]))
+                at = end
+            levels = tuple(each)
+        takens.append(_new(TakeResult, (admitted, levels, _STORE)))
     return takens
 
 
