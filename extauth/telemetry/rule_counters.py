@@ -16,7 +16,8 @@ from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
 MAX_NAMES_FROM_REQUESTS = 1000
 MAX_COUNTED = 16_384
 MAX_WAITING_BYTES = 512  # of a plan's message
-STEP = 100  # of them in a step, which makes the series of as many rules at first
+STEP = 500  # plans whose calls are added in a step
+STEP_SERIES = 100  # series that are made in a step, which takes ten times as long
 
 
 class RuleTotals(NamedTuple):
@@ -108,9 +109,7 @@ class RuleCounters:
         The calls were counted in the plan before; `watches` has one for each check of the plan. Returns how many were
         admitted and came near any limit that is not in shadow mode.
         """
-        series: _RuleSeries | None = plan.tally.series
-        if series is None or series.generation is not self._generation:
-            series = self._make_series(plan)
+        series = self._series(plan)
         template, only, admitted = plan.template, series.only, taken.admitted
         if only is not None and not template.soft:
             over = calls - admitted
@@ -163,18 +162,20 @@ class RuleCounters:
         """
         left = len(self._counted)
         while left > 0:
-            self._add_some(min(left, STEP))
-            left -= STEP
+            left -= max(self._add_some(min(left, STEP), STEP_SERIES), 1)
             yield b""
 
     def bound(self) -> None:
         """Add the calls of some plans, if too many have some."""
         self._add_some(len(self._counted) - MAX_COUNTED)
 
-    def _add_some(self, plans: int) -> None:
-        """Add the calls of so many plans, those that have waited longest."""
+    def _add_some(self, plans: int, most_series: int = MAX_COUNTED) -> int:
+        """Add the calls of so many plans, those that have waited longest; returns how many they were.
+
+        They are fewer if `most_series` have to be made for them.
+        """
         next_plan, generation = self._counted.popleft, self._generation
-        requests = denied = 0
+        requests = denied = added = 0
         template: PlanTemplate | None = None
         for _ in range(min(plans, len(self._counted))):  # others may be adding some at the same time
             plan = next_plan()
@@ -184,16 +185,21 @@ class RuleCounters:
                     self._add_requests(template, requests, denied)
                 template, requests, denied = plan.template, 0, 0
             requests += calls
+            added += 1
             if plan.denied:
                 denied += plan.denied
                 plan.denied = 0
             series = plan.tally.series
             if series is None or series.generation is not generation:
                 series = self._make_series(plan)
+                most_series -= len(series.limits)
             for cell in series.asked:
                 cell.value += calls
+            if most_series <= 0:
+                break
         if template is not None:
             self._add_requests(template, requests, denied)
+        return added
 
     def _add(self, plan: Plan, calls: int, denied: int) -> None:
         self.count(plan, calls)
