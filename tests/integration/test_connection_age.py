@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 from tests.support.process import Served
 from tests.support.proxy import Proxy
 from tests.support.wait import until_async
-from tests.transport.test_engine_contract import ENGINES
+from tests.transport.engines import ENGINES
 
 CONNECTIONS = 4
 

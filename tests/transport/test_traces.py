@@ -17,7 +17,7 @@ from extauth.rls.trace_context import TraceParent
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Shed
 from tests.support.wait import until_async
-from tests.transport.test_engine_contract import ENGINES, METHOD, Engine, call
+from tests.transport.engines import ENGINES, METHOD, Engine, call
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
