@@ -13,7 +13,8 @@ PROCESS = (
         "process_cpu_seconds",
         Kind.COUNTER,
         "CPU time of the process.",
-        "Its rate is the share of a core that is used. A replica uses one core at most: above 0.9, add replicas.",
+        "Its rate is the share of a core that is used. A process uses one core at most: above 0.9, add workers or "
+        "replicas.",
     ),
     Metric(
         "process_resident_memory_bytes",
@@ -94,8 +95,13 @@ All metrics of extauth, as `/metrics` at `EXTAUTH_ADMIN_LISTEN` serves them: in 
 prefers it, as Prometheus' does, else in Prometheus' text format; compressed with gzip if its Accept-Encoding allows it.
 A histogram has the series `…_bucket`, `…_count` and `…_sum`.
 
-Requests can add a bounded number of series only; names from the config files always have their own. After a reload,
-series of rules that are gone stay for a while, so that no counter falls while it is still read.
+With several [workers](operations.md#workers), the column `workers` says how their values become one: the `sum`, the
+`largest` or the `smallest`, each for series of the same labels; `same` is the parent's own, which holds for all.
+`process_*` are of each process: they have one more label then, `worker`, which is `parent`, `0`, `1` and so on.
+
+Requests can add a bounded number of series only, or with several workers so many for each of them; names from the
+config files always have their own. After a reload, series of rules that are gone stay for a while, so that no counter
+falls while it is still read.
 
 [observability.md](observability.md) describes the dashboards and alerts that are built on these metrics, and
 [runbook.md](runbook.md) what to do when an alert fires. This page is written by `python -m scripts.metrics_page`, from
@@ -110,12 +116,14 @@ def page() -> str:
 
 def _group(title: str, metrics: tuple[Metric, ...]) -> str:
     rows = "".join(map(_row, metrics))
-    return f"\n## {title}\n\n| metric | type | what it says | what to do with it |\n|---|---|---|---|\n{rows}"
+    head = "| metric | type | workers | what it says | what to do with it |\n|---|---|---|---|---|\n"
+    return f"\n## {title}\n\n{head}{rows}"
 
 
 def _row(metric: Metric) -> str:
     labels = f"{{{','.join(metric.labels)}}}" if metric.labels else ""
-    cells = (f"`{metric.series}{labels}`", str(metric.kind), metric.meaning, metric.use)
+    across = "each" if metric in PROCESS else str(metric.across)
+    cells = (f"`{metric.series}{labels}`", str(metric.kind), across, metric.meaning, metric.use)
     return f"| {' | '.join(cells)} |\n"
 
 

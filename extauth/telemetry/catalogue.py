@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Kind(StrEnum):
@@ -12,11 +13,20 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
+class Across(StrEnum):
+    """How the values of several workers become one. SAME: the parent's own is shown, which holds for all of them."""
+
+    SUM = "sum"
+    LARGEST = "largest"
+    SMALLEST = "smallest"
+    SAME = "same"
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric: `meaning` is its help text in one sentence, `use` says what an operator does with it.
 
-    A counter's `name` has no `_total`, which its series have.
+    A counter's `name` has no `_total`, which its series have. `across` holds for series of the same labels.
     """
 
     name: str
@@ -24,6 +34,7 @@ class Metric:
     meaning: str
     use: str
     labels: tuple[str, ...] = ()
+    across: Across = Across.SUM
 
     @property
     def series(self) -> str:
@@ -139,6 +150,7 @@ STORE_UP = Metric(
     _G,
     "1 while the store is asked, else 0.",
     "0 from the first failure until a check, every second, counts again. Alert on it; /readyz says why.",
+    across=Across.SMALLEST,
 )
 STORE_BREAKER = Metric(
     "extauth_store_breaker",
@@ -147,18 +159,21 @@ STORE_BREAKER = Metric(
     "The circuit breaker before Redis. `open`: Redis is not asked; `half-open`: one call tries it. A state that "
     "changes often points to a Redis that is overloaded.",
     ("state",),
+    across=Across.LARGEST,
 )
 REPLICAS = Metric(
     "extauth_replicas",
     _G,
     "Replicas that share the store, as of this one's last heartbeat.",
     "Fewer than run: some do not reach the same Redis, or have another `EXTAUTH_KEY_PREFIX`, and so count apart.",
+    across=Across.LARGEST,
 )
 CUT_OFF = Metric(
     "extauth_cut_off",
     _G,
     "1 while the store answers another replica and not this one, else 0.",
     "Alert on it: this replica's way to Redis is broken. Its gRPC health is NOT_SERVING, and Envoy asks the others.",
+    across=Across.LARGEST,
 )
 LOCAL_SHARE = Metric(
     "extauth_local_share",
@@ -166,6 +181,7 @@ LOCAL_SHARE = Metric(
     "The part of each limit that this replica admits by itself while the store is away.",
     "Times the replicas it is what may be admitted beyond a limit. `EXTAUTH_LOCAL_SHARE` sets it; `auto` is reckoned "
     "anew each time that the breaker opens.",
+    across=Across.SUM,
 )
 DENIAL_CACHE_HITS = Metric(
     "extauth_denial_cache_hits",
@@ -213,12 +229,14 @@ CONNECTIONS = Metric(
     _G,
     "Open connections of the gRPC port.",
     "One or a few for each Envoy; of the `h2` engine only.",
+    across=Across.SUM,
 )
 MAX_CONNECTIONS = Metric(
     "extauth_max_connections",
     _G,
     "How many connections of the gRPC port may be open.",
     "Alert before `extauth_connections` comes near it: at the bound, another Envoy may find no place.",
+    across=Across.SUM,
 )
 CONFIG_RELOADS = Metric(
     "extauth_config_reloads",
@@ -226,18 +244,21 @@ CONFIG_RELOADS = Metric(
     "Config reloads, by outcome.",
     "`error`: the files had problems, which the log names, and what could not be read was not put in force.",
     ("outcome",),
+    across=Across.SAME,
 )
 CONFIG_RELOAD_SUCCESSFUL = Metric(
     "extauth_config_last_reload_successful",
     _G,
     "1 if what the files said when they were last read is in force, else 0.",
     "0: the last edit is broken, and the rules from before it are in force. `extauth validate PATH` names the problem.",
+    across=Across.SAME,
 )
 CONFIG_RELOAD_TIME = Metric(
     "extauth_config_last_reload_success_timestamp_seconds",
     _G,
     "When all that the files say was last put in force.",
     "Compare it with the time of a deployment.",
+    across=Across.SAME,
 )
 CONFIG_INFO = Metric(
     "extauth_config_info",
@@ -245,12 +266,14 @@ CONFIG_INFO = Metric(
     "1, for the hash of the rules in force: replicas that have the same rules have the same.",
     "Two hashes for longer than a rollout takes: replicas limit differently.",
     ("hash",),
+    across=Across.SAME,
 )
 RULES = Metric(
     "extauth_rules",
     _G,
     "Rules in force.",
     "A sudden change shows an edit that did more than it should.",
+    across=Across.SAME,
 )
 BUILD_INFO = Metric(
     "extauth_build_info",
@@ -258,4 +281,8 @@ BUILD_INFO = Metric(
     "The version that runs.",
     "Which replicas run which version.",
     ("version",),
+    across=Across.SAME,
 )
+
+DESCRIBED: Final = {each.name: each for each in list(globals().values()) if isinstance(each, Metric)}
+"""All of them, by their names."""

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, generate_latest, openmetrics
+from prometheus_client import generate_latest, openmetrics
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
@@ -18,6 +18,14 @@ _END: Final = b"# EOF\n"
 _VERSIONS: Final = re.compile(r"0\..*|1\..*")  # a scraper of 0.0.1 reads 1.0.0, too
 _RANGE: Final = re.compile(r"\s*([\w.+*-]+/[\w.+*-]+)\s*((?:;[^,]*)?)")
 _PARAMETER: Final = re.compile(r';\s*(\w+)\s*=\s*"?([^;"\s]*)"?')
+
+
+class Registry(Protocol):
+    """As CollectorRegistry."""
+
+    def collect(self) -> Iterable[Family]:
+        """All families."""
+        ...
 
 
 class _Only:
@@ -58,7 +66,7 @@ def _quality(text: str) -> float:
         return 0.0
 
 
-def render(registry: CollectorRegistry, tables: Iterable[CounterTable], *, as_openmetrics: bool) -> Iterator[bytes]:
+def render(registry: Registry, tables: Iterable[CounterTable], *, as_openmetrics: bool) -> Iterator[bytes]:
     """The text, in pieces of a family, or of some lines of a table; each takes well below a millisecond."""
     for family in registry.collect():
         if as_openmetrics:

@@ -240,8 +240,7 @@ class Metrics:
     def render(self, *, as_openmetrics: bool = False) -> Iterator[bytes]:
         """The text that Prometheus scrapes, in pieces that take well below a millisecond each; some are empty."""
         yield from self._rules_asked.steps()
-        tables = (self._requests, self._tiers_near, self._unmatched, self._decisions, *self._rules_asked.tables)
-        yield from render(self.registry, tables, as_openmetrics=as_openmetrics)
+        yield from render(self.registry, self.tables, as_openmetrics=as_openmetrics)
 
     def changes(self, rules: Container[RuleKey] | None = None) -> Iterator[list[Change]]:
         """What was counted by tier and by rule since this was called before, in pieces that are quick to make.
@@ -256,6 +255,11 @@ class Metrics:
                 for (_, status, tier), calls in piece
             ]
         yield from self._rules_asked.changes(rules)
+
+    @property
+    def tables(self) -> tuple[CounterTable, ...]:
+        """The counters that are not in the registry."""
+        return self._requests, self._tiers_near, self._unmatched, self._decisions, *self._rules_asked.tables
 
     @property
     def rules(self) -> RuleCounters:

@@ -45,6 +45,7 @@ class CounterTable:
         self._domain_at = self._labels.index("domain") if "domain" in self._labels else None
         self._asked, self._stale, self._kept = _no_cells(), _no_cells(), _no_cells()
         self._forgotten = 0  # how often series were forgotten
+        self._new: list[tuple[str, ...]] | None = None
 
     def cell(self, *values: str) -> Cell:
         """The series of these label values."""
@@ -56,6 +57,8 @@ class CounterTable:
                 labels = zip(self._labels, values, strict=True)
                 pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels)
                 cell = Cell(f"{self._metric.series}{{{pairs}}} ")
+                if self._new is not None:
+                    self._new.append(values)
             self._asked[domain][values] = cell
         return cell
 
@@ -114,6 +117,12 @@ class CounterTable:
         """What the series of these label values has counted."""
         cell = self._find(values)
         return 0 if cell is None else cell.value
+
+    def new(self) -> list[tuple[str, ...]]:
+        """The label values of the series that were made since this was called before, or of all the first time."""
+        new = [values for values, _ in self._all()] if self._new is None else self._new
+        self._new = []
+        return new
 
     def in_force(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
         """The series that were asked for since the rules were reloaded: (label values, value), in pieces.
