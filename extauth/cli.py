@@ -1,8 +1,6 @@
 """The command `extauth`."""
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,9 +18,6 @@ from extauth.commands import (
 )
 from extauth.conformance import command as conformance
 from extauth.errors import ExtauthError
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class _InOrder(click.Group):
@@ -76,27 +71,25 @@ def serve(*, keep_going: bool) -> None:
     """Serve rate limits over gRPC until SIGTERM."""
     import asyncio
 
+    from extauth.lifecycle import Compose, alone, loop_factory
     from extauth.lifecycle import serve as run
     from extauth.settings import read_settings
+    from extauth.workers.count import count_workers
 
     try:
         settings = read_settings(os.environ)
         if keep_going:
             settings = settings.model_copy(update={"keep_going": True})
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(run(settings, dict(os.environ)))
+        compose: Compose = alone
+        if (workers := count_workers(settings)) > 1:
+            from extauth.workers.fleet import fleet_of
+
+            compose = fleet_of(workers)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(run(settings, dict(os.environ), compose))
     except ExtauthError as error:
         click.echo(str(error), err=True)
         raise click.exceptions.Exit(1) from error
-
-
-def _loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
-    """Uvloop's loop, or None, asyncio's own, where there is no uvloop."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 for command in (

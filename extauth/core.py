@@ -20,6 +20,7 @@ from extauth.telemetry import events
 from extauth.telemetry.callers import Callers
 from extauth.telemetry.decisions import DecisionLog, SampledPlanner
 from extauth.telemetry.masked_names import MaskedNames
+from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.store_log import StoreLog
 from extauth.telemetry.tracing import Tracing
 from extauth.transport.batching import Batcher
@@ -52,7 +53,7 @@ class Core:
         self._store_tried = asyncio.Event()
         self.masked = MaskedNames() if tracing is None else tracing.masked
         self.masked.rules_loaded(rules)
-        self.metrics = metrics_of(settings, self.masked)
+        self.metrics = metrics_of(settings, self.masked, Metrics)
         self._parts = store_of(settings, self._breaker_changed, self.metrics.store_failed)
         self.counters, self.breaker = self._parts.counters, self._parts.breaker
         self.store = StoreLog(events.store, events.CALLERS_GET[settings.on_store_failure])

@@ -37,6 +37,15 @@ class Running(Protocol):
 Compose: TypeAlias = Callable[[Settings, Mapping[str, str]], Running]
 
 
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop's loop, or None, asyncio's own, where there is no uvloop."""
+    try:
+        import uvloop  # noqa: PLC0415 - where there is one
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 def replica_name(settings: Settings) -> str:
     """What logs and traces call this replica."""
     return settings.advertise or socket.gethostname()

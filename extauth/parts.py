@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from extauth.background import free_rules
 from extauth.config.many_objects import collector_off
@@ -78,9 +78,12 @@ async def swap_rules(
     await asyncio.to_thread(free_rules, before, unused)
 
 
-def metrics_of(settings: Settings, masked: MaskedNames) -> Metrics:
+AnyMetrics = TypeVar("AnyMetrics", bound=Metrics)
+
+
+def metrics_of(settings: Settings, masked: MaskedNames, kind: type[AnyMetrics]) -> AnyMetrics:
     """What is counted for Prometheus."""
-    return Metrics(
+    return kind(
         tuple(Guard),
         tuple(Shed),
         near_limit_ratio=settings.near_limit_ratio,

@@ -101,6 +101,16 @@ def _share(value: str | float) -> float | Literal["auto"]:
     return share
 
 
+def _workers(value: str | int) -> int | Literal["auto"]:
+    """A number from 1 to 64, or `auto`."""
+    if isinstance(value, str) and value.lower() == "auto":
+        return "auto"
+    workers = int(value)
+    if not 1 <= workers <= 64:
+        raise ValueError
+    return workers
+
+
 def _redis_url(value: SecretStr) -> SecretStr:
     """Raises ValueError, which says what is wrong without what stands there."""
     if wrong := fault(value.get_secret_value()):
@@ -169,6 +179,9 @@ class Settings(BaseModel):
     )
     keep_going: bool = Field(False, description="true or false")
     engine: Literal["h2", "grpcio"] = Field("h2", description="h2 or grpcio")
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = Field(
+        1, description="processes, 1 to 64, or auto: as many as this process may use cores"
+    )
     on_store_failure: OnStoreFailure = Field(OnStoreFailure.LOCAL, description="local, allow, deny or error")
     redis_timeout: float = Field(0.1, ge=0.001, le=60, description="seconds, 0.001 to 60")
     memory_bytes: int = Field(

@@ -1,7 +1,6 @@
 """The metrics of a service of several workers: what each has counted, put together as the catalogue says."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from operator import add
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +12,6 @@ from extauth.telemetry.catalogue import DESCRIBED, Across, Kind
 from extauth.telemetry.exposition import render
 from extauth.telemetry.metrics import Metrics
 
-PIECE_COUNTS: Final = 500
 PARENT: Final = "parent"
 
 _COMBINE: Final[Mapping[Across, Callable[[float, float], float]]] = {
@@ -47,17 +45,15 @@ def changes_of(metrics: Metrics) -> Iterator[Changes]:
     for _ in metrics.before_rules():
         yield Changes(0, ())
     for i, table in enumerate(metrics.tables):
-        yield from _pieces(i, ((values, 0) for values in table.new()))
+        for new in table.new():
+            yield Changes(i, [(_plain(values), 0) for values in new])
         for changed, _ in table.changes():
-            yield from _pieces(i, changed)
+            yield Changes(i, [(_plain(values), count) for values, count in changed])
 
 
-def _pieces(table: int, counts: Iterable[tuple[tuple[str, ...], int]]) -> Iterator[Changes]:
-    """At least one piece; the label values are made plain strings, which some enumerations are not."""
-    plain = ((tuple(map(str, values)), count) for values, count in counts)
-    yield Changes(table, list(islice(plain, PIECE_COUNTS)))
-    while piece := list(islice(plain, PIECE_COUNTS)):
-        yield Changes(table, piece)
+def _plain(values: tuple[str, ...]) -> tuple[str, ...]:
+    """As plain strings, which some enumerations are not."""
+    return tuple(map(str, values))
 
 
 def samples_of(metrics: Metrics) -> Iterator[tuple[Key, float]]:

@@ -118,11 +118,17 @@ class CounterTable:
         cell = self._find(values)
         return 0 if cell is None else cell.value
 
-    def new(self) -> list[tuple[str, ...]]:
-        """The label values of the series that were made since this was called before, or of all the first time."""
-        new = [values for values, _ in self._all()] if self._new is None else self._new
+    def new(self) -> Iterator[list[tuple[str, ...]]]:
+        """The label values of the series that were made since this was called before, or of all the first time.
+
+        In pieces that are quick to make, without those that are forgotten meanwhile.
+        """
+        new = iter(
+            [values for values, _ in _each(self._kept, self._stale, self._asked)] if self._new is None else self._new
+        )
         self._new = []
-        return new
+        while piece := list(islice(new, PIECE_CELLS)):
+            yield [values for values in piece if self._find(values) is not None]
 
     def in_force(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
         """The series that were asked for since the rules were reloaded: (label values, value), in pieces.

@@ -46,8 +46,9 @@ class HandedConnections:
 
     def stop(self) -> None:
         """Take no more; those that are under way are closed."""
-        asyncio.get_running_loop().remove_reader(self._channel)
-        self._channel.close()
+        if self._channel.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._channel.close()
 
     def _take(self, accepted: Callable[[socket.socket], None]) -> None:
         for _ in range(TAKEN_A_TURN):

@@ -1,0 +1,166 @@
+"""The parent of several workers: accepts connections for them, reads the config for them, and shows them as one."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from extauth.app import TLS_CHECK_S
+from extauth.background import keep_up
+from extauth.config.sources.files import FileSource
+from extauth.core import STOP_GRACE_S
+from extauth.errors import ConfigError
+from extauth.front import Front, serving_facts
+from extauth.lifecycle import Compose
+from extauth.limiter.build import build_planner
+from extauth.overview.feed import Sources
+from extauth.parts import RuleSource, counters_of, first_rules, metrics_of, reload_tls, swap_rules, tls_of
+from extauth.rules.matcher import Matcher
+from extauth.rules.model import RuleSet
+from extauth.settings import Settings
+from extauth.telemetry import events
+from extauth.telemetry.gathered import GatheredMetrics
+from extauth.telemetry.history import History
+from extauth.telemetry.logs import logger
+from extauth.telemetry.masked_names import MaskedNames
+from extauth.transport.listening import clear_socket, open_port
+from extauth.workers.crew import Crew
+from extauth.workers.spread import Spread
+from extauth.workers.view import BreakerView, CallersView, ReplicasView, StoreView
+
+GATHERING_CPU: Final = 0.01
+LONGEST_PAUSE_S: Final = 5
+ENDING_S: Final = 3.0
+"""What a worker may need beyond its grace for calls: to take its heartbeat away, and to send its last spans."""
+
+
+def fleet_of(workers: int) -> Compose:
+    """What makes a service of so many workers."""
+    return lambda settings, environ: Fleet(settings, environ, workers)
+
+
+class Fleet:
+    """One running extauth of several workers."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], workers: int) -> None:
+        self._settings = settings
+        self._draining = False
+        self._serving = False
+        self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
+        rules = first_rules(self._source, keep_going=settings.keep_going)
+        self._planner = build_planner(rules, settings.limiter_options())
+        self._masked = MaskedNames()
+        self._masked.rules_loaded(rules)
+        self._metrics = metrics_of(settings, self._masked, GatheredMetrics)
+        self._counters = counters_of(settings)
+        self._tls = tls_of(settings)
+        self._crew = crew = Crew(workers, environ, self._metrics, rules)
+        self._spread = Spread(lambda: crew.takers)
+        history = History(self._metrics.changes)
+        self._history = history
+        callers, breaker = CallersView(crew), BreakerView(crew)
+        self._sources = Sources(
+            settings=settings,
+            planner=self._planner,
+            metrics=self._metrics,
+            history=history,
+            callers=callers,
+            store=StoreView(crew),
+            breaker=breaker,
+            replicas=ReplicasView(crew, breaker),
+            status=lambda: self.status,
+        )
+        self._front = Front(self._sources, self._counters, top=callers.of_all_replicas, gather=self._gather)
+
+    @property
+    def status(self) -> str:
+        """`starting`, `ready` or `draining`; it is `ready` while one worker takes calls."""
+        if self._draining:
+            return "draining"
+        return "ready" if self._serving and self._crew.ready else "starting"
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Start all parts; `stack` takes them down in the reverse order.
+
+        The gRPC port opens once all workers take calls, so that the first connections are spread over all of them.
+        """
+        stack.push_async_callback(self._counters.aclose)
+        await self._front.admin.start()
+        stack.push_async_callback(self._front.admin.stop)
+        stack.push_async_callback(self._crew.stop, STOP_GRACE_S + ENDING_S)
+        await self._crew.start()
+        keep_up(stack, self._history.keep)
+        keep_up(stack, self._keep_gathering)
+        await self._gather()
+        self._spread.start(open_port(self._settings.grpc_listen))
+        stack.callback(self._close_port)
+        self._serving = True
+        self._note_rules()
+        keep_up(stack, self._follow_rules)
+        if self._tls is not None:
+            keep_up(stack, self._follow_tls)
+        logger().info("serving", **serving_facts(self._settings, self._sources), workers=self._crew.workers)
+
+    async def drain(self) -> None:
+        """Have health checks hear NOT_SERVING from each worker; calls are still answered."""
+        self._draining = True
+        await self._crew.drain()
+
+    def _close_port(self) -> None:
+        self._spread.stop()
+        clear_socket(self._settings.grpc_listen)
+
+    async def reload(self) -> None:
+        """Read the config and the certificates again now, as after a change; what is wrong with them is logged."""
+        if self._tls is not None and reload_tls(self._tls, unchanged=True):
+            self._crew.tell("tls")
+        await self._source.refresh()
+
+    async def _gather(self) -> None:
+        await self._crew.gather()
+
+    async def _keep_gathering(self) -> None:
+        """Ask the workers each second, for ever; where that takes more than GATHERING_CPU of a core, less often."""
+        while True:
+            spent_s = await self._crew.gather()
+            await asyncio.sleep(min(1 + int(spent_s / GATHERING_CPU), LONGEST_PAUSE_S))
+
+    async def _follow_tls(self) -> None:
+        assert self._tls is not None  # noqa: S101
+        while True:
+            await asyncio.sleep(TLS_CHECK_S)
+            if reload_tls(self._tls):
+                self._crew.tell("tls")
+
+    async def _follow_rules(self) -> None:
+        async for rules in self._source.updates():
+            if isinstance(rules, ConfigError):
+                self._front.reload_failed(rules)
+            else:
+                await self._take_rules(rules)
+                del rules  # or this would free them, all at once, when others come
+
+    async def _take_rules(self, rules: RuleSet) -> None:
+        """Have the workers put rules in force, and then show them: what they counted before is of the rules before."""
+        await self._crew.swap(rules)
+        await self._gather()
+        await swap_rules(rules, self._planner, self._metrics, self._swap)
+
+    def _swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
+        before = self._planner.matcher.rules
+        unused = self._planner.swap(matcher)
+        self._metrics.reloaded(ok=not matcher.rules.problems)
+        unused += self._note_rules()
+        events.rules_reloaded(matcher.rules, matcher.size, before)
+        return unused
+
+    def _note_rules(self) -> list[dict[Any, Any]]:
+        matcher = self._planner.matcher
+        rules, ok = matcher.rules, not matcher.rules.problems
+        remasked = self._masked.rules_loaded(rules)
+        unused = self._metrics.rules_loaded(matcher.size, rules.digest, ok=ok, remasked=remasked)
+        if remasked.domains:
+            self._history.forget(remasked.domains)
+            events.remasked(remasked.domains)
+        events.rules_read(rules)
+        return unused + self._front.overview.rules_loaded()
