@@ -93,13 +93,18 @@ class GatheredMetrics(Metrics):
     def worker_ended(self, worker: int) -> None:
         """Keep what the worker has counted, and nothing else of it."""
         self._all.processes.pop(str(worker), None)
+        self._all.of_processes.pop(str(worker), None)
         for key, value in self._all.latest.pop(worker, {}).items():
             if DESCRIBED[key[0]].kind is not Kind.GAUGE:
                 self._all.ended[key] = self._all.ended.get(key, 0) + value
 
-    def value(self, family: str) -> float:
-        """The value of a metric that has one sample; 0 if no worker has told it."""
-        return next((value for (name, _, _), value in self._all.values().items() if name == family), 0.0)
+    def read_processes(self) -> Iterator[None]:
+        """Read what the system knows of the processes, in steps."""
+        for worker, collector in list(self._all.processes.items()):
+            families = list(collector.collect())
+            if worker in self._all.processes:
+                self._all.of_processes[worker] = families
+            yield
 
     def render(self, *, as_openmetrics: bool = False) -> Iterator[bytes]:
         """As Metrics.render."""
@@ -121,6 +126,7 @@ class _AllFamilies:
         self.latest: dict[int, Mapping[Key, float]] = {}
         self.ended: dict[Key, float] = {}
         self.processes = {PARENT: ProcessCollector(registry=None)}
+        self.of_processes: dict[str, list[Family]] = {}
         self._registry = metrics.registry
 
     def values(self) -> dict[Key, float]:
@@ -149,8 +155,8 @@ class _AllFamilies:
     def _processes(self) -> Iterable[Family]:
         """The metrics of each process, by the label `worker`."""
         families: dict[str, Family] = {}
-        for worker, collector in self.processes.items():
-            for family in collector.collect():
+        for worker, told in self.of_processes.items():
+            for family in told:
                 known = families.setdefault(family.name, Family(family.name, family.documentation, family.type))
                 for sample in family.samples:
                     known.add_sample(sample.name, {**sample.labels, "worker": worker}, sample.value)

@@ -117,6 +117,9 @@ class Crew:
             if self._draining:
                 process.tell("drain")
             return how_it_ended(await running)
+        except Exception as error:  # noqa: BLE001 - whatever it is, another process may do better
+            logger().exception("worker_lost", worker=number)
+            return {"reason": f"a fault of the parent: {type(error).__name__}"}
         finally:
             running.cancel()
             beginning.cancel()
@@ -176,6 +179,8 @@ class Crew:
                     process.kill()
             for process, state in answers.items():
                 self._metrics.set(process.number, state["samples"])
+            for _ in self._metrics.read_processes():
+                await asyncio.sleep(0)
             return max((state["spent_s"] for state in answers.values()), default=0.0)
 
     def _ask_changes(self, process: WorkerProcess) -> "asyncio.Future[Any]":

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from time import monotonic
 from typing import Any, Final
 
 from extauth.app import TLS_CHECK_S
@@ -24,6 +25,7 @@ from extauth.telemetry.history import History
 from extauth.telemetry.logs import logger
 from extauth.telemetry.masked_names import MaskedNames
 from extauth.transport.listening import clear_socket, open_port
+from extauth.tuning import raise_descriptors
 from extauth.workers.crew import Crew
 from extauth.workers.spread import Spread
 from extauth.workers.view import BreakerView, CallersView, ReplicasView, StoreView
@@ -46,6 +48,7 @@ class Fleet:
         self._settings = settings
         self._draining = False
         self._serving = False
+        raise_descriptors()  # connections that are being handed over count here
         self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
         rules = first_rules(self._source, keep_going=settings.keep_going)
         self._planner = build_planner(rules, settings.limiter_options())
@@ -89,7 +92,6 @@ class Fleet:
         stack.push_async_callback(self._front.admin.stop)
         stack.push_async_callback(self._crew.stop, STOP_GRACE_S + ENDING_S)
         await self._crew.start()
-        keep_up(stack, self._history.keep)
         keep_up(stack, self._keep_gathering)
         await self._gather()
         self._spread.start(open_port(self._settings.grpc_listen))
@@ -120,10 +122,19 @@ class Fleet:
         await self._crew.gather()
 
     async def _keep_gathering(self) -> None:
-        """Ask the workers each second, for ever; where that takes more than GATHERING_CPU of a core, less often."""
+        """Ask the workers each second, for ever; where that takes more than GATHERING_CPU of a core, less often.
+
+        What they have counted goes into the history at once: if each kept a clock of its own, seconds would get the
+        calls of two, and others none.
+        """
+        due_s = monotonic()
         while True:
             spent_s = await self._crew.gather()
-            await asyncio.sleep(min(1 + int(spent_s / GATHERING_CPU), LONGEST_PAUSE_S))
+            for _ in self._history.sample():
+                await asyncio.sleep(0)
+            now_s = monotonic()
+            due_s = max(due_s + min(1 + int(spent_s / GATHERING_CPU), LONGEST_PAUSE_S), now_s)
+            await asyncio.sleep(due_s - now_s)
 
     async def _follow_tls(self) -> None:
         assert self._tls is not None  # noqa: S101

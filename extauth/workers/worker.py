@@ -13,8 +13,8 @@ import structlog
 from extauth.background import keep_up
 from extauth.config.sources.packed import unpack
 from extauth.core import Core
+from extauth.errors import SettingsError
 from extauth.lifecycle import log_as, report_error, traces_of, tune_python
-from extauth.parts import reload_tls
 from extauth.replicas import Place
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
@@ -23,6 +23,7 @@ from extauth.telemetry.logs import logger
 from extauth.telemetry.top import Top, pack_top
 from extauth.transport.h2.server import H2Server
 from extauth.transport.handover import HandedConnections
+from extauth.transport.tls import Tls
 from extauth.workers.channel import Channel
 from extauth.workers.count import settings_of_worker
 
@@ -123,7 +124,7 @@ class Worker:
                 case ("drain",) if self._core is not None:
                     await self._core.engine.drain()
                 case ("tls",) if self._core is not None and self._core.tls is not None:
-                    reload_tls(self._core.tls, unchanged=True)
+                    _reload(self._core.tls)
                 case ("stop",):
                     self.stopping.set()
 
@@ -196,6 +197,14 @@ class Worker:
             if counted != self._counted:
                 self._counted = counted
                 self._channel.send("open", *counted)
+
+
+def _reload(tls: Tls) -> None:
+    """Load the certificates again, which the parent could load, and has logged."""
+    try:
+        tls.reload(unchanged=True)
+    except SettingsError as error:
+        logger().error("tls_rejected", reason=str(error), kept="the certificate in force stays")
 
 
 def _end_at_once() -> NoReturn:

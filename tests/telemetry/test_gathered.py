@@ -72,7 +72,7 @@ calls = st.builds(Calls, names, names, names, numbers, numbers, st.floats(0, 3))
 steps = st.lists(st.tuples(st.integers(0, WORKERS - 1), calls | st.sampled_from([GATHER, DIE])), max_size=30)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps)
 def test_they_are_what_one_process_would_have_counted(steps: Sequence[tuple[int, Calls | str]]) -> None:
     alone, parent = Metrics(["x"], ["y"]), GatheredMetrics(["x"], ["y"])
@@ -144,6 +144,7 @@ def test_every_metric_is_there_in_both_formats() -> None:
     worker.batch_decided(batch(settled(Labels(), 1, 0)))
     parent = two(worker, Metrics())
     parent.worker_began(0, 1)
+    list(parent.read_processes())
     text = {family.name: family.type for family in read_text(b"".join(parent.render()).decode())}
     openmetrics = b"".join(parent.render(as_openmetrics=True)).decode()
     families = read_openmetrics(openmetrics)  # type: ignore[no-untyped-call]
@@ -155,6 +156,10 @@ def test_every_metric_is_there_in_both_formats() -> None:
 def test_each_process_has_its_own_series() -> None:
     parent = two(Metrics(), Metrics())
     parent.worker_began(1, 1)
+    list(parent.read_processes())
     assert set(samples(parent, "process_start_time_seconds")) == {("parent",), ("1",)}
+    reading = parent.read_processes()
+    next(reading)
     parent.worker_ended(1)
+    list(reading)
     assert set(samples(parent, "process_start_time_seconds")) == {("parent",)}
