@@ -26,15 +26,28 @@ def serve(own_store: Store) -> Iterator[Serve]:
         yield lambda **settings: start(EXTAUTH_WORKERS="2", EXTAUTH_LOG_FORMAT="json", **settings)
 
 
+class Breaker:
+    """While it is on, workers that begin end at once, if they have its PYTHONPATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self._flag = folder / "broken"
+        self.path = f"{folder}:{ROOT}"
+        (folder / "sitecustomize.py").write_text(
+            "import os, sys\n"
+            f"if 'extauth.workers' in sys.orig_argv and os.path.exists({str(self._flag)!r}):\n"
+            "    os._exit(3)\n"
+        )
+
+    def on(self) -> None:
+        self._flag.touch()
+
+    def off(self) -> None:
+        self._flag.unlink()
+
+
 @pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    """While this file is there, workers that begin end at once, if its folder is in PYTHONPATH."""
-    flag = tmp_path / "broken"
-    (tmp_path / "sitecustomize.py").write_text(
-        f"import os, sys\nif 'extauth.workers' in sys.orig_argv and os.path.exists({str(flag)!r}):\n    os._exit(3)\n"
-    )
-    flag.touch()
-    return flag
+def breaker(tmp_path: Path) -> Breaker:
+    return Breaker(tmp_path)
 
 
 def test_1_a_worker_that_cannot_begin_stops_the_start(serve: Serve, breaker: Breaker) -> None:
