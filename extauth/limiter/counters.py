@@ -1,9 +1,9 @@
 """The port between the limiter and the store of counters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from extauth.limiter.algorithms import AnyAlgorithm, Level, Outcome, algorithm_of
 from extauth.rules.model import Limit
@@ -157,6 +157,25 @@ class Uncounted(Enum):
         return cls.SENT if sent else cls.UNSENT
 
 
+class PartlyCounted(NamedTuple):
+    """A group of which some shards have counted their part, and others have not, or not in time.
+
+    `levels` has None for each check that no shard has reported; those at `uncounted` should have been. The first
+    `admitted` calls fit all that was counted; the others are denied. `how` is that of the uncounted checks.
+    `quotas_open` says that a quota that was counted has room for all of these calls, whatever those that were not have.
+
+    `finish` must be called once, at once, with the number of calls that are admitted in the end, at most `admitted`:
+    what was taken for others is given back.
+    """
+
+    admitted: int
+    levels: tuple[Level | None, ...]
+    uncounted: tuple[int, ...]
+    how: Uncounted
+    quotas_open: bool
+    finish: Callable[[int], None]
+
+
 class Return(NamedTuple):
     """Hits to give back that a counter has taken, in vain, at the instant `at_us` of its own clock: the receipt.
 
@@ -171,6 +190,10 @@ class Return(NamedTuple):
     at_us: int
 
 
+Taken: TypeAlias = TakeResult | PartlyCounted | Uncounted
+"""What became of a group."""
+
+
 class Owed(NamedTuple):
     """What calls took from a counter while the store was not asked; `numbers` as LimitAlgorithm.owed gives them."""
 
@@ -182,8 +205,8 @@ class Owed(NamedTuple):
 class GuardedCounters(Protocol):
     """Counters that may leave out a part of a batch, or all of it."""
 
-    async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
-        """As Counters.take, except for the groups that are Uncounted. Raises StoreError where all of them are."""
+    async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
+        """As Counters.take, except for what is not counted. Raises StoreError where no group is."""
         ...
 
 

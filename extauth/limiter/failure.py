@@ -3,14 +3,18 @@
 A limit's own `on_store_failure` holds, else its domain's, else the service's. A request takes the strictest of what its
 enforced limits give: OVER_LIMIT (deny, or a local counter that is full), then an error, then OK. Of quotas, the most
 lenient holds, since one that has room is enough. Limits that never deny are not asked.
+
+Where a request's limits lie on several shards and only some of these have counted, what they deny is denied. For the
+rest, the policy of the limits that were not counted decides: `deny` and `error` give back what was counted, and with
+`local` only the others are counted locally.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple, Protocol
 
-from extauth.limiter.counters import Group, LimitCheck, Mode, Source, TakeResult, Uncounted
+from extauth.limiter.counters import Group, LimitCheck, Mode, Part, PartlyCounted, Source, TakeResult, Uncounted
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import UNLIMITED_AT, Plan, PlanTemplate
@@ -41,13 +45,23 @@ class _Fallback(NamedTuple):
     """What requests of one PlanTemplate get: `given`, unless a local counter denies.
 
     `local` has the checks that are counted locally, in terms of this replica's share; `whole` are the same checks in
-    the terms of the plan, and `places` their indices there.
+    the terms of the plan, and `places` their indices there. Where a part of the plan was counted, `local` has its
+    checks, too, and `counted` has them alone.
     """
 
     given: OnStoreFailure
-    local: PlanTemplate | None = None
-    whole: tuple[LimitCheck, ...] = ()
-    places: tuple[int, ...] = ()
+    local: PlanTemplate | None
+    whole: tuple[LimitCheck, ...]
+    places: tuple[int, ...]
+    counted: PlanTemplate
+
+
+class _Counted(NamedTuple):
+    """What was counted of a plan: the checks that were `reported`, and as PartlyCounted has it."""
+
+    reported: tuple[int, ...]
+    uncounted: tuple[int, ...]
+    quotas_open: bool
 
 
 class FailurePolicy:
@@ -61,6 +75,7 @@ class FailurePolicy:
         self._local = local
         self._share = Fraction(1)
         self._fallbacks: Memo[PlanTemplate, _Fallback] = Memo(MAX_FALLBACK_BYTES)
+        self._completions: Memo[tuple[PlanTemplate, _Counted], _Fallback] = Memo(MAX_FALLBACK_BYTES)
 
     @property
     def share(self) -> Fraction:
@@ -72,6 +87,7 @@ class FailurePolicy:
         if share != self._share:
             self._share = share
             self._fallbacks.clear()
+            self._completions.clear()
 
     def decide(self, plan: Plan, calls: int, how: Uncounted) -> GroupResult:
         """The result for equal calls that the store did not count, or not in time."""
@@ -80,7 +96,7 @@ class FailurePolicy:
         if fallback is None:
             fallback = self._fall_back(template)
             self._fallbacks.remember(template, fallback, 2 * template.bytes + 300)
-        given, local_template, whole, places = fallback
+        given, local_template, whole, places, _ = fallback
         if local_template is None or self._local is None:
             return GroupResult(plan, calls, None, given, how)
         names = plan.names if len(places) == len(plan.names) else tuple([plan.names[i] for i in places])
@@ -92,39 +108,85 @@ class FailurePolicy:
             return GroupResult(plan, calls, None, _ERROR if admitted else _DENY, how)
         return GroupResult(local, calls, self._local.take(group, whole, how)._replace(source=Source.LOCAL), None, how)
 
-    def _fall_back(self, template: PlanTemplate) -> _Fallback:
-        policies = [check.limit.on_store_failure or self._default for check in template.checks]
+    def complete(self, plan: Plan, calls: int, partly: PartlyCounted) -> GroupResult:
+        """The result for equal calls that only some of their shards counted."""
+        admitted, how, finish = partly.admitted, partly.how, partly.finish
+        levels = {i: level for i, level in enumerate(partly.levels) if level is not None}
+        given, local, whole, places, counted = self._completion(
+            plan.template, _Counted(tuple(levels), partly.uncounted, partly.quotas_open)
+        )
+        if local is not None and self._local is not None:
+            checks = tuple([check for i, check in zip(local.places or (), local.checks, strict=True) if i in places])
+            group = Group(Part(tuple([plan.names[i] for i in places]), checks, admitted), calls)
+            if given is _ALLOW:
+                taken = self._local.take(group, whole, how)
+                finish(taken.admitted)
+                levels.update(zip(places, taken.levels, strict=True))
+                result = TakeResult(taken.admitted, tuple(map(levels.__getitem__, local.places or ())), Source.LOCAL)
+                return GroupResult(_plan_of(plan, local), calls, result, None, how)
+            if admitted and not self._local.would_admit(group, whole):
+                given = _DENY
+        finish(admitted if given is _ALLOW else 0)
+        if admitted and given is not _ALLOW:
+            # Of equal calls all get the same: what the counted limits deny must not be an error, which Envoy lets pass.
+            return GroupResult(plan, calls, None, given if admitted == calls else _DENY, how)
+        return GroupResult(_plan_of(plan, counted), calls, TakeResult(admitted, tuple(levels.values())), None, how)
+
+    def _completion(self, template: PlanTemplate, counted: _Counted) -> _Fallback:
+        fallback = self._completions.get((template, counted))
+        if fallback is None:
+            fallback = self._fall_back(template, counted)
+            self._completions.remember((template, counted), fallback, 4 * template.bytes + 500)
+        return fallback
+
+    def _fall_back(self, template: PlanTemplate, counted: _Counted | None = None) -> _Fallback:
+        places = tuple(range(len(template.checks))) if counted is None else counted.uncounted
+        reported, quotas_open = ((), False) if counted is None else (counted.reported, counted.quotas_open)
+        alone = _part(template, {i: template.checks[i] for i in reported}, local=False)
+        checks = [template.checks[i] for i in places]
+        policies = [check.limit.on_store_failure or self._default for check in checks]
         if self._local is None:
             policies = [_ALLOW if policy is _LOCAL else policy for policy in policies]
-        quota_of, quotas = _quotas(template.checks, policies)
-        enforced = {
-            policy for check, policy in zip(template.checks, policies, strict=True) if check.mode is Mode.ENFORCED
-        }
-        if quotas and not {_ALLOW, _LOCAL}.intersection(quotas):
+        quota_of, quotas = _quotas(checks, policies)
+        enforced = {policy for check, policy in zip(checks, policies, strict=True) if check.mode is Mode.ENFORCED}
+        if quotas and not quotas_open and not {_ALLOW, _LOCAL}.intersection(quotas):
             enforced.add(_ERROR if _ERROR in quotas else _DENY)
         if _DENY in enforced:
-            return _Fallback(_DENY)
+            return _Fallback(_DENY, None, (), (), alone)
         given = _ERROR if _ERROR in enforced else _ALLOW
         kept: dict[int, LimitCheck] = {}
-        for i, (check, policy, quota) in enumerate(zip(template.checks, policies, quota_of, strict=True)):
+        for i, check, policy, quota in zip(places, checks, policies, quota_of, strict=True):
             if policy is _LOCAL:
-                free = quota is not None and (_ALLOW in quotas or quotas[quota] is not _LOCAL)
+                free = quota is not None and (quotas_open or _ALLOW in quotas or quotas[quota] is not _LOCAL)
                 mode = Mode.REPORT_ONLY if free else check.mode
                 kept[i] = LimitCheck(self._part_of(check.limit), check.cost, mode)
         if not any(check.mode in {Mode.ENFORCED, Mode.QUOTA} for check in kept.values()):
-            return _Fallback(given)
-        at = {i: n for n, i in enumerate(kept)}
-        counters_of = tuple(
-            own if own is UNLIMITED_AT else tuple([at[i] for i in own if i in at]) for own in template.counters_of
-        )
-        local = replace(template, checks=tuple(kept.values()), counters_of=counters_of, local=True, places=tuple(kept))
-        return _Fallback(given, local, tuple([template.checks[i] for i in kept]), tuple(kept))
+            return _Fallback(given, None, (), (), alone)
+        whole = tuple([template.checks[i] for i in kept])
+        shown = dict(sorted([*kept.items(), *((i, template.checks[i]) for i in reported)]))
+        return _Fallback(given, _part(template, shown, local=True), whole, tuple(kept), alone)
 
     def _part_of(self, limit: Limit) -> Limit:
         if self._share == 1 or not limit.requests_per_unit:
             return limit
         burst = None if limit.burst is None else max(int(limit.burst * self._share), 1)
         return replace(limit, requests_per_unit=max(int(limit.requests_per_unit * self._share), 1), burst=burst)
+
+
+def _part(template: PlanTemplate, checks: Mapping[int, LimitCheck], *, local: bool) -> PlanTemplate:
+    """The template for some of its checks alone, by their indices, or for what stands for these."""
+    at = {i: n for n, i in enumerate(checks)}
+    counters_of = tuple(
+        own if own is UNLIMITED_AT else tuple([at[i] for i in own if i in at]) for own in template.counters_of
+    )
+    return replace(template, checks=tuple(checks.values()), counters_of=counters_of, local=local, places=tuple(checks))
+
+
+def _plan_of(plan: Plan, template: PlanTemplate) -> Plan:
+    """The plan of the same requests by the template for a part of it."""
+    part = plan.of_local_counters(tuple([plan.names[i] for i in template.places or ()]), template)
+    part.message = plan.message
+    return part
 
 
 def _quotas(

@@ -6,7 +6,7 @@ from typing import Any
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome
-from extauth.limiter.counters import Group, GuardedCounters, Source, TakeResult, Uncounted
+from extauth.limiter.counters import Group, GuardedCounters, PartlyCounted, Source, Taken, TakeResult, Uncounted
 from extauth.limiter.facts import BatchResult, GroupResult
 from extauth.limiter.failure import FailurePolicy
 from extauth.limiter.plan import UNLIMITED_AT, Plan
@@ -32,7 +32,7 @@ class Limiter:
         """
         groups = [_new(Group, each) for each in calls.items() if each[0].names]
         error: StoreError | None = None
-        takens: Iterator[TakeResult | Uncounted] = iter(())
+        takens: Iterator[Taken] = iter(())
         if groups:
             try:
                 takens = iter(await self._counters.take(groups))
@@ -47,6 +47,8 @@ class Limiter:
             taken = next(takens) if plan.names else TakeResult(number, (), _NO_COUNTER)
             if taken.__class__ is TakeResult:
                 results.append(_new(GroupResult, (plan, number, taken, None, None)))
+            elif isinstance(taken, PartlyCounted):
+                results.append(self.policy.complete(plan, number, taken))
             else:
                 assert isinstance(taken, Uncounted)  # noqa: S101 - for the type checker
                 results.append(self.uncounted(plan, number, taken))
