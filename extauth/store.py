@@ -11,11 +11,11 @@ from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.cluster.counters import ClusterCounters
 from extauth.counters.redis.cluster.guard import ClusterGuard
 from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.several_shards import SeveralShards
 from extauth.counters.upkeep import keep_settled
-from extauth.counters.whole import WholeGroups
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import ShardOf
-from extauth.limiter.counters import Counters, GuardedCounters
+from extauth.limiter.counters import Counters, ShardedCounters
 from extauth.parts import counters_of
 from extauth.settings import Settings
 
@@ -28,7 +28,7 @@ class Store:
 
     counters: AnyCounters
     local: LocalCounters
-    asked: GuardedCounters
+    asked: ShardedCounters
     breaker: Guard
     keep_settled: Callable[[], Awaitable[None]]
     """Writes into the store, for ever, what was counted without it."""
@@ -72,12 +72,12 @@ def _cluster(
 ) -> Store:
     local = LocalCounters(counters.now_us, settings.local_bytes, now_us_of=counters.now_us)
     guard = ClusterGuard(counters, local, ShardOf(settings.shards), changed, failed)
-    whole = WholeGroups(guard)
-    denials = GuardedDenialCache(whole, settings.denial_cache)
+    shards = SeveralShards(guard)
+    denials = GuardedDenialCache(shards, settings.denial_cache, may_shrink=shards.may_shrink)
     return Store(
         counters=counters,
         local=local,
-        asked=denials if settings.denial_cache else whole,
+        asked=denials if settings.denial_cache else shards,
         breaker=guard,
         keep_settled=lambda: keep_settled(guard.settle_some),
         forget_denials=denials.forget,

@@ -16,12 +16,12 @@ from extauth.limiter.counters import (
     Counters,
     CounterSet,
     Group,
-    GuardedCounters,
     LimitCheck,
     Mode,
+    ShardedCounters,
     Source,
+    Taken,
     TakeResult,
-    Uncounted,
 )
 from extauth.rules.model import Limit
 
@@ -147,14 +147,25 @@ class DenialCache(Denials):
 
 
 class GuardedDenialCache(Denials):
-    """The same as `limiter.counters.GuardedCounters`, in front of some that may leave groups uncounted."""
+    """The same as `limiter.counters.ShardedCounters`, in front of some that may leave groups uncounted.
 
-    def __init__(self, counters: GuardedCounters, bound_s: float, clock_us: Callable[[], int] = _monotonic_us) -> None:
+    It learns nothing from a take that `may_shrink`: its counters may hold hits that will be given back.
+    """
+
+    def __init__(
+        self,
+        counters: ShardedCounters,
+        bound_s: float,
+        clock_us: Callable[[], int] = _monotonic_us,
+        *,
+        may_shrink: Callable[[CounterSet], bool] = lambda _take: False,
+    ) -> None:
         super().__init__(bound_s, clock_us)
         self._counters = counters
+        self._may_shrink = may_shrink
 
-    async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
-        """As GuardedCounters say; raises StoreError."""
+    async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
+        """As ShardedCounters say; raises StoreError."""
         now_us = self.now_us()
         known = self.recall(groups, now_us)
         asked = [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
@@ -168,6 +179,10 @@ class GuardedDenialCache(Denials):
             return takens
         rest = iter(takens)
         return [next(rest) if k is None else k for k in known]
+
+    def _learn(self, take: CounterSet, outcome: TakeResult, asked_us: int, told_us: int) -> None:
+        if not self._may_shrink(take):
+            super()._learn(take, outcome, asked_us, told_us)
 
 
 def _after(check: LimitCheck, level: Level, admitted: int) -> Level:

@@ -33,6 +33,7 @@ from extauth.limiter.counters import (
 )
 
 MAX_ORDERS = 10_000  # that are remembered, of less than 2 KB each
+MAX_SHRINKING = 20_000  # names, and as many older ones
 
 _Pattern = tuple[int, ...]
 """The shard of each check, or -1 where its counter is that of the check before."""
@@ -47,15 +48,16 @@ def _ask_next(index: int, request: ShardedRequest, runs: _Runs) -> None:
 
 
 class SeveralShards:
-    """`limiter.counters.GuardedCounters` over the shards of a store."""
+    """`limiter.counters.ShardedCounters` over the shards of a store."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._orders: dict[tuple[int, _Pattern], tuple[tuple[LimitCheck, ...], ShardOrder]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._shrinking: tuple[set[bytes], set[bytes]] = set(), set()  # of late, and before
 
     async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
-        """As GuardedCounters say. All that one shard is asked at a time is one run of it."""
+        """As ShardedCounters say. All that one shard is asked at a time is one run of it."""
         results: list[Taken] = [Uncounted.UNSENT] * len(groups)
         runs: _Runs = {}
         requests: dict[int, ShardedRequest] = {}
@@ -75,6 +77,8 @@ class SeveralShards:
                     results[index] = taken
                 elif isinstance(group.take, Part):
                     requests[index].take_up(step, group.take, taken)
+                    if group.take.most:
+                        self._note_shrinking(group.take.names)
             runs = {}
             for index in dict.fromkeys(index for index, step, _ in asked if step is not None):
                 _ask_next(index, requests[index], runs)
@@ -85,6 +89,23 @@ class SeveralShards:
         if errors and all(isinstance(result, Uncounted) for result in results):
             raise errors[0]
         return results
+
+    def may_shrink(self, take: CounterSet) -> bool:
+        """Whether its counters may hold hits that will be given back, by this replica or another.
+
+        Other replicas have such requests, too: so it is true of all counters from which hits were, or could have been,
+        given back here, and of every take over several shards.
+        """
+        late, before = self._shrinking
+        if any(name in late or name in before for name in take.names):
+            return True
+        return len({self._shards.shard_of(name) for name in take.names}) > 1
+
+    def _note_shrinking(self, names: Iterable[bytes]) -> None:
+        late, _ = self._shrinking
+        late.update(names)
+        if len(late) >= MAX_SHRINKING:
+            self._shrinking = set(), late
 
     async def aclose(self) -> None:
         """Return once what is to be given back was, or is lost."""

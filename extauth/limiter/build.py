@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from extauth.limiter.counter_names import SHARDS, KeyNamer
-from extauth.limiter.counters import GuardedCounters
+from extauth.limiter.counters import ShardedCounters
 from extauth.limiter.failure import FailurePolicy, LocalCounting
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.modes import NO_MODES, GlobalModes
@@ -54,7 +54,7 @@ class Decider(NamedTuple):
 DEFAULTS = LimiterOptions()
 
 
-def build(rules: RuleSet, counters: GuardedCounters, options: LimiterOptions = DEFAULTS) -> Decider:
+def build(rules: RuleSet, counters: ShardedCounters, options: LimiterOptions = DEFAULTS) -> Decider:
     """Compose what decides calls by `rules` and counts them in `counters`."""
     limiter = Limiter(counters, FailurePolicy(options.on_store_failure, options.local))
     answers = LoggedAnswers if options.modes.log_descriptors else Answers

@@ -205,8 +205,16 @@ class Owed(NamedTuple):
 class GuardedCounters(Protocol):
     """Counters that may leave out a part of a batch, or all of it."""
 
+    async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
+        """As Counters.take, except for the groups that are Uncounted. Raises StoreError where all of them are."""
+        ...
+
+
+class ShardedCounters(Protocol):
+    """Counters that may leave out a part of a batch, or of a group."""
+
     async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
-        """As Counters.take, except for what is not counted. Raises StoreError where no group is."""
+        """As GuardedCounters.take, except for the groups that are PartlyCounted."""
         ...
 
 

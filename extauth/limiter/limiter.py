@@ -6,7 +6,7 @@ from typing import Any
 
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import Outcome
-from extauth.limiter.counters import Group, GuardedCounters, PartlyCounted, Source, Taken, TakeResult, Uncounted
+from extauth.limiter.counters import Group, PartlyCounted, ShardedCounters, Source, Taken, TakeResult, Uncounted
 from extauth.limiter.facts import BatchResult, GroupResult
 from extauth.limiter.failure import FailurePolicy
 from extauth.limiter.plan import UNLIMITED_AT, Plan
@@ -21,7 +21,7 @@ _new = tuple.__new__  # the constructor of a NamedTuple is a Python function, wh
 class Limiter:
     """Decides batches of plans against the counters."""
 
-    def __init__(self, counters: GuardedCounters, policy: FailurePolicy | None = None) -> None:
+    def __init__(self, counters: ShardedCounters, policy: FailurePolicy | None = None) -> None:
         self._counters = counters
         self.policy = policy or FailurePolicy(OnStoreFailure.ALLOW)
 

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extauth.counters.denial_cache import GuardedDenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.several_shards import SeveralShards
-from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode, Part, TakeResult
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode, Part, Source, Taken, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.counters.bench import gcra, sliding, window
 from tests.support.clock import SECOND, Clock
-from tests.support.shards import SHARDS, FakeShards, in_memory, on
+from tests.support.shards import SHARDS, FakeShards, at_once, in_memory, on
 from tests.support.takes import take
 
 E, Q, S, R, X = Mode.ENFORCED, Mode.QUOTA, Mode.SAME_QUOTA, Mode.REPORT_ONLY, Mode.SHADOW
@@ -253,3 +254,41 @@ async def test_one_request_at_a_time_is_decided_as_on_one_server(steps: Sequence
 
 def test_there_are_more_shards_than_the_requests_use() -> None:
     assert SHARDS > 3
+
+
+async def test_the_denial_cache_learns_nothing_from_a_level_that_may_shrink(rig: Rig) -> None:
+    """A caller's last hit is held by a call that a shared limit then denies; another of its calls came meanwhile."""
+    own, shared = gcra(1), gcra(1, Unit.SECOND)
+    cache = GuardedDenialCache(rig.counters, 1, rig.clock, may_shrink=rig.counters.may_shrink)
+    both = group_of((0, own), (1, shared))
+    alone = Group(CounterSet(both.take.names[:1], both.take.checks[:1]), 1)
+    assert (await rig.take((1, shared))).admitted == 1
+    meanwhile: list[Taken] = []
+
+    async def pause() -> None:
+        if len(rig.shards.runs) == 2:  # before the shared limit is asked
+            rig.shards.pause = at_once
+            meanwhile.extend(await cache.take([alone]))
+
+    rig.shards.pause = pause
+    (denied,) = await cache.take([both])
+    await rig.counters.aclose()
+    assert isinstance(denied, TakeResult)
+    assert [taken.admitted for taken in (denied, *meanwhile) if isinstance(taken, TakeResult)] == [0, 0]
+    (taken,) = await cache.take([alone])
+    assert isinstance(taken, TakeResult)
+    assert taken.admitted == 1, "the hit was given back"
+    (taken,) = await cache.take([both])
+    assert isinstance(taken, TakeResult)
+    assert taken.source is Source.STORE
+
+
+async def test_the_denial_cache_learns_from_counters_of_which_nothing_is_given_back(rig: Rig) -> None:
+    cache = GuardedDenialCache(rig.counters, 1, rig.clock, may_shrink=rig.counters.may_shrink)
+    group = group_of((0, gcra(1)))
+    takens = [(await cache.take([group]))[0] for _ in range(3)]
+    assert [taken.source for taken in takens if isinstance(taken, TakeResult)] == [
+        Source.STORE,
+        Source.STORE,
+        Source.DENIAL_CACHE,
+    ]

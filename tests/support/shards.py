@@ -31,7 +31,7 @@ class _Shard(Protocol):
     async def give_back(self, returns: Sequence[Return]) -> None: ...
 
 
-async def _at_once() -> None:
+async def at_once() -> None:
     pass
 
 
@@ -41,7 +41,7 @@ class FakeShards:
     Before each run the shard waits for `pause`. `answered` is called for each run that was taken, and may raise.
     """
 
-    def __init__(self, stores: Sequence[_Shard], pause: Callable[[], Awaitable[None]] = _at_once) -> None:
+    def __init__(self, stores: Sequence[_Shard], pause: Callable[[], Awaitable[None]] = at_once) -> None:
         self.stores = stores
         self.shard_of = ShardOf(len(stores))
         self.pause = pause
@@ -67,11 +67,11 @@ class FakeShards:
         await self.stores[shard].give_back(returns)
 
 
-def in_memory(clock: Callable[[], int], pause: Callable[[], Awaitable[None]] = _at_once) -> FakeShards:
+def in_memory(clock: Callable[[], int], pause: Callable[[], Awaitable[None]] = at_once) -> FakeShards:
     return FakeShards([MemoryCounters(clock) for _ in range(SHARDS)], pause)
 
 
-def on_one_server(server: OneShard, pause: Callable[[], Awaitable[None]] = _at_once) -> FakeShards:
+def on_one_server(server: OneShard, pause: Callable[[], Awaitable[None]] = at_once) -> FakeShards:
     return FakeShards([server] * SHARDS, pause)
 
 
