@@ -50,6 +50,11 @@ class FakeShards:
         self.runs: list[tuple[int, Sequence[Group]]] = []
         self.returned: list[tuple[int, Return]] = []
 
+    @staticmethod
+    def lost() -> StoreError:
+        """What a reply that never comes is."""
+        return StoreError("timeout", "no answer", sent=True)
+
     async def take(self, shard: int, groups: Sequence[Group]) -> Sequence[TakeResult]:
         await self.pause()
         self.runs.append((shard, groups))
