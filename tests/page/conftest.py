@@ -1,12 +1,13 @@
 """A browser, a service that counts in memory, and its live page in the browser."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, sync_playwright
 
 from scripts.stack import programs
 from tests.support.process import Served
@@ -28,7 +29,7 @@ descriptors:
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Chromium. Not for the session: while Playwright's event loop is there, no test can run one of its own."""
     path = programs.chromium() or missing("no chromium on PATH (Debian: apt install chromium)")
@@ -38,6 +39,20 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=sandbox)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def contexts(browser: Browser) -> Callable[..., BrowserContext]:
+    """The contexts of the browser by their options: a page in one that has had a page opens in a third of the time."""
+    made: dict[str, BrowserContext] = {}
+
+    def context(**options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
+        key = repr(options)
+        if key not in made:
+            made[key] = browser.new_context(locale="en-GB", **options)
+        return made[key]
+
+    return context
 
 
 @contextmanager
@@ -96,13 +111,28 @@ class Visitor:
         return self.page
 
 
-@pytest.fixture(params=[{}])
-def visitor(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visitor]:
-    """Parametrized by the options of the browser's context."""
-    context = browser.new_context(locale="en-GB", **request.param)
+@contextmanager
+def visiting(context: BrowserContext) -> Iterator[Visitor]:
     visitor = Visitor(context.new_page())
     try:
         yield visitor
         assert visitor.wrong == []
     finally:
-        context.close()
+        visitor.page.close()
+
+
+@pytest.fixture(params=[{}])
+def visitor(contexts: Callable[..., BrowserContext], request: pytest.FixtureRequest) -> Iterator[Visitor]:
+    """Parametrized by the options of the browser's context."""
+    with visiting(contexts(**request.param)) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def timed(browser: Browser) -> Iterator[Visitor]:
+    """A visitor whose clock the test moves, which is that of all pages of a context."""
+    context = browser.new_context(locale="en-GB")
+    context.clock.install()
+    with visiting(context) as visitor:
+        yield visitor
+    context.close()

@@ -26,7 +26,7 @@ def beside_store(own_store: Store) -> Iterator[Served]:
         served.stop()
 
 
-def test_the_17th_page_is_told_so_while_probes_are_answered(served: Served, visitor: Visitor) -> None:
+def test_the_17th_page_is_told_so_while_probes_are_answered(served: Served, timed: Visitor) -> None:
     with ExitStack() as stack:
 
         def opened() -> bool:
@@ -37,11 +37,12 @@ def test_the_17th_page_is_told_so_while_probes_are_answered(served: Served, visi
 
         for _ in range(16):
             until(opened, "a place that a page of another test had", every_s=0.1)
-        page = visitor.visit(served, state="lost")
+        page = timed.visit(served, state="lost")
         expect(page.locator("#link")).to_contain_text("has 16 already")
         assert [served.get(path)[0] for path in ("/live", "/metrics", "/healthz", "/readyz")] == [503, 200, 200, 200]
+    page.clock.run_for(3_000)
     page.wait_for_selector("#link[data-state=live]")
-    visitor.wrong = [each for each in visitor.wrong if "503" not in each]  # what the browser says of the refusal
+    timed.wrong = [each for each in timed.wrong if "503" not in each]  # what the browser says of the refusal
 
 
 def test_it_says_that_the_store_is_away_and_that_the_service_is(
@@ -66,9 +67,8 @@ def test_it_says_that_the_store_is_away_and_that_the_service_is(
     visitor.wrong = [each for each in visitor.wrong if "ERR_" not in each]
 
 
-def test_a_page_that_nobody_sees_gives_its_place_up(served: Served, visitor: Visitor) -> None:
-    visitor.page.clock.install()
-    page = visitor.visit(served)
+def test_a_page_that_nobody_sees_gives_its_place_up(served: Served, timed: Visitor) -> None:
+    page = timed.visit(served)
     hide = """(hidden) => {
         Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
         document.dispatchEvent(new Event("visibilitychange"));
