@@ -10,7 +10,7 @@ from extauth.counters.breaker import BreakerState
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.build import build
 from extauth.limiter.facts import Observer
-from extauth.parts import limits_of, metrics_of, swap_rules, tls_of
+from extauth.parts import batcher_of, limits_of, metrics_of, swap_rules, tls_of
 from extauth.replicas import ALONE, Place, Replicas
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
@@ -23,7 +23,6 @@ from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.store_log import StoreLog
 from extauth.telemetry.tracing import Tracing
-from extauth.transport.batching import Batcher
 from extauth.transport.engine import Engine, EngineContext
 from extauth.transport.h2.server import H2Server
 from extauth.transport.handover import HandedConnections
@@ -69,7 +68,7 @@ class Core:
             observers.append(DecisionLog(self.planner, events.decision))
         if tracing is not None:
             observers.append(tracing)
-        self.batcher = Batcher(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
+        self.batcher = batcher_of(settings, decider, observers, self._parts.part_of)
         self.tls = tls_of(settings)
         self.replicas = Replicas(
             settings,

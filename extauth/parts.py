@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from extauth.background import free_rules
@@ -11,6 +12,8 @@ from extauth.config.many_objects import collector_off
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.opened import StoredCounters, open_counters
 from extauth.errors import ConfigError, SettingsError
+from extauth.limiter.build import Decider
+from extauth.limiter.facts import Observer
 from extauth.limiter.planner import Planner
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
@@ -20,8 +23,9 @@ from extauth.telemetry import events
 from extauth.telemetry.logs import logger
 from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.metrics import Metrics
-from extauth.transport.batching import Shed
+from extauth.transport.batching import Batcher, Shed
 from extauth.transport.engine import ConnectionLimits, Guard
+from extauth.transport.parted import PartedBatcher, PartOf
 from extauth.transport.tls import Tls, TlsFiles
 
 MANY_RULES: Final = 5000  # from here on the cycle collector is worth keeping away
@@ -112,6 +116,12 @@ def reload_tls(tls: Tls, *, unchanged: bool = False) -> bool:
     if loaded:
         logger().info("tls_reloaded")
     return loaded
+
+
+def batcher_of(settings: Settings, decider: Decider, observers: Sequence[Observer], part_of: PartOf | None) -> Batcher:
+    """What gathers calls into batches, apart for each part of the store where it has several."""
+    kind = Batcher if part_of is None else partial(PartedBatcher, part_of=part_of)
+    return kind(decider, observers, max_waiting=settings.max_waiting, denies=not settings.shadow_mode)
 
 
 def limits_of(settings: Settings, max_connections: int) -> ConnectionLimits:

@@ -10,6 +10,7 @@ from extauth.counters.local import LocalCounters, SettlingCounters
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.cluster.counters import ClusterCounters
 from extauth.counters.redis.cluster.guard import ClusterGuard
+from extauth.counters.redis.cluster.takes import ClusterTakes
 from extauth.counters.redis.counters import RedisCounters
 from extauth.counters.several_shards import SeveralShards
 from extauth.counters.upkeep import keep_settled
@@ -18,6 +19,7 @@ from extauth.limiter.counter_names import ShardOf
 from extauth.limiter.counters import Counters, ShardedCounters
 from extauth.parts import counters_of
 from extauth.settings import Settings
+from extauth.transport.parted import PartOf
 
 AnyCounters: TypeAlias = RedisCounters | ClusterCounters | MemoryCounters
 
@@ -32,6 +34,9 @@ class Store:
     breaker: Guard
     keep_settled: Callable[[], Awaitable[None]]
     """Writes into the store, for ever, what was counted without it."""
+
+    part_of: PartOf | None = None
+    """What stands for the part of the store that has counters with these names, where it has several."""
 
     forget_denials: Callable[[], list[dict[Any, Any]]]
     """To be called when the rules have changed; returns tables to be emptied bit by bit."""
@@ -73,12 +78,14 @@ def _cluster(
     local = LocalCounters(counters.now_us, settings.local_bytes, now_us_of=counters.now_us)
     guard = ClusterGuard(counters, local, ShardOf(settings.shards), changed, failed)
     shards = SeveralShards(guard)
-    denials = GuardedDenialCache(shards, settings.denial_cache, may_shrink=shards.may_shrink)
+    takes = ClusterTakes(guard, shards)
+    denials = GuardedDenialCache(takes, settings.denial_cache, may_shrink=shards.may_shrink)
     return Store(
         counters=counters,
         local=local,
-        asked=denials if settings.denial_cache else shards,
+        asked=denials if settings.denial_cache else takes,
         breaker=guard,
+        part_of=takes.part_of,
         keep_settled=lambda: keep_settled(guard.settle_some),
         forget_denials=denials.forget,
     )

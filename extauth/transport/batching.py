@@ -56,9 +56,10 @@ class Batcher:
         max_waiting: int = 20_000,
         denies: bool = True,
         clock: Clock = perf_counter,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self.clock = clock
-        self.deadlines = Deadlines(clock)
+        self.deadlines = Deadlines(clock) if deadlines is None else deadlines
         self.too_large = too_large_response() if denies else encode_response(Verdict(Code.OK, ()))
         self._limiter = decider.limiter
         self._answers = decider.answers
@@ -71,10 +72,20 @@ class Batcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept = self._logged = float("-inf")
 
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait."""
+        return self._waiting.size
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call waits or is being decided."""
+        return not self._waiting.size and not self._tasks and not self._scheduled
+
     def room(self) -> int:
         """The number of further calls that may wait."""
         if self._waiting.size >= self._max_waiting:
-            self._sweep()
+            self.sweep()
         return self._max_waiting - self._waiting.size
 
     def shed(self, plan: Plan, why: Shed, calls: Calls, number: int) -> Answer:
@@ -91,7 +102,7 @@ class Batcher:
             observer.call_shed(fact)
         return answer
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Forget calls that have ended while they waited, so that they take up no room."""
         now = self.clock()
         if now - self._swept < SWEEP_S:

@@ -1,6 +1,7 @@
 """The calls that wait for a batch: each caller has a queue of its own, and callers take turns."""
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Protocol
@@ -69,6 +70,14 @@ class Calls:
         others.plans, others.stream_ids = self.plans[number:], self.stream_ids[number:]
         del self.plans[number:], self.stream_ids[number:]
         return others
+
+    def some(self, indices: Sequence[int]) -> "Calls":
+        """Those of the calls, as calls of their own."""
+        some = Calls(self.caller, self.arrived)
+        some.deadline, some.parents = self.deadline, self.parents
+        some.plans = [self.plans[i] for i in indices]
+        some.stream_ids = [self.stream_ids[i] for i in indices]
+        return some
 
 
 class Caller(Protocol):

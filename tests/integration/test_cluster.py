@@ -171,6 +171,27 @@ async def test_when_a_master_dies_the_others_count_on_and_its_replica_counts_wit
 
 
 @pytest.mark.timeout(60)
+async def test_while_a_master_is_silent_calls_to_the_others_wait_for_none_to_it(
+    cluster: RealCluster, serve: Serve
+) -> None:
+    service = serve(cluster.url, EXTAUTH_REDIS_TIMEOUT="20")
+    await service.until_store("up")
+    silent = cluster.owner(slot(VALUES[0]))
+    others = [value for value in VALUES if cluster.owner(slot(value)) is not silent]
+    silent.signal(signal.SIGSTOP)
+    try:
+        waiting = asyncio.create_task(service.ask("wide", value=VALUES[0]))
+        for _ in range(3):
+            assert await asyncio.gather(*(service.ask("wide", 5, value=value) for value in others)) == [OK] * len(
+                others
+            )
+        assert not waiting.done()
+    finally:
+        silent.signal(signal.SIGCONT)
+    assert await waiting == OK
+
+
+@pytest.mark.timeout(60)
 async def test_with_half_of_the_cluster_gone_calls_are_answered_and_counted_again_when_it_is_back(
     start: Start, serve: Serve
 ) -> None:

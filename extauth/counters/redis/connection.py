@@ -104,14 +104,14 @@ class RedisConnection:
         try:
             link = self._link or await self._connect()
             sent = True
-            replies: list[Any] = await asyncio.gather(*link.send_all(commands), return_exceptions=True)
+            replies = await link.send_all(commands)
             lost = [i for i, reply in enumerate(replies) if isinstance(reply, LostError)]
             if lost:
                 self._lost(link)
                 if not again:
                     raise replies[lost[0]]
                 link = self._link or await self._connect()
-                later = await asyncio.gather(*link.send_all([commands[i] for i in lost]), return_exceptions=True)
+                later = await link.send_all([commands[i] for i in lost])
                 for i, reply in zip(lost, later, strict=True):
                     replies[i] = reply
             for reply in replies:

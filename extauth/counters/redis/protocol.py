@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
@@ -41,6 +41,37 @@ class TooSlowError(Exception):
     """The connection's clock ran out."""
 
 
+class _Waiting(Protocol):
+    """What waits for a reply."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, reply: Any, /) -> None: ...  # noqa: ANN401
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
+class _Replies:
+    """The replies to several commands, errors among them, for whoever waits for the last of them."""
+
+    __slots__ = ("_future", "_replies", "_size")
+
+    def __init__(self, future: "asyncio.Future[list[Any]]", size: int) -> None:
+        self._future = future
+        self._size = size
+        self._replies: list[Any] = []
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def set_result(self, reply: Any) -> None:  # noqa: ANN401
+        self._replies.append(reply)
+        if len(self._replies) == self._size:
+            self._future.set_result(self._replies)
+
+    set_exception = set_result
+
+
 class RedisProtocol(asyncio.Protocol):
     """The protocol of one open connection."""
 
@@ -64,7 +95,7 @@ class RedisProtocol(asyncio.Protocol):
         self._steps, self._step_s = in_steps(timeout_s)
         self._step = 0  # of the clock, which runs while something is waited for
         self._clock: asyncio.TimerHandle | None = None
-        self._waiting: deque[tuple[asyncio.Future[Any], int]] = deque()  # with the step at which it is too late
+        self._waiting: deque[tuple[_Waiting, int]] = deque()  # with the step at which it is too late
 
     def send(self, command: bytes) -> "asyncio.Future[Any]":
         """The reply to come; it fails with ReplyError, LostError or TooSlowError."""
@@ -79,18 +110,18 @@ class RedisProtocol(asyncio.Protocol):
             self._clock = self._loop.call_later(self._step_s, self._tick)
         return future
 
-    def send_all(self, commands: Sequence[bytes]) -> "list[asyncio.Future[Any]]":
-        """The same for several commands, in one write."""
-        first, *others = commands
-        futures = [self.send(first if not others else b"".join(commands))]
-        for _ in others:
-            future: asyncio.Future[Any] = self._loop.create_future()
-            if futures[0].done():
-                future.set_exception(LostError(self._reason))
-            else:
-                self._waiting.append((future, self._waiting[-1][1]))
-            futures.append(future)
-        return futures
+    def send_all(self, commands: Sequence[bytes]) -> "asyncio.Future[list[Any]]":
+        """The replies to come to several commands, one or more, in one write; each may be one of those errors."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if self._transport.is_closing():
+            future.set_result([LostError(self._reason)] * len(commands))
+            return future
+        replies = _Replies(future, len(commands))
+        self._waiting.extend([(replies, self._step + self._steps + (self._clock is not None))] * len(commands))
+        self._transport.write(b"".join(commands))
+        if self._clock is None:
+            self._clock = self._loop.call_later(self._step_s, self._tick)
+        return future
 
     def _tick(self) -> None:
         """Watch over the oldest command: one clock for all of them costs less than one each."""

@@ -138,6 +138,15 @@ class ClusterGuard:
         away = f"{len(errors)} of {len(self._guarded)} masters: " if errors else ""
         return StoreError(errors[0].kind if errors else "reply", away + "; ".join(reasons))
 
+    def master_of(self, name: bytes) -> Master | None:
+        """The master that serves a counter's slot; None where nobody does."""
+        return self._topology.master_of(name)
+
+    async def take_whole(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
+        """As GuardedCounters, of groups whose counters lie on shards of one master; no group is a Part."""
+        guarded = self._guarded_of(groups[0].take.names[0])
+        return [Uncounted.UNSENT] * len(groups) if guarded is None else await guarded.breaker.take(groups)
+
     async def take(self, _shard: int, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
         """As Shards."""
         guarded = self._guarded_of(groups[0].take.names[0])

@@ -1,0 +1,60 @@
+"""Batches on a cluster: each master's part of a batch in one take, whatever becomes of the others."""
+
+import asyncio
+from collections.abc import Hashable, Sequence
+
+from extauth.counters.redis.cluster.guard import ClusterGuard
+from extauth.errors import StoreError
+from extauth.limiter.counters import Group, ShardedCounters, Taken, Uncounted
+
+
+class ClusterTakes:
+    """`limiter.counters.ShardedCounters` of a cluster; `several` counts groups whose counters lie on several shards."""
+
+    def __init__(self, guard: ClusterGuard, several: ShardedCounters) -> None:
+        self._guard = guard
+        self._several = several
+
+    def part_of(self, names: Sequence[bytes]) -> Hashable:
+        """What stands for the masters that have these counters: calls with the same can be answered together."""
+        master_of = self._guard.master_of
+        first = master_of(names[0])
+        if len(names) == 1:
+            return first
+        others = {master_of(name) for name in names}
+        return first if len(others) == 1 else frozenset(others)
+
+    async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
+        """As ShardedCounters say; all masters are asked at once."""
+        master_of, shard_of = self._guard.master_of, self._guard.shard_of
+        parts: dict[Hashable, list[int]] = {}
+        for i, group in enumerate(groups):
+            names = group.take.names
+            if len(names) > 1 and len({shard_of(name) for name in names}) > 1:
+                part: Hashable = self
+            else:
+                part = master_of(names[0])
+            indices = parts.get(part)
+            if indices is None:
+                parts[part] = [i]
+            else:
+                indices.append(i)
+        if len(parts) == 1:
+            return await self._take(next(iter(parts)), groups)
+        takens: list[Taken] = [Uncounted.UNSENT] * len(groups)
+        results = await asyncio.gather(
+            *(self._take(part, [groups[i] for i in indices]) for part, indices in parts.items()), return_exceptions=True
+        )
+        for indices, result in zip(parts.values(), results, strict=True):
+            if isinstance(result, StoreError):
+                result = [Uncounted.of(sent=result.sent)] * len(indices)  # noqa: PLW2901
+            elif isinstance(result, BaseException):
+                raise result
+            for i, taken in zip(indices, result, strict=True):
+                takens[i] = taken
+        return takens
+
+    async def _take(self, part: Hashable, groups: Sequence[Group]) -> Sequence[Taken]:
+        if part is self:
+            return await self._several.take(groups)
+        return await self._guard.take_whole(groups)
