@@ -57,7 +57,8 @@ def shared_cluster() -> Iterator[Callable[[str], RealCluster]]:
         @cache
         def start(server: str) -> RealCluster:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xa"))
-            cluster = RealCluster(server, Path(folder), replicas=False)
+            options = ("--cluster-require-full-coverage", "no")
+            cluster = RealCluster(server, Path(folder), replicas=False, options=options)
             stack.callback(cluster.stop)
             return cluster.start()
 

@@ -111,12 +111,13 @@ class ClusterGuard:
         self._changed = changed
         self._failed = failed
         self._guarded: dict[Master, _GuardedMaster] = {}
+        self._looked = False
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def state(self) -> BreakerState:
         """As Guard: open if a part of the store is not asked."""
-        if not self._guarded or self._topology.unserved():
+        if not self._looked or not self._guarded or self._topology.unserved():
             return BreakerState.OPEN
         states = {each.state for each in self._guarded.values()}
         return next(s for s in (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED) if s in states)
@@ -167,14 +168,16 @@ class ClusterGuard:
         await self._cluster.give_back_at(guarded.master, returns)
 
     async def look(self) -> None:
-        """As Guard."""
+        """As Guard; before the first one has ended nothing is known of the masters."""
         if not self._guarded:
             try:
                 await self._topology.refresh()
             except StoreError as error:
                 self._failed(error)
-                self._changed()
         await asyncio.gather(*(each.breaker.look() for each in self._guarded.values()))
+        if not self._looked or not self._guarded:
+            self._looked = True
+            self._changed()
 
     async def settle_some(self) -> bool:
         """Settle a part of what is owed to masters that count. Whether there may be more."""
@@ -237,9 +240,10 @@ class ClusterGuard:
                 )
             elif guarded.breaker.state is not BreakerState.CLOSED:
                 guarded.breaker.retry()
-        self._changed()
+        self._master_changed()
 
     def _master_changed(self) -> None:
-        if self.state is not BreakerState.CLOSED:
-            self._topology.refresh_soon()
-        self._changed()
+        if self._looked:
+            if self.state is not BreakerState.CLOSED:
+                self._topology.refresh_soon()
+            self._changed()

@@ -59,7 +59,8 @@ class Master:
             self.pipe.drop("another may have taken its place")
         reply = str(error).partition("\n")[0][:200]
         what = _REFUSALS.get(error.code, "refused") + (f" ({self._rights})" if error.code == "NOPERM" else "")
-        return StoreError("reply", f"Redis at {self.address} {what}: {reply}")
+        sent = error.code != "CLUSTERDOWN"  # which is said before anything is run
+        return StoreError("reply", f"Redis at {self.address} {what}: {reply}", sent=sent)
 
     def now(self) -> bytes:
         """The time for scripts: empty where the server's own clock counts."""

@@ -50,7 +50,10 @@ async def send(masters: Masters, master: Master, runs: Sequence[Run]) -> list[Se
             *(_follow(masters, master, runs[i], results[i], REDIRECTIONS) for i in led),  # type: ignore[arg-type]
             return_exceptions=True,
         )
+        ran = len(led) < len(results) or not all(isinstance(result, StoreError) for result in followed)
         for i, result in zip(led, followed, strict=True):
+            if isinstance(result, StoreError):
+                result.sent = result.sent or ran
             if isinstance(result, BaseException):
                 raise result
             results[i] = result
