@@ -108,7 +108,7 @@ class Core:
             self._tracing.start()
             stack.push_async_callback(self._tracing.aclose)
         stack.push_async_callback(self.counters.aclose)
-        stack.push_async_callback(self.breaker.aclose)
+        stack.push_async_callback(self._parts.aclose)
         stack.push_async_callback(self.replicas.leave)
 
     async def serve(self, stack: AsyncExitStack) -> None:

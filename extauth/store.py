@@ -32,6 +32,9 @@ class Store:
     local: LocalCounters
     asked: ShardedCounters
     breaker: Guard
+    aclose: Callable[[], Awaitable[None]]
+    """Gives up what goes on in the background; the counters are closed by themselves."""
+
     keep_settled: Callable[[], Awaitable[None]]
     """Writes into the store, for ever, what was counted without it."""
 
@@ -67,6 +70,7 @@ def store_of(settings: Settings, changed: Callable[[], None], failed: Callable[[
         local=local,
         asked=breaker,
         breaker=breaker,
+        aclose=breaker.aclose,
         keep_settled=lambda: keep_settled(settle_some),
         forget_denials=denials.forget,
     )
@@ -80,11 +84,17 @@ def _cluster(
     shards = SeveralShards(guard)
     takes = ClusterTakes(guard, shards)
     denials = GuardedDenialCache(takes, settings.denial_cache, may_shrink=shards.may_shrink)
+
+    async def aclose() -> None:
+        await shards.aclose()
+        await guard.aclose()
+
     return Store(
         counters=counters,
         local=local,
         asked=denials if settings.denial_cache else takes,
         breaker=guard,
+        aclose=aclose,
         part_of=takes.part_of,
         keep_settled=lambda: keep_settled(guard.settle_some),
         forget_denials=denials.forget,

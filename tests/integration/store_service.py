@@ -22,12 +22,14 @@ domain: d
 descriptors:
   - {key: tight, rate_limit: {unit: hour, requests_per_unit: 1, algorithm: gcra}}
   - {key: wide, rate_limit: {unit: hour, requests_per_unit: 100000}}
+  - {key: deep, rate_limit: {unit: hour, requests_per_unit: 100000, algorithm: gcra}}
 """
 
 
-def call(key: str, value: str = "v") -> bytes:
-    descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=key, value=value)])
-    return bytes(RateLimitRequest(domain="d", descriptors=[descriptor]))
+def call(*keys: str, value: str = "v") -> bytes:
+    """A request with a descriptor for each key."""
+    entries = [RateLimitDescriptorEntry(key=key, value=value) for key in keys]
+    return bytes(RateLimitRequest(domain="d", descriptors=[RateLimitDescriptor(entries=[entry]) for entry in entries]))
 
 
 class Service:
@@ -51,10 +53,11 @@ class Service:
             f"/{SERVICE}/ShouldRateLimit"
         )
 
-    async def ask(self, key: str, timeout_s: float = 20, *, value: str = "v") -> int | str:
-        """The code of the answer, or the status of a call that failed."""
+    async def ask(self, key: str, timeout_s: float = 20, *, also: str = "", value: str = "v") -> int | str:
+        """The code of the answer, or the status of a call that failed; `also` is the key of another descriptor."""
         try:
-            answer = await self._ask(call(key, value), timeout=timeout_s, wait_for_ready=True)
+            request = call(*filter(None, (key, also)), value=value)
+            answer = await self._ask(request, timeout=timeout_s, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             return error.code().name
         return int(RateLimitResponse.parse(answer).overall_code)

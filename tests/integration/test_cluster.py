@@ -104,11 +104,11 @@ async def until_it_counts_at(node: Node) -> None:
     await until_async(counts, every_s=0.01)
 
 
-async def inspect(service: Service, value: str) -> int:
+async def inspect(service: Service, value: str, key: str = "wide") -> int:
     """The hits that the caller's counter has in Redis."""
     config = service.served.folder / "d.yaml"
     environ = {"EXTAUTH_REDIS_URL": service.redis_url, "EXTAUTH_CONFIG": str(config)}
-    result = await asyncio.to_thread(RUN.invoke, app, ["inspect", "d", f"wide={value}"], env=environ)
+    result = await asyncio.to_thread(RUN.invoke, app, ["inspect", "d", f"{key}={value}"], env=environ)
     match = re.search(r"(\d+) used", result.output)
     assert match, result.output
     return int(match[1])
@@ -134,6 +134,20 @@ async def test_calls_are_counted_on_all_masters_and_the_commands_find_them(clust
         result = await asyncio.to_thread(RUN.invoke, app, argv, env=environ)
         assert said in result.output, (argv, result.output)
     assert await service.ask("tight") == OK
+
+
+async def test_a_request_on_two_masters_is_admitted_by_both_and_takes_nothing_where_one_denies(
+    cluster: RealCluster, serve: Serve
+) -> None:
+    service = serve(cluster.url)
+    await service.until_store("up")
+    value = next(v for v in VALUES if cluster.owner(slot(v, "deep")) is not cluster.owner(slot(v, "tight")))
+    assert [await service.ask("deep", also="tight", value=value) for _ in range(9)] == [OK] + [OVER_LIMIT] * 8
+
+    async def took_one() -> bool:
+        return await inspect(service, value, "deep") == 1
+
+    await until_async(took_one, every_s=0.05)
 
 
 async def test_replicas_know_of_each_other(cluster: RealCluster, serve: Serve) -> None:
