@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from dataclasses import replace
-from fractions import Fraction
 from itertools import chain
 
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +14,7 @@ from extauth.counters.redis.counters import RedisCounters
 from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode, Source
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import HOUR, Clock
+from tests.support.plain import Plain
 from tests.support.stores import Store
 from tests.support.takes import take
 
@@ -134,35 +134,6 @@ def test_the_denial_cache_changes_no_decision() -> None:
 
     check()
     assert repeated > 100
-
-
-class Plain:
-    """One counter, one call at a time, in exact fractions: GCRA as the texts have it, and a window that is counted."""
-
-    def __init__(self, limit: Limit) -> None:
-        self.limit = limit
-        self.tat = Fraction(0)
-        self.hits: dict[int, int] = {}
-        self.log: list[tuple[int, int]] = []
-
-    def take(self, now: int, cost: int) -> bool:
-        requests, period = self.limit.requests_per_unit, self.limit.period_us
-        if self.limit.algorithm is Algorithm.GCRA:
-            interval = Fraction(period, requests or 1)
-            tat = max(self.tat, Fraction(now)) + cost * interval
-            fits = tat - now <= requests * interval
-            if fits or self.limit.count_denied:
-                self.tat = tat
-            return fits
-        if self.limit.algorithm is Algorithm.SLIDING_WINDOW:
-            used = sum(hits for at, hits in self.log if at > now - period) + cost
-            if used <= requests or self.limit.count_denied:
-                self.log.append((now, cost))
-            return used <= requests
-        used = self.hits.get(now // period, 0) + cost
-        if used <= requests or self.limit.count_denied:
-            self.hits[now // period] = used
-        return used <= requests
 
 
 @settings(max_examples=300, deadline=None)

@@ -38,7 +38,8 @@ async def at_once() -> None:
 class FakeShards:
     """`counters.shards.Shards`: each is one of `stores`. Those that are `away` count nothing.
 
-    Before each run the shard waits for `pause`. `answered` is called for each run that was taken, and may raise.
+    Before each run the shard waits for `pause`. `asked` is called at the instant of each run, and `answered` after it;
+    both may raise.
     """
 
     def __init__(self, stores: Sequence[_Shard], pause: Callable[[], Awaitable[None]] = at_once) -> None:
@@ -46,6 +47,7 @@ class FakeShards:
         self.shard_of = ShardOf(len(stores))
         self.pause = pause
         self.away: set[int] = set()
+        self.asked: Callable[[int, Sequence[Group]], None] = lambda _shard, _groups: None
         self.answered: Callable[[int, Sequence[Group]], None] = lambda _shard, _groups: None
         self.runs: list[tuple[int, Sequence[Group]]] = []
         self.returned: list[tuple[int, Return]] = []
@@ -60,6 +62,7 @@ class FakeShards:
         self.runs.append((shard, groups))
         if shard in self.away:
             raise StoreError("connection", "it is away", sent=False)
+        self.asked(shard, groups)
         takens = await self.stores[shard].take(groups)
         self.answered(shard, groups)
         return takens
