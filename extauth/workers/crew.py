@@ -45,7 +45,7 @@ class Crew:
         self._keeping: list[asyncio.Task[None]] = []
         self._begun = [asyncio.Event() for _ in range(workers)]  # which have taken calls at some time
         self._cannot_begin: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._draining = False
         self._gathering = asyncio.Lock()
 
@@ -84,7 +84,7 @@ class Crew:
             began_s = monotonic()
             ended = await self._run(number)
             worked_s = monotonic() - began_s
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             if not self._begun[number].is_set():
                 if not self._cannot_begin.done():
@@ -100,7 +100,9 @@ class Crew:
                 again_in_s=pause_s,
                 effect="its connections are closed, and its clients connect again, to the other workers",
             )
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+                return
 
     async def _run(self, number: int) -> dict[str, str | int]:
         """Run a worker's process until it ends; returns how it did."""
@@ -116,6 +118,8 @@ class Crew:
                 await process.send_rules(await asyncio.to_thread(_packed, self.rules))
             if self._draining:
                 process.tell("drain")
+            if self._stopping.is_set():
+                process.tell("stop")
             return how_it_ended(await running)
         except Exception as error:  # noqa: BLE001 - whatever it is, another process may do better
             logger().exception("worker_lost", worker=number)
@@ -140,7 +144,7 @@ class Crew:
 
     async def stop(self, grace_s: float) -> None:
         """Have all of them answer what is in flight and end; those that take longer than `grace_s` are killed."""
-        self._stopping = True
+        self._stopping.set()
         self.tell("stop")
         if self._keeping:
             _, late = await asyncio.wait(self._keeping, timeout=grace_s)
