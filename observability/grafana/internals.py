@@ -198,9 +198,9 @@ def _guards() -> list[Panel]:
         ),
         lines(
             "Open files, of their bound",
-            "File descriptors of a replica, as a share of those that it may have.",
+            "File descriptors of a process, as a share of those that it may have.",
             "percentunit",
-            (f"{extauth('process_open_fds')} / {extauth('process_max_fds')}", "{{instance}}"),
+            (f"{extauth('process_open_fds')} / {extauth('process_max_fds')}", "{{instance}} {{worker}}"),
             span=8,
         ),
     ]

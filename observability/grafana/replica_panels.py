@@ -11,16 +11,16 @@ def replicas() -> list[Panel]:
     return [
         lines(
             "CPU of the replicas",
-            "Cores that each extauth uses. Each is one event loop: near 1, it is time for another replica.",
+            "Cores that each process uses. Each is one event loop: near 1, it is time for another replica or worker.",
             "none",
-            (CPU, "{{instance}}"),
+            (CPU, "{{instance}} {{worker}}"),
             span=8,
         ),
         lines(
             "Memory of the replicas",
-            "Resident memory of each extauth.",
+            "Resident memory of each process.",
             "bytes",
-            (extauth("process_resident_memory_bytes"), "{{instance}}"),
+            (extauth("process_resident_memory_bytes"), "{{instance}} {{worker}}"),
             span=8,
         ),
         lines(
