@@ -31,6 +31,8 @@ class Channel:
 
     def send(self, *message: Any) -> None:  # noqa: ANN401
         """Send a message, which is lost if the other end is gone."""
+        if self._writer.is_closing():
+            return
         packed = marshal.dumps(message)
         self._writer.write(_LENGTH.pack(len(packed)) + packed)
 
