@@ -11,7 +11,7 @@ from time import monotonic, time
 from typing import Any, Final, NamedTuple, Protocol
 
 from extauth.counters.breaker import BreakerState
-from extauth.counters.heartbeat import Replica
+from extauth.counters.heartbeat import BEAT_S, Replica
 from extauth.errors import ConfigError, Diagnostic
 from extauth.limiter.planner import Planner
 from extauth.overview.rule_table import RuleTable
@@ -23,6 +23,9 @@ from extauth.telemetry.top import Caller, RuleTop, Top
 
 FRESH_S: Final = 0.5  # streams that ask within so many seconds share what was made
 TOP_FRESH_S: Final = 2.5
+HEARD_S: Final = 2 * BEAT_S + 2
+"""Within this time after a reload of its own, a replica hears by heartbeat that the others have the same rules."""
+
 MOST_RULES: Final = 30
 MOST_CALLERS: Final = 10
 MOST_OF_A_RULE: Final = 3
@@ -119,6 +122,7 @@ class Overview:
         self._top = b""
         self._made_s = self._top_made_s = float("-inf")
         self._loads = 0  # how often rules were loaded
+        self._reloaded_s = float("-inf")
         self._making = asyncio.Lock()
 
     def rules_loaded(self) -> list[dict[Any, Any]]:
@@ -129,6 +133,8 @@ class Overview:
         self._tried_s = time()
         self._failure = ()
         self._made_s = self._top_made_s = float("-inf")  # what was made is about other rules
+        if self._loads:
+            self._reloaded_s = monotonic()
         self._loads += 1
         if not self.sources.planner.matcher.rules.problems:
             self._loaded_s = self._tried_s
@@ -225,9 +231,12 @@ class Overview:
         replicas = self.sources.replicas
         own, *others = every = replicas.all()
         own = own._replace(address=own.address or self.sources.settings.grpc_listen)
+        agree: bool | None = len({each.rules for each in every}) == 1
+        if not agree and monotonic() - self._reloaded_s < HEARD_S:
+            agree = None  # it is not known yet
         return {
             "list": [own._asdict() | {"own": True}, *[each._asdict() | {"own": False} for each in others]],
-            "agree": len({each.rules for each in every}) == 1,
+            "agree": agree,
             "cut_off": replicas.cut_off,
         }
 

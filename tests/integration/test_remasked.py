@@ -130,9 +130,14 @@ def reports(store: Store) -> str:
         return str([client.get(key) for key in client.scan_iter("extauth:replicas:*")])
 
 
-@pytest.mark.parametrize("delay_ms", [60_000, 20], ids=["spans wait", "spans are sent"])
-async def test_nothing_is_shown_in_clear_any_more(own_store: Store, delay_ms: int) -> None:
-    async with service(own_store, OTEL_BSP_SCHEDULE_DELAY=str(delay_ms)) as made:
+@pytest.mark.parametrize(
+    ("delay_ms", "workers"),
+    [(60_000, 1), (20, 1), (60_000, 2)],
+    ids=["spans wait", "spans are sent", "two workers"],
+)
+async def test_nothing_is_shown_in_clear_any_more(own_store: Store, delay_ms: int, workers: int) -> None:
+    settings = {"OTEL_BSP_SCHEDULE_DELAY": str(delay_ms), "EXTAUTH_WORKERS": str(workers)}
+    async with service(own_store, **settings) as made:
         await made.call("customer=acme-in-clear", "path=/acme-in-clear", calls=4)
         await made.call("customer=globex-in-clear", "path=/globex-in-clear", calls=3)
         await made.call("customer=acme-of-other", calls=2, domain="other")

@@ -154,9 +154,29 @@ def test_replicas_whose_rules_differ_are_told(serve: Callable[..., Served]) -> N
         served.until_it_answers()
     (second.folder / "api.yaml").write_text(CONFIG.replace("requests_per_unit: 5}}", "requests_per_unit: 6}}"))
     with events(first) as stream:
-        told = stream.until(lambda event: not event["replicas"]["agree"])["replicas"]
+        told = stream.until(lambda event: event["replicas"]["agree"] is False)["replicas"]
     assert [each["own"] for each in told["list"]] == [True, False]
     assert len({each["rules"] for each in told["list"]}) == 2
+
+
+def test_replicas_that_reload_together_are_never_said_to_differ(serve: Callable[..., Served]) -> None:
+    both = serve(), serve()
+    for served in both:
+        served.until_it_answers()
+    with events(both[0]) as stream:
+        before = stream.until(lambda event: len(event["replicas"]["list"]) == 2)
+        for served in both:
+            (served.folder / "api.yaml").write_text(CONFIG.replace("requests_per_unit: 5}", "requests_per_unit: 6}"))
+        said: list[bool | None] = []
+
+        def all_have_others(event: dict[str, Any]) -> bool:
+            said.append(event["replicas"]["agree"])
+            rules = {each["rules"] for each in event["replicas"]["list"]}
+            return len(rules) == 1 and before["config"]["digest"] not in rules
+
+        stream.until(all_have_others)
+    assert False not in said
+    assert said[-1] is True
 
 
 def test_a_service_that_ends_ends_its_streams_whole(serve: Callable[..., Served]) -> None:

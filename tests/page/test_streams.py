@@ -1,6 +1,7 @@
 """The live page while its stream, the store or the service is away."""
 
 import http.client
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -65,6 +66,23 @@ def test_it_says_that_the_store_is_away_and_that_the_service_is(
     page.wait_for_selector("#link[data-state=lost]")
     expect(page.locator("#link")).to_contain_text("lost, last heard at")
     visitor.wrong = [each for each in visitor.wrong if "ERR_" not in each]
+
+
+def test_it_says_that_it_shows_one_replica_of_several(beside_store: Served, own_store: Store, visitor: Visitor) -> None:
+    (own_store.folder / "other").mkdir()
+    other = Served(own_store, own_store.folder / "api.yaml", folder=own_store.folder / "other")
+    try:
+        beside_store.until(lambda: json.loads(beside_store.get("/readyz")[1])["replicas"] == 2)
+        page = visitor.visit(beside_store)
+        expect(page.locator("#traffic-note")).to_have_text("of this replica alone, one of 2, last 15 minutes")
+        expect(page.locator("#who-note")).to_contain_text("of this replica alone, one of 2, since")
+        expect(page.locator("#rules-note")).to_contain_text("counted by this replica since it started")
+        expect(page.locator("#limited")).to_have_text("Nobody is limited by this replica now")
+        expect(page.locator("#faults")).to_contain_text("Both replicas have the same rules.")
+        expect(page.locator("#replicas-facts")).to_contain_text("all have the same")
+        expect(page.locator("#replicas tr")).to_have_count(2)
+    finally:
+        other.stop()
 
 
 def test_a_page_that_nobody_sees_gives_its_place_up(served: Served, timed: Visitor) -> None:

@@ -4,11 +4,11 @@ const MOST_CALLERS = 10;
 
 const callers = { denied: [], busiest: [] };
 
-function addCallers(top) {
+function addCallers(top, replicas) {
   for (const id of Object.keys(callers)) {
     callers[id] = top[id].map((each) => ({ ...each, key: ruleKey(each.domain, each.rule) })).sort((a, b) => b.calls - a.calls);
   }
-  setText(byId("who-note"), `of this replica since ${clock(top.since_s)}; secret values are masked`
+  setText(byId("who-note"), `${ofReplica(replicas)}, since ${clock(top.since_s)}; ${replicas > 1 ? "/top has those of all; " : ""}secret values are masked`
     + (top.estimated ? "; there are so many calls that the numbers are estimates" : ""));
 }
 

@@ -175,7 +175,8 @@ function drawTable(body, none, table, named) {
   none.hidden = rows.length > 0;
 }
 
-function drawTraffic() {
+function drawTraffic(replicas) {
+  setText(byId("traffic-note"), `${ofReplica(replicas)}, last 15 minutes`);
   const { total } = history;
   const highest = draw(chart.svg, total, 3);
   const sums = coarse(total.allowed.map((allowed, i) => allowed + total.denied[i]), 3);

@@ -59,6 +59,9 @@ const many = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s
 const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const dayFormat = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 
+/** Whose numbers are shown. */
+const ofReplica = (replicas) => (replicas > 1 ? `of this replica alone, one of ${replicas}` : "of this replica");
+
 /** A time of day, with the day where that is another one. */
 function clock(seconds) {
   const date = new Date(seconds * 1000);

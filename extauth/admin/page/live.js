@@ -7,14 +7,14 @@ const stream = { source: null, heard: 0, again: null, latest: null };
 function heard(event) {
   addRules(event.rules);
   addHistory(event.history);
-  addCallers(event.top);
+  addCallers(event.top, event.replicas.list.length);
   addIncidents(event);
   stream.latest = event;
   if (!document.hidden) drawAll(event);
 }
 
 function drawAll(event) {
-  drawTraffic();
+  drawTraffic(event.replicas.list.length);
   drawCallers(event.at);
   drawRules();
   drawHealth(event);

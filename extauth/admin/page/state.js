@@ -19,7 +19,7 @@ function faults(event) {
   }
   if (replicas.cut_off) found.push(["bad", "This replica alone is cut off: another one reaches the store. Health checks get NOT_SERVING."]);
   if (!config.ok) found.push(["warn", `The last reload, at ${clock(config.tried_s)}, has ${many(config.problem_count, "problem")}: earlier rules stay in force. They are listed under Service.`]);
-  if (!replicas.agree) found.push(["warn", "The replicas do not have the same rules: the same call may be answered differently."]);
+  if (replicas.agree === false) found.push(["warn", "The replicas do not have the same rules: the same call may be answered differently."]);
   const before = tripped.find((each) => each.at >= event.at - RECENT_S) ?? { shed: 0, guards: 0 };
   const { shed, guards } = tripped.at(-1);
   if (shed > before.shed) found.push(["bad", `${many(shed - before.shed, "call")} in the last minute were not decided in time, and got the failure policy.`]);
@@ -27,13 +27,19 @@ function faults(event) {
   return found;
 }
 
+/** Whether the replicas have the same rules. */
+function agreement({ list, agree }) {
+  if (list.length < 2) return "There is one replica.";
+  if (agree === null) return "The rules have just changed here. The other replicas are heard from every 3 s.";
+  return `${list.length > 2 ? `All ${list.length}` : "Both"} replicas have the same rules.`;
+}
+
 /** What is as it should be. */
 function well(event) {
-  const replicas = event.replicas.list.length;
   return [
     event.store.in_memory ? "Calls are counted in its own memory." : "The store answers.",
     `The rules are those of the files, since ${clock(event.config.loaded_s)}.`,
-    replicas > 1 ? `${replicas > 2 ? `All ${replicas}` : "Both"} replicas have the same rules.` : "There is one replica.",
+    agreement(event.replicas),
     "In the last minute no call was shed, and no guard tripped.",
   ].map((text) => ["good", text]);
 }
@@ -65,7 +71,8 @@ function drawLimited(event) {
   const now = [...history.rules].map(([key, series]) => ({ key, lasts: series.deniedFor(), lately: series.sum("denied", 10) / 10, minute: series.sum("denied", 60) }))
     .filter((each) => each.minute > 0)
     .sort((a, b) => b.minute - a.minute);
-  setText(byId("limited"), now.length ? `Limited now, by ${many(now.length, "rule")}` : "Nobody is limited now");
+  const here = event.replicas.list.length > 1 ? " by this replica" : "";
+  setText(byId("limited"), now.length ? `Limited${here} now, by ${many(now.length, "rule")}` : `Nobody is limited${here} now`);
   mark(byId("limited").closest(".sentence"), "data-level", now.length ? "limiting" : "calm");
   const { denied } = history.total;
   const last = SECONDS - 1 - denied.findLastIndex(Boolean);
@@ -110,7 +117,9 @@ function drawService(event) {
   ]);
   const problems = [...config.problems, ...config.warnings];
   sync(byId("problems"), problems, (text) => text, (text) => el("li", {}, text), () => {});
-  facts(byId("replicas-facts"), [["Rules", replicas.agree ? (replicas.list.length > 1 ? "all have the same" : "there is one replica") : "they differ", replicas.agree ? "good" : "warn"]]);
+  const same = replicas.list.length < 2 ? "there is one replica" : store.breaker === "closed" ? "all have the same" : "all had the same when last heard";
+  const said = replicas.agree ? [same, "good"] : replicas.agree === null ? ["just changed here; the others are heard from every 3 s", null] : ["they differ", "warn"];
+  facts(byId("replicas-facts"), [["Rules", ...said]]);
   sync(byId("replicas"), replicas.list.map((each, i) => ({ ...each, i })), (each) => each.i,
     () => el("tr", {}, el("td", {}, el("span", { class: "mono" }), el("span", { class: "sub" })), el("td", { class: "mono" }), el("td")),
     (line, each) => {
