@@ -1,8 +1,8 @@
 """A browser, a service that counts in memory, and its live page in the browser."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +29,57 @@ descriptors:
 """
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Chromium. Not for the session: while Playwright's event loop is there, no test can run one of its own."""
-    path = programs.chromium() or missing("no chromium on PATH (Debian: apt install chromium)")
-    with sync_playwright() as playwright:
-        # Chromium's sandbox refuses to run as root, as CI does.
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]
-        browser = playwright.chromium.launch(executable_path=path, args=sandbox)
-        yield browser
-        browser.close()
+class Chromium:
+    """A browser that starts when a page is wanted, and its contexts by their options.
 
+    Contexts are kept: a page in one that has had a page opens in a third of the time.
+    """
 
-@pytest.fixture(scope="package")
-def contexts(browser: Browser) -> Callable[..., BrowserContext]:
-    """The contexts of the browser by their options: a page in one that has had a page opens in a third of the time."""
-    made: dict[str, BrowserContext] = {}
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._browser: Browser | None = None
+        self._contexts: dict[str, BrowserContext] = {}
 
-    def context(**options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
+    def new_context(self, **options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
+        if self._browser is None:
+            path = programs.chromium() or missing("no chromium on PATH (Debian: apt install chromium)")
+            playwright = self._stack.enter_context(sync_playwright())
+            # Chromium's sandbox refuses to run as root, as CI does.
+            sandbox = [] if os.geteuid() else ["--no-sandbox"]
+            self._browser = playwright.chromium.launch(executable_path=path, args=sandbox)
+            self._stack.callback(self._browser.close)
+        return self._browser.new_context(locale="en-GB", **options)
+
+    def context(self, **options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
         key = repr(options)
-        if key not in made:
-            made[key] = browser.new_context(locale="en-GB", **options)
-        return made[key]
+        if key not in self._contexts:
+            self._contexts[key] = self.new_context(**options)
+        return self._contexts[key]
 
-    return context
+    def close(self) -> None:
+        self._stack.close()
+        self._browser = None
+        self._contexts.clear()
+
+
+CHROMIUM = pytest.StashKey[Chromium]()
+
+
+@pytest.fixture(scope="session")
+def chromium(request: pytest.FixtureRequest) -> Iterator[Chromium]:
+    made = request.config.stash[CHROMIUM] = Chromium()
+    yield made
+    made.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    """End Chromium before a test of another folder: beside Playwright's event loop, that could run none of its own."""
+    result = yield
+    chromium = item.config.stash.get(CHROMIUM, None)
+    if chromium is not None and (nextitem is None or Path(__file__).parent not in nextitem.path.parents):
+        chromium.close()
+    return result
 
 
 @contextmanager
@@ -122,17 +149,16 @@ def visiting(context: BrowserContext) -> Iterator[Visitor]:
 
 
 @pytest.fixture(params=[{}])
-def visitor(contexts: Callable[..., BrowserContext], request: pytest.FixtureRequest) -> Iterator[Visitor]:
+def visitor(chromium: Chromium, request: pytest.FixtureRequest) -> Iterator[Visitor]:
     """Parametrized by the options of the browser's context."""
-    with visiting(contexts(**request.param)) as visitor:
+    with visiting(chromium.context(**request.param)) as visitor:
         yield visitor
 
 
 @pytest.fixture
-def timed(browser: Browser) -> Iterator[Visitor]:
+def timed(chromium: Chromium) -> Iterator[Visitor]:
     """A visitor whose clock the test moves, which is that of all pages of a context."""
-    context = browser.new_context(locale="en-GB")
-    context.clock.install()
-    with visiting(context) as visitor:
-        yield visitor
-    context.close()
+    with chromium.new_context() as context:
+        context.clock.install()
+        with visiting(context) as visitor:
+            yield visitor
