@@ -11,6 +11,7 @@ from extauth.telemetry import catalogue
 from extauth.telemetry.catalogue import DESCRIBED, Across, Kind
 from extauth.telemetry.exposition import render
 from extauth.telemetry.metrics import Metrics
+from extauth.telemetry.tables import CounterTable
 
 PARENT: Final = "parent"
 
@@ -31,7 +32,7 @@ Key = tuple[str, str, Labels]
 
 
 class Changes(NamedTuple):
-    """By how much some series of the `table`-th of `Metrics.tables` have changed."""
+    """By how much some series of the `table`-th of the tables have changed."""
 
     table: int
     counts: Sequence[tuple[tuple[str, ...], int]]
@@ -44,11 +45,15 @@ def changes_of(metrics: Metrics) -> Iterator[Changes]:
     """
     for _ in metrics.before_rules():
         yield Changes(0, ())
-    for i, table in enumerate(metrics.tables):
+    for i, table in enumerate(_tables(metrics)):
         for new in table.new():
             yield Changes(i, [(_plain(values), 0) for values in new])
         for changed, _ in table.changes():
             yield Changes(i, [(_plain(values), count) for values, count in changed])
+
+
+def _tables(metrics: Metrics) -> tuple[CounterTable, ...]:
+    return *metrics.tables, *metrics.others_tables
 
 
 def _plain(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,10 +80,11 @@ class GatheredMetrics(Metrics):
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as Metrics
         super().__init__(*arguments, **options)
         self._all = _AllFamilies(self)
+        self.families = self._all.collect
 
     def add(self, changes: Changes) -> None:
         """Add what a worker has counted in a table."""
-        cell = self.tables[changes.table].cell
+        cell = _tables(self)[changes.table].cell
         for values, count in changes.counts:
             cell(*values).value += count
 

@@ -1,6 +1,6 @@
 """Prometheus metrics, fed one fact per batch."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from importlib.metadata import version
@@ -8,6 +8,7 @@ from time import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.core import Metric as Family
 
 from extauth.errors import StoreError
 from extauth.limiter.counters import Source, TakeResult
@@ -69,6 +70,8 @@ class Metrics:
         self._store_errors = counter(catalogue.STORE_ERRORS, registry, StoreError.KINDS)
         self._failure_decisions = counter(catalogue.STORE_FAILURE_DECISIONS, registry, OnStoreFailure)
         self._decisions = CounterTable(catalogue.DECISIONS)
+        self.families: Callable[[], Iterable[Family]] = registry.collect
+        self.others_tables: list[CounterTable] = []  # by domain; others count in them and render them
         self._by_source = by_source = {source: self._decisions.cell(source) for source in Source}
         self._uncounted = by_source[Source.NO_COUNTER]
         Computed(catalogue.DENIAL_CACHE_HITS, lambda: by_source[Source.DENIAL_CACHE].value, registry)
@@ -223,7 +226,9 @@ class Metrics:
         self._by_template = Memo(MAX_TEMPLATES_BYTES)
         if remasked.paths:
             unused += self._requests.forget()
-        for table in (self._requests, self._tiers_near, self._unmatched):
+        for table in self.others_tables:
+            unused += table.forget(remasked.domains)
+        for table in (self._requests, self._tiers_near, self._unmatched, *self.others_tables):
             unused += table.age()
         return unused
 

@@ -130,6 +130,11 @@ class CounterTable:
         while piece := list(islice(new, PIECE_CELLS)):
             yield [values for values in piece if self._find(values) is not None]
 
+    def values(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
+        """All series but those that are forgotten meanwhile, in pieces: (label values, value)."""
+        for piece in self._pieces(PIECE_CELLS):
+            yield [(values, cell.value) for values, cell in piece]
+
     def in_force(self) -> Iterator[list[tuple[tuple[str, ...], int]]]:
         """The series that were asked for since the rules were reloaded: (label values, value), in pieces.
 

@@ -1,0 +1,1 @@
+"""Compatible mode: serves in the place of envoyproxy/ratelimit, by its variables and on its ports."""
