@@ -89,6 +89,11 @@ chaos *ARGS: _venv
 simulate *ARGS: _venv
     @python -m simulation "$@"
 
+# Make the descriptors that gRPC reflection serves anew, from the packages that the script names
+[no-exit-message]
+descriptors: _venv
+    @uv run --quiet --no-project --script scripts/reflection_descriptors.py
+
 # Draw the README's pictures of the dashboard from a stack of its own: three minutes
 [no-exit-message]
 pictures: _venv

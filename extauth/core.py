@@ -92,6 +92,7 @@ class Core:
             limits=limits_of(settings, self.max_connections),
             on_guard=self.metrics.guard_tripped,
             tls=self.tls,
+            reflection=settings.reflection,
             traced=self._tracing is not None or settings.log_level == "debug",
         )
         if settings.engine == "grpcio":

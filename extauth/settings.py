@@ -178,6 +178,7 @@ class Settings(BaseModel):
         "off", description="off, on, or three names: LIMIT,REMAINING,RESET"
     )
     keep_going: bool = Field(False, description="true or false")
+    reflection: bool = Field(True, description="on or off")
     engine: Literal["h2", "grpcio"] = Field("h2", description="h2 or grpcio")
     workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = Field(
         1, description="processes, 1 to 64, or auto: as many as this process may use cores"

@@ -110,6 +110,9 @@ class EngineContext:
     tls: Tls | None = None
     """With it, an engine serves only over TLS."""
 
+    reflection: bool = True
+    """Whether clients may ask which methods and messages there are (`transport/reflection.py`)."""
+
     traced: bool = False
     """Whether the traces of calls are read from their headers."""
 
@@ -120,7 +123,7 @@ class EngineContext:
 
 
 class Engine(Protocol):
-    """Serves RateLimitService and grpc.health.v1 on one address."""
+    """Serves RateLimitService, grpc.health.v1 and grpc.reflection on one address."""
 
     async def start(self) -> None:
         """Listen and report SERVING; raises SettingsError if the address is not available."""

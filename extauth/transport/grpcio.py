@@ -1,4 +1,4 @@
-"""The gRPC engine on grpc.aio: RateLimitService and grpc.health.v1."""
+"""The gRPC engine on grpc.aio: RateLimitService, grpc.health.v1 and grpc.reflection."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,6 +16,7 @@ from extauth.rls.trace_context import TraceParent, sampled_parent
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.engine import MAX_BLOCK_BYTES, EngineContext, Guard
+from extauth.transport.grpcio_reflection import GrpcioReflection
 from extauth.transport.h2.health import SERVICES, STORE_SERVICE
 from extauth.transport.h2.hpack import FIELD_BYTES
 from extauth.transport.tls import Tls
@@ -41,6 +42,7 @@ class GrpcioServer:
         self._traced = context.traced
         self._health = health.HealthServicer()  # after `drain` it keeps to NOT_SERVING
         self._reported: dict[str, bool] = {}
+        self._reflects = context.reflection
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -65,6 +67,9 @@ class GrpcioServer:
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._should_rate_limit)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ShouldRateLimit": method}),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._reflects:
+            calls = GrpcioReflection(self._batcher.clock, self._limits.stall_timeout_s)
+            server.add_generic_rpc_handlers(calls.handlers())
         try:
             if self._tls is None:
                 server.add_insecure_port(self._listen)

@@ -17,7 +17,7 @@ from extauth.limiter.counters import Group, TakeResult
 from extauth.rls.request import SERVICE
 from extauth.rules.model import OnStoreFailure
 from extauth.transport.batching import Batcher
-from extauth.transport.engine import EngineContext, Guard
+from extauth.transport.engine import ConnectionLimits, EngineContext, Guard
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.server import H2Server
 from tests.support.clock import Clock
@@ -60,7 +60,14 @@ class Engine:
     """An engine on a Unix socket, its counters, and a client."""
 
     def __init__(
-        self, kind: str, folder: Path, policy: OnStoreFailure = OnStoreFailure.ERROR, *, traced: bool = False
+        self,
+        kind: str,
+        folder: Path,
+        policy: OnStoreFailure = OnStoreFailure.ERROR,
+        *,
+        traced: bool = False,
+        reflection: bool = True,
+        stall_timeout_s: float = 10,
     ) -> None:
         self.listen = f"unix:{folder}/grpc"
         self.counters = Switched()
@@ -70,7 +77,12 @@ class Engine:
         self.recorded = Recorded()
         self.batcher = Batcher(decider, [self.recorded], max_in_flight=1, max_waiting=3)
         context = EngineContext(
-            planner=decider.planner, batcher=self.batcher, on_guard=self.tripped.append, traced=traced
+            planner=decider.planner,
+            batcher=self.batcher,
+            limits=ConnectionLimits(stall_timeout_s=stall_timeout_s),
+            on_guard=self.tripped.append,
+            traced=traced,
+            reflection=reflection,
         )
         self.server = ENGINES[kind](self.listen, context)
         self.channel = grpc.aio.insecure_channel(self.listen)

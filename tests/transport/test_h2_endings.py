@@ -125,6 +125,9 @@ async def test_health_can_be_watched(short_path: Path) -> None:
         peer.send(frame(frames.PING, frames.ACK, 0, peer.pings[0][1]))
         await peer.ended()
         assert [peer.answers[stream].status for stream in (1, 3)] == [Status.UNAVAILABLE] * 2
+        assert all(":status" not in peer.answers[stream].trailers for stream in (1, 3)), (
+            "RFC 9113 §8.1: not in trailers"
+        )
         await stop
 
 

@@ -96,7 +96,9 @@ async def test_a_call_without_a_body(short_path: Path) -> None:
 async def test_a_streaming_client_hears_at_once_that_its_method_is_not_there(short_path: Path) -> None:
     async with serving(short_path) as served:
         peer = await served.connect()
-        peer.send(frame(HEADERS, END_HEADERS, 1, block("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")))
+        peer.send(
+            frame(HEADERS, END_HEADERS, 1, block("/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats"))
+        )
         (answer,) = await peer.answered(1)
         await peer.until(lambda: answer.reset is not None)
         assert (answer.status, answer.reset) == (Status.UNIMPLEMENTED, ErrorCode.NO_ERROR)

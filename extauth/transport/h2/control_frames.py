@@ -32,7 +32,7 @@ class Control:
     ) -> None:
         self.now = 0.0
         self.answered = -ANSWERING_S  # when the last answer to a call was written
-        self.health_answered = -ANSWERING_S  # when the last answer to a health check was
+        self.health_answered = -ANSWERING_S  # when the last answer to a health check, or by reflection, was
         self._on_guard = on_guard
         self._streams = streams
         self._sender = sender

@@ -22,6 +22,7 @@ class Status(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -106,10 +107,15 @@ def prefixed(message: bytes) -> bytes:
 
 def refusal_block(status: Status, text: str, *extra: tuple[bytes, bytes]) -> bytes:
     """The header block of an answer that is a status alone."""
-    block = _OK_BLOCK + literal(b"grpc-status", b"%d" % status)
+    return _OK_BLOCK + trailer_block(status, text) + b"".join(literal(name, value) for name, value in extra)
+
+
+def trailer_block(status: Status, text: str) -> bytes:
+    """The header block of the trailers that end an answer with this status."""
+    block = literal(b"grpc-status", b"%d" % status)
     if text:
         block += literal(b"grpc-message", quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode())
-    return block + b"".join(literal(name, value) for name, value in extra)
+    return block
 
 
 def plain_block(http_status: int, body: bytes) -> bytes:

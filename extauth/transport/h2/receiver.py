@@ -28,6 +28,7 @@ from extauth.transport.h2.frames import (
 )
 from extauth.transport.h2.grpc_framing import ENCODINGS, Status, refusal_block
 from extauth.transport.h2.hpack import HeaderDecoder
+from extauth.transport.h2.reflection_calls import REFLECTION_METHODS
 from extauth.transport.h2.request_head import Head, Method
 from extauth.transport.h2.requests import Requests
 from extauth.transport.h2.sender import Sender
@@ -79,6 +80,7 @@ class Receiver:
         self._planner = context.planner
         self._batcher = context.batcher
         self._unfinished = state.unfinished
+        self._reflects = state.reflection is not None
         self._limits = context.limits
         self._on_guard = context.on_guard
         self._max_decoded_bytes = MAX_EXPANSION * context.limits.max_turn_bytes
@@ -302,7 +304,7 @@ class Receiver:
             # Only a client that ignores SETTINGS_MAX_CONCURRENT_STREAMS comes here.
             self.requests.refuse_stream(number, head, end_stream=end_stream)
             return
-        refusal = _unserved(head)
+        refusal = _unserved(head, reflects=self._reflects)
         if refusal is not None:
             self._control.spend()
             self._sender.respond(number, refusal, cut=not end_stream)
@@ -313,11 +315,11 @@ class Receiver:
             self.requests.complete(number, request)
 
 
-def _unserved(head: Head) -> bytes | None:
+def _unserved(head: Head, *, reflects: bool) -> bytes | None:
     """The header block of the answer to a call that can be refused before it is whole; None for other calls."""
     if head.refusal is not None:  # clients of plain HTTP may not read an answer before their request is sent
         return None
-    if head.method is Method.UNKNOWN:
+    if head.method is Method.UNKNOWN or (head.method in REFLECTION_METHODS and not reflects):
         return refusal_block(Status.UNIMPLEMENTED, f"no such method: {head.path[:MAX_ECHO]}")
     if head.encoding not in ENCODINGS:
         accepted = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())

@@ -7,10 +7,12 @@ from functools import lru_cache
 
 from extauth.rls.request import SERVICE
 from extauth.rls.trace_context import TraceParent, may_be_sampled, sampled_parent
+from extauth.transport import reflection
 from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.h2.grpc_framing import ENCODINGS
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
+_REFLECTION, _REFLECTION_ALPHA = reflection.SERVICES
 
 Fields = list[tuple[bytes, bytes, bool]]
 
@@ -28,6 +30,8 @@ class Method(Enum):
     SHOULD_RATE_LIMIT = f"/{SERVICE}/ShouldRateLimit"
     HEALTH_CHECK = f"/{HEALTH_SERVICE}/Check"
     HEALTH_WATCH = f"/{HEALTH_SERVICE}/Watch"
+    REFLECTION = f"/{_REFLECTION}/{reflection.METHOD}"
+    REFLECTION_ALPHA = f"/{_REFLECTION_ALPHA}/{reflection.METHOD}"
     UNKNOWN = "unknown"
 
 

@@ -15,11 +15,13 @@ from extauth.transport.h2 import frames
 from extauth.transport.h2.control_frames import Control
 from extauth.transport.h2.flow_control import LARGEST_WINDOW, Message
 from extauth.transport.h2.frames import DEFAULT_WINDOW, END_STREAM, ErrorCode, H2Error, unpadded
-from extauth.transport.h2.grpc_framing import GrpcError, Status, plain_block, refusal_block, unframe
+from extauth.transport.h2.grpc_framing import GrpcError, Status, plain_block, refusal_block, trailer_block, unframe
+from extauth.transport.h2.reflection_calls import REFLECTION_METHODS, ReflectionCalls
 from extauth.transport.h2.request_head import Head, Method
 from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import MIN_PROGRESS, Request, Streams
+from extauth.transport.reflection import IDLE, MAX_REQUEST_BYTES
 from extauth.transport.waiting import Calls
 
 
@@ -43,6 +45,7 @@ class Requests:
         self.calls: Calls  # the calls of this turn
         context = state.context
         self._state = state
+        self._reflection = ReflectionCalls(state, streams, sender, control)
         self._planner = context.planner
         self._batcher = context.batcher
         self._limits = context.limits
@@ -96,6 +99,9 @@ class Requests:
         request.window -= size
         before = request.received
         request.received += len(content)
+        if request.head.method in REFLECTION_METHODS:
+            self._reflect(request, size, content, end_stream=end_stream)
+            return
         if request.received - request.progress >= MIN_PROGRESS:
             request.progress, request.progressed = request.received, self.calls.arrived
         kept = 0
@@ -122,6 +128,15 @@ class Requests:
             missing = length + 5 - request.received - request.window
             if missing > 0 and not request.wanted and number in self._streams.open:
                 self._state.unfinished.ask(request, missing)
+
+    def _reflect(self, request: Request, size: int, content: bytes, *, end_stream: bool) -> None:
+        """Answer the messages that a frame of a reflection call completes."""
+        if not request.charged:
+            self._hold(request, MAX_REQUEST_BYTES)  # what is kept of a message is never more
+        if request.number in self._streams.open:
+            self._reflection.on_data(request, size, content, end_stream=end_stream)
+        if end_stream and request.number in self._streams.open:
+            self.complete(request.number, request)
 
     def give_back(self) -> None:
         """Give the connection's window back to the client; enlarge it if there is memory for what it may send."""
@@ -164,6 +179,9 @@ class Requests:
     def _give_up(self, request: Request, guard: Guard = Guard.MESSAGE, *, whole: bool = False) -> None:
         """End a request that cannot be evaluated: OVER_LIMIT for a call whose refusal would let the caller pass."""
         number, head = request.number, request.head
+        if head.method in REFLECTION_METHODS:
+            self._reflection.give_up(request, IDLE)
+            return
         self._on_guard(guard)
         if head.limits:
             self._streams.complete(number)
@@ -178,10 +196,13 @@ class Requests:
             if service in health.changed:
                 self._sender.go_on(number, health.status(service))
 
-    def unwatch(self) -> None:
-        """End the streams that watch the health."""
+    def end_endless(self) -> None:
+        """End the streams that only the client would end: those that watch the health, and reflection calls."""
         for number in list(self._streams.watching):
-            self._refuse(number, Status.UNAVAILABLE, "shutting down")
+            self._sender.respond(number, trailer_block(Status.UNAVAILABLE, "shutting down"), cut=False)
+        for request in list(self._streams.open.values()):
+            if request.head.method in REFLECTION_METHODS:
+                self._reflection.give_up(request, "shutting down")
 
     def complete(self, number: int, request: Request) -> None:
         """Answer a request that is whole, or hand its call to the batcher."""
@@ -196,6 +217,9 @@ class Requests:
             return
         if head.oversized and head.limits:
             self._deny(number)
+            return
+        if head.method in REFLECTION_METHODS:
+            self._reflection.on_end(request)
             return
         try:
             message = unframe(bytes(request.body), head.encoding, self._limits.max_message_bytes)

@@ -93,6 +93,14 @@ class Sender:
         else:
             sending.rest += prefixed(message)
 
+    def finish(self, stream: int) -> None:
+        """End an answer that went on with the status OK, once the client's windows have had room for all of it."""
+        sending = self._streams.sending.get(stream)
+        if sending is None:
+            self.respond(stream, ANSWER_TRAILERS, cut=False)
+        else:
+            sending.trailers, sending.more = ANSWER_TRAILERS, False
+
     def respond(self, stream: int, block: bytes, body: bytes = b"", *, cut: bool) -> None:
         """Send a header block and perhaps a body, or the trailers that end an answer that went on.
 

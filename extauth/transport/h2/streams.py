@@ -4,7 +4,7 @@ A stream that the client opened is in one state at a time, which is the dict tha
 
     state      dict       meaning
     IDLE       -          its number is above `last_id`: the client has not used it
-    OPEN       open       its request is incomplete
+    OPEN       open       its request is incomplete; of a reflection call, a part of its answer may be in `sending` too
     ANSWERING  -          for the time of one call: its request is over, and its answer is being written
     WAITING    waiting    the batcher has its call
     SENDING    sending    the client's windows have no room for the rest of its answer
@@ -20,7 +20,7 @@ A stream that the client opened is in one state at a time, which is the dict tha
     expire     WAITING → ANSWERING   its deadline has come
     hold       ANSWERING → SENDING
     watch      ANSWERING → WATCHING
-    sent       SENDING → WATCHING
+    sent       SENDING → WATCHING    or → OPEN
     close      any → CLOSED          or → IGNORED, if the client has not ended it
     clear      all → CLOSED          the connection is gone
 
@@ -57,6 +57,7 @@ class Request:
     """
 
     __slots__ = (
+        "answering",
         "body",
         "charged",
         "deadline",
@@ -76,6 +77,7 @@ class Request:
         self.head = head
         self.owner = owner
         self.shed = shed  # it came when the maximum number of streams was open
+        self.answering = False  # the head of its answer is sent, though it is incomplete: it has several messages
         self.body = bytearray()
         self.received = 0
         self.window = DEFAULT_WINDOW
@@ -215,7 +217,7 @@ class Streams:
         self.watching[number] = service
 
     def sent(self, number: int) -> None:
-        """SENDING → WATCHING."""
+        """SENDING → WATCHING, or → OPEN."""
         del self.sending[number]
 
     def close(self, number: int, *, ignore: bool = False) -> None:
