@@ -16,6 +16,8 @@ def view_rules(rules: RuleSet, masking: Masking) -> Iterator[str]:
         view: dict[str, Any] = {"domain": domain.name, "files": list(domain.files), "labels": list(domain.labels)}
         if domain.on_store_failure is not None:
             view["on_store_failure"] = str(domain.on_store_failure)
+        if domain.together:
+            view["together"] = True
         if domain.name in rules.retained:
             view["kept"] = "the files of this domain have problems: its rules are those of an earlier reading"
         yield (", " if i else "") + json.dumps(view)[:-1]

@@ -80,6 +80,7 @@ class Compiler:
             count_denied=self._count_denied(model.algorithm, None),
             on_store_failure=model.on_store_failure,
             secret=SecretKeys(frozenset(model.secret or ()), by_name=model.secret != []),
+            together=model.together,
             digest=self._digest,
         )
 

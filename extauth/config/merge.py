@@ -113,6 +113,7 @@ def _merged(domains: list[Domain]) -> Domain:
         labels=tuple(dict.fromkeys(label for domain in domains for label in domain.labels)),
         files=tuple(file for domain in domains for file in domain.files),
         secret=reduce(SecretKeys.merged, (domain.secret for domain in domains)),
+        together=any(domain.together for domain in domains),
         digest=" ".join(domain.digest for domain in domains),
     )
 

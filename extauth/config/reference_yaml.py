@@ -58,6 +58,9 @@ class _Expander:
         if domain.on_store_failure is not None:
             message = f"the domain {domain.name!r} has on_store_failure, which the reference does not know"
             self.unsupported.append(Diagnostic.error(Place(domain.files[0]), message, "remove it"))
+        if domain.together:
+            message = f"the domain {domain.name!r} has together, which the reference does not know"
+            self.unsupported.append(Diagnostic.error(Place(domain.files[0]), message, "remove it"))
 
     def _check_labels(self, domain: Domain, rule: Rule) -> None:
         """A label limits nothing in the reference because it has no rule; a pattern of keys could be one."""

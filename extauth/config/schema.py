@@ -144,5 +144,8 @@ class FileModel(Model):
         None,
         description="Keys whose values are shown only masked, besides those whose names look so; `[]`: no key's are.",
     )
+    together: Flag = Field(
+        False, description="Keep all counters of a request on one shard: that of the request's first descriptor."
+    )
     tiers: dict[Name, RateLimitModel] = Field(default_factory=dict, description="Named limits, by name.")
     descriptors: list[DescriptorModel] = Field(default_factory=list, description="The rules.")

@@ -77,6 +77,7 @@ class KeyNamer:
 
     def __init__(self, prefix: str, secret: str = "", shards: int = SHARDS) -> None:
         self._heads = [f"{prefix}:{{{tag}}}:".encode("utf-8", "surrogateescape") for tag in tags(shards)]
+        self._head_bytes = len(self._heads[0])  # of each, for all tags are as long
         self._key = hash_key(secret)
 
     def __call__(
@@ -96,6 +97,10 @@ class KeyNamer:
             descriptor = _sized(domain) + b",#" + self.fingerprint(_joined(entries, shared))
         name = self._heads[crc32(descriptor) % len(self._heads)] + descriptor
         return name + b":" + suffix.encode() if suffix else name
+
+    def beside(self, name: bytes, other: bytes) -> bytes:
+        """The name of a counter where it is to lie on the shard of the `other`."""
+        return other[: self._head_bytes] + name[self._head_bytes :]
 
     def fingerprint(self, value: str) -> bytes:
         """What stands for `value` in names: 22 characters of URL-safe base64."""

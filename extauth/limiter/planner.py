@@ -156,6 +156,7 @@ class Planner:
         self._remembered = self.recall
         self._descriptors = DescriptorPlanner(matcher, self._namer, self.work)
         self._known = self._descriptors.known
+        self._together = frozenset(name for name, domain in matcher.rules.domains.items() if domain.together)
         self._outlines: Memo[tuple[Hashable, ...], PlanOutline] = Memo(MAX_OUTLINES_BYTES)
         # Of many rules, most plans are alike.
         self._templates: Memo[tuple[Any, ...], PlanTemplate] = Memo(MAX_TEMPLATES_BYTES)
@@ -201,6 +202,8 @@ class Planner:
         else:
             domain = ""
             parts = [NOT_LIMITED] * len(request.descriptors)
+        if domain in self._together:
+            parts = self._beside_the_first(request, parts)
         key = (domain, request.hits_addend, *[part.effects for part in parts])
         outline = self._outlines.get(key)
         if outline is None or self._modes.metadata:
@@ -210,6 +213,12 @@ class Planner:
         if len(names) > 1 and len(set(names)) < len(names):
             return self._build(request, domain, parts, None)
         return Plan(names, template, tally), size + sum(map(len, names))
+
+    def _beside_the_first(self, request: Request, parts: Sequence[DescriptorPlan]) -> list[DescriptorPlan]:
+        """The parts with all counters on the shard that the first descriptor's has, or would have."""
+        names, beside = parts[0].names, self._namer.beside
+        first = names[0] if names else self._namer(request.domain, decode_descriptor(request.descriptors[0]).entries)
+        return [DescriptorPlan(tuple([beside(name, first) for name in part.names]), part.effects) for part in parts]
 
     def _build(
         self, request: Request, domain: str, parts: Sequence[DescriptorPlan], key: tuple[Hashable, ...] | None
@@ -265,7 +274,8 @@ class Planner:
         request = split_request(message)
         if self.matcher.domain(request.domain) is not None:
             for encoded in request.descriptors:
-                if name in self._descriptors.peek(request.domain, encoded).names:
+                names = self._descriptors.peek(request.domain, encoded).names
+                if any(self._namer.beside(each, name) == name for each in names):  # it may lie on another's shard
                     return describe_entries(request.domain, decode_descriptor(encoded), self.matcher)
         return None
 

@@ -207,7 +207,8 @@ class Domain:
 
     `labels` are entry keys that label the metrics and limit nothing. `algorithm`, `count_denied` and
     `on_store_failure` (None: the service's setting) hold for limits that a request brings with it. `secret` are the
-    keys whose values are shown only masked. `digest` is the SHA-256 of its files' texts.
+    keys whose values are shown only masked. With `together`, all counters of a request lie on one shard. `digest` is
+    the SHA-256 of its files' texts.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Domain:
     count_denied: bool = True
     on_store_failure: OnStoreFailure | None = None
     secret: SecretKeys = NAMED_SO
+    together: bool = False
     digest: str = ""
 
     def is_label(self, entries: Sequence[tuple[str, str]]) -> bool:

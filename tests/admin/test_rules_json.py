@@ -81,6 +81,12 @@ def test_a_domain_that_is_kept_says_so() -> None:
     assert problem.startswith("a.yaml:2:")
 
 
+def test_a_domain_whose_counters_lie_together_says_so() -> None:
+    texts = {"a.yaml": "domain: a\ntogether: true\n", "b.yaml": "domain: b\ntogether: false\n"}
+    found = {domain["domain"]: domain.get("together") for domain in domains(load_rules(texts))}
+    assert found == {"a": True, "b": None}
+
+
 def test_the_view_of_the_rules_masks_secret_values() -> None:
     text = """
 domain: d

@@ -134,6 +134,7 @@ LIMIT = "rate_limit: {unit: minute, requests_per_unit: 1"
         ("labels: [path]", f"  - {{key: 'p*', {LIMIT}}}}}", 4, "the label 'path', too"),
         ("algorithm: gcra", f"  - {{key: k, {LIMIT}, algorithm: fixed_window}}}}", 0, "that requests bring"),
         ("", f"  - key: a\n    descriptors:\n      - {{key: k, {LIMIT}, algorithm: gcra}}}}", 5, "no gcra"),
+        ("together: true", "  - {key: k}", 0, "'d' has together, which the reference does not know"),
         ("on_store_failure: deny", "  - {key: k}", 0, "'d' has on_store_failure, which the reference does not know"),
     ],
 )

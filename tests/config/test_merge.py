@@ -31,6 +31,12 @@ def test_the_shipped_file() -> None:
     ]
 
 
+def test_counters_lie_together_where_one_of_a_domains_files_says_so() -> None:
+    texts = {"a.yaml": "domain: d", "b.yaml": "domain: d\ntogether: true", "c.yaml": "domain: e"}
+    rules = load_rules(texts, merge=True)
+    assert {name: domain.together for name, domain in rules.domains.items()} == {"d": True, "e": False}
+
+
 def test_a_plain_reference_file() -> None:
     text = """
 domain: mongo_cps

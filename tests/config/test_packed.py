@@ -21,6 +21,7 @@ count_denied: true
 on_store_failure: deny
 labels: [path]
 secret: [who]
+together: true
 tiers:
   free: {unit: minute, requests_per_unit: 10, replaces: [{name: gone}]}
   open: {unlimited: true}

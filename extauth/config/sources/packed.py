@@ -74,6 +74,7 @@ class _Packer:
             domain.count_denied,
             _text(domain.on_store_failure),
             (tuple(domain.secret.keys), domain.secret.by_name),
+            domain.together,
             domain.digest,
         )
         yield marshal.dumps(("domain", self._taken(), head))
@@ -182,7 +183,7 @@ class _Unpacker:
         )
 
     def _domain(self, head: Piece) -> Domain:
-        name, tiers, labels, files, algorithm, count_denied, policy, (secret, by_name), digest = head
+        name, tiers, labels, files, algorithm, count_denied, policy, (secret, by_name), together, digest = head
         rules, self._rules = self._rules, []
         return Domain(
             name,
@@ -194,6 +195,7 @@ class _Unpacker:
             count_denied=count_denied,
             on_store_failure=_policy(policy),
             secret=SecretKeys(frozenset(secret), by_name=by_name),
+            together=together,
             digest=digest,
         )
 
