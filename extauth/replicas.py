@@ -24,6 +24,7 @@ from extauth.transport.health_client import is_serving
 from extauth.transport.tls import Tls
 
 ASK_TIMEOUT_S = 0.5
+MOST_NAMED = 3  # replicas, in a log line
 
 
 class Place(NamedTuple):
@@ -74,6 +75,7 @@ class Replicas:
         self._cut_off = CutOff(self._addresses, self._ask, self._cut_off_changed)
         self._health_changed = asyncio.Event()
         self._log = StateLog(self._write)
+        self._shards_log = StateLog(self._write_shards)
         self._state = BreakerState.CLOSED
         self._set_share()
 
@@ -160,7 +162,11 @@ class Replicas:
 
     def detail(self) -> dict[str, Any]:
         """What is known of the others, for people."""
-        return {} if self._heartbeat is None else {"replicas": self.seen(), "cut_off": self.is_cut_off()}
+        if self._heartbeat is None:
+            return {}
+        differ = self._other_shards()
+        shards = {"shards": self._settings.shards, "other_shards": sorted(set(differ.values()))} if differ else {}
+        return {"replicas": self.seen(), "cut_off": self.is_cut_off(), **shards}
 
     @property
     def cut_off(self) -> bool:
@@ -185,7 +191,9 @@ class Replicas:
         address = settings.advertise
         if address is None and self._registry is not None:
             address = reachable_address(settings.grpc_listen, self._registry.local_host())
-        return Replica(address, version("extauth"), self._rules_digest(), str(self._breaker.state))
+        return Replica(
+            address, version("extauth"), self._rules_digest(), str(self._breaker.state), self._settings.shards
+        )
 
     def _addresses(self) -> list[str]:
         others = () if self._heartbeat is None else self._heartbeat.others
@@ -213,3 +221,25 @@ class Replicas:
         if error is not None and not self._heartbeat_failed and self._breaker.state is BreakerState.CLOSED:
             logger().warning("heartbeat_failed", reason=str(error), effect="the other replicas do not know of this one")
         self._heartbeat_failed = error is not None
+        if error is None:
+            self._shards_log.changed(state=bool(self._other_shards()))
+
+    def _other_shards(self) -> dict[str, int]:
+        """The numbers of shards of replicas that have another number than this one, by their addresses."""
+        others = () if self._heartbeat is None else self._heartbeat.others
+        found = {other.address or "a replica without an address": other.shards for other in others}
+        return {address: shards for address, shards in found.items() if shards != self._settings.shards}
+
+    def _write_shards(self, differ: bool) -> None:
+        if differ:
+            others = [f"{address} has {shards}" for address, shards in self._other_shards().items()]
+            more = [f"{len(others) - MOST_NAMED} more"] if len(others) > MOST_NAMED else []
+            logger().warning(
+                "shards_differ",
+                own=self._settings.shards,
+                others=", ".join([*others[:MOST_NAMED], *more]),
+                effect="they count under other names than this one, so a caller gets its limits from both",
+                fix="set EXTAUTH_SHARDS to the same number for all replicas",
+            )
+        else:
+            logger().info("shards_agree", shards=self._settings.shards)

@@ -11,13 +11,14 @@ from typing import NamedTuple, Protocol
 
 from extauth.counters.breaker import BreakerState
 from extauth.errors import StoreError
+from extauth.limiter.counter_names import SHARDS
 
 BEAT_S = 3.0
 MOST_SEEN_IN_S = 60.0
 MAX_FIELD = 280  # characters; a name of 253, and its port
 
 # Later versions may add fields.
-_LINE = re.compile(rf"(\w{{1,64}}) \d+ (\S{{1,{MAX_FIELD}}}) (\S+) (\S+) (\S+)(?: .*)?")
+_LINE = re.compile(rf"(\w{{1,64}}) \d+ (\S{{1,{MAX_FIELD}}}) (\S+) (\S+) (\S+)(?: (\d{{1,5}})(?!\S))?(?: .*)?")
 
 
 class Registry(Protocol):
@@ -51,12 +52,17 @@ class Replica(NamedTuple):
     """The beginning of the hash of its rules."""
 
     breaker: str
+    shards: int = SHARDS
+    """EXTAUTH_SHARDS; versions that had no such setting used what is its default now."""
 
 
 def read_lines(lines: bytes) -> dict[str, Replica]:
     """The replicas of these heartbeats, by ID; what is none is left out."""
     found = [match for line in lines.decode(errors="replace").split("\n") if (match := _LINE.fullmatch(line))]
-    return {name: Replica(None if at == "-" else at, *rest) for name, at, *rest in map(re.Match.groups, found)}
+    return {
+        name: Replica(None if at == "-" else at, version, rules, breaker, int(shards or SHARDS))
+        for name, at, version, rules, breaker, shards in map(re.Match.groups, found)
+    }
 
 
 def new_replica() -> str:
@@ -100,7 +106,7 @@ class Heartbeat:
     async def beat(self) -> None:
         """Leave one heartbeat and read those of the others; raises StoreError."""
         own = self._describe()
-        rest = " ".join((_field(own.version), _field(own.rules), _field(own.breaker)))
+        rest = " ".join((_field(own.version), _field(own.rules), _field(own.breaker), str(own.shards)))
         address = _field(own.address or "")
         report = b"" if self._report is None else await self._report()
         self._found = read_lines(await self._registry.exchange_heartbeats(self._id, address, rest, report))

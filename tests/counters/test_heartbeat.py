@@ -236,6 +236,22 @@ async def test_fields_that_a_later_version_adds_are_ignored(rig: Rig) -> None:
     assert a.others == (Replica("10.0.0.9:1", "9.9", "abc", "open"),)
 
 
+@pytest.mark.parametrize(
+    ("rest", "shards"),
+    [("1 a open 32", 32), ("1 a open 32 more", 32), ("1 a open", 16), ("1 a open 32x", 16), ("1 a open -1", 16)],
+)
+async def test_a_heartbeat_says_among_how_many_shards_counters_are_spread(rig: Rig, rest: str, shards: int) -> None:
+    """Versions that did not say used 16."""
+    a = rig.replica(A)
+    await rig.counters.exchange_heartbeats("f00", "10.0.0.9:1", rest)
+    await a.beat()
+    assert a.others == (Replica("10.0.0.9:1", "1", "a", "open", shards),)
+    b = rig.replica(B._replace(shards=48))
+    await b.beat()
+    await a.beat()
+    assert {other.shards for other in a.others} == {shards, 48}
+
+
 async def test_no_field_makes_a_line_of_its_own(rig: Rig) -> None:
     a, b = rig.replica(A._replace(version="1 0\nx 1 y z z", rules="")), rig.replica(B)
     await a.beat()

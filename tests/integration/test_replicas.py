@@ -83,6 +83,24 @@ def test_a_replica_admits_its_share(own_store: Store, serve: Serve, settings: di
         assert (seen, cut_off, int(10 * share)) == (2, 0, ten)
 
 
+def test_replicas_with_other_numbers_of_shards_say_so(serve: Serve) -> None:
+    common = {"EXTAUTH_LOG_FORMAT": "json"}
+    first = serve(**common, EXTAUTH_ADVERTISE="replica-1.example:8081")
+    second = serve(**common, EXTAUTH_SHARDS="32")
+    for served in (first, second):
+        served.until(lambda served=served: "other_shards" in detail(served))  # type: ignore[misc]
+    assert [detail(each)["other_shards"] for each in (first, second)] == [[32], [16]]
+    assert [admitted(each, "ten") for each in (first, second)] == [10, 10], "they count under other names"
+    second.process.terminate()
+    first.until(lambda: "other_shards" not in detail(first))
+    first.process.terminate()
+    lines = {line["event"]: line for served in (first, second) for line in served.lines()}
+    said = lines["shards_differ"]
+    assert (said["own"], said["others"]) == (32, "replica-1.example:8081 has 16")
+    assert "EXTAUTH_SHARDS" in str(said["fix"])
+    assert lines["shards_agree"]["shards"] == 16
+
+
 def test_where_the_store_was_never_there_auto_reckons_with_what_is_set(own_store: Store, serve: Serve) -> None:
     own_store.stop()
     alone, one_of_five = serve(EXTAUTH_LOCAL_SHARE="auto"), serve(EXTAUTH_LOCAL_SHARE="auto", EXTAUTH_REPLICAS="5")
