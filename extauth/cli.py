@@ -1,6 +1,8 @@
 """The command `extauth`."""
 
 import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +20,9 @@ from extauth.commands import (
 )
 from extauth.conformance import command as conformance
 from extauth.errors import ExtauthError
+
+if TYPE_CHECKING:
+    from extauth.settings import Settings
 
 
 class _InOrder(click.Group):
@@ -69,24 +74,64 @@ def _default(value: object) -> str:
 @click.option("--keep-going", is_flag=True, help="Start with the domains that load, as with EXTAUTH_KEEP_GOING=true.")
 def serve(*, keep_going: bool) -> None:
     """Serve rate limits over gRPC until SIGTERM."""
+    from extauth.settings import read_settings
+
+    def read() -> "tuple[Settings, Mapping[str, str]]":
+        settings = read_settings(os.environ)
+        return settings.model_copy(update={"keep_going": True}) if keep_going else settings, os.environ
+
+    _serve(read)
+
+
+# A server that is started with arguments there, which has none, passes them over.
+@app.command(
+    epilog="Exit code: 0 ended by SIGTERM or SIGINT, 1 it cannot start.",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def ratelimit() -> None:
+    """Serve in envoyproxy/ratelimit's place.
+
+    Its environment variables are read, and its ports are served: gRPC, HTTP, debug and Prometheus. EXTAUTH_* variables
+    win over them. A line in the log, compatible_mode, lists which variables were understood and which have no effect. A
+    program that is started under the name ratelimit does the same.
+    """
+    from extauth.compat.environment import CompatibleEnvironment, translate
+    from extauth.settings import read_settings
+
+    found: list[CompatibleEnvironment] = []
+
+    def read() -> "tuple[Settings, Mapping[str, str]]":
+        found.append(translate(os.environ))
+        return read_settings(found[0].variables), found[0].variables
+
+    def announce(_: "Mapping[str, str]") -> None:
+        from extauth.telemetry import events
+
+        events.compatible_mode(found[0].understood, found[0].no_effect, found[0].overridden)
+
+    _serve(read, announce)
+
+
+def _serve(
+    read: "Callable[[], tuple[Settings, Mapping[str, str]]]",
+    announce: "Callable[[Mapping[str, str]], None] | None" = None,
+) -> None:
+    """Run with the settings and the environment that `read` gives."""
     import asyncio
 
-    from extauth.lifecycle import Compose, alone, loop_factory
+    from extauth.lifecycle import Compose, alone, loop_factory, warn_of_reference
     from extauth.lifecycle import serve as run
-    from extauth.settings import read_settings
     from extauth.workers.count import count_workers
 
     try:
-        settings = read_settings(os.environ)
-        if keep_going:
-            settings = settings.model_copy(update={"keep_going": True})
+        settings, environ = read()
         compose: Compose = alone
         if (workers := count_workers(settings)) > 1:
             from extauth.workers.fleet import fleet_of
 
             compose = fleet_of(workers)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(run(settings, dict(os.environ), compose))
+            runner.run(run(settings, dict(environ), compose, announce or warn_of_reference))
     except ExtauthError as error:
         click.echo(str(error), err=True)
         raise click.exceptions.Exit(1) from error

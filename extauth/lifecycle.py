@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeAlias
 
 from extauth.app import Service
 from extauth.background import keep_up
-from extauth.settings import LogFormat, Settings, reference_variables, unknown_variables
+from extauth.compat.variables import reference_variables
+from extauth.settings import LogFormat, Settings, unknown_variables
 from extauth.systemd import ServiceManager
 from extauth.telemetry.logs import configure_logs, logger
 from extauth.telemetry.open_tracing import open_tracing
@@ -62,14 +63,26 @@ def traces_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:
     return open_tracing(environ, replica=replica_name(settings), store=store)
 
 
-async def serve(settings: Settings, environ: Mapping[str, str], compose: Compose = alone) -> None:
+def warn_of_reference(environ: Mapping[str, str]) -> None:
+    """Log the variables of envoyproxy/ratelimit that are set, and are not read."""
+    for warning in reference_variables(environ):
+        logger().warning("reference_variable", reason=warning)
+
+
+async def serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    compose: Compose = alone,
+    announce: Callable[[Mapping[str, str]], None] = warn_of_reference,
+) -> None:
     """Run until SIGTERM or SIGINT; raises ConfigError or SettingsError where it cannot start.
 
     On SIGHUP the config and the certificates are read again. From SIGTERM or SIGINT on, health checks hear NOT_SERVING
     while calls are still answered, for the drain delay or until a second signal: the time in which Envoy learns to ask
-    elsewhere. Then calls in flight are answered, and it ends.
+    elsewhere. Then calls in flight are answered, and it ends. `announce` logs what there is to say of the environment.
     """
     log_as(settings)
+    announce(environ)
     stopping, hurry, hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report_error)
@@ -104,8 +117,6 @@ async def serve(settings: Settings, environ: Mapping[str, str], compose: Compose
         manager.ready()
         for warning in unknown_variables(environ):
             logger().warning("unknown_variable", reason=warning)
-        for warning in reference_variables(environ):
-            logger().warning("reference_variable", reason=warning)
         await stopping.wait()
         manager.stopping()
         await _drain(service, settings.drain_delay, hurry)

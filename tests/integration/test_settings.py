@@ -8,15 +8,7 @@ from hypothesis import strategies as st
 
 from extauth.errors import SettingsError
 from extauth.rules.model import OnStoreFailure
-from extauth.settings import (
-    _REFERENCE,
-    _REFERENCE_REDIS,
-    LogFormat,
-    Settings,
-    read_settings,
-    reference_variables,
-    unknown_variables,
-)
+from extauth.settings import LogFormat, read_settings, unknown_variables
 from tests.support.redis_urls import assert_named, said_of
 
 
@@ -272,27 +264,3 @@ def test_unknown_variables_are_named_with_the_nearest_setting() -> None:
         "EXTAUTH_REDIS_ULR is no setting; did you mean EXTAUTH_REDIS_URL?",
         "EXTAUTH_ZZZZZZ is no setting",
     ]
-
-
-def test_variables_of_the_reference_are_named_without_their_values() -> None:
-    environ = {"SHADOW_MODE": "true", "RUNTIME_ROOT": "/hush", "GRPC_PORT": "8081", "QUOTA_MODE": "", "PATH": "/bin"}
-    assert reference_variables(environ) == [
-        "GRPC_PORT is envoyproxy/ratelimit's; here it is EXTAUTH_GRPC_LISTEN",
-        "RUNTIME_ROOT is envoyproxy/ratelimit's; here it is EXTAUTH_CONFIG",
-        "SHADOW_MODE is envoyproxy/ratelimit's; here it is EXTAUTH_SHADOW_MODE",
-    ]
-
-
-def test_variables_that_others_use_too_are_named_only_beside_one_of_the_reference() -> None:
-    others = {"REDIS_URL": "redis://:hush@h", "REDIS_AUTH": "hush", "GRPC_PORT": "tcp://10.0.0.1:80", "LOG_LEVEL": "x"}
-    assert reference_variables(others) == []
-    assert reference_variables(others | {"REDIS_SOCKET_TYPE": "tcp"}) == [
-        "REDIS_AUTH is envoyproxy/ratelimit's; here it is EXTAUTH_REDIS_URL",
-        "REDIS_SOCKET_TYPE is envoyproxy/ratelimit's; here it is EXTAUTH_REDIS_URL",
-        "REDIS_URL is envoyproxy/ratelimit's; here it is EXTAUTH_REDIS_URL",
-    ]
-
-
-def test_what_serves_in_place_of_a_variable_of_the_reference_is_a_setting() -> None:
-    ours = {name for name in (_REFERENCE | _REFERENCE_REDIS).values() if name.startswith("EXTAUTH_")}
-    assert {name.removeprefix("EXTAUTH_").lower() for name in ours} <= set(Settings.model_fields)
