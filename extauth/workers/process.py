@@ -152,6 +152,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process at once."""
+        self.ready.clear()
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
 
