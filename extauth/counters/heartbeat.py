@@ -71,13 +71,13 @@ def new_replica() -> str:
 
 
 def worker_name(replica: str, worker: int) -> str:
-    """The ID of a replica's worker in heartbeats, from which `replica_of` gets that of the replica."""
-    return f"{replica}_{worker}"
+    """The ID of a replica's worker in heartbeats, from which `replica_of` gets that of the replica, of hex digits."""
+    return f"{replica}w{worker}"
 
 
 def replica_of(name: str) -> str:
     """The ID of the replica to which the heartbeat of this ID belongs."""
-    return name.partition("_")[0]
+    return name.partition("w")[0]
 
 
 class Heartbeat:

@@ -7,7 +7,15 @@ import pytest
 from redis.asyncio import Redis
 
 from extauth.counters.breaker import BreakerState
-from extauth.counters.heartbeat import MOST_SEEN_IN_S, Heartbeat, Replica, read_lines
+from extauth.counters.heartbeat import (
+    MOST_SEEN_IN_S,
+    Heartbeat,
+    Replica,
+    new_replica,
+    read_lines,
+    replica_of,
+    worker_name,
+)
 from extauth.counters.redis.counters import RedisCounters
 from extauth.counters.redis.registry import REPORTS_A_RUN
 from extauth.errors import StoreError
@@ -29,11 +37,11 @@ class Rig:
         self._store_clock = store_clock
         self._clock = Seconds()
 
-    def replica(self, described: Replica, report: bytes = b"") -> Heartbeat:
+    def replica(self, described: Replica, report: bytes = b"", name: str | None = None) -> Heartbeat:
         async def make_report() -> bytes:
             return report
 
-        return Heartbeat(self.counters, lambda: described, make_report, clock=self._clock)
+        return Heartbeat(self.counters, lambda: described, make_report, name=name, clock=self._clock)
 
     def wait(self, seconds: float) -> None:
         self._store_clock.sleep(round(seconds * SECOND))
@@ -155,6 +163,23 @@ async def test_each_reads_the_reports_of_the_others(rig: Rig) -> None:
     assert dict(zip(c.others, await c.read_reports(), strict=True)) == {A: full, B: b"b"}
     await b.leave()
     assert dict(zip(c.others, await c.read_reports(), strict=True)) == {A: full, B: b""}
+
+
+async def test_workers_count_by_themselves_and_are_one_replica_to_the_others(rig: Rig) -> None:
+    replica = new_replica()
+    first, second = (rig.replica(A, b"%d" % i, worker_name(replica, i)) for i in range(2))
+    other = rig.replica(B, b"b")
+    for each in (first, second, other, first):
+        await each.beat()
+    assert [each.most_seen() for each in (first, other)] == [3, 3]
+    assert (first.others, other.others) == ((B,), (A,))
+    assert (await first.read_reports(), sorted(await other.read_reports())) == ([b"b"], [b"0", b"1"])
+    assert {replica_of(name) for name in other.reporting} == {replica}
+    alike = replica[:-1] + ("1" if replica[-1] == "0" else "0")
+    anew = rig.replica(A, name=worker_name(alike, 0))
+    await anew.beat()
+    await other.beat()
+    assert (other.most_seen(), len(other.reporting)) == (3, 1), "at the address that it had before"
 
 
 async def test_many_reports_are_read_in_portions(rig: Rig) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from extauth.cli import app
 from tests.integration.worker_service import children, connected, connections_by_worker, events, page, samples, spread
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_peer import Peer
@@ -218,6 +220,38 @@ async def test_without_the_store_the_workers_together_admit_what_is_allowed(serv
     async with connected(served, 2) as client:
         assert sorted(await client.ask_all(10, "ten")) == [OK] * 10 + [OVER_LIMIT] * 10
     assert (await samples(served))["extauth_local_share"] == {(): 1}
+
+
+async def test_each_worker_counts_as_a_replica_for_shares_and_its_parent_for_people(
+    serve: Serve, own_store: Store
+) -> None:
+    both = [serve(EXTAUTH_LOCAL_SHARE="auto", EXTAUTH_ADVERTISE=f"127.0.0.1:{port}") for port in (1, 2)]
+    for served in both:
+        await until_async(lambda served=served: _knows_two(served), every_s=0.1)  # type: ignore[misc]
+        async with connected(served, 2) as client:
+            await client.ask_all(10, "ten", "a")
+    served = both[0]
+    await until_async(lambda: _top_of_two(served, 40), every_s=0.1)
+    ran = await asyncio.to_thread(
+        CliRunner().invoke, app, ["top", "--json"], env={"EXTAUTH_REDIS_URL": own_store.url, "EXTAUTH_CONFIG": "none"}
+    )
+    assert json.loads(ran.stdout)["replicas"] == 2
+    own_store.stop()
+    await until_async(lambda: _breaker_open(served), every_s=0.05)
+    assert (await samples(served))["extauth_local_share"] == {(): 0.5}
+    async with connected(served, 2) as client:
+        assert sorted(await client.ask_all(5, "ten", "b")) == [OK] * 4 + [OVER_LIMIT] * 6, "a quarter of ten for each"
+
+
+async def _knows_two(served: Served) -> bool:
+    """Whether it knows another replica with both of its workers, from which it has the shares."""
+    return bool((await page(served, "/readyz"))["replicas"] == 2)
+
+
+async def _top_of_two(served: Served, calls: int) -> bool:
+    top = await page(served, "/top")
+    busiest = {each["caller"]: each["calls"] for rule in top["all"]["rules"] for each in rule["busiest"]}
+    return (top["replicas"], busiest) == (2, {"ten=a": calls})
 
 
 async def _breaker_open(served: Served) -> bool:
