@@ -48,7 +48,7 @@ def sentinel_fault(rest: str, *, tls: bool) -> str:
         _sentinels_fault(authorities.split(","))
         or _path_fault(path)
         or ("it holds a #: write it as %23" if "#" in rest else "")
-        or options_fault(rest.partition("?")[2], tls=tls, sentinel_tls=_sentinel_tls(rest, tls=tls))
+        or _options_fault(rest, tls=tls)
     )
 
 
@@ -75,6 +75,11 @@ def read_sentinel_url(url: str) -> SentinelUrl:
         sentinel_urls=tuple([f"{kind}://{each}?{urlencode(own)}" for each in map(_with_port, authorities.split(","))]),
         shown=shown,
     )
+
+
+def _options_fault(rest: str, *, tls: bool) -> str:
+    sentinel_tls = _sentinel_tls(rest, tls=tls)
+    return options_fault(rest.partition("?")[2], tls=tls, secure="rediss+sentinel", sentinel_tls=sentinel_tls)
 
 
 def _sentinels_fault(authorities: list[str]) -> str:

@@ -64,8 +64,8 @@ def unescaped(user: str) -> str:
     return f"the user or password holds {' and '.join(chars)}: write {them}"
 
 
-def options_fault(query: str, *, tls: bool, sentinel_tls: bool | None = None) -> str:
-    """What is wrong with what follows the ?, as redis-py reads it.
+def options_fault(query: str, *, tls: bool, secure: str = "rediss", sentinel_tls: bool | None = None) -> str:
+    """What is wrong with what follows the ?, as redis-py reads it; `secure` is the scheme with TLS.
 
     The options of sentinels are known where it is said whether these are reached over TLS.
     """
@@ -79,17 +79,17 @@ def options_fault(query: str, *, tls: bool, sentinel_tls: bool | None = None) ->
         if name in seen:
             return f"the option {name} stands there twice"
         seen.add(name)
-        if wrong := _option_fault(name, value, tls=tls, sentinel_tls=sentinel_tls):
+        if wrong := _option_fault(name, value, tls=tls, secure=secure, sentinel_tls=sentinel_tls):
             return wrong
     return ""
 
 
-def _option_fault(name: str, value: str, *, tls: bool, sentinel_tls: bool | None) -> str:
+def _option_fault(name: str, value: str, *, tls: bool, secure: str, sentinel_tls: bool | None) -> str:
     base = name.removeprefix(SENTINELS)
     if base != name and base.startswith("ssl_") and not sentinel_tls:
         return f"the option {name} is for sentinels with TLS: write sentinel_ssl=true, too"
     if name.startswith("ssl_") and not tls:
-        return f"the option {name} is for {'rediss' if sentinel_tls is None else 'rediss+sentinel'}:// alone"
+        return f"the option {name} is for {secure}:// alone"
     pattern, allowed = _VALUES.get(base, (None, ""))
     if pattern is not None and not pattern.fullmatch(value):
         return f"the option {name} must be {allowed}"

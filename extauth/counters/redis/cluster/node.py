@@ -1,5 +1,6 @@
 """Nodes of a cluster, as what a connection goes to."""
 
+from collections.abc import Callable
 from typing import Final
 
 from redis.asyncio import ConnectionPool
@@ -22,15 +23,22 @@ _NO_NODE = "belongs to no Redis Cluster: EXTAUTH_REDIS_URL must be redis:// or r
 
 
 class ClusterNode(Server):
-    """The `Server` at an address of the cluster; one that counts must be a `master`."""
+    """The `Server` at an address of the cluster.
+
+    One that counts must be a `master`, and of a cluster unless those in front of it say of `any_mode` that they are of
+    none, as services do that only look like a cluster.
+    """
 
     kind = "Redis"
     not_let_in = NOT_LET_IN
 
-    def __init__(self, pool: ConnectionPool, address: Address, *, master: bool) -> None:
+    def __init__(
+        self, pool: ConnectionPool, address: Address, *, master: bool, any_mode: Callable[[], bool] = lambda: True
+    ) -> None:
         self.address = address
         self._pool = pool
         self._master = master
+        self._any_mode = any_mode
         self._lookup = AddressLookup()
 
     @property
@@ -49,7 +57,7 @@ class ClusterNode(Server):
         """See Server."""
         if greeting.mode == "sentinel":
             return SENTINEL
-        if greeting.mode == "standalone":
+        if greeting.mode == "standalone" and not self._any_mode():
             return _NO_NODE
         if self._master and greeting.role == "replica":
             return "is a replica, though nodes of the cluster call it the master of its slots"
@@ -74,14 +82,15 @@ async def ask(pipe: RedisConnection, address: Address) -> SlotMap:
         if "cluster support disabled" in str(error):
             raise StoreError("reply", f"Redis at {address} {_NO_NODE}") from error
         what = {"NOAUTH": NOT_LET_IN, "NOPERM": f"denies the user of EXTAUTH_REDIS_URL the right {RIGHT}"}
-        raise StoreError("reply", f"Redis at {address} {what.get(error.code, 'refused')}: {error}") from error
+        reply = str(error).partition("\n")[0][:200]
+        raise StoreError("reply", f"Redis at {address} {what.get(error.code, 'refused')}: {reply}") from error
     except ValueError as error:
         raise StoreError("reply", f"Redis at {address} gave {error}") from error
 
 
-async def ask_once(pool: ConnectionPool, address: Address) -> SlotMap:
+async def ask_once(pool: ConnectionPool, address: Address, greeted: Callable[[str, Greeting], None]) -> SlotMap:
     """The same over a connection of its own."""
-    pipe = RedisConnection(ClusterNode(pool, address, master=False), ANSWER_TIMEOUT_S)
+    pipe = RedisConnection(ClusterNode(pool, address, master=False), ANSWER_TIMEOUT_S, greeted)
     try:
         return await ask(pipe, address)
     finally:

@@ -17,6 +17,7 @@ from extauth.counters.redis.cluster.master import Master
 from extauth.counters.redis.cluster.node import ClusterNode, ask, ask_once
 from extauth.counters.redis.cluster.slots import SLOTS, SlotMap, agreed, slot_of
 from extauth.counters.redis.cluster.url import ClusterUrl
+from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.server import Address, pool
 from extauth.errors import StoreError
 
@@ -25,6 +26,7 @@ TROUBLED_S: Final = 0.1
 LEAST_PAUSE_S: Final = 0.03
 ANSWERS_WITHIN_S: Final = 0.5
 MOST_ASKED: Final = 5
+MOST_REDIRECTED: Final = 64
 MOST_KNOWN: Final = 10_000
 """Beginnings of names whose master is remembered."""
 
@@ -41,6 +43,7 @@ class Topology:
         self.changed: Callable[[], None] = lambda: None
         self.troubled: Callable[[], bool] = lambda: False
         self.failure: StoreError | None = None
+        self._any_mode = False
         self._seeds = url.addresses
         self._pool = pool(url.node_url, {})
         self._make = make
@@ -77,7 +80,10 @@ class Topology:
         """The master at an address to which a call was redirected."""
         master = self.masters.get(address) or self._redirected.get(address)
         if master is None:
-            master = self._redirected[address] = self._make(ClusterNode(self._pool, address, master=True))
+            node = ClusterNode(self._pool, address, master=True, any_mode=lambda: self._any_mode)
+            master = self._redirected[address] = self._make(node)
+            if len(self._redirected) > MOST_REDIRECTED:
+                self._close([self._redirected.pop(next(iter(self._redirected)))])
         return master
 
     def refresh_soon(self) -> None:
@@ -108,7 +114,7 @@ class Topology:
                 async with asyncio.timeout(TROUBLED_S if self.troubled() else STEADY_S):
                     await self._wanted.wait()
             self._wanted.clear()
-            with suppress(StoreError):  # whoever needs an answer asks, too
+            with suppress(Exception):  # whoever needs an answer asks, too, and is told what is wrong
                 await self.refresh()
             await asyncio.sleep(LEAST_PAUSE_S)
 
@@ -119,7 +125,7 @@ class Topology:
         if len(views) < 2:
             others = list({*self._seeds, *self.map.nodes} - {master.address for master in asked})
             asked_once = random.sample(others, min(len(others), MOST_ASKED))
-            more, more_errors = await _answers([ask_once(self._pool, address) for address in asked_once])
+            more, more_errors = await _answers([ask_once(self._pool, address, self._greeted) for address in asked_once])
             views, errors = views + more, errors + more_errors
         views = [view for view in views if view.spans]
         if not views:
@@ -138,12 +144,18 @@ class Topology:
         self.masters = {address: self.at(address) for address in sorted(wanted)}
         self._redirected = {}
         self._by_head.clear()
-        for master in gone:
+        self._close(gone)
+        if map_.spans != before.spans:
+            self.changed()
+
+    def _close(self, masters: Sequence[Master]) -> None:
+        for master in masters:
             task = asyncio.create_task(master.pipe.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        if map_.spans != before.spans:
-            self.changed()
+
+    def _greeted(self, _where: str, greeting: Greeting) -> None:
+        self._any_mode = self._any_mode or greeting.mode == "standalone"
 
 
 async def _answers(asking: Sequence[Coroutine[Any, Any, SlotMap]]) -> tuple[list[SlotMap], list[StoreError]]:

@@ -43,7 +43,7 @@ def cluster_fault(rest: str, *, tls: bool) -> str:
             else ""
         )
         or ("it holds a #: write it as %23" if "#" in rest else "")
-        or options_fault(query, tls=tls)
+        or options_fault(query, tls=tls, secure="rediss+cluster")
         or ("a Redis Cluster has only the database 0: remove the option db" if re.search("(?:^|&)db=", query) else "")
     )
 
@@ -71,8 +71,6 @@ def _nodes_fault(authorities: list[str]) -> str:
 
 
 def _address(authority: str) -> Address:
-    parts = urlsplit(f"//{authority}")
-    return Address(
-        authority.rpartition(":")[0] if parts.port is not None else authority.removesuffix(":"),
-        parts.port or DEFAULT_PORT,
-    )
+    port = urlsplit(f"//{authority}").port
+    host = authority.removesuffix(":") if port is None else authority.rpartition(":")[0]
+    return Address(host.strip("[]"), port or DEFAULT_PORT)
