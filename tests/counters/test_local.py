@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from extauth.counters.local import LocalCounters, SettlingCounters
+from extauth.counters.local import LOOKED_AT_ONCE, SETTLED_AT_ONCE, LocalCounters, SettlingCounters
 from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
-from extauth.limiter.counters import Group, LimitCheck, Owed, Uncounted
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, Uncounted
 from extauth.limiter.failure import FailurePolicy
 from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.limiter.verdict import Labels
@@ -198,3 +198,29 @@ async def test_where_it_is_full_who_has_no_counter_counts_as_used_up() -> None:
     assert admitted[0] == 1
     assert admitted[-1] == 0
     assert rig.alone(99, name=b"0") == 9, "who has one is served"
+
+
+async def test_each_counter_has_the_clock_of_the_server_that_has_it() -> None:
+    clock, ahead = Clock(), Clock()
+    ahead.sleep(30 * SECOND)
+    local = LocalCounters(clock, now_us_of=lambda name: ahead() if name == b"ahead" else clock())
+    limit = Limit(1, Unit.MINUTE, Algorithm.FIXED_WINDOW, count_denied=False)
+
+    def alone(name: bytes) -> int:
+        group = Group(CounterSet((name,), (LimitCheck(limit, 1),)), 9)
+        return local.take(group, group.take.checks, UNSENT).admitted
+
+    assert [alone(name) for name in (b"ahead", b"other")] == [1, 1]
+    for each in (clock, ahead):
+        each.sleep(30 * SECOND)
+    assert [alone(name) for name in (b"ahead", b"other")] == [1, 0]
+
+
+def test_the_debtors_of_one_server_are_found_among_very_many_of_another() -> None:
+    rig = Rig(max_bytes=64 << 20)
+    for i in range(3 * LOOKED_AT_ONCE):
+        rig.alone(1, name=b"other%d" % i)
+    rig.alone(1, name=b"own")
+    looks = [rig.local.some_debtors(lambda name: name == b"own") for _ in range(4)]
+    assert [b"own"] in looks
+    assert len(rig.local.some_debtors(lambda name: name != b"own")) == SETTLED_AT_ONCE

@@ -22,7 +22,7 @@ domain: d
 descriptors:
   - {key: tight, rate_limit: {unit: hour, requests_per_unit: 1, algorithm: gcra}}
   - {key: wide, rate_limit: {unit: hour, requests_per_unit: 100000}}
-  - {key: deep, rate_limit: {unit: hour, requests_per_unit: 100000, algorithm: gcra}}
+  - {key: deep, rate_limit: {unit: day, requests_per_unit: 100000, count_denied: false}}
 """
 
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from extauth.cli import app
@@ -35,12 +36,22 @@ def slot(value: str, key: str = "wide") -> int:
     return slot_of(KeyNamer("extauth")("d", [(key, value)]))
 
 
+def server_files(folder: Path) -> dict[str, Path]:
+    """The files of a server's certificate, by the names of its options."""
+    authority, certificate = trustme.CA(), folder / "cert.pem"
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    issued = authority.issue_cert("127.0.0.1")
+    certificate.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+    return {"cert": certificate, "key": folder / "key.pem", "ca-cert": folder / "ca.pem"}
+
+
 @pytest.fixture
 def start(short_path: Path) -> Iterator[Start]:
     started: list[RealCluster] = []
 
-    def start(**options: object) -> RealCluster:
-        started.append(RealCluster("valkey", short_path / "c", **options))  # type: ignore[arg-type]
+    def start(server: str = "valkey", **options: object) -> RealCluster:
+        started.append(RealCluster(server, short_path / "c", **options))  # type: ignore[arg-type]
         return started[-1].start()
 
     yield start
@@ -261,3 +272,18 @@ async def test_the_user_needs_few_rights(cluster: RealCluster, serve: Serve) -> 
     nobody = "no node of the Redis Cluster says where its masters are: Redis at .* refuses the user or the password .*"
     await refused.until_store(f"down: {nobody}")
     assert "hush" not in refused.log.read_text()
+
+
+async def test_nodes_have_tls_and_a_replica_is_enough_to_find_their_master(
+    start: Start, serve: Serve, tmp_path: Path
+) -> None:
+    files = server_files(tmp_path)
+    tls = tuple(word for name, path in files.items() for word in (f"--tls-{name}-file", str(path)))
+    tls += ("--tls-replication", "yes", "--tls-cluster", "yes", "--tls-auth-clients", "no")
+    cluster = await asyncio.to_thread(start, "redis", masters=1, options=tls)
+    nodes = f"rediss+cluster://{cluster.replicas[0].address}"
+    service = serve(f"{nodes}?ssl_ca_certs={files['ca-cert']}")
+    await service.until_store("up")
+    assert [await service.ask("tight") for _ in range(2)] == [OK, OVER_LIMIT]
+    refused = serve(nodes)
+    await refused.until_store("down: no node of the Redis Cluster says where its masters are: .*certificate verify.*")
