@@ -122,10 +122,13 @@ class Replica:
             asyncio.create_task(each)
             for each in (
                 self._look(),
-                keep_settled(self.breaker, self.settling),
+                keep_settled(self._settle_some),
                 self.heartbeat.keep(lambda: self.breaker.state, self._beaten),
             )
         ]
+
+    async def _settle_some(self) -> bool:
+        return self.breaker.state is BreakerState.CLOSED and await self.settling.settle_some()
 
     def call(self, call: Call, number: int) -> None:
         """Have one of the callers call; while the process is stopped, the system keeps what they send."""
