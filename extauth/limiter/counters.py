@@ -32,15 +32,21 @@ class LimitCheck:
     """One limit that a call is checked against, and the number of hits (`cost`) that it takes from the counter.
 
     A cost of 0 only checks whether one hit would fit; a negative cost gives hits back, at most until none is counted.
+
+    Two ways of envoyproxy/ratelimit, for fixed windows. `lenient`, of a cost of 0: it fits as long as the limit is not
+    exceeded, and so where it is just used up. `stops`, of a limit that counts denied hits: those count only where this
+    limit is over itself, not where another one denies the request.
     """
 
     limit: Limit
     cost: int
     mode: Mode = Mode.ENFORCED
+    stops: bool = False
+    lenient: bool = False
     algorithm: AnyAlgorithm = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "algorithm", algorithm_of(self.limit))
+        object.__setattr__(self, "algorithm", algorithm_of(self.limit, self.stops, self.lenient))
 
     def calls_that_fit(self, level: Level) -> int:
         """Number of equal calls that fit the limit, from this level on."""
@@ -52,12 +58,12 @@ class LimitCheck:
         `fitting` is the number of calls that fit this limit.
         """
         if self.limit.count_denied:
-            return calls
+            return admitted if self.stops and fitting > admitted else calls
         return admitted if self.mode is _ENFORCED else min(admitted, fitting)
 
     def hits(self, level: Level, calls: int, admitted: int) -> int:
         """The hits that the counter takes from `calls` calls, of which `admitted` are admitted."""
-        if self.mode is _ENFORCED:
+        if self.mode is _ENFORCED and not self.stops:
             return (calls if self.limit.count_denied else admitted) * self.cost
         return self.counted_calls(calls, admitted, self.calls_that_fit(level)) * self.cost
 
@@ -66,7 +72,9 @@ class LimitCheck:
         cost, algorithm = self.cost, self.algorithm
         fitting = algorithm.calls_that_fit(cost, level)
         before = self.counted_calls(call, min(call, admitted), fitting)  # calls that were counted when this one came
-        counted = self.limit.count_denied or call < min(admitted, fitting)
+        counted = call < min(admitted, fitting) or (
+            self.limit.count_denied and (not self.stops or call < admitted or fitting <= admitted)
+        )
         return algorithm.outcome(cost, level, before + 1 if counted else before, over=before >= fitting)
 
 

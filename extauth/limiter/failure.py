@@ -159,7 +159,7 @@ class FailurePolicy:
             if policy is _LOCAL:
                 free = quota is not None and (quotas_open or _ALLOW in quotas or quotas[quota] is not _LOCAL)
                 mode = Mode.REPORT_ONLY if free else check.mode
-                kept[i] = LimitCheck(self._part_of(check.limit), check.cost, mode)
+                kept[i] = replace(check, limit=self._part_of(check.limit), mode=mode)
         if not any(check.mode in {Mode.ENFORCED, Mode.QUOTA} for check in kept.values()):
             return _Fallback(given, None, (), (), alone)
         whole = tuple([template.checks[i] for i in kept])

@@ -3,21 +3,32 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from extauth.limiter.counters import Mode
+from extauth.limiter.counters import LimitCheck, Mode
 from extauth.limiter.descriptor_plan import RuleEffect
+from extauth.rules.model import Algorithm, Limit
 
 
 class GlobalModes(NamedTuple):
     """Modes of all requests.
 
     `shadow_mode`: nothing is denied. `quota_mode`: all limits are quotas. `metadata`: answers carry dynamic metadata.
-    `log_descriptors`: they carry, in it, what `descriptor_log` describes.
+    `log_descriptors`: they carry, in it, what `descriptor_log` describes. `lenient_peeks`: a check of a fixed window
+    that costs nothing is `lenient`. `stop_at_limit`: one that counts denied hits `stops`. LimitCheck describes both.
     """
 
     shadow_mode: bool = False
     quota_mode: bool = False
     metadata: bool = False
     log_descriptors: bool = False
+    lenient_peeks: bool = False
+    stop_at_limit: bool = False
+
+    def check(self, limit: Limit, cost: int, mode: Mode) -> LimitCheck:
+        """The check of a limit by these modes."""
+        if limit.algorithm is not Algorithm.FIXED_WINDOW:
+            return LimitCheck(limit, cost, mode)
+        stops = self.stop_at_limit and limit.count_denied
+        return LimitCheck(limit, cost, mode, stops, self.lenient_peeks and not cost)
 
 
 NO_MODES = GlobalModes()

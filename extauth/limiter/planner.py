@@ -63,9 +63,10 @@ class _PlanBuilder:
     `limits` say, by counter and limit, the mode and the rule; `own`, by descriptor, which of these are its own.
     """
 
-    __slots__ = ("costs", "limits", "own", "replaced")
+    __slots__ = ("costs", "limits", "modes", "own", "replaced")
 
-    def __init__(self, replaced: frozenset[str]) -> None:
+    def __init__(self, replaced: frozenset[str], modes: GlobalModes) -> None:
+        self.modes = modes
         self.replaced = replaced
         self.costs: dict[bytes, int] = {}
         self.limits: dict[bytes, dict[Limit, tuple[Mode, RuleName]]] = {}
@@ -100,7 +101,7 @@ class _PlanBuilder:
             cost = max(min(self.costs[name], MAX_COST), -MAX_COST)
             for limit, (mode, rule) in held_to.items() if len(held_to) == 1 else _in_order(held_to):
                 at[name, limit] = len(checks)
-                checks.append(LimitCheck(limit, cost, mode))
+                checks.append(self.modes.check(limit, cost, mode))
                 rules.append(rule)
         counters_of = [UNLIMITED_AT if own is None else tuple([at[each] for each in own]) for own in self.own]
         return tuple(checks), tuple(counters_of), tuple(rules)
@@ -227,7 +228,7 @@ class Planner:
         self.work.us += BUILD_US * len(parts)
         effects = [part.effects for part in parts]
         replaced = NOTHING.union(*[each.replaces for each in effects])
-        draft = _PlanBuilder(replaced)
+        draft = _PlanBuilder(replaced, self._modes)
         path, tier = "none", None
         for part, mode in zip(parts, modes_of(effects, replaced, self._modes), strict=True):
             own = part.effects

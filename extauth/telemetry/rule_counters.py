@@ -130,7 +130,7 @@ class RuleCounters:
             each = found.get(own)
             if each is None:
                 each = found[own] = _Found(calls)
-            if fitting < calls and (fitting <= admitted or check.limit.count_denied):
+            if fitting < calls and (fitting <= admitted or (check.limit.count_denied and not check.stops)):
                 each.over = max(each.over, calls - fitting)
             each.fitting = min(each.fitting, admitted, fitting)
             if check.cost > 0:

@@ -7,7 +7,13 @@ from extauth.limiter.counters import Counters, CounterSet, Group, LimitCheck, Mo
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import Clock
 
-Want = tuple[str, Limit] | tuple[str, Limit, int] | tuple[str, Limit, int, Mode]
+Want = (
+    tuple[str, Limit]
+    | tuple[str, Limit, int]
+    | tuple[str, Limit, int, Mode]
+    | tuple[str, Limit, int, Mode, bool]
+    | tuple[str, Limit, int, Mode, bool, bool]
+)
 
 
 def gcra(requests: int, unit: Unit = Unit.MINUTE, *, count_denied: bool = False) -> Limit:

@@ -37,6 +37,8 @@ _MAKERS: dict[Algorithm, Callable[[Limit], AnyAlgorithm]] = {
 
 
 @lru_cache(maxsize=4096)
-def algorithm_of(limit: Limit) -> AnyAlgorithm:
-    """The limit's own object."""
+def algorithm_of(limit: Limit, stops: bool = False, lenient: bool = False) -> AnyAlgorithm:
+    """The limit's own object; `stops` and `lenient` are as LimitCheck describes them."""
+    if stops or lenient:
+        return FixedWindow(limit, stops=stops, lenient=lenient)
     return _MAKERS[limit.algorithm](limit)

@@ -32,24 +32,26 @@ class Window(FixedSize):
 
 
 class FixedWindow:
-    """A fixed_window limit."""
+    """A fixed_window limit; `stops` and `lenient` are as LimitCheck describes them."""
 
     cost_us: ClassVar = 5
     falls_evenly: ClassVar = True
     numbers: ClassVar = 2
     read: ClassVar = WindowUsage
 
-    __slots__ = ("_period_us", "capacity", "packed", "slight_hits", "slight_level")
+    __slots__ = ("_checked", "_period_us", "capacity", "packed", "slight_hits", "slight_level")
 
-    def __init__(self, limit: Limit) -> None:
+    def __init__(self, limit: Limit, *, stops: bool = False, lenient: bool = False) -> None:
         self.capacity = limit.capacity
+        # A check whether a hit would fit one more than the limit is a check whether the limit is not exceeded.
+        self._checked = limit.capacity + lenient
         self._period_us = limit.period_us
         self.slight_hits = self.slight_level = limit.capacity // SLIGHT
-        self.packed = pack_limit(2, limit, limit.period_us, limit.requests_per_unit, 0)
+        self.packed = pack_limit(2, limit, limit.period_us, self._checked, 0, stops=stops)
 
     def calls_that_fit(self, cost: int, level: WindowUsage) -> int:
         """Number of equal calls that fit the limit, from this level on."""
-        return calls_that_fit_in(self.capacity - level.hits, cost)
+        return calls_that_fit_in(self._checked - level.hits, cost)
 
     def calls_up_to(self, hits: int, cost: int, level: WindowUsage) -> int:
         """Number of equal calls after which the counter holds at most `hits`."""

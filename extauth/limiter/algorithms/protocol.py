@@ -7,7 +7,7 @@ from extauth.limiter.algorithms.outcome import Outcome
 from extauth.rules.model import Limit
 
 _PACKED = struct.Struct("<Bddd")
-_COUNT_DENIED = 4
+_COUNT_DENIED, _STOPS = 4, 8
 
 
 class State(Protocol):
@@ -171,6 +171,7 @@ class LimitAlgorithm(Protocol[L, S]):
 AnyAlgorithm: TypeAlias = LimitAlgorithm[Any, Any]
 
 
-def pack_limit(kind: int, limit: Limit, *numbers: int) -> bytes:
-    """A limit of that kind, with its three numbers, for take.lua."""
-    return _PACKED.pack(kind + (_COUNT_DENIED if limit.count_denied else 0), *numbers)
+def pack_limit(kind: int, limit: Limit, *numbers: int, stops: bool = False) -> bytes:
+    """A limit of that kind, with its three numbers, for take.lua; `stops` is as LimitCheck describes it."""
+    flags = (_COUNT_DENIED if limit.count_denied else 0) + (_STOPS if stops else 0)
+    return _PACKED.pack(kind + flags, *numbers)

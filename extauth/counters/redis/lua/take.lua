@@ -71,7 +71,7 @@ while at <= #groups do
     local limit, level = held_to[i], levels[i]
     local kind = limit.kind
     local key = KEYS[key_index + i]
-    local takes = limit.counts_denied and calls or admitted
+    local takes = limit.counts_denied and not (limit.stops and fits[i] > admitted) and calls or admitted
     if not limit.counts_denied and modes[i] ~= ENFORCED then takes = min(admitted, fits[i]) end
     local hits = takes * costs[i]
     reply_at = reply_at + 2
