@@ -5,12 +5,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from extauth.background import keep_up
-from extauth.config.sources.files import FileSource
 from extauth.core import STOP_GRACE_S, Core
 from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
 from extauth.overview.feed import Sources
-from extauth.parts import RuleSource, first_rules, reload_tls
+from extauth.parts import first_rules, reload_tls, rule_source
 from extauth.rules.matcher import Matcher
 from extauth.settings import Settings
 from extauth.telemetry import events
@@ -27,7 +26,7 @@ class Service(Core):
     """One running extauth."""
 
     def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
-        self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
+        self._source = rule_source(settings)
         super().__init__(settings, first_rules(self._source, keep_going=settings.keep_going), tracing)
         self._draining = False
         self._serving = False
@@ -57,6 +56,7 @@ class Service(Core):
         keep_up(stack, self._follow_rules)
         if self.tls is not None:
             keep_up(stack, self._follow_tls)
+        await self._source.begun()
         await self.serve(stack)
         self._serving = True
         logger().info("serving", **serving_facts(self.settings, self._sources))

@@ -68,6 +68,10 @@ class ConfigError(ExtauthError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class SourceError(ExtauthError):
+    """The server that rules come from cannot be reached, or sent what makes no sense; the text says why."""
+
+
 class InvalidRequestError(ExtauthError):
     """A call is malformed; it is answered INVALID_ARGUMENT with this text."""
 

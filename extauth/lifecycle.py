@@ -99,7 +99,9 @@ async def serve(
             keep_up(stack, manager.keep_watchdog_quiet)
         service = compose(settings, environ)
         tune_python()
-        await service.start(stack)
+        if not await _started(service, stack, stopping):
+            logger().info("stopped")
+            return
 
         async def reload() -> None:
             while True:
@@ -138,6 +140,21 @@ def report_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
     if "future" in context and isinstance(context.get("exception"), socket.gaierror):
         return
     loop.default_exception_handler(context)
+
+
+async def _started(service: Running, stack: AsyncExitStack, stopping: asyncio.Event) -> bool:
+    """Start the service, which may have to wait for its first rules; returns False where it is to stop before."""
+    starting = asyncio.create_task(service.start(stack))
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if not starting.done():
+            starting.cancel()
+    with suppress(asyncio.CancelledError):
+        await starting
+    return not starting.cancelled()
 
 
 async def _drain(service: Running, delay_s: float, hurry: asyncio.Event) -> None:

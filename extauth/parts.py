@@ -5,10 +5,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from extauth.background import free_rules
 from extauth.config.many_objects import collector_off
+from extauth.config.sources.files import FileSource
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.opened import StoredCounters, open_counters
 from extauth.errors import ConfigError, SettingsError
@@ -23,6 +25,7 @@ from extauth.telemetry import events
 from extauth.telemetry.logs import logger
 from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.metrics import Metrics
+from extauth.telemetry.xds_log import XdsLog
 from extauth.transport.batching import Batcher, Shed
 from extauth.transport.engine import ConnectionLimits, Guard
 from extauth.transport.parted import PartedBatcher, PartOf
@@ -42,6 +45,25 @@ class RuleSource(Protocol):
 
     async def refresh(self) -> None:
         """Have `updates` yield what there is now, changed or not; returns once that has been dealt with."""
+
+    async def begun(self) -> None:
+        """Return once there are rules to begin with: those of `read`, or others of `updates`, which are in force."""
+
+
+def rule_source(settings: Settings) -> RuleSource:
+    """Where the settings say that rules come from."""
+    if isinstance(settings.config, Path):
+        return FileSource(settings.config, merge=settings.merge_domains)
+    from extauth.config.sources.xds import XdsSource  # noqa: PLC0415 - which files spare
+
+    return XdsSource(
+        settings.config,
+        settings.xds_options(),
+        XdsLog(str(settings.config)),
+        merge=settings.merge_domains,
+        cache=settings.config_cache,
+        wait=settings.xds_wait,
+    )
 
 
 def counters_of(settings: Settings) -> StoredCounters | MemoryCounters:

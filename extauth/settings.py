@@ -8,9 +8,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 
 from extauth.address import split_address
+from extauth.config.sources.xds_settings import XdsSettings
 from extauth.counters.redis.endpoint import fault
 from extauth.errors import SettingsError
 from extauth.limiter.build import LimiterOptions
@@ -111,12 +112,9 @@ def _response_headers(setting: str) -> ResponseHeaders | None:
     return ResponseHeaders() if setting == "on" else ResponseHeaders(*setting.split(","))
 
 
-class Settings(BaseModel):
+class Settings(XdsSettings):
     """All settings; a field's description says what is allowed."""
 
-    model_config = ConfigDict(frozen=True)
-
-    config: Path = Field(Path("envoy/descriptors"), description="a folder of *.yaml files, or one file")
     config_files: str = Field(
         "yaml",
         pattern="^(yaml|(all|visible)(:[^:]+)?)$",
@@ -266,6 +264,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         raise SettingsError("EXTAUTH_GRPC_TLS_CERT and EXTAUTH_GRPC_TLS_KEY go together, and _CLIENT_CA needs both")
     if settings.grpc_tls_client_san is not None and (client_ca is None or settings.engine != "h2"):
         raise SettingsError("EXTAUTH_GRPC_TLS_CLIENT_SAN needs EXTAUTH_GRPC_TLS_CLIENT_CA, and EXTAUTH_ENGINE=h2")
+    settings.check_xds()
     return settings
 
 

@@ -53,6 +53,6 @@ def preview(request: GivenRequest) -> Preview:
     domain, arguments, config, merge = request
     descriptors = tuple(map(read_descriptor, arguments))
     settings = settings_for(config, merge=merge)
-    rules = read_rules(settings.config, merge=settings.merge_domains)
+    rules = read_rules(settings.config_path(), merge=settings.merge_domains)
     planner = build_planner(rules, settings.limiter_options())
     return Preview(settings, plan_request(planner, domain, descriptors))

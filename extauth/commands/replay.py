@@ -99,7 +99,7 @@ def _replayer(settings: "Settings", config_before: Path | None) -> "Replayer":
         rules = read_rules(path, merge=settings.merge_domains)
         return Side(str(path), rules, settings.limiter_options(), timeline, settings.memory_bytes)
 
-    return Replayer(side(settings.config), None if config_before is None else side(config_before), timeline)
+    return Replayer(side(settings.config_path()), None if config_before is None else side(config_before), timeline)
 
 
 def _run(replayer: "Replayer", logs: "Sequence[LogFile]") -> None:

@@ -93,9 +93,9 @@ class Compiler:
             for entry in entries:
                 if entry in first:
                     what = "key and value" if rule.kind is not Kind.ANY else "key"
-                    message = (
-                        f"a descriptor with this {what} is already defined on line {rules[first[entry]].place.line}"
-                    )
+                    line = rules[first[entry]].place.line
+                    where = f"on line {line}" if line else f"as {at[-1]}[{first[entry]}]"
+                    message = f"a descriptor with this {what} is already defined {where}"
                     self._found.error((*at, i), message, "keep one of the two")
                     break
             for entry in entries:

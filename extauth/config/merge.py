@@ -1,6 +1,6 @@
 """From the texts of config files to a RuleSet, or to every problem in them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 
@@ -32,7 +32,22 @@ def load_valid_domains(
 
     `unread` are problems of files that could not even be read.
     """
-    files = [parse_file(file, text) for file, text in sorted(texts.items())]
+    return combine([parse_file(file, text) for file, text in sorted(texts.items())], old, unread, merge=merge)
+
+
+def combine(
+    files: Iterable[ParsedFile],
+    old: RuleSet,
+    unread: Iterable[Diagnostic] = (),
+    *,
+    keep: Collection[str] = (),
+    merge: bool = False,
+) -> RuleSet:
+    """The rules of what was parsed, each domain by itself, as `load_valid_domains` does.
+
+    The domains to `keep` retain their rules, too, where nothing that was parsed defines them.
+    """
+    files = list(files)
     problems = list(unread)
     broken_files = {problem.place.file for problem in problems}
     broken: set[str] = set()
@@ -56,6 +71,7 @@ def load_valid_domains(
         elif name not in broken:
             domains[name] = _merged([parsed.domain for parsed in group if parsed.domain is not None])
             warnings += _replaced_nothing(group)
+    broken |= set(keep)
     retained = {name: domain for name, domain in old.domains.items() if name not in domains and name in broken}
     return RuleSet(
         domains | retained,

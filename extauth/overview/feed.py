@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from importlib.metadata import version
+from pathlib import PurePath
 from time import monotonic, time
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -115,7 +116,7 @@ class Overview:
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
-        self._rules = RuleTable(sources.planner, sources.metrics.rules, sources.settings.config)
+        self._rules = RuleTable(sources.planner, sources.metrics.rules, PurePath(str(sources.settings.config)))
         self._started_s = self._tried_s = self._loaded_s = time()
         self._failure: Sequence[Diagnostic] = ()
         self._state = b""

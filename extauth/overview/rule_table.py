@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from heapq import nlargest
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
 from extauth.errors import NOWHERE, Place
@@ -33,7 +33,7 @@ class RuleTable:
     in the folder `config`.
     """
 
-    def __init__(self, planner: Planner, counters: RuleCounters, config: Path) -> None:
+    def __init__(self, planner: Planner, counters: RuleCounters, config: PurePath) -> None:
         self._config = config
         self._planner = planner
         self._counters = counters
@@ -126,7 +126,7 @@ class RuleTable:
         return {
             "tier": rule.tier or "",
             "limit": ", ".join([limits, *(name for name, on in modes.items() if on)]),
-            "place": f"{file}:{rule.place.line}",
+            "place": f"{file}:{rule.place.line}" if rule.place.line else str(file),
         }
 
 

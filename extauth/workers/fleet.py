@@ -8,14 +8,13 @@ from typing import Any, Final
 
 from extauth.app import TLS_CHECK_S
 from extauth.background import keep_up
-from extauth.config.sources.files import FileSource
 from extauth.core import STOP_GRACE_S
 from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
 from extauth.lifecycle import Compose
 from extauth.limiter.build import build_planner
 from extauth.overview.feed import Sources
-from extauth.parts import RuleSource, counters_of, first_rules, metrics_of, reload_tls, swap_rules, tls_of
+from extauth.parts import counters_of, first_rules, metrics_of, reload_tls, rule_source, swap_rules, tls_of
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
@@ -49,7 +48,7 @@ class Fleet:
         self._draining = False
         self._serving = False
         raise_descriptors()  # connections that are being handed over count here
-        self._source: RuleSource = FileSource(settings.config, merge=settings.merge_domains)
+        self._source = rule_source(settings)
         rules = first_rules(self._source, keep_going=settings.keep_going)
         self._planner = build_planner(rules, settings.limiter_options())
         self._masked = MaskedNames()
@@ -94,11 +93,12 @@ class Fleet:
         await self._crew.start()
         keep_up(stack, self._keep_gathering)
         await self._gather()
+        self._note_rules()
+        keep_up(stack, self._follow_rules)
+        await self._source.begun()
         self._spread.start(open_port(self._settings.grpc_listen))
         stack.callback(self._close_port)
         self._serving = True
-        self._note_rules()
-        keep_up(stack, self._follow_rules)
         if self._tls is not None:
             keep_up(stack, self._follow_tls)
         logger().info("serving", **serving_facts(self._settings, self._sources), workers=self._crew.workers)

@@ -165,6 +165,9 @@ class FileSource:
         self._refresh.set()
         await refreshed
 
+    async def begun(self) -> None:
+        """Return: what `read` has read is there."""
+
     def _read(self, seen: Signature) -> RuleSet:
         self._seen = seen
         self._current = self._read_valid_domains(sum(max(size, 0) for _, _, size, _, _ in seen))

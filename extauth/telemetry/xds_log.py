@@ -1,0 +1,62 @@
+"""What operators are told of the xDS server that rules come from: few lines, however often it goes and comes."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from extauth.telemetry.logs import logger
+
+REPEAT_S: Final = 600.0
+OTHER_REASON_S: Final = 10.0
+
+
+class XdsLog:
+    """Writes `xds_away`, once in ten minutes `xds_still_away`, and `xds_connected`, all with the `server`."""
+
+    def __init__(self, server: str, clock: Callable[[], float] = monotonic) -> None:
+        self._server = server
+        self._clock = clock
+        self._connected = False
+        self._rules = "none yet"
+        self._away_since: float | None = None
+        self._logged_at = 0.0
+        self._reason = ""
+
+    def connected(self, *, waiting: bool) -> None:
+        """A stream is open; with `waiting` the server has sent no rules yet."""
+        if not waiting:
+            self._rules = "those in force stay"
+        if self._connected:
+            return
+        facts: dict[str, object] = {"server": self._server}
+        if self._away_since is not None:
+            facts["after_s"] = round(self._clock() - self._away_since, 1)
+        if waiting:
+            facts["waits_for"] = "its first rules: no call is taken before"
+        self._connected, self._away_since = True, None
+        logger().info("xds_connected", **facts)
+
+    def away(self, reason: str) -> None:
+        """There is no stream, or the one there was has ended."""
+        now = self._clock()
+        first = self._connected or self._away_since is None
+        self._connected = False
+        quiet_s = now - self._logged_at
+        if not first and quiet_s < REPEAT_S and (reason == self._reason or quiet_s < OTHER_REASON_S):
+            return
+        facts: dict[str, object] = {"server": self._server, "reason": reason, "rules": self._rules}
+        if first:
+            self._away_since = now
+        elif self._away_since is not None:
+            facts["for_s"] = round(now - self._away_since)
+        self._logged_at, self._reason = now, reason
+        logger().warning("xds_away" if first else "xds_still_away", **facts)
+
+    def cache_read(self, domains: int) -> None:
+        """The service starts with the rules of the cache."""
+        self._rules = "those in force stay"
+        logger().info("config_cache_read", domains=domains, effect="calls are taken before the xDS server answers")
+
+    def cache_failed(self, reason: str) -> None:
+        """The cache could not be read or written."""
+        logger().warning("config_cache_failed", reason=reason, effect="a start without the xDS server has no rules")
