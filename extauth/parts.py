@@ -62,7 +62,7 @@ def rule_source(settings: Settings) -> RuleSource:
         XdsLog(str(settings.config)),
         merge=settings.merge_domains,
         cache=settings.config_cache,
-        wait=settings.xds_wait,
+        wait=not settings.start_without_rules,
     )
 
 

@@ -102,7 +102,6 @@ class XdsSettings(BaseModel):
     xds_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")
     xds_tls_san: str = Field("", description="the name in the xDS server's certificate; needs xdss://")
     xds_max_message_bytes: int = Field(33_554_432, ge=1024, le=1_073_741_824, description="bytes, 1024 to 1073741824")
-    xds_wait: bool = Field(True, description="true or false")
 
     def xds_options(self) -> XdsOptions:
         """How the server is asked."""
