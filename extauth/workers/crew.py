@@ -209,7 +209,7 @@ class Crew:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(RULES_S):
                 await process.send_rules(pieces)
-                await process.rules_taken.wait()
+                await process.until_rules_taken()
 
 
 def _packed(rules: RuleSet) -> list[bytes]:

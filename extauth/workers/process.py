@@ -35,9 +35,11 @@ class WorkerProcess:
         self.began_s = monotonic()
         self.ready = asyncio.Event()
         self.rules = ""
-        self.rules_taken = asyncio.Event()
+        self._rules_sent = self._rules_taken = 0  # sets of them
+        self._took_rules = asyncio.Event()
         self.state: Mapping[str, Any] = {}
         self.calls_a_second = 0
+        self._gone = False
         self._process = process
         self._channel = channel
         self._handed_channel = handed
@@ -89,7 +91,7 @@ class WorkerProcess:
 
     async def send_rules(self, pieces: Iterable[bytes]) -> None:
         """Send rules, packed whole, to be put in force; raises OSError if the process is gone."""
-        self.rules_taken.clear()
+        self._rules_sent += 1
         sent = 0
         for piece in pieces:
             self._channel.send("piece", piece)
@@ -99,6 +101,13 @@ class WorkerProcess:
                 sent = 0
         self._channel.send("rules")
         await self._channel.drain()
+
+    async def until_rules_taken(self) -> None:
+        """Return once all rules that were sent before have been in force, or the process is gone."""
+        sent = self._rules_sent
+        while self._rules_taken < sent and not self._gone:
+            self._took_rules.clear()
+            await self._took_rules.wait()
 
     def tell(self, what: str) -> None:
         """Have it `drain`, `stop`, or load its certificates again (`tls`)."""
@@ -139,6 +148,8 @@ class WorkerProcess:
         except EOFError:
             pass
         finally:
+            self._gone = True
+            self._took_rules.set()
             self.ready.clear()
             self._channel.close()
             self._handed_channel.close()
@@ -168,7 +179,8 @@ class WorkerProcess:
                 self._received, self._open = received, open_now
             case "rules", str(digest):
                 self.rules = digest
-                self.rules_taken.set()
+                self._rules_taken += 1
+                self._took_rules.set()
             case ("ready",):
                 self.ready.set()
 

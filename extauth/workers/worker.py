@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import structlog
 
 from extauth.background import keep_up
+from extauth.config.many_objects import collector_off
 from extauth.config.sources.packed import unpack
 from extauth.core import Core
 from extauth.errors import SettingsError
@@ -91,8 +92,7 @@ class Worker:
         self._channel.close()
 
     async def _next_rules(self) -> RuleSet:
-        pieces = await self._rules.get()
-        return await asyncio.to_thread(unpack, pieces, {})
+        return await asyncio.to_thread(_unpacked, await self._rules.get())
 
     async def _follow_rules(self) -> None:
         assert self._core is not None  # noqa: S101
@@ -197,6 +197,11 @@ class Worker:
             if counted != self._counted:
                 self._counted = counted
                 self._channel.send("open", *counted)
+
+
+def _unpacked(pieces: list[bytes]) -> RuleSet:
+    with collector_off():
+        return unpack(pieces, {})
 
 
 def _reload(tls: Tls) -> None:
