@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_what_is_unpacked_is_what_was_packed() -> None:
     assert again == rules
     assert again.digest == rules.digest
     assert list(again) == list(rules)
+
+
+def test_packed_whole_nothing_of_what_is_retained_is_missing() -> None:
+    old = load_rules({"a.yaml": ALL_KEYS, "c.yaml": "domain: c"})
+    rules = replace(old, retained=frozenset({"api"}), problems=old.warnings[:1])
+    again = unpack(pack(rules, whole=True), {})
+    assert again == rules
+    assert (again.digest, again.retained) == (rules.digest, frozenset({"api"}))
+    assert unpack(pack(rules), old.domains) == rules
 
 
 def test_many_rules_are_packed_in_pieces_and_share_what_is_equal() -> None:
