@@ -12,10 +12,11 @@ from tests.counters.bench import Bench
 from tests.counters.redis_take import Connect
 from tests.support.clock import Clock
 from tests.support.cluster import RealCluster
+from tests.support.shards import Settled, ShardedBench, in_memory, on_cluster
 from tests.support.stores import SERVERS, Store
 
 
-@pytest.fixture(params=["memory", "denials", "cluster", *SERVERS])
+@pytest.fixture(params=["memory", "denials", "shards", "cluster", "cluster_shards", *SERVERS])
 async def bench(
     request: pytest.FixtureRequest, shared_store: Callable[[str], Store], shared_cluster: Callable[[str], RealCluster]
 ) -> AsyncIterator[Bench]:
@@ -24,6 +25,11 @@ async def bench(
         yield Bench(MemoryCounters(clock), clock, "")
     elif request.param == "denials":
         yield Bench(DenialCache(MemoryCounters(clock), 1, clock_us=clock), clock, "")
+    elif request.param == "shards":
+        yield ShardedBench(Settled(in_memory(clock)), clock, "")
+    elif request.param == "cluster_shards":
+        async with on_cluster(shared_cluster("valkey").url, clock) as shards:
+            yield ShardedBench(Settled(shards), clock, secrets.token_hex(8))
     elif request.param == "cluster":
         cluster = ClusterCounters(shared_cluster("valkey").url, 10, clock)
         yield Bench(cluster, clock, f"{{{secrets.token_hex(8)}}}")

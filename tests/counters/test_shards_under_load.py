@@ -2,7 +2,7 @@
 
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import pytest
@@ -10,8 +10,9 @@ import pytest
 from extauth.errors import StoreError
 from extauth.limiter.counters import Return
 from tests.support.clock import Clock
+from tests.support.cluster import RealCluster
 from tests.support.shard_load import Judgement, Load
-from tests.support.shards import FakeShards, OneShard, in_memory, on_one_server
+from tests.support.shards import FakeShards, OneShard, in_memory, on_cluster, on_one_server
 from tests.support.stores import Store
 
 SEEDS, REQUESTS = 20, 500  # 10,000 in all
@@ -55,6 +56,19 @@ async def test_the_scripts_of_redis_do_the_same(any_store: Store, seed: int) -> 
     found = load.judge()
     assert found.over == 0
     assert found.too_much <= 0.005 * found.others
+
+
+async def test_a_real_cluster_does_the_same(shared_cluster: Callable[[str], RealCluster]) -> None:
+    clock = Clock()
+    async with on_cluster(shared_cluster("valkey").url, clock) as shards:
+        load = Load(1, shards, clock, secrets.token_hex(8))
+        await load.run(600)
+        found = load.judge()
+        assert len(load.requests) == 600
+        assert all(request.admitted is not None for request in load.requests)
+        assert found.over == 0
+        assert found.too_much <= 0.005 * found.others
+        assert shards.returned
 
 
 class Losing(FakeShards):

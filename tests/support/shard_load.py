@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from extauth.counters.several_shards import SeveralShards
 from extauth.errors import StoreError
-from extauth.limiter.counters import CounterSet, Group, LimitCheck, PartlyCounted, TakeResult
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Part, PartlyCounted, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import Clock
 from tests.support.plain import Plain
@@ -51,7 +51,9 @@ class Load:
         self._together = together
         shards.pause = self._pause
         shards.asked = self._asked
-        self._where = [self.random.randrange(SHARDS) for _ in range(CALLERS + GROUPS + 1)]
+        shards.counted = self._counted
+        self._where = [self.random.randrange(SHARDS) for _ in range(CALLERS)]
+        self._where += [*(self.random.randrange(SHARDS - 1) for _ in range(GROUPS)), SHARDS - 1]
         own, group, shared = (self.random.choice(list(Algorithm)) for _ in range(3))
         self._own = _limit(7, own)
         self._greedy = _limit(1, own)
@@ -104,6 +106,12 @@ class Load:
         request = self.requests[_asking.get()]
         for group in groups:
             request.at_us.update(dict.fromkeys(group.take.names, self._clock()))
+
+    def _counted(self, _shard: int, groups: Sequence[Group]) -> None:
+        request = self.requests[_asking.get()]
+        for take, _ in groups:
+            if isinstance(take, Part) and take.taken_at_us is not None:
+                request.at_us.update(dict.fromkeys(take.names, take.taken_at_us))
 
     def judge(self) -> "Judgement":
         """Compare what was answered with what the limits would have admitted of just the admitted requests."""

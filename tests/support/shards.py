@@ -1,14 +1,22 @@
 """Shards without a cluster: in memory, or each as runs of its own on one server."""
 
-import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
+from zlib import crc32
 
+from extauth.counters.local import LocalCounters
 from extauth.counters.memory import MemoryCounters
+from extauth.counters.redis.cluster.counters import ClusterCounters
+from extauth.counters.redis.cluster.guard import ClusterGuard
 from extauth.counters.redis.counters import RedisCounters
+from extauth.counters.several_shards import SeveralShards
+from extauth.counters.shards import Shards
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import ShardOf, tags
-from extauth.limiter.counters import Group, Return, TakeResult
+from extauth.limiter.counters import CounterSet, Group, Return, TakeResult
+from tests.counters.bench import Bench, Want
+from tests.support.clock import Clock
 
 SHARDS = 4
 _TAGS = tags(SHARDS)
@@ -38,8 +46,8 @@ async def at_once() -> None:
 class FakeShards:
     """`counters.shards.Shards`: each is one of `stores`. Those that are `away` count nothing.
 
-    Before each run the shard waits for `pause`. `asked` is called at the instant of each run, and `answered` after it;
-    both may raise.
+    Before each run the shard waits for `pause`. `asked` is called before it, `counted` after it, and then `answered`,
+    which may raise.
     """
 
     def __init__(self, stores: Sequence[_Shard], pause: Callable[[], Awaitable[None]] = at_once) -> None:
@@ -48,6 +56,7 @@ class FakeShards:
         self.pause = pause
         self.away: set[int] = set()
         self.asked: Callable[[int, Sequence[Group]], None] = lambda _shard, _groups: None
+        self.counted: Callable[[int, Sequence[Group]], None] = lambda _shard, _groups: None
         self.answered: Callable[[int, Sequence[Group]], None] = lambda _shard, _groups: None
         self.runs: list[tuple[int, Sequence[Group]]] = []
         self.returned: list[tuple[int, Return]] = []
@@ -64,6 +73,7 @@ class FakeShards:
             raise StoreError("connection", "it is away", sent=False)
         self.asked(shard, groups)
         takens = await self.stores[shard].take(groups)
+        self.counted(shard, groups)
         self.answered(shard, groups)
         return takens
 
@@ -83,5 +93,56 @@ def on_one_server(server: OneShard, pause: Callable[[], Awaitable[None]] = at_on
     return FakeShards([server] * SHARDS, pause)
 
 
-def unused_prefix() -> str:
-    return secrets.token_hex(8)
+class Settled:
+    """`limiter.counters.Counters` over shards: returns once what is to be given back was."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = SeveralShards(shards)
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        takens = await self.shards.take(groups)
+        await self.shards.aclose()
+        return [taken for taken in takens if isinstance(taken, TakeResult)]
+
+    async def connect(self) -> None:
+        pass
+
+    async def probe(self) -> None:
+        pass
+
+
+class ShardedBench(Bench):
+    """A bench each of whose counters lies on one of the shards, by its name."""
+
+    def group(self, *wants: Want, calls: int = 1) -> Group:
+        group = super().group(*wants, calls=calls)
+        names = [on(crc32(name) % SHARDS, name.decode()) for name in group.take.names]
+        return Group(CounterSet(tuple(names), group.take.checks), calls)
+
+
+class _OfCluster:
+    """One of the shards of a cluster."""
+
+    def __init__(self, guard: ClusterGuard, shard: int) -> None:
+        self._guard = guard
+        self._shard = shard
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        takens = await self._guard.take(self._shard, groups)
+        return [taken for taken in takens if isinstance(taken, TakeResult)]
+
+    async def give_back(self, returns: Sequence[Return]) -> None:
+        await self._guard.give_back(self._shard, returns)
+
+
+@asynccontextmanager
+async def on_cluster(url: str, clock: Clock) -> AsyncIterator[FakeShards]:
+    """The shards of a real cluster."""
+    cluster = ClusterCounters(url, 10, clock)
+    guard = ClusterGuard(cluster, LocalCounters(cluster.now_us), ShardOf(SHARDS))
+    try:
+        await guard.look()
+        yield FakeShards([_OfCluster(guard, shard) for shard in range(SHARDS)])
+    finally:
+        await guard.aclose()
+        await cluster.aclose()
