@@ -51,23 +51,23 @@ async def test_the_scripts_of_redis_do_the_same(any_store: Store, seed: int) -> 
     clock = Clock()
     server = OneShard(any_store.url, 10, clock)
     load = Load(seed, on_one_server(server), clock, secrets.token_hex(8))
-    await load.run(600)
+    await load.run(600, at_a_time=6)
     await server.aclose()
     found = load.judge()
     assert found.over == 0
-    assert found.too_much <= 0.005 * found.others
+    assert found.too_much <= 0.02 * found.others, "answers come in turns, so that more is held at a time"
 
 
 async def test_a_real_cluster_does_the_same(shared_cluster: Callable[[str], RealCluster]) -> None:
     clock = Clock()
     async with on_cluster(shared_cluster("valkey").url, clock) as shards:
         load = Load(1, shards, clock, secrets.token_hex(8))
-        await load.run(600)
+        await load.run(600, at_a_time=6)
         found = load.judge()
         assert len(load.requests) == 600
         assert all(request.admitted is not None for request in load.requests)
         assert found.over == 0
-        assert found.too_much <= 0.005 * found.others
+        assert found.too_much <= 0.02 * found.others
         assert shards.returned
 
 

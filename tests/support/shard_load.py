@@ -19,7 +19,7 @@ from tests.support.clock import Clock
 from tests.support.plain import Plain
 from tests.support.shards import SHARDS, FakeShards, on
 
-CALLERS, GROUPS, WORKERS = 40, 4, 16
+CALLERS, GROUPS, AT_A_TIME = 40, 4, 16
 GREEDY = 0
 GREEDY_PART = 0.3  # of all requests
 _asking: ContextVar[int] = ContextVar("asking")
@@ -60,8 +60,8 @@ class Load:
         self._group = _limit(45, group)
         self._shared = _limit(140, shared)
 
-    async def run(self, requests: int) -> None:
-        """Make so many requests, WORKERS of them at a time."""
+    async def run(self, requests: int, *, at_a_time: int = AT_A_TIME) -> None:
+        """Make so many requests, some at a time."""
         waiting = [self._request() for _ in range(requests)]
 
         async def work() -> None:
@@ -69,7 +69,7 @@ class Load:
                 await self._ask(waiting.pop())
                 self._clock.sleep(self.random.randrange(8000))
 
-        await asyncio.gather(*(work() for _ in range(WORKERS)))
+        await asyncio.gather(*(work() for _ in range(at_a_time)))
         await self._counters.aclose()
 
     async def _ask(self, request: Request) -> None:
