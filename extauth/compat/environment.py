@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from extauth.address import split_address
+from extauth.compat.given import Given
 from extauth.compat.redis_url import RedisVariables, redis_url
 from extauth.compat.variables import BY_NAME, VARIABLES, is_set
+from extauth.compat.xds import xds
 from extauth.errors import SettingsError
 from extauth.settings import PREFIX, read_settings
 
@@ -41,7 +43,7 @@ class CompatibleEnvironment:
 
 def translate(environ: Mapping[str, str]) -> CompatibleEnvironment:
     """Read the variables as Go does; an empty one counts as unset. Raises SettingsError with a line a refusal."""
-    given = _Given(environ)
+    given = Given(environ)
     for part in (_ports, _tls, _logs, _rules, _counting, _answers, _redis, _metrics):
         part(given)
     _pages(given)
@@ -73,59 +75,7 @@ def _check(variables: Mapping[str, str], sources: Mapping[str, str]) -> None:
         raise SettingsError("\n".join(lines)) from None
 
 
-class _Given:
-    """The variables that are given, what they stand for (`ours`, from `sources`), and lines on those `refused`.
-
-    `idle` has those that have no effect beside the others, and why.
-    """
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.environ = environ
-        self.ours: dict[str, str] = {}
-        self.sources: dict[str, str] = {}
-        self.refused: list[str] = []
-        self.idle: dict[str, str] = {}
-
-    def is_set(self, *names: str) -> bool:
-        """Whether one of the variables is set."""
-        return any(is_set(self.environ, name) for name in names)
-
-    def read(self, name: str) -> Any:  # noqa: ANN401 - as Kind.read
-        """The value of a variable, or its default; a wrong one is refused, and the default stands for it."""
-        variable = BY_NAME[name]
-        if is_set(self.environ, name):
-            try:
-                return variable.kind.read(self.environ[name])
-            except ValueError as error:
-                shown = "…" if variable.secret else repr(self.environ[name])
-                self.refuse(f"{name}={shown} is not allowed; allowed: {error}")
-        return variable.kind.read(variable.default)
-
-    def leave(self, why: str, *prefixes: str) -> None:
-        """Note that the variables whose names begin so have no effect."""
-        self.idle |= {name: why for name in BY_NAME if name.startswith(prefixes) and self.is_set(name)}
-
-    def refuse(self, line: str) -> None:
-        """Note why the service cannot start."""
-        self.refused.append(line)
-
-    def wants(self, setting: str) -> bool:
-        """Whether a setting of ours is not set, so that the variables decide."""
-        return not self.environ.get(setting)
-
-    def put(self, setting: str, value: object, *sources: str) -> None:
-        """Set a setting of ours, unless it is set; `sources` are the variables that it is from."""
-        if self.wants(setting):
-            self.ours[setting] = str(value).lower() if isinstance(value, bool) else str(value)
-            self.sources[setting] = " and ".join(name for name in sources if self.is_set(name)) or sources[0]
-
-    def put_if_set(self, setting: str, name: str) -> None:
-        """Set a setting of ours to the value of a variable, if that is set."""
-        if self.is_set(name):
-            self.put(setting, self.read(name), name)
-
-
-def _ports(given: _Given) -> None:
+def _ports(given: Given) -> None:
     given.put("EXTAUTH_COMPATIBLE", True, "HOST")
     for setting, host, port in (
         ("EXTAUTH_HTTP_LISTEN", "HOST", "PORT"),
@@ -142,7 +92,7 @@ def _ports(given: _Given) -> None:
     given.put("EXTAUTH_MAX_CONNECTION_AGE_GRACE", _seconds(grace_s), grace)
 
 
-def _tls(given: _Given) -> None:
+def _tls(given: Given) -> None:
     if not given.read("GRPC_SERVER_USE_TLS"):
         given.leave("GRPC_SERVER_USE_TLS is not true", "GRPC_SERVER_TLS_", "GRPC_CLIENT_TLS_")
         return
@@ -163,7 +113,7 @@ def _tls(given: _Given) -> None:
         given.leave("without GRPC_CLIENT_TLS_CACERT clients show no certificate", "GRPC_CLIENT_TLS_SAN")
 
 
-def _logs(given: _Given) -> None:
+def _logs(given: Given) -> None:
     level = given.read("LOG_LEVEL").lower()
     if level not in _LEVELS and given.wants("EXTAUTH_LOG_LEVEL"):
         given.refuse(f"LOG_LEVEL={level!r} is not allowed; allowed: {', '.join(_LEVELS)}")
@@ -171,18 +121,21 @@ def _logs(given: _Given) -> None:
     given.put("EXTAUTH_LOG_FORMAT", "json" if given.read("LOG_FORMAT").lower() == "json" else "console", "LOG_FORMAT")
 
 
-def _rules(given: _Given) -> None:
+def _rules(given: Given) -> None:
     if not given.wants("EXTAUTH_CONFIG"):
         return
     kind = given.read("CONFIG_TYPE")
     if kind == "FILE":
         given.leave("CONFIG_TYPE is not GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_", "XDS_CLIENT_", "FORCE_START_")
         _files(given)
+    elif kind == "GRPC_XDS_SOTW":
+        given.leave("CONFIG_TYPE is not FILE", "RUNTIME_")
+        xds(given)
     else:
         given.refuse(f"CONFIG_TYPE={kind!r} is not allowed; allowed: FILE or GRPC_XDS_SOTW")
 
 
-def _files(given: _Given) -> None:
+def _files(given: Given) -> None:
     root, below = "RUNTIME_ROOT", "RUNTIME_SUBDIRECTORY"
     folder = PurePosixPath(given.read(root)) / given.read(below).lstrip("/")
     # An empty one is no unset one: then the folder itself is meant.
@@ -199,7 +152,7 @@ def _files(given: _Given) -> None:
     given.put("EXTAUTH_START_WITHOUT_RULES", True, root)
 
 
-def _counting(given: _Given) -> None:
+def _counting(given: Given) -> None:
     given.put_if_set("EXTAUTH_NEAR_LIMIT_RATIO", "NEAR_LIMIT_RATIO")
     given.put_if_set("EXTAUTH_KEY_PREFIX", "CACHE_KEY_PREFIX")
     given.put_if_set("EXTAUTH_SHADOW_MODE", "SHADOW_MODE")
@@ -208,7 +161,7 @@ def _counting(given: _Given) -> None:
     given.put_if_set("EXTAUTH_HEALTHY_WITH_RULES", "HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED")
 
 
-def _answers(given: _Given) -> None:
+def _answers(given: Given) -> None:
     given.put_if_set("EXTAUTH_DYNAMIC_METADATA", "RESPONSE_DYNAMIC_METADATA")
     if given.read("LIMIT_RESPONSE_HEADERS_ENABLED"):
         names = ("LIMIT_LIMIT_HEADER", "LIMIT_REMAINING_HEADER", "LIMIT_RESET_HEADER")
@@ -217,7 +170,7 @@ def _answers(given: _Given) -> None:
         given.leave("LIMIT_RESPONSE_HEADERS_ENABLED is not true", "LIMIT_LIMIT_", "LIMIT_REMAINING_", "LIMIT_RESET_")
 
 
-def _redis(given: _Given) -> None:
+def _redis(given: Given) -> None:
     if given.is_set("REDIS_TIMEOUT"):
         seconds = given.read("REDIS_TIMEOUT")
         given.put("EXTAUTH_REDIS_TIMEOUT", _seconds(min(max(seconds, 0.001), 60) if seconds else 60), "REDIS_TIMEOUT")
@@ -250,7 +203,7 @@ def _redis(given: _Given) -> None:
     given.put("EXTAUTH_REDIS_URL", url, "REDIS_URL", "REDIS_AUTH", "REDIS_TYPE")
 
 
-def _metrics(given: _Given) -> None:
+def _metrics(given: Given) -> None:
     if given.read("DISABLE_STATS"):
         given.leave(
             "DISABLE_STATS is true", "USE_STATSD", "STATSD_", "EXTRA_TAGS", "STATS_FLUSH_", "USE_PROM", "PROMETHEUS_"
@@ -264,7 +217,7 @@ def _metrics(given: _Given) -> None:
         given.put_if_set("EXTAUTH_METRICS_PATH", "PROMETHEUS_PATH")
 
 
-def _pages(given: _Given) -> None:
+def _pages(given: Given) -> None:
     """The pages for people are there only where just this host reaches them, unless they are asked for."""
     listen = given.environ.get("EXTAUTH_ADMIN_LISTEN") or given.ours["EXTAUTH_ADMIN_LISTEN"]
     given.put(f"{PREFIX}PAGE", _is_loopback(listen), "DEBUG_HOST")

@@ -67,8 +67,8 @@ _BATCHES = "calls are always batched, and the connection is shared"
 _STARTS = "the service starts without Redis, and connects again by itself"
 _ONE_STORE = "all limits of a request are checked in one Redis, atomically"
 _NO_MEMCACHE = "counters are kept in Redis or Valkey"
-_FILES = "rules come from files"
-_BACKOFF = _FILES
+_WITHOUT = "EXTAUTH_START_WITHOUT_RULES"
+_BACKOFF = "a lost stream is opened again after half a second, then after up to 30"
 _TRACES = "OpenTelemetry's own variables switch traces on, such as OTEL_EXPORTER_OTLP_ENDPOINT"
 _NO_DOGSTATSD = "statsd or Prometheus; there is no DogStatsD"
 _HEADERS = "EXTAUTH_RESPONSE_HEADERS"
@@ -98,23 +98,23 @@ VARIABLES: Final = (
     ),
     _v("LOG_FORMAT", _T, "text", "EXTAUTH_LOG_FORMAT", "`json`, or else `console`", common=True),
     # Where rules come from.
-    _v("CONFIG_TYPE", _T, "FILE", "EXTAUTH_CONFIG", "`FILE`: a path"),
-    _v("FORCE_START_WITHOUT_INITIAL_CONFIG", _B, "false", "", "from files it starts in any case"),
-    _v("CONFIG_GRPC_XDS_NODE_ID", _T, "default", "", _FILES),
-    _v("CONFIG_GRPC_XDS_NODE_METADATA", _T, "", "", _FILES),
-    _v("CONFIG_GRPC_XDS_SERVER_URL", _T, "localhost:18000", "", _FILES),
+    _v("CONFIG_TYPE", _T, "FILE", "EXTAUTH_CONFIG", "`FILE`: a path; `GRPC_XDS_SOTW`: `xds://…`"),
+    _v("FORCE_START_WITHOUT_INITIAL_CONFIG", _B, "false", _WITHOUT, "from files it starts in any case"),
+    _v("CONFIG_GRPC_XDS_NODE_ID", _T, "default", "EXTAUTH_XDS_NODE_ID"),
+    _v("CONFIG_GRPC_XDS_NODE_METADATA", _T, "", "EXTAUTH_XDS_NODE_METADATA"),
+    _v("CONFIG_GRPC_XDS_SERVER_URL", _T, "localhost:18000", "EXTAUTH_CONFIG", "`xds://HOST:PORT`"),
     _v("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", _D, "3s", "", _BACKOFF),
-    _v("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", _M, "", "", _FILES, secret=True),
-    _v("CONFIG_GRPC_XDS_SERVER_USE_TLS", _B, "false", "", _FILES),
-    _v("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", _T, "", "", _FILES),
-    _v("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", _T, "", "", _FILES),
-    _v("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", _T, "", "", _FILES),
-    _v("CONFIG_GRPC_XDS_SERVER_TLS_SAN", _T, "", "", _FILES),
+    _v("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", _M, "", "EXTAUTH_XDS_HEADERS", secret=True),
+    _v("CONFIG_GRPC_XDS_SERVER_USE_TLS", _B, "false", "EXTAUTH_CONFIG", "`xdss://HOST:PORT`"),
+    _v("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", _T, "", "EXTAUTH_XDS_TLS_CERT"),
+    _v("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", _T, "", "EXTAUTH_XDS_TLS_KEY"),
+    _v("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", _T, "", "EXTAUTH_XDS_TLS_CA"),
+    _v("CONFIG_GRPC_XDS_SERVER_TLS_SAN", _T, "", "EXTAUTH_XDS_TLS_SAN"),
     _v("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", _D, "10s", "", _BACKOFF),
     _v("XDS_CLIENT_BACKOFF_MAX_INTERVAL", _D, "60s", "", _BACKOFF),
     _v("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", _F, "0.5", "", _BACKOFF),
     _v("XDS_CLIENT_BACKOFF_JITTER", _B, "true", "", _BACKOFF),
-    _v("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", _I, "", "", _FILES),
+    _v("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", _I, "", "EXTAUTH_XDS_MAX_MESSAGE_BYTES"),
     # Metrics.
     _v("USE_DOG_STATSD", _B, "false", "", _NO_DOGSTATSD),
     _v("USE_DOG_STATSD_MOGRIFIERS", _T, "", "", _NO_DOGSTATSD),

@@ -37,6 +37,16 @@ def test_without_any_the_defaults_are_those_of_the_reference() -> None:
     }
 
 
+XDS = {
+    "CONFIG_TYPE": "GRPC_XDS_SOTW",
+    "CONFIG_GRPC_XDS_SERVER_URL": "envoy-gateway:18001",
+    "CONFIG_GRPC_XDS_NODE_ID": "envoy-ratelimit",
+    "CONFIG_GRPC_XDS_SERVER_USE_TLS": "true",
+    "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": "/certs/tls.crt",
+    "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": "/certs/tls.key",
+    "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": "/certs/ca.crt",
+    "FORCE_START_WITHOUT_INITIAL_CONFIG": "true",
+}
 TLS = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/c/tls.crt", "GRPC_SERVER_TLS_KEY": "/c/tls.key"}
 
 
@@ -86,6 +96,37 @@ TLS = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/c/tls.crt", "GRP
         ({"RUNTIME_ROOT": "/d", "RUNTIME_APPDIRECTORY": "", "RUNTIME_WATCH_ROOT": "0"}, {"CONFIG": "/d"}),
         ({"RUNTIME_ROOT": "/d", "RUNTIME_APPDIRECTORY": "a/b"}, {"CONFIG": "/d", "CONFIG_FILES": "all:a/b"}),
         ({"CONFIG_TYPE": "GRPC_XDS", "EXTAUTH_CONFIG": "/ours"}, {"CONFIG": "/ours"}),
+        (
+            XDS,
+            {
+                "CONFIG": "xdss://envoy-gateway:18001",
+                "START_WITHOUT_RULES": "true",
+                "XDS_NODE_ID": "envoy-ratelimit",
+                "XDS_TLS_CERT": "/certs/tls.crt",
+                "XDS_TLS_KEY": "/certs/tls.key",
+                "XDS_TLS_CA": "/certs/ca.crt",
+            },
+        ),
+        ({"CONFIG_TYPE": "GRPC_XDS_SOTW"}, {"CONFIG": "xds://localhost:18000", "START_WITHOUT_RULES": "false"}),
+        (
+            {**XDS, "CONFIG_GRPC_XDS_SERVER_USE_TLS": "", "CONFIG_GRPC_XDS_NODE_METADATA": "a=b,c:d,=e"},
+            {"CONFIG": "xds://envoy-gateway:18001", "XDS_NODE_METADATA": "a=b"},
+        ),
+        (
+            {
+                **XDS,
+                "CONFIG_GRPC_XDS_SERVER_URL": "dns:///[::1]:18001",
+                "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "control-plane",
+                "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": "X-A:1,b:2",
+                "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": "0x100000",
+            },
+            {
+                "CONFIG": "xdss://[::1]:18001",
+                "XDS_TLS_SAN": "control-plane",
+                "XDS_HEADERS": "X-A:1,b:2",
+                "XDS_MAX_MESSAGE_BYTES": "1048576",
+            },
+        ),
         ({"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED": "True"}, {"HEALTHY_WITH_RULES": "true"}),
         ({"MERGE_DOMAIN_CONFIG": "1"}, {"MERGE_DOMAINS": "true"}),
         ({"SHADOW_MODE": "F"}, {"SHADOW_MODE": "false"}),
@@ -144,6 +185,21 @@ def test_what_is_switched_off_stands_for_nothing(environ: dict[str, str], left_o
         ({"GRPC_MAX_CONNECTION_AGE": "10"}, "GRPC_MAX_CONNECTION_AGE='10' is not allowed; allowed: a duration"),
         ({"GRPC_MAX_CONNECTION_AGE": "-1s"}, "GRPC_MAX_CONNECTION_AGE cannot be used: EXTAUTH_MAX_CONNECTION_AGE='-1'"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud' is not allowed; allowed: panic, fatal, error, warn, warning, info"),
+        (
+            {**XDS, "CONFIG_GRPC_XDS_SERVER_URL": "envoy-gateway"},
+            (
+                "CONFIG_GRPC_XDS_SERVER_URL and CONFIG_GRPC_XDS_SERVER_USE_TLS cannot be used: "
+                "EXTAUTH_CONFIG='xdss://envoy-gateway' is not allowed; allowed: a folder of *.yaml files, or one file; "
+                "or xds://HOST:PORT, xdss://HOST:PORT for TLS"
+            ),
+        ),
+        (
+            {**XDS, "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": "authorization:s3cret,grpc-x:1"},
+            (
+                "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS cannot be used: EXTAUTH_XDS_HEADERS=… is not allowed; "
+                "allowed: NAME:VALUE,NAME:VALUE,… in printable ASCII; no name begins with grpc-"
+            ),
+        ),
         ({"CONFIG_TYPE": "ETCD"}, "CONFIG_TYPE='ETCD' is not allowed; allowed: FILE or GRPC_XDS_SOTW"),
         ({"NEAR_LIMIT_RATIO": "2"}, "NEAR_LIMIT_RATIO cannot be used: EXTAUTH_NEAR_LIMIT_RATIO='2.0' is not allowed"),
         ({"CACHE_KEY_PREFIX": "a b"}, "CACHE_KEY_PREFIX cannot be used: EXTAUTH_KEY_PREFIX='a b' is not allowed"),

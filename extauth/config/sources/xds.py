@@ -11,6 +11,7 @@ How it follows the protocol:
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from random import random
 from time import monotonic
@@ -116,9 +117,11 @@ class XdsSource:
                     found = True
                     self._reader.read(resources)
                     self._reports.cache_read(len(self._reader.rules.domains))
+                    for problem in self._reader.rules.problems:
+                        self._reports.cache_failed(f"EXTAUTH_CONFIG_CACHE={self._cache}: {problem}")
         if found or not self._wait:
             self._begun.set()
-        return self._reader.rules
+        return replace(self._reader.rules, problems=())  # another version may have written it
 
     async def begun(self) -> None:
         """Return once there are rules to begin with, for which the server must have sent some, if only none at all."""
