@@ -89,6 +89,11 @@ chaos *ARGS: _venv
 simulate *ARGS: _venv
     @python -m simulation "$@"
 
+# Write deploy/kubernetes anew, from the chart
+[no-exit-message]
+manifests: _venv
+    @scripts/kubernetes.sh --write
+
 # Make the descriptors that gRPC reflection serves anew, from the packages that the script names
 [no-exit-message]
 descriptors: _venv

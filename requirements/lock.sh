@@ -10,6 +10,7 @@ compile pyproject.toml --extra tracing -c requirements/extauth.txt -o requiremen
 compile services/echo/requirements.in -o services/echo/requirements.txt -c requirements/extauth.txt "$@"
 compile pyproject.toml --group dev -c requirements/image.txt -c services/echo/requirements.txt -o requirements/dev.txt "$@"
 compile pyproject.toml --group dev --group mutants -c requirements/dev.txt -o requirements/mutants.txt "$@"
+compile --group kubernetes -o requirements/kubernetes.txt "$@"
 compile pyproject.toml --group fuzz -c requirements/extauth.txt -o requirements/fuzz.txt "$@"
 # The image builds the package without an index: its build backend is locked too.
 echo hatchling | compile - -c requirements/dev.txt -o requirements/build.txt "$@"

@@ -45,6 +45,10 @@ if have promtool "prometheus configuration"; then
   step "alert rules" promtool test rules observability/tests/*.yml
 fi
 
+if have helm "deploy/"; then
+  step deploy/ scripts/kubernetes.sh
+fi
+
 # Reads the file alone: no engine is asked.
 if [ "${EXTAUTH_COMPOSE-}" = 0 ]; then
   printf '== compose.yml: SKIPPED, EXTAUTH_COMPOSE=0\n'
