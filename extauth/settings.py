@@ -193,6 +193,8 @@ class Settings(XdsSettings):
         None, description="HOST:PORT or [IPV6]:PORT, which other replicas reach: no wildcard such as 0.0.0.0"
     )
     denial_cache: float = Field(1, ge=0, le=60, description="seconds, 0 (off) to 60")
+    remember_denials: bool = Field(False, description="true or false")
+    stop_at_limit: bool = Field(False, description="true or false")
     near_limit_ratio: float = Field(0.8, ge=0, le=1, description="0 to 1, such as 0.8 for 80 % of a limit")
     max_waiting: int = Field(20_000, ge=1, le=1_000_000, description="calls, 1 to 1000000")
     max_connections: int = Field(1024, ge=1, le=100_000, description="connections, 1 to 100000")
@@ -225,7 +227,14 @@ class Settings(XdsSettings):
             key_prefix=self.key_prefix,
             key_secret=self.key_secret.get_secret_value(),
             shards=self.shards,
-            modes=GlobalModes(self.shadow_mode, self.quota_mode, self.dynamic_metadata, self.log_descriptors),
+            modes=GlobalModes(
+                shadow_mode=self.shadow_mode,
+                quota_mode=self.quota_mode,
+                metadata=self.dynamic_metadata,
+                log_descriptors=self.log_descriptors,
+                lenient_peeks=self.compatible,
+                stop_at_limit=self.stop_at_limit,
+            ),
             on_store_failure=self.on_store_failure,
             response_headers=_response_headers(self.response_headers),
         )

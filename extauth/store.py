@@ -55,8 +55,8 @@ def store_of(settings: Settings, changed: Callable[[], None], failed: Callable[[
         return _cluster(settings, counters, changed, failed)
     local = LocalCounters(counters.now_us, settings.local_bytes)
     settling = SettlingCounters(counters, local)
-    denials = DenialCache(settling, settings.denial_cache)
-    cached = settings.denial_cache and not settings.counts_in_memory
+    denials = DenialCache(settling, settings.denial_cache, windows=settings.remember_denials)
+    cached = (settings.denial_cache or settings.remember_denials) and not settings.counts_in_memory
     guarded: Counters = denials if cached else counters if settings.counts_in_memory else settling
     breaker = Breaker(guarded, changed, failed)
     if isinstance(counters, RedisCounters):
@@ -83,7 +83,9 @@ def _cluster(
     guard = ClusterGuard(counters, local, ShardOf(settings.shards), changed, failed)
     shards = SeveralShards(guard)
     takes = ClusterTakes(guard, shards)
-    denials = GuardedDenialCache(takes, settings.denial_cache, may_shrink=shards.may_shrink)
+    denials = GuardedDenialCache(
+        takes, settings.denial_cache, windows=settings.remember_denials, may_shrink=shards.may_shrink
+    )
 
     async def aclose() -> None:
         await shards.aclose()
@@ -92,7 +94,7 @@ def _cluster(
     return Store(
         counters=counters,
         local=local,
-        asked=denials if settings.denial_cache else takes,
+        asked=denials if settings.denial_cache or settings.remember_denials else takes,
         breaker=guard,
         aclose=aclose,
         part_of=takes.part_of,

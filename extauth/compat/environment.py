@@ -158,6 +158,10 @@ def _counting(given: Given) -> None:
     given.put_if_set("EXTAUTH_SHADOW_MODE", "SHADOW_MODE")
     given.put_if_set("EXTAUTH_QUOTA_MODE", "QUOTA_MODE")
     given.put_if_set("EXTAUTH_MERGE_DOMAINS", "MERGE_DOMAIN_CONFIG")
+    given.put_if_set("EXTAUTH_STOP_AT_LIMIT", "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT")
+    if given.is_set("LOCAL_CACHE_SIZE_IN_BYTES"):
+        size = given.read("LOCAL_CACHE_SIZE_IN_BYTES")
+        given.put("EXTAUTH_REMEMBER_DENIALS", size > 0, "LOCAL_CACHE_SIZE_IN_BYTES")
     given.put_if_set("EXTAUTH_HEALTHY_WITH_RULES", "HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED")
 
 

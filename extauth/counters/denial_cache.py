@@ -23,7 +23,7 @@ from extauth.limiter.counters import (
     Taken,
     TakeResult,
 )
-from extauth.rules.model import Limit
+from extauth.rules.model import Algorithm, Limit
 
 MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones before them
 ENTRY_BYTES = 350  # beside the counter's name
@@ -52,10 +52,15 @@ class Denials:
     A take is denied from memory if all of its counters' levels are known from denials at most `bound_s` ago and one of
     them is surely too high. Takes that count denied hits always ask, and those in which a counter is held to several
     limits, of which only one is remembered.
+
+    With `windows`, fixed windows that count denied hits are remembered too, and until they end: denied hits then count
+    only as long as the store is asked, as with envoyproxy/ratelimit's local cache. A take is denied if all of its
+    limits are surely too high, or if what it asks of the others would not be counted.
     """
 
-    def __init__(self, bound_s: float, clock_us: Callable[[], int] = _monotonic_us) -> None:
+    def __init__(self, bound_s: float, clock_us: Callable[[], int] = _monotonic_us, *, windows: bool = False) -> None:
         self._bound_us = int(bound_s * 1_000_000)
+        self._windows = windows
         self._clock_us = clock_us
         self._bytes = 0  # learnt since the older entries were set aside, or more
         self._entries: dict[bytes, _Entry] = {}
@@ -82,22 +87,26 @@ class Denials:
             if outcome.admitted and (self._entries or self._old_entries):
                 self._drop(group.take)  # what it took is not in what is known
             if outcome.admitted < group.calls:
-                self._learn(group.take, outcome, asked_us, told_us)
+                self._learn(group, outcome, asked_us, told_us)
 
     def _drop(self, take: CounterSet) -> None:
         for name in take.names:
             self._entries.pop(name, None)
             self._old_entries.pop(name, None)
 
-    def _learn(self, take: CounterSet, outcome: TakeResult, asked_us: int, told_us: int) -> None:
-        if any(check.limit.count_denied or not check.algorithm.falls_evenly for check in take.checks):
-            return
+    def _learn(self, group: Group, outcome: TakeResult, asked_us: int, told_us: int) -> None:
+        take, calls = group
+        for check in take.checks:
+            if not check.algorithm.falls_evenly:
+                return
+            if check.limit.count_denied and not (self._windows and check.limit.algorithm is Algorithm.FIXED_WINDOW):
+                return
         for name, check, level in zip(take.names, take.checks, outcome.levels, strict=True):
             self._bytes += ENTRY_BYTES + len(name)
             if self._bytes > MAX_BYTES:
                 self._old_entries, self._entries = self._entries, {}
                 self._bytes = ENTRY_BYTES + len(name)
-            self._entries[name] = _Entry(check.limit, _after(check, level, outcome.admitted), asked_us, told_us)
+            self._entries[name] = _Entry(check.limit, _after(check, level, calls, outcome.admitted), asked_us, told_us)
 
     def _recall(self, take: CounterSet, now_us: int) -> TakeResult | None:
         levels = []
@@ -108,10 +117,14 @@ class Denials:
             if entry is None or entry.limit is not check.limit:
                 return None
             age_us = now_us - entry.asked_us
-            if age_us > self._bound_us:
+            counts = check.limit.count_denied  # until its window ends, then
+            if age_us > self._bound_us and not counts:
                 return None
             later = algorithm.later(entry.level, age_us + age_us // DRIFT + 1)
-            sure = sure or (check.mode is _ENFORCED and not check.calls_that_fit(later))
+            over = not check.calls_that_fit(later)
+            if counts and not over and (age_us > self._bound_us or not check.stops):
+                return None
+            sure = sure or (over and check.mode is _ENFORCED)
             # What is told errs to the other side, so that nobody is told to come too early.
             levels.append(algorithm.later(entry.level, now_us - entry.told_us))
         return TakeResult(0, tuple(levels), _DENIAL_CACHE) if sure else None
@@ -120,8 +133,15 @@ class Denials:
 class DenialCache(Denials):
     """`limiter.counters.Counters` that answers sure denials itself, and asks `counters` about all else."""
 
-    def __init__(self, counters: Counters, bound_s: float, clock_us: Callable[[], int] = _monotonic_us) -> None:
-        super().__init__(bound_s, clock_us)
+    def __init__(
+        self,
+        counters: Counters,
+        bound_s: float,
+        clock_us: Callable[[], int] = _monotonic_us,
+        *,
+        windows: bool = False,
+    ) -> None:
+        super().__init__(bound_s, clock_us, windows=windows)
         self._counters = counters
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
@@ -158,9 +178,10 @@ class GuardedDenialCache(Denials):
         bound_s: float,
         clock_us: Callable[[], int] = _monotonic_us,
         *,
+        windows: bool = False,
         may_shrink: Callable[[CounterSet], bool] = lambda _take: False,
     ) -> None:
-        super().__init__(bound_s, clock_us)
+        super().__init__(bound_s, clock_us, windows=windows)
         self._counters = counters
         self._may_shrink = may_shrink
 
@@ -180,12 +201,12 @@ class GuardedDenialCache(Denials):
         rest = iter(takens)
         return [next(rest) if k is None else k for k in known]
 
-    def _learn(self, take: CounterSet, outcome: TakeResult, asked_us: int, told_us: int) -> None:
-        if not self._may_shrink(take):
-            super()._learn(take, outcome, asked_us, told_us)
+    def _learn(self, group: Group, outcome: TakeResult, asked_us: int, told_us: int) -> None:
+        if not self._may_shrink(group.take):
+            super()._learn(group, outcome, asked_us, told_us)
 
 
-def _after(check: LimitCheck, level: Level, admitted: int) -> Level:
-    """The level once `admitted` calls were taken."""
-    after: Level = check.algorithm.after(level, check.hits(level, admitted, admitted))
+def _after(check: LimitCheck, level: Level, calls: int, admitted: int) -> Level:
+    """The level once the calls were taken, of which `admitted` are admitted."""
+    after: Level = check.algorithm.after(level, check.hits(level, calls, admitted))
     return after

@@ -135,6 +135,9 @@ TLS = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/c/tls.crt", "GRP
         ({"RESPONSE_DYNAMIC_METADATA": "true"}, {"DYNAMIC_METADATA": "true"}),
         ({"NEAR_LIMIT_RATIO": "0.5"}, {"NEAR_LIMIT_RATIO": "0.5"}),
         ({"CACHE_KEY_PREFIX": "rl:"}, {"KEY_PREFIX": "rl:"}),
+        ({"LOCAL_CACHE_SIZE_IN_BYTES": "1024"}, {"REMEMBER_DENIALS": "true"}),
+        ({"LOCAL_CACHE_SIZE_IN_BYTES": "0"}, {"REMEMBER_DENIALS": "false"}),
+        ({"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "true"}, {"STOP_AT_LIMIT": "true"}),
         (
             {"LIMIT_RESPONSE_HEADERS_ENABLED": "true", "LIMIT_RESET_HEADER": "X-Reset"},
             {"RESPONSE_HEADERS": "RateLimit-Limit,RateLimit-Remaining,X-Reset"},
