@@ -43,6 +43,11 @@ class Spread:
         self._waiting: list[socket.socket] = []  # connections that nobody has taken yet
         self._retry: asyncio.TimerHandle | None = None
 
+    @property
+    def waiting(self) -> int:
+        """The connections that were accepted, and that nobody has taken yet."""
+        return len(self._waiting)
+
     def start(self, listeners: Sequence[socket.socket]) -> None:
         """Accept from now on; the listeners are closed by `stop`."""
         self._listeners = listeners

@@ -17,13 +17,14 @@ from tests.support.wait import until_async
 from tests.transport.test_tls import Authority, write
 
 CONFIG = "domain: d\n"
+COMMON = {"EXTAUTH_WORKERS": "2", "EXTAUTH_ENGINE": "h2", "EXTAUTH_LOG_FORMAT": "json"}
 Serve = Callable[..., Served]
 
 
 @pytest.fixture
 def serve(own_store: Store) -> Iterator[Serve]:
     with served_with(own_store, CONFIG) as start:
-        yield lambda **settings: start(EXTAUTH_WORKERS="2", EXTAUTH_LOG_FORMAT="json", **settings)
+        yield lambda **settings: start(**COMMON, **settings)
 
 
 class Breaker:

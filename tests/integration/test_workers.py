@@ -32,8 +32,8 @@ Serve = Callable[..., Served]
 def serve(own_store: Store) -> Iterator[Serve]:
     with served_with(own_store, CONFIG) as start:
 
-        def with_workers(workers: int = 2, **settings: str) -> Served:
-            served = start(EXTAUTH_WORKERS=str(workers), EXTAUTH_LOG_FORMAT="json", **settings)
+        def with_workers(**settings: str) -> Served:
+            served = start(EXTAUTH_WORKERS="2", EXTAUTH_ENGINE="h2", EXTAUTH_LOG_FORMAT="json", **settings)
             served.until_ready()
             return served
 
@@ -173,7 +173,7 @@ async def test_all_drain_as_one_and_answer_what_they_got(serve: Serve) -> None:
             os.kill(pid, signal.SIGTERM)
         await until_async(lambda: _status(served, "draining"), served.log.read_text, every_s=0.02)
         before = len(codes)
-        await until_async(lambda: len(codes) > before + 40, "calls are answered meanwhile")
+        await until_async(lambda: len(codes) > before + 8, "calls are answered meanwhile")
         await asyncio.wait_for(asyncio.gather(*asking), 20)
         assert set(codes) == {OK}
     assert await asyncio.to_thread(served.process.wait, 20) == 0
@@ -193,9 +193,12 @@ async def test_a_worker_that_stands_still_gets_no_connection_and_is_not_waited_f
         assert (await page(served, "/top"))["replicas"] == 1
     finally:
         os.kill(stopped, signal.SIGCONT)
-    await samples(served)
-    async with connected(served, 1):
-        assert connections_by_worker(served, [stopped, other]) == [1, 0]
+
+    async def gets_one() -> bool:
+        async with connected(served, 1):
+            return connections_by_worker(served, [stopped, other]) == [1, 0]
+
+    await until_async(gets_one, "it gets connections again", every_s=0.1)
 
 
 async def _status(served: Served, status: str) -> bool:

@@ -126,7 +126,7 @@ async def test_who_has_no_room_is_passed_over_and_where_nobody_has_they_wait(two
     await two.until(0, 2)
     two.workers[1].full = True
     two.connect(4)  # the kernel accepts meanwhile
-    await until_async(lambda: two.spread._waiting)
+    await until_async(lambda: two.spread.waiting == 1)
     assert two.spreads() == [0, 2]
     two.workers[0].full = False
     await until_async(lambda: sum(two.spreads()) == 6)
