@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from extauth.background import keep_up
+from extauth.compat.hits import ReferenceHits
+from extauth.compat.metrics import ReferenceMetrics
 from extauth.counters.breaker import BreakerState
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.build import build
@@ -68,6 +70,12 @@ class Core:
             observers.append(DecisionLog(self.planner, events.decision))
         if tracing is not None:
             observers.append(tracing)
+        self.reference: ReferenceMetrics | None = None
+        self._hits: ReferenceHits | None = None
+        if settings.compatible:
+            hits = self._hits = ReferenceHits(settings.near_limit_ratio, self.masked)
+            self.reference = ReferenceMetrics(self.metrics, hits.table, loaded=bool(rules.domains))
+            observers.append(hits)
         self.batcher = batcher_of(settings, decider, observers, self._parts.part_of)
         self.tls = tls_of(settings)
         self.replicas = Replicas(
@@ -143,6 +151,8 @@ class Core:
         remasked = self.masked.rules_loaded(rules)
         unused = self.metrics.rules_loaded(matcher.size, rules.digest, ok=ok, remasked=remasked)
         self.callers.rules_loaded(remasked.domains)
+        if self._hits is not None:
+            unused += self._hits.rules_loaded()
         if remasked.domains:
             self.forget_names(remasked.domains)
         return unused

@@ -41,10 +41,14 @@ class Totals(NamedTuple):
 
 
 class ReferenceMetrics:
-    """The metrics that envoyproxy/ratelimit has, from `metrics`, and from `hits`, which ReferenceHits counts."""
+    """The metrics that envoyproxy/ratelimit has, from `metrics`, and from `hits`, which ReferenceHits counts.
 
-    def __init__(self, metrics: Metrics, hits: CounterTable) -> None:
+    `loaded` says whether there were rules to begin with, which no reload counts.
+    """
+
+    def __init__(self, metrics: Metrics, hits: CounterTable, *, loaded: bool = True) -> None:
         self.hits = hits
+        self._loaded = int(loaded)
         self._metrics = metrics
         metrics.others_tables.append(hits)
 
@@ -76,12 +80,12 @@ class ReferenceMetrics:
 
     def totals(self) -> Totals:
         """What was counted of all rules together."""
-        return _totals(self._metrics.families())
+        return _totals(self._metrics.families(), self._loaded)
 
     def _render(self) -> Iterator[bytes]:
         families = list(self._metrics.families())
         yield from self._of_rules()
-        yield from self._of_service(_totals(families))
+        yield from self._of_service(_totals(families, self._loaded))
         for family in families:
             if family.name.startswith("process_"):
                 yield generate_latest(_Only(family))
@@ -131,8 +135,8 @@ class _Only:
         return (self._family,)
 
 
-def _totals(families: Iterable[Family]) -> Totals:
-    totals = Totals(config_loads=1)  # those to begin with
+def _totals(families: Iterable[Family], loads: int) -> Totals:
+    totals = Totals(config_loads=loads)
     for family in families:
         match family.name:
             case catalogue.DECISION_DURATION.name:

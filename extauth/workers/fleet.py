@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from extauth.app import TLS_CHECK_S
 from extauth.background import keep_up
+from extauth.compat.hits import hits_table
+from extauth.compat.metrics import ReferenceMetrics
 from extauth.core import STOP_GRACE_S
 from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
@@ -54,6 +56,9 @@ class Fleet:
         self._masked = MaskedNames()
         self._masked.rules_loaded(rules)
         self._metrics = metrics_of(settings, self._masked, GatheredMetrics)
+        self.reference: ReferenceMetrics | None = None
+        if settings.compatible:
+            self.reference = ReferenceMetrics(self._metrics, hits_table(), loaded=bool(rules.domains))
         self._counters = counters_of(settings)
         self._tls = tls_of(settings)
         self._crew = crew = Crew(workers, environ, self._metrics, rules)
