@@ -182,7 +182,9 @@ async def test_nothing_is_shown_in_clear_any_more(own_store: Store, delay_ms: in
         top = json.loads(await made.get("/top"))["replica"]
         assert {rule["domain"] for rule in top["rules"]} == {"d", "other"}
         lines = made.served.lines()[seen:]
-        assert [line["event"] for line in lines if line["event"] == "decision"] == ["decision"] * 3
+        assert len([line for line in lines if line["event"] == "decision"]) >= 2, (
+            "one that was on its way, and a new one"
+        )
         assert "in-clear" not in str(lines)
         made.served.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(made.served.process.wait, 20) == 0
