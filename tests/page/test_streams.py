@@ -81,6 +81,8 @@ def test_it_says_that_it_shows_one_replica_of_several(beside_store: Served, own_
         expect(page.locator("#faults")).to_contain_text("Both replicas have the same rules.")
         expect(page.locator("#replicas-facts")).to_contain_text("all have the same")
         expect(page.locator("#replicas tr")).to_have_count(2)
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
     finally:
         other.stop()
 
