@@ -1,4 +1,4 @@
-"""gRPC clients in other languages, whose sources are in clients/: built once, then run for a while."""
+"""Programs in other languages, above all the gRPC clients in clients/: built once, then run for a while."""
 
 import hashlib
 import json
@@ -54,11 +54,18 @@ def client(name: str) -> list[str]:
     """The command line of a client; without its tools the test is skipped, and fails where CI=true."""
     if name == "python":
         return [sys.executable, str(SOURCES / "grpcio_client.py")]
-    tools, build = _BUILD[name]
-    sources = SOURCES / name
+    return _built(name, SOURCES / name, *_BUILD[name])
+
+
+def go_program(sources: Path) -> str:
+    """The binary of a Go program; without Go the test is skipped, and fails where CI=true."""
+    return _built(sources.name, sources, ("go",), _go)[0]
+
+
+def _built(name: str, sources: Path, tools: tuple[str, ...], build: Callable[[Path, Path], list[str]]) -> list[str]:
     absent = [tool for tool in tools if shutil.which(tool) is None]
     if absent:
-        missing(f"no {' and no '.join(absent)} on PATH for the client in {sources.name}")
+        missing(f"no {' and no '.join(absent)} on PATH for the program in {sources.name}")
     content = b"".join(path.read_bytes() for path in sorted(sources.iterdir()) if path.is_file())
     folder = BUILT / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
     command = folder / "command.json"
@@ -67,7 +74,7 @@ def client(name: str) -> list[str]:
         try:
             command.write_text(json.dumps(build(sources, folder)))
         except subprocess.SubprocessError as error:
-            missing(f"the client in {sources.name} cannot be built: {getattr(error, 'stderr', error)}")
+            missing(f"the program in {sources.name} cannot be built: {getattr(error, 'stderr', error)}")
     return [str(part) for part in json.loads(command.read_text())]
 
 

@@ -60,16 +60,17 @@ _SCHEMA = _schema()
 
 def config(data: dict[str, Any]) -> bytes:
     """A RateLimitConfig of data as a file has it, without what only files have; its name is the domain's."""
-    message = ParseDict({"name": data.get("domain", ""), **_in_capitals(data)}, _SCHEMA["RateLimitConfig"]())
+    message = ParseDict({"name": data.get("domain", ""), **in_capitals(data)}, _SCHEMA["RateLimitConfig"]())
     return bytes(message.SerializeToString(deterministic=True))
 
 
-def _in_capitals(data: Any) -> Any:  # noqa: ANN401 - any JSON
+def in_capitals(data: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Data of a file with its units as the messages name them."""
     if isinstance(data, list):
-        return [_in_capitals(item) for item in data]
+        return [in_capitals(item) for item in data]
     if isinstance(data, dict):
         return {
-            key: value.upper() if key == "unit" else value if key == "metadata" else _in_capitals(value)
+            key: value.upper() if key == "unit" else value if key == "metadata" else in_capitals(value)
             for key, value in data.items()
         }
     return data

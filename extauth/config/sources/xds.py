@@ -9,6 +9,7 @@ How it follows the protocol:
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -237,6 +238,7 @@ class XdsSource:
 
     async def _one_stream(self) -> str:
         """Open a stream and read it until it ends; returns why it did, or could not be opened."""
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines in the log are no JSON, and say nothing more
         from extauth.config.sources.xds_stream import open_stream  # noqa: PLC0415 - 30 MB that files spare
 
         session: _Session | None = None
