@@ -15,7 +15,7 @@ import trustme
 from click.testing import CliRunner
 
 from extauth.cli import app
-from extauth.counters.redis.cluster.node import RIGHT
+from extauth.counters.redis.cluster.node import RIGHTS as CLUSTER_RIGHTS
 from extauth.counters.redis.cluster.slots import slot_of
 from extauth.counters.redis.counters import RIGHTS
 from extauth.limiter.counter_names import KeyNamer
@@ -261,13 +261,21 @@ async def test_a_slot_that_moves_under_load_loses_no_hit(cluster: RealCluster, s
 
 
 async def test_the_user_needs_few_rights(cluster: RealCluster, serve: Serve) -> None:
+    rights = (*RIGHTS.split(), *CLUSTER_RIGHTS.split())
     for node in cluster.masters:
-        node.command(
-            "ACL", "SETUSER", "counter", "on", ">hush", "resetkeys", "~extauth:*", "nocommands", *RIGHTS.split(), RIGHT
-        )
+        node.command("ACL", "SETUSER", "counter", "on", ">hush", "resetkeys", "~extauth:*", "nocommands", *rights)
     service = serve(f"redis+cluster://counter:hush@{cluster.hosts}")
     await service.until_store("up")
     assert [await service.ask("tight") for _ in range(2)] == [OK, OVER_LIMIT]
+    moving = slot("v", "tight")
+    source = cluster.owner(moving)
+    target = next(node for node in cluster.masters if node is not source)
+    try:
+        cluster.begin_to_move(moving, source, target)
+        cluster.move_keys(moving, source, target)
+        assert await service.ask("tight") == OVER_LIMIT
+    finally:
+        cluster.move_back(moving, target, source)
     refused = serve(f"redis+cluster://counter:hushed@{cluster.hosts}")
     nobody = "no node of the Redis Cluster says where its masters are: Redis at .* refuses the user or the password .*"
     await refused.until_store(f"down: {nobody}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,6 +22,7 @@ from tests.support.cluster import Node, RealCluster
 from tests.support.takes import take
 from tests.support.wait import until_async
 
+TIMES = 5
 LIMIT = Limit(1000, Unit.HOUR, Algorithm.GCRA)
 NAMES = [KeyNamer("test_guard")("d", [("key", f"v{i}")]) for i in range(64)]
 
@@ -67,24 +68,38 @@ def state(guard: ClusterGuard) -> BreakerState:
     return guard.state
 
 
-def reads(node: Node) -> int:
-    """How often it has read from connections, this time aside."""
+async def reads(nodes: Sequence[Node], work: Callable[[], Awaitable[None]]) -> list[int]:
+    """How often each node reads for the work, at least: in the background it is asked other things once in a while."""
+
+    async def read(work: Callable[[], Awaitable[None]]) -> list[int]:
+        counts = []
+        for _ in range(TIMES):
+            before = [_reads(node) for node in nodes]
+            await work()
+            counts.append([_reads(node) - then for node, then in zip(nodes, before, strict=True)])
+        return [min(each) for each in zip(*counts, strict=True)]
+
+    async def nothing() -> None:
+        pass
+
+    asking = await read(nothing)
+    return [count - own for count, own in zip(await read(work), asking, strict=True)]
+
+
+def _reads(node: Node) -> int:
     return int(node.command("INFO", "stats")["total_reads_processed"])
 
 
 async def test_a_batch_is_one_write_a_master_and_one_run_a_shard(rig: Rig) -> None:
-    assert await rig.admitted(NAMES) == [1] * len(NAMES)
+    async def take_all() -> None:
+        assert await rig.admitted(NAMES) == [1] * len(NAMES)
+
+    await take_all()
     nodes = rig.cluster.masters
     runs = [node.runs() for node in nodes]
-    own = [reads(node) - reads(node) for node in nodes]  # less than none: those of asking
-    counted: list[list[int]] = []
-    for _ in range(5):  # in the background nodes are asked who serves which slot, once in a while
-        before = [reads(node) for node in nodes]
-        assert await rig.admitted(NAMES) == [1] * len(NAMES)
-        counted.append([reads(node) - then + mine for node, then, mine in zip(nodes, before, own, strict=True)])
-    assert [min(each) for each in zip(*counted, strict=True)] == [1] * 3
+    assert await reads(nodes, take_all) == [1] * len(nodes)
     shards = [sum(rig.cluster.owner(slot_of(tag.encode())) is node for tag in tags(16)) for node in nodes]
-    assert [node.runs() - then for node, then in zip(nodes, runs, strict=True)] == [5 * each for each in shards]
+    assert [node.runs() - then for node, then in zip(nodes, runs, strict=True)] == [TIMES * each for each in shards]
 
 
 async def test_runs_of_several_shards_that_are_asked_for_at_once_go_out_together(rig: Rig) -> None:
@@ -93,17 +108,17 @@ async def test_runs_of_several_shards_that_are_asked_for_at_once_go_out_together
     for name in rig.names_at(node):
         by_shard.setdefault(rig.guard.shard_of(name), []).append(name)
     assert len(by_shard) > 2
-    await rig.admitted(rig.names_at(node))
-    own = reads(node) - reads(node)
-    before = reads(node)
-    takens = await asyncio.gather(
-        *(
+
+    async def take_each() -> None:
+        takes = [
             rig.guard.take(shard, [Group(take((name, LIMIT, 1)), 1) for name in names])
             for shard, names in by_shard.items()
-        )
-    )
-    assert all(isinstance(taken, TakeResult) and taken.admitted for each in takens for taken in each)
-    assert reads(node) - before + own == 1
+        ]
+        takens = await asyncio.gather(*takes)
+        assert all(isinstance(taken, TakeResult) and taken.admitted for each in takens for taken in each)
+
+    await take_each()
+    assert await reads([node], take_each) == [1]
 
 
 async def test_the_calls_of_a_silent_master_are_not_counted_and_the_others_are(rig: Rig) -> None:

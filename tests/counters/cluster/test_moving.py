@@ -1,70 +1,42 @@
 """Takes from a slot that is moving from one master to another, or has moved."""
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from extauth.counters.local import LocalCounters
 from extauth.counters.redis.cluster.counters import ClusterCounters
+from extauth.counters.redis.cluster.guard import ClusterGuard
 from extauth.counters.redis.cluster.master import Master
-from extauth.counters.redis.cluster.slots import slot_of
+from extauth.counters.redis.cluster.takes import ClusterTakes
+from extauth.counters.several_shards import SeveralShards
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import algorithm_of
+from extauth.limiter.counter_names import ShardOf
 from extauth.limiter.counters import Group, Owed
 from extauth.rules.model import Algorithm, Limit, Unit
-from tests.support.cluster import Node, RealCluster
+from tests.support.cluster import RealCluster
+from tests.support.moving_slot import LIMIT, MovingSlot
 from tests.support.takes import take
 from tests.support.wait import until_async
 
-LIMIT = Limit(10, Unit.HOUR, Algorithm.GCRA)
-
-
-class Slot:
-    """A slot of names that no other test uses, on its way from `source` to `target`."""
-
-    def __init__(self, cluster: RealCluster) -> None:
-        self.cluster = cluster
-        self._tag = secrets.token_hex(8)
-        self.number = slot_of(self.name("a"))
-        self.source = cluster.owner(self.number)
-        self.target = next(node for node in cluster.masters if node is not self.source)
-
-    def name(self, which: str) -> bytes:
-        return f"{{{self._tag}}}{which}".encode()
-
-    def group(self, *which: str, calls: int = 1) -> Group:
-        return Group(take(*((self.name(each), LIMIT, 1) for each in which)), calls)
-
-    def begin(self) -> None:
-        self.cluster.begin_to_move(self.number, self.source, self.target)
-
-    def move(self, *which: str) -> None:
-        """Move some of its keys."""
-        names = [self.name(each) for each in which]
-        self.source.command("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5000, "KEYS", *names)  # type: ignore[arg-type]
-
-    def finish(self) -> None:
-        self.cluster.finish_move(self.number, self.source, self.target)
-
-    def at(self, node: Node) -> set[bytes]:
-        """The names that a node has."""
-        return set(node.command("CLUSTER", "GETKEYSINSLOT", self.number, 100))
-
 
 @pytest.fixture
-def slot(shared_cluster: Callable[[str], RealCluster], server: str) -> Iterator[Slot]:
-    slot = Slot(shared_cluster(server))
+def slot(shared_cluster: Callable[[str], RealCluster], server: str) -> Iterator[MovingSlot]:
+    slot = MovingSlot(shared_cluster(server))
     yield slot
-    slot.cluster.move_back(slot.number, slot.target, slot.source)
+    slot.move_back()
 
 
 @pytest.fixture
-async def counters(slot: Slot) -> AsyncIterator[ClusterCounters]:
+async def counters(slot: MovingSlot) -> AsyncIterator[ClusterCounters]:
     counters = ClusterCounters(slot.cluster.url, 10)
     await counters.connect()
     yield counters
     await counters.aclose()
 
+
+SLOW = Limit(100, Unit.DAY, Algorithm.SLIDING_WINDOW, count_denied=False)
 
 pytestmark = pytest.mark.parametrize("server", ["valkey", "redis"])
 
@@ -73,7 +45,7 @@ async def admitted(counters: ClusterCounters, *groups: Group) -> list[int]:
     return [taken.admitted for taken in await counters.take(groups)]
 
 
-async def test_a_slot_that_has_moved_is_followed_and_then_known(slot: Slot, counters: ClusterCounters) -> None:
+async def test_a_slot_that_has_moved_is_followed_and_then_known(slot: MovingSlot, counters: ClusterCounters) -> None:
     assert await admitted(counters, slot.group("a", calls=7)) == [7]
     slot.begin()
     slot.finish()
@@ -87,7 +59,7 @@ async def test_a_slot_that_has_moved_is_followed_and_then_known(slot: Slot, coun
     assert await admitted(counters, slot.group("a", "b")) == [0]
 
 
-async def test_a_single_counter_is_asked_where_it_is(slot: Slot, counters: ClusterCounters) -> None:
+async def test_a_single_counter_is_asked_where_it_is(slot: MovingSlot, counters: ClusterCounters) -> None:
     assert await admitted(counters, slot.group("a", calls=7), slot.group("b", calls=7)) == [7, 7]
     slot.begin()
     slot.move("a")
@@ -96,7 +68,7 @@ async def test_a_single_counter_is_asked_where_it_is(slot: Slot, counters: Clust
     assert (slot.at(slot.source), slot.at(slot.target)) == ({slot.name("b")}, {slot.name("a"), slot.name("c")})
 
 
-async def test_a_batch_in_a_slot_that_is_moving_is_taken_apart(slot: Slot, counters: ClusterCounters) -> None:
+async def test_a_batch_in_a_slot_that_is_moving_is_taken_apart(slot: MovingSlot, counters: ClusterCounters) -> None:
     assert await admitted(counters, slot.group("a", calls=7), slot.group("b", calls=7)) == [7, 7]
     slot.begin()
     slot.move("a")
@@ -105,7 +77,9 @@ async def test_a_batch_in_a_slot_that_is_moving_is_taken_apart(slot: Slot, count
     assert [taken.admitted for taken in takens] == [3, 3, 7]  # type: ignore[union-attr]
 
 
-async def test_several_counters_that_exist_nowhere_begin_at_the_target(slot: Slot, counters: ClusterCounters) -> None:
+async def test_several_counters_that_exist_nowhere_begin_at_the_target(
+    slot: MovingSlot, counters: ClusterCounters
+) -> None:
     slot.begin()
     assert await admitted(counters, slot.group("a", "b", calls=7)) == [7]
     assert await admitted(counters, slot.group("a", "b", calls=7)) == [3]
@@ -115,7 +89,7 @@ async def test_several_counters_that_exist_nowhere_begin_at_the_target(slot: Slo
 
 
 async def test_several_counters_of_which_one_has_expired_are_taken_where_the_others_are_gone(
-    slot: Slot, counters: ClusterCounters
+    slot: MovingSlot, counters: ClusterCounters
 ) -> None:
     assert await admitted(counters, slot.group("a", calls=7)) == [7]
     slot.begin()
@@ -125,7 +99,7 @@ async def test_several_counters_of_which_one_has_expired_are_taken_where_the_oth
 
 
 async def test_several_counters_that_have_not_moved_are_taken_where_they_are(
-    slot: Slot, counters: ClusterCounters
+    slot: MovingSlot, counters: ClusterCounters
 ) -> None:
     assert await admitted(counters, slot.group("a", "b", calls=7)) == [7]
     slot.begin()
@@ -134,7 +108,7 @@ async def test_several_counters_that_have_not_moved_are_taken_where_they_are(
 
 
 async def test_counters_on_both_sides_are_not_counted_and_nothing_was_sent(
-    slot: Slot, counters: ClusterCounters
+    slot: MovingSlot, counters: ClusterCounters
 ) -> None:
     assert await admitted(counters, slot.group("a", "b", calls=7)) == [7]
     slot.begin()
@@ -146,7 +120,7 @@ async def test_counters_on_both_sides_are_not_counted_and_nothing_was_sent(
     assert await admitted(counters, slot.group("a", "b", calls=7)) == [3]
 
 
-async def test_what_is_owed_is_added_wherever_each_counter_is(slot: Slot, counters: ClusterCounters) -> None:
+async def test_what_is_owed_is_added_wherever_each_counter_is(slot: MovingSlot, counters: ClusterCounters) -> None:
     assert await admitted(counters, *(slot.group(name, calls=2) for name in "ab")) == [2, 2]
     slot.begin()
     slot.move("a")
@@ -156,7 +130,7 @@ async def test_what_is_owed_is_added_wherever_each_counter_is(slot: Slot, counte
     assert await admitted(counters, *(slot.group(name, calls=9) for name in "abc")) == [5, 5, 7]
 
 
-async def test_counters_are_deleted_wherever_they_are(slot: Slot, counters: ClusterCounters) -> None:
+async def test_counters_are_deleted_wherever_they_are(slot: MovingSlot, counters: ClusterCounters) -> None:
     await counters.take([slot.group(name) for name in "ab"])
     slot.begin()
     slot.move("a")
@@ -164,7 +138,27 @@ async def test_counters_are_deleted_wherever_they_are(slot: Slot, counters: Clus
     assert slot.at(slot.source) | slot.at(slot.target) == set()
 
 
-def master_of(counters: ClusterCounters, slot: Slot) -> Master:
+def master_of(counters: ClusterCounters, slot: MovingSlot) -> Master:
     master = counters.topology.master_of(slot.name("a"))
     assert master is not None
     return master
+
+
+async def test_counters_on_both_sides_are_taken_one_by_one(slot: MovingSlot, counters: ClusterCounters) -> None:
+    guard = ClusterGuard(counters, LocalCounters(counters.now_us), ShardOf())
+    several = SeveralShards(guard)
+    takes = ClusterTakes(guard, several)
+    await guard.look()
+    slow = (slot.name("b"), SLOW, 1)
+    await counters.take([slot.group("a", calls=7), Group(take(slow), 1)])
+    slot.begin()
+    slot.move("a")
+    both = Group(take((slot.name("a"), LIMIT, 1), slow), 7)
+    assert [taken.admitted for taken in await takes.take([both])] == [3]  # type: ignore[union-attr]
+
+    async def given_back() -> bool:  # what b, which is asked first, took for the calls that a denied
+        (taken,) = await counters.take([Group(take((slot.name("b"), SLOW, 0)), 1)])
+        return algorithm_of(SLOW).used_hits(taken.levels[0]) == 1 + 3
+
+    await until_async(given_back)
+    await guard.aclose()

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from extauth.counters.redis.cluster import moving
 from extauth.counters.redis.cluster.master import Master
-from extauth.counters.redis.cluster.node import RIGHT, ClusterNode
+from extauth.counters.redis.cluster.node import RIGHTS as CLUSTER_RIGHTS
+from extauth.counters.redis.cluster.node import ClusterNode
 from extauth.counters.redis.cluster.runs import CommandRun, Run, TakeRun, WriteRun
 from extauth.counters.redis.cluster.slots import slot_of
 from extauth.counters.redis.cluster.topology import Topology
@@ -49,7 +50,7 @@ class ClusterCounters:
         self._evicts = evicts
         self._said: dict[str, str] = {}
         self._prefix = prefix.encode("utf-8", "surrogateescape")
-        self.rights = f"{RIGHTS} {RIGHT} ~{prefix}:*"
+        self.rights = f"{RIGHTS} {CLUSTER_RIGHTS} ~{prefix}:*"
         self.topology = Topology(read_cluster_url(url), self._make)
         self._take_script, self._settle_script, self._return_script = map(Script, ("take", "settle", "give_back"))
         self._number = 0

@@ -7,11 +7,12 @@ from typing import Final
 
 from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.local import LocalCounters
+from extauth.counters.redis.cluster.by_key import take_by_key
 from extauth.counters.redis.cluster.counters import ClusterCounters
 from extauth.counters.redis.cluster.master import Master
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import ShardOf
-from extauth.limiter.counters import Group, Owed, Part, Return, TakeResult, Uncounted
+from extauth.limiter.counters import Group, Owed, Part, Return, Taken, TakeResult, Uncounted
 
 MOST_NAMED: Final = 3  # masters that are down, in a message
 
@@ -113,6 +114,7 @@ class ClusterGuard:
         self._guarded: dict[Master, _GuardedMaster] = {}
         self._looked = False
         self._ending: set[asyncio.Task[None]] = set()
+        self._others_serve()
 
     @property
     def state(self) -> BreakerState:
@@ -147,6 +149,20 @@ class ClusterGuard:
         """As GuardedCounters, of groups whose counters lie on shards of one master; no group is a Part."""
         guarded = self._guarded_of(groups[0].take.names[0])
         return [Uncounted.UNSENT] * len(groups) if guarded is None else await guarded.breaker.take(groups)
+
+    def is_split(self, names: Sequence[bytes]) -> bool:
+        """Whether counters of one slot may lie on two masters, so that no single run can take from all of them."""
+        return len(names) > 1 and self._topology.is_split(names[0])
+
+    async def take_by_key(self, group: Group) -> Taken:
+        """Take from counters of such a slot, one after the other; the group is no Part."""
+        guarded = self._guarded_of(group.take.names[0])
+        if guarded is None or guarded.breaker.state is not BreakerState.CLOSED:
+            return Uncounted.UNSENT
+        try:
+            return await take_by_key(self._cluster, guarded.master, group)
+        except StoreError as error:
+            return Uncounted.of(sent=error.sent)
 
     async def take(self, _shard: int, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
         """As Shards."""

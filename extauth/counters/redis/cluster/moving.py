@@ -4,7 +4,7 @@ MOVED: another master has the slot. The run goes there, and the nodes are asked 
 ASK and TRYAGAIN: the slot is on its way to another master, and some of the run's keys are no longer here, or never
 were. Its items then go one by one: in one run where all of an item's keys are on one side, or on neither. A run of
 several keys needs each of them to exist at the target: an empty string there stands for a counter that is unused. An
-item whose keys are on both sides has no result until the last of them has moved.
+item whose keys are on both sides has no result here: see by_key.py.
 
 An item without a result is Uncounted: UNSENT, unless a server was asked that gave no answer.
 """
@@ -35,6 +35,10 @@ class Masters(Protocol):
 
     def refresh_soon(self) -> None:
         """Have the nodes asked who has which slot."""
+        ...
+
+    def note_split(self, name: bytes) -> None:
+        """Note that the slot of this key has keys on both sides."""
         ...
 
 
@@ -121,6 +125,7 @@ async def _where_its_keys_are(masters: Masters, master: Master, run: Run, left: 
         return [Uncounted.UNSENT] * len(run) if isinstance(result, ReplyError) else result
     target = redirection(str(gone[0]), master.address)
     if len(gone) < len(names) or target is None:
+        masters.note_split(names[0])
         return [Uncounted.UNSENT] * len(run)
     there = masters.at(target)
     try:

@@ -16,7 +16,7 @@ from extauth.counters.redis.server import NOT_LET_IN, SENTINEL, Address, Server
 from extauth.errors import StoreError
 
 ANSWER_TIMEOUT_S: Final = 0.25
-RIGHT: Final = "+cluster|slots"
+RIGHTS: Final = "+cluster|slots +asking"
 CLUSTER_SLOTS: Final = command(b"CLUSTER", b"SLOTS")
 
 _NO_NODE = "belongs to no Redis Cluster: EXTAUTH_REDIS_URL must be redis:// or rediss:// with its address"
@@ -81,7 +81,7 @@ async def ask(pipe: RedisConnection, address: Address) -> SlotMap:
     except ReplyError as error:
         if "cluster support disabled" in str(error):
             raise StoreError("reply", f"Redis at {address} {_NO_NODE}") from error
-        what = {"NOAUTH": NOT_LET_IN, "NOPERM": f"denies the user of EXTAUTH_REDIS_URL the right {RIGHT}"}
+        what = {"NOAUTH": NOT_LET_IN, "NOPERM": f"denies the user of EXTAUTH_REDIS_URL a right of {RIGHTS}"}
         reply = str(error).partition("\n")[0][:200]
         raise StoreError("reply", f"Redis at {address} {what.get(error.code, 'refused')}: {reply}") from error
     except ValueError as error:

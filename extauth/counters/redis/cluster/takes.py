@@ -57,4 +57,11 @@ class ClusterTakes:
     async def _take(self, part: Hashable, groups: Sequence[Group]) -> Sequence[Taken]:
         if part is self:
             return await self._several.take(groups)
-        return await self._guard.take_whole(groups)
+        takens: list[Taken] = [*await self._guard.take_whole(groups)]
+        if Uncounted.UNSENT in takens:
+            split = self._guard.is_split
+            apart = [i for i, taken in enumerate(takens) if taken is Uncounted.UNSENT and split(groups[i].take.names)]
+            again = await asyncio.gather(*(self._guard.take_by_key(groups[i]) for i in apart))
+            for i, taken in zip(apart, again, strict=True):
+                takens[i] = taken
+        return takens

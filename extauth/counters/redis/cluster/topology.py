@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 
 from extauth.counters.redis.cluster.master import Master
@@ -26,6 +27,7 @@ TROUBLED_S: Final = 0.1
 LEAST_PAUSE_S: Final = 0.03
 ANSWERS_WITHIN_S: Final = 0.5
 MOST_ASKED: Final = 5
+SPLIT_S: Final = 1.0
 MOST_REDIRECTED: Final = 64
 MOST_KNOWN: Final = 10_000
 """Beginnings of names whose master is remembered."""
@@ -48,6 +50,7 @@ class Topology:
         self._pool = pool(url.node_url, {})
         self._make = make
         self._redirected: dict[Address, Master] = {}  # to which calls were sent, and which are no known masters
+        self._split: dict[int, float] = {}  # slots, and until when that is believed
         self._by_head: dict[bytes, Master | None] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -89,6 +92,14 @@ class Topology:
     def refresh_soon(self) -> None:
         """Have the nodes asked who serves which slot, in the background."""
         self._wanted.set()
+
+    def note_split(self, name: bytes) -> None:
+        """Note that the slot of this key is moving, and has keys on both sides."""
+        self._split[slot_of(name)] = monotonic() + SPLIT_S
+
+    def is_split(self, name: bytes) -> bool:
+        """Whether the slot of this key had keys on two masters a moment ago."""
+        return bool(self._split) and self._split.get(slot_of(name), 0.0) >= monotonic()
 
     async def refresh(self) -> None:
         """Ask the nodes; raises StoreError where none answers. Those who ask at a time share the answers."""
