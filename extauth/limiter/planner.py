@@ -36,10 +36,10 @@ from extauth.rules.rule_names import RuleName
 
 # More than any limit admits, as what is cut off must be: of 2**32 - 1 hits a limit may have room. Exact in a double.
 MAX_COST = 2**53 - 1
-PLAN_BYTES = 482  # of a plan, beside its message, its counters' names and those of rules that are its own
+PLAN_BYTES = 335  # of a plan, beside its message, its counters' names and those of rules that are its own
 BUILD_US = 3  # about what each descriptor takes where their combination is new
 MAX_WORK_US = 7500  # for one request, of descriptors that are new: 100 of 60 entries each
-MAX_PLANS_BYTES = 48 << 20
+MAX_PLANS_BYTES = 50 << 20  # of 100,000 callers with usual names
 MAX_OUTLINES_BYTES = 16 << 20
 MAX_TEMPLATES_BYTES = 10 << 20
 
