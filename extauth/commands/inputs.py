@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from extauth.config.merge import MAX_FILE_BYTES, load_valid_domains
 from extauth.config.parse import is_manifest
-from extauth.config.sources.files import SUFFIXES, not_utf8, read_valid_domains, too_large
+from extauth.config.sources.files import not_utf8, read_valid_domains, too_large
+from extauth.config.sources.selection import SUFFIXES
 from extauth.config.yaml_document import Mapping, Sequence, read_documents
 from extauth.config.yaml_errors import DocumentError
 from extauth.config.yaml_scalars import Scalar

@@ -11,11 +11,11 @@ import watchfiles
 
 from extauth.config.merge import MAX_FILE_BYTES, load_valid_domains
 from extauth.config.sources.reader import read_apart
+from extauth.config.sources.selection import SUFFIXES, YAML, Selection
 from extauth.config.yaml_errors import place_of_byte
 from extauth.errors import ConfigError, Diagnostic, Place
 from extauth.rules.model import RuleSet
 
-SUFFIXES = (".yaml", ".yml")
 POLL_MS = 500  # how often to look where the system reports no change, as on network file systems
 APART_BYTES = 1 << 20  # of all files; from here on it is worth starting a process, which takes half a second
 SETTLE_S = 0.05  # files that changed this recently may be half written
@@ -34,7 +34,7 @@ def read_rules(path: Path, *, merge: bool = False) -> RuleSet:
     return rules
 
 
-def read_valid_domains(path: Path, old: RuleSet, *, merge: bool = False) -> RuleSet:
+def read_valid_domains(path: Path, old: RuleSet, *, merge: bool = False, selection: Selection = YAML) -> RuleSet:
     """As `read_rules`, but each domain by itself: one with a problem keeps the rules that `old` has for it.
 
     Raises ConfigError where there are no files at all.
@@ -42,11 +42,11 @@ def read_valid_domains(path: Path, old: RuleSet, *, merge: bool = False) -> Rule
     problems: list[Diagnostic] = []
     texts: dict[str, str] = {}
     try:
-        paths = _files(path)
+        paths = selection.files(path)
     except OSError as error:
         raise ConfigError([Diagnostic.error(Place(str(path)), f"cannot be read: {error.strerror}")]) from error
     if not paths:
-        raise ConfigError([_nothing_at(path)])
+        raise ConfigError([_nothing_below(path) if selection.below and path.is_dir() else _nothing_at(path)])
     for file in paths:
         try:
             texts[str(file)] = _read(file)
@@ -61,7 +61,7 @@ def read_valid_domains(path: Path, old: RuleSet, *, merge: bool = False) -> Rule
         except OSError as error:
             problems.append(Diagnostic.error(Place(str(file)), f"cannot be read: {error.strerror}"))
     rules = load_valid_domains(texts, old, problems, merge=merge)
-    return replace(rules, warnings=(*rules.warnings, *_unread(path, paths)))
+    return rules if selection.below else replace(rules, warnings=(*rules.warnings, *_unread(path, paths)))
 
 
 def _read(file: Path) -> str:
@@ -104,6 +104,10 @@ def _nothing_at(path: Path) -> Diagnostic:
     )
 
 
+def _nothing_below(path: Path) -> Diagnostic:
+    return Diagnostic.error(Place(str(path)), "no file here or below", "put one there, or set EXTAUTH_CONFIG")
+
+
 def _holds_yaml(entry: Path) -> bool:
     return entry.is_dir() and any(next(entry.rglob(f"*{suffix}"), None) for suffix in SUFFIXES)
 
@@ -124,8 +128,9 @@ def _unread(path: Path, read: Sequence[Path]) -> list[Diagnostic]:
 class FileSource:
     """A file, or the files of a folder, as a source of rules."""
 
-    def __init__(self, path: Path, *, merge: bool = False) -> None:
+    def __init__(self, path: Path, *, merge: bool = False, selection: Selection = YAML) -> None:
         self._path = path
+        self._selection = selection
         self._merge = merge
         self._current = RuleSet()
         self._seen: Signature = ()
@@ -134,7 +139,9 @@ class FileSource:
 
     def read(self) -> RuleSet:
         """Read the rules to begin with; raises ConfigError where there are no files at all."""
-        return self._read(signature(self._path))  # before the files are read: an edit in between must not be missed
+        return self._read(
+            signature(self._path, self._selection)
+        )  # before the files are read: an edit in between must not be missed
 
     async def updates(self) -> AsyncIterator[RuleSet | ConfigError]:
         """Yield the new rules each time the files change, or the reason why there are none left.
@@ -143,11 +150,11 @@ class FileSource:
         and symlinks that are pointed elsewhere (as Kubernetes updates a ConfigMap): the system's change events only
         make it quicker, every POLL_MS the files are looked at anyway. What has changed since `read` counts.
         """
-        async for _ in _wakes(self._path, self._refresh):
+        async for _ in _wakes(self._path, self._refresh, recursive=self._selection.below):
             self._refresh.clear()
             waiting, self._refreshes = self._refreshes, []
             try:
-                now = await _settled(self._path)
+                now = await _settled(self._path, self._selection)
                 if waiting or now != self._seen:
                     yield await asyncio.to_thread(self._read_again, now)
             finally:  # whoever took the rules has come back for the next, or will not come back
@@ -176,8 +183,8 @@ class FileSource:
     def _read_valid_domains(self, size: int) -> RuleSet:
         if size >= APART_BYTES:
             with suppress(OSError):  # no memory for another process, or it is forbidden
-                return read_apart(self._path, self._current, merge=self._merge)
-        return read_valid_domains(self._path, self._current, merge=self._merge)
+                return read_apart(self._path, self._current, merge=self._merge, selection=self._selection)
+        return read_valid_domains(self._path, self._current, merge=self._merge, selection=self._selection)
 
     def _read_again(self, seen: Signature) -> RuleSet | ConfigError:
         """The rules, or why there are none: as a value, for a StopIteration of a thread never reaches its awaiter."""
@@ -190,7 +197,7 @@ class FileSource:
             return ConfigError([Diagnostic.error(Place(str(self._path)), reason)])
 
 
-async def _wakes(path: Path, wake: asyncio.Event) -> AsyncIterator[None]:
+async def _wakes(path: Path, wake: asyncio.Event, *, recursive: bool = False) -> AsyncIterator[None]:
     """Yield when the files may have changed, every POLL_MS at the latest, and soon after `wake` is set."""
     while True:
         try:
@@ -202,7 +209,7 @@ async def _wakes(path: Path, wake: asyncio.Event) -> AsyncIterator[None]:
                 debounce=100,
                 rust_timeout=POLL_MS,
                 yield_on_timeout=True,
-                recursive=False,
+                recursive=recursive,
                 stop_event=wake,
             ):
                 yield
@@ -212,32 +219,25 @@ async def _wakes(path: Path, wake: asyncio.Event) -> AsyncIterator[None]:
         yield
 
 
-async def _settled(path: Path) -> Signature:
+async def _settled(path: Path, selection: Selection) -> Signature:
     """The files' signature once it has held still for SETTLE_S."""
-    before = await asyncio.to_thread(signature, path)  # there may be a thousand files
+    before = await asyncio.to_thread(signature, path, selection)  # there may be a thousand files
     while True:
         await asyncio.sleep(SETTLE_S)
-        after = await asyncio.to_thread(signature, path)
+        after = await asyncio.to_thread(signature, path, selection)
         if after == before:
             return after
         before = after
 
 
-def _files(path: Path) -> list[Path]:
-    """What is to be read, by its name alone: if it cannot be, its domain must not count as removed."""
-    if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.name[0] != ".")
-    return [path] if path.is_file() else []
-
-
-def signature(path: Path) -> Signature:
+def signature(path: Path, selection: Selection = YAML) -> Signature:
     """What changes when a file does: its name, its inode, its size, and its times in nanoseconds.
 
     Of what cannot be looked at, such as a symlink to nothing, the number of the error and the link's own inode.
     """
     try:
-        return tuple(map(_signature, _files(path)))
-    except OSError:  # the folder went away meanwhile
+        return tuple(map(_signature, selection.files(path)))
+    except (OSError, ConfigError):  # the folder went away meanwhile
         return ()
 
 
@@ -249,5 +249,5 @@ def _signature(file: Path) -> tuple[str, int, int, int, int]:
             link = file.lstat().st_ino
         except OSError:
             link = 0
-        return file.name, link, -(error.errno or 1), 0, 0
-    return file.name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return str(file), link, -(error.errno or 1), 0, 0
+    return str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

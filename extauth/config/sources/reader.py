@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import astuple
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from extauth.config.many_objects import collector_off
 from extauth.config.sources.packed import pack, unpack
+from extauth.config.sources.selection import YAML, Selection
 from extauth.errors import ConfigError, Diagnostic, Place
 from extauth.rules.model import Domain, RuleSet
 
@@ -26,9 +28,14 @@ _LENGTH = struct.Struct("!I")
 _MODULE = "extauth.config.sources"
 
 
-def read_apart(path: Path, old: RuleSet, *, merge: bool) -> RuleSet:
+def read_apart(path: Path, old: RuleSet, *, merge: bool, selection: Selection = YAML) -> RuleSet:
     """As `files.read_valid_domains`, in another process; raises OSError where there can be none, and ConfigError."""
-    job = {"path": str(path), "merge": merge, "old": {name: domain.files for name, domain in old.domains.items()}}
+    job = {
+        "path": str(path),
+        "merge": merge,
+        "selection": astuple(selection),
+        "old": {name: domain.files for name, domain in old.domains.items()},
+    }
     # A group of its own: an interrupt from the terminal is for the service alone.
     argv = [sys.executable, "-P", "-m", _MODULE]
     pipe = subprocess.PIPE
@@ -76,7 +83,7 @@ def run(read: Callable[..., RuleSet], job: str, into: IO[bytes]) -> int:
     old = RuleSet({name: Domain(name, files=tuple(files)) for name, files in given["old"].items()})
     code = 0
     try:
-        rules = read(Path(given["path"]), old, merge=given["merge"])
+        rules = read(Path(given["path"]), old, merge=given["merge"], selection=Selection(*given["selection"]))
     except ConfigError as error:
         rules, code = RuleSet(problems=error.problems), NO_RULES
     for piece in pack(rules):
