@@ -1,6 +1,5 @@
 """The gRPC engine on grpc.aio: RateLimitService, grpc.health.v1 and grpc.reflection."""
 
-import asyncio
 from collections.abc import Iterable
 
 import grpc
@@ -10,19 +9,18 @@ from grpc_health.v1.health import aio as health
 
 from extauth.errors import InvalidRequestError, RequestTooLargeError, SettingsError
 from extauth.limiter.counters import Uncounted
-from extauth.limiter.templates import Answer
 from extauth.rls.request import SERVICE
 from extauth.rls.trace_context import TraceParent, sampled_parent
-from extauth.transport.batching import Batcher, Shed
+from extauth.transport.batching import Shed
 from extauth.transport.deadlines import deadline_after_s
 from extauth.transport.engine import MAX_BLOCK_BYTES, EngineContext, Guard
 from extauth.transport.grpcio_reflection import GrpcioReflection
 from extauth.transport.h2.health import SERVICES, STORE_SERVICE
 from extauth.transport.h2.hpack import FIELD_BYTES
+from extauth.transport.single_call import ONLY, Waiter
 from extauth.transport.tls import Tls
 from extauth.transport.waiting import Calls
 
-_ONLY = 0  # the name of a waiter's one call
 MAX_RECEIVED_BYTES = 16_777_216  # of a message; a larger one is refused by gRPC itself
 
 
@@ -125,15 +123,15 @@ class GrpcioServer:
         except InvalidRequestError as error:
             self._on_guard(Guard.INVALID_CALL)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        waiter = _Waiter(self._batcher)
+        waiter = Waiter(self._batcher)
         calls = Calls(waiter, self._batcher.clock())
         if self._traced and (parent := _parent(metadata)) is not None:
-            calls.add_parent(_ONLY, parent)
+            calls.add_parent(ONLY, parent)
         if self._batcher.room() <= 0:
-            answer = self._batcher.shed(plan, Shed.WAITING_CALLS, calls, _ONLY)
+            answer = self._batcher.shed(plan, Shed.WAITING_CALLS, calls, ONLY)
         else:
             calls.plans.append(plan)
-            calls.stream_ids.append(_ONLY)
+            calls.stream_ids.append(ONLY)
             if (timeout_s := context.time_remaining()) is not None:
                 calls.deadline = calls.arrived + deadline_after_s(timeout_s)
             self._batcher.submit(calls)
@@ -162,29 +160,3 @@ def _parent(metadata: Iterable[tuple[str, str | bytes]]) -> TraceParent | None:
         return [value.encode() for key, value in metadata if key == name and isinstance(value, str)]
 
     return sampled_parent(values("traceparent"), values("tracestate"))
-
-
-class _Waiter:
-    """The Caller of a single call."""
-
-    __slots__ = ("_batcher", "future")
-
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = batcher
-        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-    def drop_ended(self, calls: Calls) -> None:
-        if self.future.done():  # cancelled or expired
-            calls.plans.clear()
-            calls.stream_ids.clear()
-
-    def expire(self, calls: Calls, now: float) -> None:
-        calls.deadline = float("inf")
-        if not self.future.done():
-            self.future.set_result(self._batcher.shed(calls.plans[0], Shed.TIMEOUT, calls, _ONLY))
-
-    def answer(self, _calls: Calls, messages: list[Answer]) -> None:
-        if not self.future.done():
-            self.future.set_result(messages[0])
-
-    def flush(self) -> None: ...
