@@ -2,9 +2,11 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from extauth.background import keep_up
+from extauth.compat.ports import Ports
 from extauth.core import STOP_GRACE_S, Core
 from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
@@ -16,6 +18,7 @@ from extauth.telemetry import events
 from extauth.telemetry.history import History
 from extauth.telemetry.logs import logger
 from extauth.telemetry.tracing import Tracing
+from extauth.transport.single_call import decide_call
 
 __all__ = ["STOP_GRACE_S", "TLS_CHECK_S", "Service"]
 
@@ -27,7 +30,7 @@ class Service(Core):
 
     def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self._source = rule_source(settings)
-        super().__init__(settings, first_rules(self._source, keep_going=settings.keep_going), tracing)
+        super().__init__(settings, first_rules(self._source, settings), tracing)
         self._draining = False
         self._serving = False
         self.history = History(self.metrics.changes)
@@ -42,7 +45,19 @@ class Service(Core):
             replicas=self.replicas,
             status=lambda: self.status,
         )
-        self.front = Front(self._sources, self.counters, top=self.replicas.top_of_all)
+        reference = self.reference
+        self.front = Front(
+            self._sources,
+            self.counters,
+            top=self.replicas.top_of_all,
+            stats=None if reference is None else reference.stats,
+        )
+        self._ports = Ports(
+            settings,
+            decide=partial(decide_call, self.planner, self.batcher),
+            healthy=lambda: self.status == "ready" and self.has_rules_enough(),
+            scrape=(self.metrics if reference is None else reference).scrape,
+        )
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start all parts; `stack` takes them down in the reverse order.
@@ -52,6 +67,7 @@ class Service(Core):
         await self.open(stack)
         await self.front.admin.start()
         stack.push_async_callback(self.front.admin.stop)
+        await self._ports.start(stack)
         keep_up(stack, self.history.keep)
         keep_up(stack, self._follow_rules)
         if self.tls is not None:

@@ -153,9 +153,14 @@ class Core:
         self.callers.rules_loaded(remasked.domains)
         if self._hits is not None:
             unused += self._hits.rules_loaded()
+        self.replicas.health_changed()
         if remasked.domains:
             self.forget_names(remasked.domains)
         return unused
+
+    def has_rules_enough(self) -> bool:
+        """Whether there are as many rules as health checks ask for: a domain, where the settings say so."""
+        return bool(self.planner.matcher.rules.domains) or not self.settings.healthy_with_rules
 
     def forget_names(self, domains: frozenset[str]) -> None:
         """Forget the names of domains whose masking is another since rules were loaded."""
@@ -164,7 +169,7 @@ class Core:
         return self.planner.matcher.rules.digest
 
     async def _report(self) -> None:
-        await self.replicas.keep_reporting(self.engine)
+        await self.replicas.keep_reporting(self.engine, self.has_rules_enough)
 
     def _breaker_changed(self) -> None:
         breaker = self.breaker

@@ -3,8 +3,10 @@
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+from extauth.admin.routes import Route
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
+from extauth.compat.debug import Stats, debug_routes
 from extauth.errors import ConfigError
 from extauth.limiter.counters import Counters
 from extauth.overview.feed import Overview, Sources
@@ -20,7 +22,7 @@ class Front:
     """The admin server and the live page.
 
     `counters` are those that the page's explain box looks into, `top` gives the callers of all replicas. `gather`, if
-    given, is awaited before metrics are shown.
+    given, is awaited before metrics are shown. `stats`, if given, are shown at `/stats`.
     """
 
     def __init__(
@@ -30,8 +32,11 @@ class Front:
         *,
         top: Callable[[], Awaitable[TopOfAll]],
         gather: Callable[[], Awaitable[None]] | None = None,
+        stats: Stats | None = None,
     ) -> None:
         settings = sources.settings
+        # In compatible mode, others than this host see no more than there, unless the page is asked for.
+        people = settings.page or not settings.compatible
         self._sources = sources
         self._top = top
         self.overview = Overview(sources)
@@ -40,11 +45,16 @@ class Front:
             metrics=sources.metrics.scrape,
             readiness=self.readiness,
             rules=self.view,
-            top=self.top,
+            top=self.top if people else None,
             live=live_page(self.overview, counters) if settings.page else None,
+            more=self._debug_routes(stats, people=people) if settings.compatible else {},
             hosts=settings.admin_hosts,
             gather=gather,
         )
+
+    def _debug_routes(self, stats: Stats | None, *, people: bool) -> dict[str, Route]:
+        planner = self._sources.planner
+        return debug_routes(lambda: planner.matcher, stats, people=people)
 
     def readiness(self) -> Readiness:
         """Ready from when the gRPC port is open until draining; the state of the store is a detail.

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 from extauth.background import free_rules
 from extauth.config.many_objects import collector_off
 from extauth.config.sources.files import FileSource
+from extauth.config.sources.selection import Selection
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.opened import StoredCounters, open_counters
 from extauth.errors import ConfigError, SettingsError
@@ -53,7 +54,7 @@ class RuleSource(Protocol):
 def rule_source(settings: Settings) -> RuleSource:
     """Where the settings say that rules come from."""
     if isinstance(settings.config, Path):
-        return FileSource(settings.config, merge=settings.merge_domains)
+        return FileSource(settings.config, merge=settings.merge_domains, selection=Selection.of(settings.config_files))
     from extauth.config.sources.xds import XdsSource  # noqa: PLC0415 - which files spare
 
     return XdsSource(
@@ -74,10 +75,19 @@ def counters_of(settings: Settings) -> StoredCounters | MemoryCounters:
     return open_counters(url, settings.redis_timeout, prefix=settings.key_prefix, evicts=events.store_evicts)
 
 
-def first_rules(source: RuleSource, *, keep_going: bool) -> RuleSet:
-    """What to begin with; raises ConfigError where anything is wrong, or with `keep_going` where all is."""
-    rules = source.read()
-    if rules.problems and not (keep_going and rules.domains):
+def first_rules(source: RuleSource, settings: Settings) -> RuleSet:
+    """What to begin with; raises ConfigError where anything is wrong, or with `keep_going` where all is.
+
+    With `start_without_rules`, none at all will do.
+    """
+    without = settings.start_without_rules
+    try:
+        rules = source.read()
+    except ConfigError as error:
+        if not without:
+            raise
+        return RuleSet(problems=error.problems)
+    if rules.problems and not (settings.keep_going and (rules.domains or without)):
         raise ConfigError(rules.problems)
     return rules
 

@@ -88,16 +88,22 @@ class Replicas:
         """Find out for ever whether this replica alone is cut off, while the store does not answer."""
         await self._cut_off.keep_looking()
 
-    async def keep_reporting(self, engine: Engine) -> None:
+    async def keep_reporting(self, engine: Engine, healthy: Callable[[], bool] = lambda: True) -> None:
         """Report to health checks for ever: NOT_SERVING while another replica reaches the store and this one does not.
+
+        It is NOT_SERVING, too, while it is not `healthy`, which `health_changed` has looked at again.
 
         With all of them cut off, all are SERVING: an Envoy without a healthy replica counts nothing.
         """
         while True:
             closed = self._breaker.state is BreakerState.CLOSED
-            await engine.report(serving=not self._cut_off.cut_off, store=closed)
+            await engine.report(serving=not self._cut_off.cut_off and healthy(), store=closed)
             await self._health_changed.wait()
             self._health_changed.clear()
+
+    def health_changed(self) -> None:
+        """Have `keep_reporting` report anew."""
+        self._health_changed.set()
 
     async def leave(self) -> None:
         """Have the others know that this replica ends, if the store answers."""

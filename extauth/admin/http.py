@@ -29,7 +29,9 @@ _ANSWERING: Final = {State.PAGE, State.STREAM, State.PROBE}
 
 
 class HttpServer:
-    """Serves `routes`, by path, on `listen`, HOST:PORT; pages for people under IP addresses and `hosts` only.
+    """Serves `routes`, by path, on `listen`, HOST:PORT, which `setting` named.
+
+    Pages for people are served under IP addresses and `hosts` only.
 
     **Time.** A request must be complete 10 s after its connection was opened, or, on a connection that was kept alive,
     10 s after its first byte. A connection is kept alive for 75 s. A client must read each piece of an answer within
@@ -51,10 +53,12 @@ class HttpServer:
         routes: Mapping[str, Route],
         *,
         hosts: Iterable[str] = (),
+        setting: str = "EXTAUTH_ADMIN_LISTEN",
         clock: Callable[[], float] = time.monotonic,
         check_s: float = CHECK_S,
     ) -> None:
         self._listen = listen
+        self._setting = setting
         self._clock = clock
         self._check_s = check_s
         pages = Lane(clock)
@@ -75,7 +79,7 @@ class HttpServer:
             self._listeners = listen_on(self._listen, BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
             reason = getattr(error, "strerror", None) or error
-            message = f"EXTAUTH_ADMIN_LISTEN={self._listen}: cannot listen there: {reason}"
+            message = f"{self._setting}={self._listen}: cannot listen there: {reason}"
             raise SettingsError(message) from error
         for listener in self._listeners:
             # Bytes that the kernel buffers count as read, so it may buffer few: a client that reads none shows soon.

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from extauth.admin.encoding import compress
@@ -45,13 +46,34 @@ class Later:
         """Nothing is held."""
 
 
+def metrics_route(
+    metrics: Callable[[str], tuple[str, Iterator[bytes]]], gather: Callable[[], Awaitable[None]] | None
+) -> Route:
+    """How metrics are served; `gather`, if given, is awaited before they are made."""
+
+    def make(request: Request) -> Answer:
+        content_type, pieces = metrics(request.accept)
+        return compress(Answer(pieces, content_type, headers=[("Vary", "Accept")]), request)
+
+    def answer(request: Request) -> Answer | MadeLater:
+        async def later() -> Answer:
+            assert gather is not None  # noqa: S101
+            await gather()
+            return make(request)
+
+        return make(request) if gather is None else later
+
+    return Route(answer, Audience.MACHINES)
+
+
 class AdminServer(HttpServer):
     """Serves `/metrics`, `/healthz`, `/readyz`, and for people `/`, `/rules` and `/top`, on `listen`, HOST:PORT.
 
     `metrics` gives, for an Accept header, the content type and the text; that, `rules` and `top` (JSON) are made and
     sent in pieces. `gather`, if given, is awaited before metrics are made. `hosts` are further names, beside
     `localhost` and the host of `listen`, under which the pages for people are served. With `live` there is the live
-    page at `/`, with `/live` and `/explain`, else one line that names the paths.
+    page at `/`, with `/live` and `/explain`, else one line that names the paths. Without `top` there is no `/top`, and
+    `more` are further routes, or others in the place of these.
     """
 
     def __init__(
@@ -61,8 +83,9 @@ class AdminServer(HttpServer):
         metrics: Callable[[str], tuple[str, Iterator[bytes]]],
         readiness: Callable[[], Readiness],
         rules: Callable[[], Iterator[str]],
-        top: Callable[[], Awaitable[Iterator[str]]],
+        top: Callable[[], Awaitable[Iterator[str]]] | None,
         live: LivePage | None = None,
+        more: Mapping[str, Route] = MappingProxyType({}),
         hosts: Iterable[str] = (),
         gather: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -72,32 +95,22 @@ class AdminServer(HttpServer):
             ready = readiness()
             return Answer(json.dumps(ready.detail).encode(), JSON, 200 if ready.ready else 503)
 
-        def make_metrics(request: Request) -> Answer:
-            content_type, pieces = metrics(request.accept)
-            return compress(Answer(pieces, content_type, headers=[("Vary", "Accept")]), request)
-
-        def answer_metrics(request: Request) -> Answer | MadeLater:
-            async def later() -> Answer:
-                assert gather is not None  # noqa: S101
-                await gather()
-                return make_metrics(request)
-
-            return make_metrics(request) if gather is None else later
-
         routes = {
             "/": Route(lambda _: Answer(b"extauth: /metrics /healthz /readyz /rules /top\n"), Audience.PEOPLE),
             "/rules": Route(lambda _: Answer(map(str.encode, rules()), JSON), Audience.PEOPLE),
-            "/top": Route(lambda _: Answer(Later(top), JSON), Audience.PEOPLE),
-            "/metrics": Route(answer_metrics, Audience.MACHINES),
+            "/metrics": metrics_route(metrics, gather),
             "/healthz": Route(lambda _: Answer(b"ok\n"), Audience.MACHINES),
             "/readyz": Route(answer_readiness, Audience.MACHINES),
         }
+        if top is not None:
+            routes["/top"] = Route(lambda _: Answer(Later(top), JSON), Audience.PEOPLE)
         self._live = live
         if live is not None:
             explain = live.explainer.answer
             routes["/"] = Route(lambda _: page(), Audience.PEOPLE)
             routes["/live"] = Route(live.streams.answer, Audience.PEOPLE, ("GET",), lasting=True)
             routes["/explain"] = Route(explain, Audience.PEOPLE, ("POST",), body_bytes=BODY_BYTES)
+        routes |= more
         super().__init__(listen, routes, hosts=hosts, clock=clock, check_s=check_s)
 
     async def stop(self) -> None:

@@ -8,13 +8,16 @@ from typing import Any, Final
 
 from extauth.config.sources.packed import pack
 from extauth.counters.heartbeat import new_replica
-from extauth.errors import SettingsError
+from extauth.errors import InvalidRequestError, SettingsError
+from extauth.limiter.counters import Uncounted
+from extauth.limiter.templates import Answer
 from extauth.rules.model import RuleSet
 from extauth.telemetry.gathered import Changes, GatheredMetrics
 from extauth.telemetry.logs import logger
 from extauth.workers.process import WorkerProcess, how_it_ended
 
 ANSWER_S: Final = 1.0
+CALL_S: Final = 60.0  # its own bound is EXTAUTH_REDIS_TIMEOUT
 RULES_S: Final = 30.0
 HANGS_S: Final = 30.0
 START_S: Final = 60.0
@@ -167,6 +170,22 @@ class Crew:
         await asyncio.wait(asked, timeout=ANSWER_S)
         answered = [(process, answer) for answer, process in asked.items() if answer.done() and not answer.cancelled()]
         return [(process, answer.result()) for process, answer in answered if answer.result() is not None]
+
+    async def decide(self, message: bytes) -> Answer:
+        """Have a worker decide a call, the one with the least to do; raises InvalidRequestError."""
+        process = min(self.takers, key=lambda process: process.load, default=None)
+        if process is None:
+            return Uncounted.UNSENT
+        asked = process.ask("call", message)
+        await asyncio.wait((asked,), timeout=CALL_S)
+        if not asked.done() or asked.cancelled():
+            return Uncounted.SENT
+        match asked.result():
+            case bytes(answer):
+                return answer
+            case (str(text),):
+                raise InvalidRequestError(text)
+        return Uncounted.SENT
 
     async def gather(self) -> float:
         """Add what all have counted up to now to the metrics; returns the seconds of CPU that it took the busiest.

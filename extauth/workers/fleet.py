@@ -10,6 +10,7 @@ from extauth.app import TLS_CHECK_S
 from extauth.background import keep_up
 from extauth.compat.hits import hits_table
 from extauth.compat.metrics import ReferenceMetrics
+from extauth.compat.ports import Ports
 from extauth.core import STOP_GRACE_S
 from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
@@ -51,7 +52,7 @@ class Fleet:
         self._serving = False
         raise_descriptors()  # connections that are being handed over count here
         self._source = rule_source(settings)
-        rules = first_rules(self._source, keep_going=settings.keep_going)
+        rules = first_rules(self._source, settings)
         self._planner = build_planner(rules, settings.limiter_options())
         self._masked = MaskedNames()
         self._masked.rules_loaded(rules)
@@ -77,7 +78,23 @@ class Fleet:
             replicas=ReplicasView(crew, breaker),
             status=lambda: self.status,
         )
-        self._front = Front(self._sources, self._counters, top=callers.of_all_replicas, gather=self._gather)
+        self._front = Front(
+            self._sources,
+            self._counters,
+            top=callers.of_all_replicas,
+            gather=self._gather,
+            stats=None if self.reference is None else self.reference.stats,
+        )
+        self._ports = Ports(
+            settings,
+            decide=crew.decide,
+            healthy=lambda: self.status == "ready" and self._has_rules_enough(),
+            scrape=(self._metrics if self.reference is None else self.reference).scrape,
+            gather=self._gather,
+        )
+
+    def _has_rules_enough(self) -> bool:
+        return bool(self._planner.matcher.rules.domains) or not self._settings.healthy_with_rules
 
     @property
     def status(self) -> str:
@@ -94,6 +111,7 @@ class Fleet:
         stack.push_async_callback(self._counters.aclose)
         await self._front.admin.start()
         stack.push_async_callback(self._front.admin.stop)
+        await self._ports.start(stack)
         stack.push_async_callback(self._crew.stop, STOP_GRACE_S + ENDING_S)
         await self._crew.start()
         keep_up(stack, self._keep_gathering)

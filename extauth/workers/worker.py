@@ -14,8 +14,9 @@ from extauth.background import keep_up
 from extauth.config.many_objects import collector_off
 from extauth.config.sources.packed import unpack
 from extauth.core import Core
-from extauth.errors import SettingsError
+from extauth.errors import InvalidRequestError, SettingsError
 from extauth.lifecycle import log_as, report_error, traces_of, tune_python
+from extauth.limiter.counters import Uncounted
 from extauth.replicas import Place
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
@@ -24,6 +25,7 @@ from extauth.telemetry.logs import logger
 from extauth.telemetry.top import Top, pack_top
 from extauth.transport.h2.server import H2Server
 from extauth.transport.handover import HandedConnections
+from extauth.transport.single_call import decide_call
 from extauth.transport.tls import Tls
 from extauth.workers.channel import Channel
 from extauth.workers.count import settings_of_worker
@@ -145,6 +147,8 @@ class Worker:
                 top = await core.callers.look(*arguments)
                 await self._send_tops(number, [top._replace(rules=(rule,)) for rule in top.rules])
                 return pack_top(top._replace(rules=()))
+            case "call":
+                return await _decide(core, *arguments)
             case "others":
                 others = await core.replicas.others_top()
                 await self._send_tops(number, others.tops)
@@ -210,6 +214,15 @@ def _reload(tls: Tls) -> None:
         tls.reload(unchanged=True)
     except SettingsError as error:
         logger().error("tls_rejected", reason=str(error), kept="the certificate in force stays")
+
+
+async def _decide(core: Core, message: bytes) -> object:
+    """The answer to a call that the parent took; a tuple of a text where it is invalid, None where it must fail."""
+    try:
+        answer = await decide_call(core.planner, core.batcher, message)
+    except InvalidRequestError as error:
+        return (str(error),)
+    return None if isinstance(answer, Uncounted) else answer
 
 
 def _end_at_once() -> NoReturn:
