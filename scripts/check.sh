@@ -30,7 +30,7 @@ step "ruff check" ruff check
 step "ruff format" ruff format --check
 step mypy mypy extauth scripts services tests observability adversary chaos simulation bench fuzz
 step import-linter lint-imports --no-logo
-step shellcheck shellcheck dev .ci/run scripts/*.sh requirements/*.sh
+step shellcheck shellcheck dev .ci/run scripts/*.sh requirements/*.sh deploy/image/ratelimit
 
 envoy=$(python -c 'from scripts.stack import programs; print(programs.envoy())')
 for mode in local compose; do
