@@ -1,10 +1,11 @@
-"""Check deploy/: the chart with each set of values, by Kubernetes' own schemas, and the manifests that come from it.
+"""Check deploy/, and the manifests in docs/deploy: the chart with each set of values, by Kubernetes' own schemas.
 
 `./dev check` runs it by scripts/kubernetes.sh, in a venv with kubernetes-validate; `--write` writes deploy/kubernetes/.
 It calls helm, and promtool where there is one. ServiceMonitor and PrometheusRule belong to the Prometheus operator, so
 no schema here knows them; the rules of the latter go through promtool.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 CHART: Final = ROOT / "deploy/helm/extauth"
 VERSIONS: Final = ("1.29", "1.37")
 """The oldest and the newest release whose schemas there are, among those that the chart is for."""
+KNOWN: Final = ("v1", "apps/v1")
+"""The kinds in the pages that Kubernetes itself has."""
 OPERATOR: Final = "monitoring.coreos.com/v1"
 EVERYTHING: Final = (
     "serviceMonitor.enabled=true,prometheusRule.enabled=true,networkPolicy.enabled=true,autoscaling.enabled=true,"
@@ -48,6 +51,11 @@ def main() -> int:
     for case, options in CASES.items():
         for document in yaml.safe_load_all(template(*options)):
             wrong += [f"{case}: {each}" for each in check(document)]
+    for path in sorted((ROOT / "docs/deploy").glob("*.md")):
+        for block in re.findall(r"^```yaml\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL):
+            document = yaml.safe_load(block)
+            if document.get("apiVersion") in KNOWN:
+                wrong += [f"{path.name}: {each}" for each in check(document)]
     for name, options in SHIPPED.items():
         if (ROOT / "deploy/kubernetes" / name).read_text() != HEAD + template(*options):
             wrong.append(f"deploy/kubernetes/{name} is not what the chart makes; write it anew: ./dev manifests")
