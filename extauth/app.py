@@ -7,6 +7,7 @@ from typing import Any
 
 from extauth.background import keep_up
 from extauth.compat.ports import Ports
+from extauth.compat.statsd import statsd_of
 from extauth.core import STOP_GRACE_S, Core
 from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
@@ -69,6 +70,8 @@ class Service(Core):
         stack.push_async_callback(self.front.admin.stop)
         await self._ports.start(stack)
         keep_up(stack, self.history.keep)
+        if (statsd := statsd_of(self.settings, self.reference)) is not None:
+            keep_up(stack, statsd.keep_sending)
         keep_up(stack, self._follow_rules)
         if self.tls is not None:
             keep_up(stack, self._follow_tls)

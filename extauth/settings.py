@@ -48,6 +48,13 @@ def _optional_address(value: str | None) -> str | None:
     return None if value is None else _address(value)
 
 
+def _statsd(value: str | None) -> str | None:
+    scheme, _, address = (value or "tcp://a:1").partition("://")
+    if scheme not in {"tcp", "udp"} or not _address(address):
+        raise ValueError
+    return value
+
+
 def _reachable(value: str) -> str:
     """An address under which others find this host, and no wildcard to listen on."""
     host, _ = split_address(_address(value))
@@ -146,6 +153,11 @@ class Settings(XdsSettings):
         None, description="HOST:PORT or [IPV6]:PORT"
     )
     metrics_path: str = Field("/metrics", pattern=r"^/[!-~]*$", description="a path that begins with a /")
+    statsd: Annotated[str | None, AfterValidator(_statsd)] = Field(
+        None, description="tcp:// or udp:// and HOST:PORT or [IPV6]:PORT, in compatible mode"
+    )
+    statsd_interval: float = Field(10, ge=0.1, le=3600, description="seconds, 0.1 to 3600")
+    statsd_tags: str = Field("", pattern=r"^([^:,]+:[^:,]*(,|$))*$", description="NAME:VALUE,NAME:VALUE,…")
     compatible: bool = Field(False, description="true or false; `extauth ratelimit` sets it")
     grpc_tls_cert: Path | None = Field(None, description="a PEM file: the certificate and its chain; needs the key")
     grpc_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")

@@ -213,6 +213,18 @@ def _metrics(given: Given) -> None:
             "DISABLE_STATS is true", "USE_STATSD", "STATSD_", "EXTRA_TAGS", "STATS_FLUSH_", "USE_PROM", "PROMETHEUS_"
         )
         return
+    if given.read("USE_STATSD"):
+        # It has no variable for the protocol of its own, but the library that it uses does.
+        protocol = "udp" if given.environ.get("STATSD_PROTOCOL", "").lower() == "udp" else "tcp"
+        address = _address(given.read("STATSD_HOST"), given.read("STATSD_PORT"))
+        given.put("EXTAUTH_STATSD", f"{protocol}://{address}", "STATSD_HOST", "STATSD_PORT", "USE_STATSD")
+        interval_s = min(max(given.read("STATS_FLUSH_INTERVAL"), 0.1), 3600)
+        given.put("EXTAUTH_STATSD_INTERVAL", _seconds(interval_s), "STATS_FLUSH_INTERVAL")
+        tags = ",".join(f"{name}:{value}" for name, value in given.read("EXTRA_TAGS").items())
+        if tags:
+            given.put("EXTAUTH_STATSD_TAGS", tags, "EXTRA_TAGS")
+    else:
+        given.leave("USE_STATSD is not true", "STATSD_", "EXTRA_TAGS", "STATS_FLUSH_")
     if not given.read("USE_PROMETHEUS"):
         given.leave("USE_PROMETHEUS is not true", "PROMETHEUS_")
     else:

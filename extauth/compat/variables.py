@@ -73,7 +73,6 @@ _TRACES = "OpenTelemetry's own variables switch traces on, such as OTEL_EXPORTER
 _NO_DOGSTATSD = "statsd or Prometheus; there is no DogStatsD"
 _HEADERS = "EXTAUTH_RESPONSE_HEADERS"
 _TLS = "EXTAUTH_GRPC_TLS_"
-_PROMETHEUS = "metrics are for Prometheus"
 
 VARIABLES: Final = (
     # The ports.
@@ -118,12 +117,12 @@ VARIABLES: Final = (
     # Metrics.
     _v("USE_DOG_STATSD", _B, "false", "", _NO_DOGSTATSD),
     _v("USE_DOG_STATSD_MOGRIFIERS", _T, "", "", _NO_DOGSTATSD),
-    _v("USE_STATSD", _B, "true", "", _PROMETHEUS),
-    _v("STATSD_HOST", _T, "localhost", "", _PROMETHEUS, common=True),
-    _v("STATSD_PORT", _I, "8125", "", _PROMETHEUS, common=True),
-    _v("EXTRA_TAGS", _M, "", "", _PROMETHEUS, common=True),
-    _v("STATS_FLUSH_INTERVAL", _D, "10s", "", _PROMETHEUS, common=True),
-    _v("DISABLE_STATS", _B, "false", "", _PROMETHEUS),
+    _v("USE_STATSD", _B, "true", "EXTAUTH_STATSD", "none where it is `false`"),
+    _v("STATSD_HOST", _T, "localhost", "EXTAUTH_STATSD", "`tcp://HOST:PORT`: the host", common=True),
+    _v("STATSD_PORT", _I, "8125", "EXTAUTH_STATSD", "the port; `udp://` with `STATSD_PROTOCOL=udp`", common=True),
+    _v("EXTRA_TAGS", _M, "", "EXTAUTH_STATSD_TAGS", "in statsd's names", common=True),
+    _v("STATS_FLUSH_INTERVAL", _D, "10s", "EXTAUTH_STATSD_INTERVAL", "seconds without a unit", common=True),
+    _v("DISABLE_STATS", _B, "false", "", "`true`: neither statsd nor a port for Prometheus"),
     _v("USE_PROMETHEUS", _B, "false", "EXTAUTH_METRICS_LISTEN", "the admin port has `/metrics` anyway"),
     _v("PROMETHEUS_ADDR", _T, ":9090", "EXTAUTH_METRICS_LISTEN"),
     _v("PROMETHEUS_PATH", _T, "/metrics", "EXTAUTH_METRICS_PATH"),

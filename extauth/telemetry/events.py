@@ -26,6 +26,16 @@ def compatible_mode(understood: Collection[str], no_effect: Collection[str], ove
     )
 
 
+def statsd_unreachable(address: str, reason: str) -> None:
+    """Log that nobody takes the metrics."""
+    logger().warning("statsd_unreachable", address=address, reason=reason, effect="counts wait until somebody listens")
+
+
+def statsd_reached(address: str) -> None:
+    """Log that somebody does again."""
+    logger().info("statsd_reached", address=address)
+
+
 def store(level: str, event: str, **facts: str | float) -> None:
     """Log what StoreLog has to say."""
     getattr(logger(), level)(event, **facts)

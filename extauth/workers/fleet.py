@@ -11,6 +11,7 @@ from extauth.background import keep_up
 from extauth.compat.hits import hits_table
 from extauth.compat.metrics import ReferenceMetrics
 from extauth.compat.ports import Ports
+from extauth.compat.statsd import statsd_of
 from extauth.core import STOP_GRACE_S
 from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
@@ -121,6 +122,8 @@ class Fleet:
         await self._source.begun()
         self._spread.start(open_port(self._settings.grpc_listen))
         stack.callback(self._close_port)
+        if (statsd := statsd_of(self._settings, self.reference, self._gather)) is not None:
+            keep_up(stack, statsd.keep_sending)
         self._serving = True
         if self._tls is not None:
             keep_up(stack, self._follow_tls)

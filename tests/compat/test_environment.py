@@ -34,6 +34,8 @@ def test_without_any_the_defaults_are_those_of_the_reference() -> None:
         "START_WITHOUT_RULES": "true",
         "REDIS_URL": "unix:///var/run/nutcracker/ratelimit.sock",
         "PAGE": "false",
+        "STATSD": "tcp://localhost:8125",
+        "STATSD_INTERVAL": "10",
     }
 
 
@@ -150,6 +152,15 @@ TLS = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/c/tls.crt", "GRP
             TLS | {"GRPC_CLIENT_TLS_CACERT": "/c/ca.crt", "GRPC_CLIENT_TLS_SAN": "envoy.example"},
             {"GRPC_TLS_CLIENT_CA": "/c/ca.crt", "GRPC_TLS_CLIENT_SAN": "envoy.example"},
         ),
+        (
+            {"STATSD_HOST": "::1", "STATSD_PORT": "9125", "STATS_FLUSH_INTERVAL": "1m", "EXTRA_TAGS": "a:b,c:d"},
+            {"STATSD": "tcp://[::1]:9125", "STATSD_INTERVAL": "60", "STATSD_TAGS": "a:b,c:d"},
+        ),
+        (
+            {"STATSD_PROTOCOL": "udp", "STATS_FLUSH_INTERVAL": "1ms"},
+            {"STATSD": "udp://localhost:8125", "STATSD_INTERVAL": "0.1"},
+        ),
+        ({"STATSD_PORT": "tcp://10.0.0.1:8125"}, {"STATSD": "tcp://localhost:8125"}),
         ({"USE_PROMETHEUS": "true"}, {"METRICS_LISTEN": "[::]:9090"}),
         (
             {"USE_PROMETHEUS": "true", "PROMETHEUS_ADDR": "127.0.0.1:19001", "PROMETHEUS_PATH": "/m"},
@@ -169,6 +180,8 @@ def test_each_stands_for_a_setting(environ: dict[str, str], expected: dict[str, 
         (TLS | {"GRPC_SERVER_USE_TLS": "false"}, "GRPC_TLS_CERT"),
         (TLS | {"GRPC_CLIENT_TLS_SAN": "envoy"}, "GRPC_TLS_CLIENT_SAN"),
         ({"PROMETHEUS_ADDR": ":1"}, "METRICS_LISTEN"),
+        ({"USE_STATSD": "false", "STATSD_HOST": "h"}, "STATSD"),
+        ({"DISABLE_STATS": "true"}, "STATSD"),
         ({"USE_PROMETHEUS": "true", "DISABLE_STATS": "true"}, "METRICS_LISTEN"),
         ({"LIMIT_LIMIT_HEADER": "X"}, "RESPONSE_HEADERS"),
         ({"SHADOW_MODE": ""}, "SHADOW_MODE"),
