@@ -10,6 +10,7 @@ Those on the shard that decides last are part of its step.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ def _step(shard: int, places: Sequence[int], checks: Sequence[LimitCheck], quota
             quota = quota_of.get(i)
             mode = Mode.REPORT_ONLY if quota is None else Mode.SAME_QUOTA if quota in begun else Mode.QUOTA
             begun |= set() if quota is None else {quota}
-            check = check if mode is check.mode else LimitCheck(check.limit, check.cost, mode)
+            check = check if mode is check.mode else replace(check, mode=mode)
         asked.append(check)
     return Step(shard, tuple(places), tuple(asked))
 

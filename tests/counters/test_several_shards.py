@@ -236,7 +236,9 @@ def groups(draw: st.DrawFn) -> Group:
             limit = draw(limits)
             for capacity in sorted(draw(st.lists(requests, min_size=again, max_size=again, unique=True)), reverse=True):
                 names.append(on(shard, f"{name}{which}"))
-                checks.append(LimitCheck(replace(limit, requests_per_unit=capacity), cost, mode))
+                held_to = replace(limit, requests_per_unit=capacity)
+                own = held_to.algorithm is Algorithm.FIXED_WINDOW and draw(st.booleans())
+                checks.append(LimitCheck(held_to, cost, mode, own and held_to.count_denied, own and not cost))
                 mode = S if first is Q else first
     return Group(CounterSet(tuple(names), tuple(checks)), draw(st.integers(1, 5)))
 
