@@ -1,8 +1,8 @@
 // An xDS server of go-control-plane, as Envoy Gateway runs it for the rate limit service.
 //
 // Each line of its input is JSON: {"version": V, "configs": [RateLimitConfig in protojson, ...]} sets the snapshot of the
-// node, {"forget": true} removes it. It prints a line of JSON for each request of a stream, for each stream that ends, and
-// one once it listens.
+// node, {"forget": true} removes it. It prints a line of JSON for each request of a stream, for each response just before
+// it is sent, for each stream that ends, and one once it listens.
 package main
 
 import (
@@ -115,6 +115,11 @@ func main() {
 				Nonce: r.GetResponseNonce(), Error: r.GetErrorDetail().GetMessage(),
 			})
 			return nil
+		},
+		StreamResponseFunc: func(
+			_ context.Context, stream int64, _ *discovery.DiscoveryRequest, r *discovery.DiscoveryResponse,
+		) {
+			report(event{Event: "response", Stream: stream, Version: r.GetVersionInfo(), Nonce: r.GetNonce()})
 		},
 		StreamClosedFunc: func(stream int64, _ *core.Node) { report(event{Event: "closed", Stream: stream}) },
 	}
