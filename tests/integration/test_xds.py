@@ -109,8 +109,11 @@ async def test_calls_are_taken_once_the_first_rules_are_in_force(xds: FakeXds, s
     assert await codes(served, 3) == [OK, OK, OVER_LIMIT]  # three of five were counted
 
 
-async def test_a_service_that_waits_for_its_rules_can_be_stopped(xds: FakeXds, serve: Serve) -> None:
-    served = serve(xds)
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_service_that_waits_for_its_rules_can_be_stopped(
+    xds: FakeXds, serve: Serve, own_store: Store, workers: int
+) -> None:
+    served = serve(xds, own_store, EXTAUTH_WORKERS=str(workers))
     await xds.until_requests(1)
     served.process.send_signal(signal.SIGTERM)
     await until_async(lambda: served.process.poll() is not None, served.log.read_text)

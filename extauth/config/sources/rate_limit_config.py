@@ -20,6 +20,8 @@ from extauth.rules.model import Unit
 
 MAX_DEPTH: Final = 100
 """How deep messages may nest."""
+MAX_NESTED_BYTES: Final = 64 << 20
+"""Bytes of a message times its depth: while it is read, those around it are held, too."""
 
 _MAX_EXACT = 2.0**53
 _UNITS = {0: "unknown", **{unit.number: str(unit) for unit in Unit}}
@@ -135,11 +137,11 @@ class _Reader:
         self._descriptors += 1
         if self._descriptors > MAX_FILE_RULES:
             raise RequestTooLargeError(f"more than {MAX_FILE_RULES} descriptors")
-        _check(depth)
+        _check(message, depth)
         given: dict[str, Any] = {}
         inner: list[DescriptorModel] = []
-        limit: bytes | None = None
-        metadata: bytes | None = None
+        limit: list[bytes] = []
+        metadata: list[bytes] = []
         for number, value in all_fields(message, MAX_FILE_RULES):
             match number, value:
                 case 1, bytes():
@@ -147,19 +149,19 @@ class _Reader:
                 case 2, bytes():
                     given["value"] = self._text(value)
                 case 3, bytes():  # of a message that comes twice the parts are merged: as if they were one
-                    limit = value if limit is None else limit + value
+                    limit.append(value)
                 case 4, bytes():
                     inner.append(self._descriptor(value, depth + 1))
                 case 5 | 6 | 7, int():
                     given[_FLAGS[number]] = value != 0
                 case 8, bytes():
-                    metadata = value if metadata is None else metadata + value
+                    metadata.append(value)
         if inner:
             given["descriptors"] = inner
-        if limit is not None:
-            given["rate_limit"] = self._limit(limit)
-        if metadata is not None:
-            given["metadata"] = self._struct(metadata, depth + 1)
+        if limit:
+            given["rate_limit"] = self._limit(b"".join(limit))
+        if metadata:
+            given["metadata"] = self._struct(b"".join(metadata), depth + 1)
         return _DESCRIPTOR.model_copy(update=given)
 
     def _limit(self, message: bytes) -> RateLimitModel:
@@ -198,22 +200,23 @@ class _Reader:
 
     def _struct(self, message: bytes, depth: int) -> dict[str, Any]:
         """Read a google.protobuf.Struct."""
-        _check(depth)
+        _check(message, depth)
         found: dict[str, Any] = {}
         for number, entry in all_fields(message, MAX_FILE_RULES):
             if number == 1 and isinstance(entry, bytes):
-                key, value = "", b""
+                key = ""
+                value: list[bytes] = []
                 for inner, part in all_fields(entry, MAX_FILE_RULES):
                     if inner == 1 and isinstance(part, bytes):
                         key = self._text(part)
                     elif inner == 2 and isinstance(part, bytes):
-                        value += part
-                found[key] = self._value(value, depth + 1)
+                        value.append(part)
+                found[key] = self._value(b"".join(value), depth + 1)
         return found
 
     def _value(self, message: bytes, depth: int) -> Any:  # noqa: ANN401 - any JSON
         """Read a google.protobuf.Value; of several kinds the last one counts."""
-        _check(depth)
+        _check(message, depth)
         found: Any = None
         for number, value in all_fields(message, MAX_FILE_RULES):
             match number, value:
@@ -242,6 +245,8 @@ def _number(value: float) -> float | int:
     return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
 
 
-def _check(depth: int) -> None:
+def _check(message: bytes, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise RequestTooLargeError(f"it nests deeper than {MAX_DEPTH} levels")
+    if depth * len(message) > MAX_NESTED_BYTES:
+        raise RequestTooLargeError(f"a message of {len(message)} bytes nests {depth} levels deep")

@@ -101,6 +101,8 @@ class XdsSource:
         self._wake = asyncio.Event()
         self._begun = asyncio.Event()
         self._wait = wait
+        self._kept = False
+        """Whether the cache was written since the start."""
         self._answered = False
         """Whether the server has sent rules since the start."""
         self._refreshes: list[asyncio.Future[None]] = []
@@ -216,8 +218,9 @@ class XdsSource:
 
     async def _keep(self, built: Built) -> None:
         """Write the cache anew where other rules are in force than it holds."""
-        if self._cache is None or not built.changed:
+        if self._cache is None or (self._kept and not built.changed):
             return
+        self._kept = True
         try:
             await asyncio.to_thread(write_cache, self._cache, self._reader.in_force(), self._options.max_message_bytes)
         except SourceError as error:

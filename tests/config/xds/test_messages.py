@@ -130,13 +130,19 @@ def test_messages_nest_no_deeper_than_allowed() -> None:
     assert "nests deeper" in str(parse_resource(Resource(TYPE, nested(MAX_DEPTH + 1))).problems[0])
 
 
+def test_a_large_message_is_not_held_once_for_each_level() -> None:
+    leaf = b"x" * (1 << 20)
+    assert parse_resource(Resource(TYPE, nested(10, leaf))).problems == []
+    assert "nests 6" in str(parse_resource(Resource(TYPE, nested(90, leaf))).problems[0])
+
+
 def varint(number: int) -> bytes:
     more = number >> 7
     return bytes((number & 0x7F | 0x80,)) + varint(more) if more else bytes((number,))
 
 
-def nested(levels: int) -> bytes:
-    message = b"\x0a\x01k"
+def nested(levels: int, key: bytes = b"k") -> bytes:
+    message = b"\x0a" + varint(len(key)) + key
     for _ in range(levels - 1):
         message = b"\x0a\x01k\x22" + varint(len(message)) + message
     return b"\x12\x01d\x1a" + varint(len(message)) + message
