@@ -164,8 +164,9 @@ class Conversation:
         connection, streams = self.connection, self.connection._streams
         receiver = connection._receiver
         waiting, opened, sending = streams.waiting.keys(), streams.open.keys(), streams.sending.keys()
-        # A stream that watches the health may be sending besides.
-        assert len(streams) == len(waiting | opened | sending) + len(streams.watching)
+        # A stream that watches the health may be sending besides, and so may one that is open for more of its request.
+        assert len(streams) == len(waiting | opened | sending) + len(streams.watching) + len(opened & sending)
+        assert all(streams.open[number].answering for number in opened & sending)
         assert not streams.ignored.keys() & (waiting | opened | sending)
         assert len(waiting) <= LIMITS.max_streams
         assert len(opened) <= LIMITS.max_streams

@@ -38,6 +38,8 @@ def seeds() -> dict[str, bytes]:
     window = frames.SETTINGS_INITIAL_WINDOW_SIZE
     health = block("/grpc.health.v1.Health/Check")
     watch = block("/grpc.health.v1.Health/Watch")
+    reflected = frame(HEADERS, END_HEADERS, 1, block("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"))
+    listed, described = prefixed(b"\x3a\x01*"), prefixed(b"\x22\x16grpc.health.v1.Health")
     greeted = {
         "call": call(1),
         "calls": b"".join(call(stream) for stream in (1, 3, 5, 7)),
@@ -46,6 +48,13 @@ def seeds() -> dict[str, bytes]:
         "invalid": call(1, b"\xff") + call(3, b""),
         "health": call(1, b"", health),
         "watched": call(1, b"", watch) + call(3),
+        "reflected": reflected + frame(DATA, 0, 1, listed[:4]) + frame(DATA, END_STREAM, 1, listed[4:] + described),
+        "reflected-on": reflected + frame(DATA, 0, 1, listed * 3) + call(3) + frame(DATA, 0, 1, described),
+        "reflected-shut": frames.settings({window: 0})
+        + reflected
+        + frame(DATA, 0, 1, described)
+        + frames.window_update(1, 99)
+        + frame(DATA, END_STREAM, 1, b""),
         "indexed": call(1, MESSAGE, b"\x83\x86\x44\x01/\x41\x01x" + literal(b"te", b"trailers")),
         "split-body": heads + frame(DATA, 0, 1, body[:3]) + frame(DATA, END_STREAM, 1, body[3:]),
         "padded": frame(HEADERS, END_HEADERS | PADDED | PRIORITIZED, 1, b"\x03" + bytes(5) + BLOCK + bytes(3))

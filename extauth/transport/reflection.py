@@ -27,6 +27,7 @@ TOO_LARGE: Final = f"a request for reflection has at most {MAX_REQUEST_BYTES} by
 UNREAD: Final = "the client does not read the answers"
 IDLE: Final = "no request for a while; call again"
 
+_STRINGS: Final = frozenset((1, 3, 4, 6, 7))
 _NOT_FOUND: Final = 5
 _INVALID_ARGUMENT: Final = 3
 
@@ -47,11 +48,15 @@ def respond(message: bytes) -> bytes:
     """The ServerReflectionResponse to a ServerReflectionRequest; raises InvalidRequestError."""
     host, asked, value = "", 0, b""
     for number, content in fields(message):
-        if isinstance(content, bytes):
+        if isinstance(content, bytes) and number in _STRINGS:
+            text = _text(content)
             if number == 1:
-                host = _text(content)
-            elif 3 <= number <= 7:
-                asked, value = number, content  # a oneof: the last one counts
+                host = text
+            else:
+                asked, value = number, content  # a oneof: the last one counts, but the answer repeats all of them
+        elif isinstance(content, bytes) and number == 5:
+            _extension(content)
+            asked, value = number, content
     return text_field(1, host) + bytes_field(2, message) + _answer(asked, value)
 
 

@@ -11,12 +11,16 @@ import grpc.aio
 import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from extauth.errors import InvalidRequestError
 from extauth.rls.protobuf import bytes_field, fields, number_field
 from extauth.rls.request import SERVICE
 from extauth.transport.descriptors import descriptors
-from extauth.transport.reflection import ANSWERS_PER_S, MAX_REQUEST_BYTES, SERVICES
+from extauth.transport.reflection import ANSWERS_PER_S, MAX_REQUEST_BYTES, SERVICES, respond
 from tests.support.codes import OK
 from tests.transport.engines import ENGINES, Engine, call
 
@@ -198,6 +202,44 @@ async def test_a_request_that_cannot_be_read_ends_the_call(
     engine: Engine, requests: list[bytes], failed: tuple[grpc.StatusCode, int]
 ) -> None:
     assert await failure(engine, *requests) == failed
+
+
+_names = st.sampled_from(
+    [SERVICE, "google.protobuf.FieldOptions", "envoy/service/ratelimit/v3/rls.proto", "*", "", "é"]
+)
+_requests = st.lists(
+    st.builds(lambda number, name: bytes_field(number, name.encode()), st.integers(1, 8), _names)
+    | st.builds(number_field, st.integers(1, 8), st.integers(0, 2**64 - 1))
+    | st.binary(max_size=8)
+).map(b"".join)
+
+
+@example(by_extension("x", 1) + by_symbol(SERVICE))
+@example(bytes_field(5, b"\x2b") + LIST)
+@example(bytes_field(5, bytes_field(1, b"\xff")) + LIST)
+@example(bytes_field(3, b"\xff") + LIST)
+@settings(max_examples=1000)
+@given(_requests)
+def test_whatever_is_asked_is_answered_or_refused(message: bytes) -> None:
+    """Beside protobuf's own reader, with the messages that reflection describes."""
+    asked: Any = message_factory.GetMessageClass(
+        POOL.FindMessageTypeByName("grpc.reflection.v1.ServerReflectionRequest")
+    )()
+    try:
+        asked.ParseFromString(message)
+    except DecodeError:
+        asked = None
+    try:
+        answer = response(respond(message))
+    except InvalidRequestError:
+        assert asked is None
+        return
+    assert asked is not None
+    assert answer.original_request == asked
+    assert answer.WhichOneof("message_response") is not None
+    assert answer.valid_host == asked.host
+    if asked.list_services:
+        assert len(answer.list_services_response.service) == 4
 
 
 def test_the_descriptors_are_those_of_the_libraries() -> None:

@@ -113,7 +113,7 @@ async def test_answers_that_wait_for_their_client_are_given_up(short_path: Path)
 
 async def test_calls_hold_memory_until_they_end(short_path: Path) -> None:
     """Past the limit on unfinished messages the newest call ends, and those that go on are answered."""
-    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=2048)) as served:
+    async with serving(short_path, ConnectionLimits(max_unfinished_bytes=2100)) as served:
         peer = await served.connect()
         peer.send(begun(1), data(LIST), begun(3), data(LIST, stream=3), begun(5), data(LIST, stream=5))
         (answer,) = await peer.answered(5)
@@ -144,3 +144,15 @@ async def test_an_open_call_does_not_keep_the_server_from_stopping(short_path: P
             assert ":status" not in answer.trailers
             await peer.gone()
             await stopping
+
+
+async def test_a_connection_that_ends_by_an_error_answers_no_call_that_it_does_not_name(short_path: Path) -> None:
+    async with serving(short_path) as served:
+        peer = await served.connect()
+        peer.send(begun(), data(LIST))
+        await until_body(peer, LISTED)
+        peer.send(frame(frames.PUSH_PROMISE, 0, 1, bytes(4)))
+        await peer.gone()
+        assert [last for last, _, _ in peer.goaways] == [0]
+        assert peer.answers[1].reset == ErrorCode.REFUSED_STREAM
+        assert not peer.answers[1].trailers

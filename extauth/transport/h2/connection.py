@@ -259,7 +259,8 @@ class Connection:
         if self.phase in (OPEN, LEAVING):
             self.phase = DRAINING
             self._streams.draining = True
-            self._receiver.requests.end_endless()
+            self._receiver.requests.unwatch()
+            self._receiver.requests.end_reflection()
             self._announced = self._streams.last_id
             self._sender.send(self._leaving.goaway(self._announced))
 
@@ -289,7 +290,7 @@ class Connection:
         # RFC 9113 §6.8: the number must not grow.
         last = min(streams.last_whole(), self._announced)
         self._sender.send(frames.goaway(last, error.code, str(error)))
-        self._receiver.requests.end_endless()
+        self._receiver.requests.unwatch()
         self._receiver.end_block()
         for number in list(streams.open):  # these requests were not processed (RFC 9113 §8.7)
             self._sender.reset(number, ErrorCode.REFUSED_STREAM)

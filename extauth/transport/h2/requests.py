@@ -132,7 +132,7 @@ class Requests:
     def _reflect(self, request: Request, size: int, content: bytes, *, end_stream: bool) -> None:
         """Answer the messages that a frame of a reflection call completes."""
         if not request.charged:
-            self._hold(request, MAX_REQUEST_BYTES)  # what is kept of a message is never more
+            self._hold(request, MAX_REQUEST_BYTES + 5)  # what is kept of a message with its prefix is never more
         if request.number in self._streams.open:
             self._reflection.on_data(request, size, content, end_stream=end_stream)
         if end_stream and request.number in self._streams.open:
@@ -196,10 +196,13 @@ class Requests:
             if service in health.changed:
                 self._sender.go_on(number, health.status(service))
 
-    def end_endless(self) -> None:
-        """End the streams that only the client would end: those that watch the health, and reflection calls."""
+    def unwatch(self) -> None:
+        """End the streams that watch the health."""
         for number in list(self._streams.watching):
             self._sender.respond(number, trailer_block(Status.UNAVAILABLE, "shutting down"), cut=False)
+
+    def end_reflection(self) -> None:
+        """End the reflection calls, which only the client would end."""
         for request in list(self._streams.open.values()):
             if request.head.method in REFLECTION_METHODS:
                 self._reflection.give_up(request, "shutting down")
