@@ -81,6 +81,7 @@ class Load:
         self._service = service
         self.codes: Counter[int | str] = Counter()
         self.by_value: Counter[str] = Counter()
+        self.denied: Counter[int | str] = Counter()
         self._over = False
 
     async def ask(self, value: str) -> None:
@@ -89,21 +90,28 @@ class Load:
             self.codes[code] += 1
             self.by_value[value] += code == OK
 
+    async def ask_in_vain(self, value: str) -> None:
+        while not self._over:
+            self.denied[await self._service.ask("tight", value=value)] += 1
+
     def end(self) -> None:
         self._over = True
 
 
 @asynccontextmanager
-async def load(service: Service) -> AsyncIterator[Load]:
+async def load(service: Service, tight: str) -> AsyncIterator[Load]:
+    """Also a caller whose limit is used up, and stays so."""
     under = Load(service)
+    assert await service.ask("tight", value=tight) == OK
     asking = [asyncio.create_task(under.ask(value)) for value in VALUES]
+    asking.append(asyncio.create_task(under.ask_in_vain(tight)))
     try:
         await until_async(lambda: len(under.by_value) == len(VALUES))
         yield under
     finally:
         under.end()
         await asyncio.gather(*asking)
-    assert set(under.codes) == {OK}
+    assert (set(under.codes), set(under.denied)) == ({OK}, {OVER_LIMIT})
 
 
 async def until_it_counts_at(node: Node) -> None:
@@ -183,7 +191,7 @@ async def test_when_a_master_dies_the_others_count_on_and_its_replica_counts_wit
     service = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local")
     await service.until_store("up")
     dead, *alive = cluster.masters
-    async with load(service):
+    async with load(service, next(v for v in VALUES if cluster.owner(slot(v, "tight")) is dead)):
         await asyncio.to_thread(dead.stop, signal.SIGKILL)
         await service.until_store(f"down: 1 of 3 masters: .*{re.escape(dead.address)}.*")
         for node in alive:
@@ -224,7 +232,7 @@ async def test_with_half_of_the_cluster_gone_calls_are_answered_and_counted_agai
     service = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local")
     await service.until_store("up")
     left, *gone = cluster.masters
-    async with load(service):
+    async with load(service, next(v for v in VALUES if cluster.owner(slot(v, "tight")) is left)):
         for node in gone:
             await asyncio.to_thread(node.stop, signal.SIGKILL)
         await service.until_store(
@@ -245,7 +253,7 @@ async def test_a_slot_that_moves_under_load_loses_no_hit(cluster: RealCluster, s
     source = cluster.owner(moving)
     target = next(node for node in cluster.masters if node is not source)
     try:
-        async with load(service) as under:
+        async with load(service, next(f"t{i}" for i in range(1000) if slot(f"t{i}", "tight") == moving)) as under:
             await asyncio.to_thread(cluster.begin_to_move, moving, source, target)
             await until_it_counts_at(source)
             while await asyncio.to_thread(cluster.move_keys, moving, source, target, 1):

@@ -1,0 +1,150 @@
+"""A cluster of three masters beside one server: `python -m bench.cluster [--rounds N] [--calls N] [CASE…]`.
+
+Both services run at a time, and are asked in turns, so that other work on the machine meets both. `ratio` is the CPU
+of a decision, service and stores, beside that with one server; `busiest` the CPU of the busiest master beside that of
+the one server. The CPU of a store is the process's, its cluster bus included.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from bench.cases import CASES, Case, config
+from bench.engines import ROOT, cpu_s, until_listening
+from scripts.stack import free_ports, programs
+
+MASTERS: Final = 3
+SLOTS: Final = 16384
+
+
+@dataclass(frozen=True)
+class Side:
+    """A service and its stores."""
+
+    target: str
+    service: int
+    stores: list[int]
+
+
+@contextmanager
+def stores(number: int, folder: Path, *options: str) -> Iterator[dict[int, int]]:
+    """So many stores: their process IDs by port."""
+    started: dict[int, subprocess.Popen[bytes]] = {}
+    try:
+        for port in free_ports(number):
+            own = folder / str(port)
+            own.mkdir()
+            argv: list[str | Path] = [programs.store(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+            with (own / "log").open("wb") as log:
+                started[port] = subprocess.Popen([*argv, *options], stdout=log, stderr=log, cwd=own)
+            until_listening(port, started[port])
+        yield {port: process.pid for port, process in started.items()}
+    finally:
+        for process in started.values():
+            process.terminate()
+            process.wait(30)
+
+
+@contextmanager
+def clustered(folder: Path) -> Iterator[dict[int, int]]:
+    """A cluster, without replicas."""
+    with stores(MASTERS, folder, "--cluster-enabled", "yes") as pids:
+        ports = list(pids)
+        clients: list[Any] = [redis.Redis(port=port, protocol=2) for port in ports]
+        for i, client in enumerate(clients):
+            begin, end = (n * SLOTS // MASTERS for n in (i, i + 1))
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0])
+        while not all(b"cluster_state:ok" in client.execute_command("CLUSTER INFO") for client in clients):
+            pass
+        yield pids
+
+
+@contextmanager
+def served(case: Case, url: str, pids: list[int], folder: Path) -> Iterator[Side]:
+    """`extauth serve` of this tree."""
+    grpc, admin = free_ports(2)
+    rules = folder / "api.yaml"
+    rules.write_text(config(case))
+    env = os.environ | {
+        "EXTAUTH_CONFIG": str(rules),
+        "EXTAUTH_REDIS_URL": url,
+        "EXTAUTH_REDIS_TIMEOUT": "10",
+        "EXTAUTH_ON_STORE_FAILURE": "error",
+        "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{grpc}",
+        "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{admin}",
+        "EXTAUTH_DRAIN_DELAY": "0",
+    }
+    argv = [sys.executable, "-m", "extauth", "serve"]
+    with (folder / "log").open("wb") as log:
+        service = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        until_listening(grpc, service)
+        yield Side(f"127.0.0.1:{grpc}", service.pid, pids)
+    finally:
+        service.terminate()
+        service.wait(30)
+
+
+def cost(side: Side, case: Case, calls: int, seed: int) -> list[float]:
+    """µs a decision of the service, and of each store."""
+    argv = [sys.executable, "-m", "bench.load", side.target, case.name, str(calls), str(seed)]
+    pids = [side.service, *side.stores]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as generator:
+        if generator.stdin is None or generator.stdout is None or generator.stdout.readline() != "ready\n":
+            raise SystemExit("the load generator did not start")
+        before = [cpu_s(pid) for pid in pids]
+        generator.stdin.write("go\n")
+        generator.stdin.flush()
+        if not generator.stdout.readline().startswith("{"):
+            raise SystemExit("the load generator failed")
+        return [(cpu_s(pid) - then) / calls * 1e6 for pid, then in zip(pids, before, strict=True)]
+
+
+def measure(case: Case, rounds: int, calls: int) -> None:
+    """Print one case."""
+    with ExitStack() as stack:
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xa"))) for _ in range(2)]
+        alone = stack.enter_context(stores(1, folders[0]))
+        many = stack.enter_context(clustered(folders[1]))
+        urls = [f"redis://127.0.0.1:{next(iter(alone))}", "redis+cluster://" + ",".join(f"127.0.0.1:{p}" for p in many)]
+        sides = [
+            stack.enter_context(served(case, url, list(pids.values()), folder))
+            for url, pids, folder in zip(urls, (alone, many), folders, strict=True)
+        ]
+        for side in sides:
+            cost(side, case, 2 * case.keys + 1000, seed=1)
+        costs: list[list[list[float]]] = [[], []]
+        for n in range(rounds):
+            for own, side in zip(costs, sides, strict=True):
+                own.append(cost(side, case, calls, seed=2 + n))
+    one, three = ([statistics.median(each) for each in zip(*own, strict=True)] for own in costs)
+    ratio = statistics.median(sum(theirs) / sum(own) for own, theirs in zip(*costs, strict=True))
+    masters = " + ".join([f"{each:.1f}" for each in three[1:]])
+    print(f"{case.title}: one server {one[0]:.1f} + {one[1]:.1f} µs, cluster {three[0]:.1f} + {masters} µs", end="; ")
+    print(f"ratio {ratio:.2f}, busiest {max(three[1:]) / one[1]:.2f}", flush=True)
+
+
+def main() -> None:
+    """Measure the cases that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--calls", type=int, default=100_000, metavar="N")
+    parser.add_argument("cases", nargs="*", default=["keys_10000"], metavar="CASE")
+    arguments = parser.parse_args()
+    for name in arguments.cases:
+        measure(CASES[name], arguments.rounds, arguments.calls)
+
+
+if __name__ == "__main__":
+    main()
