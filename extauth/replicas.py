@@ -82,7 +82,7 @@ class Replicas:
     async def keep_beating(self) -> None:
         """Leave heartbeats for ever, while the store answers."""
         if self._heartbeat is not None:
-            await self._heartbeat.keep(lambda: self._breaker.state, self._note_heartbeat)
+            await self._heartbeat.keep(lambda: self._breaker.registry_state, self._note_heartbeat)
 
     async def keep_asking(self) -> None:
         """Find out for ever whether this replica alone is cut off, while the store does not answer."""
@@ -107,7 +107,7 @@ class Replicas:
 
     async def leave(self) -> None:
         """Have the others know that this replica ends, if the store answers."""
-        if self._heartbeat is not None and self._breaker.state is BreakerState.CLOSED:
+        if self._heartbeat is not None and self._breaker.registry_state is BreakerState.CLOSED:
             with suppress(StoreError):
                 await self._heartbeat.leave()
 
@@ -147,7 +147,7 @@ class Replicas:
         if self._heartbeat is None:
             return OthersTop()
         known = len(self._heartbeat.others)
-        if self._breaker.state is not BreakerState.CLOSED:
+        if self._breaker.registry_state is not BreakerState.CLOSED:
             return OthersTop(unknown=known, problem="Redis, through which replicas report their callers, is away")
         names = self._heartbeat.reporting
         try:
@@ -224,7 +224,7 @@ class Replicas:
             logger().info("not_cut_off", health="SERVING")
 
     def _note_heartbeat(self, error: StoreError | None) -> None:
-        if error is not None and not self._heartbeat_failed and self._breaker.state is BreakerState.CLOSED:
+        if error is not None and not self._heartbeat_failed and self._breaker.registry_state is BreakerState.CLOSED:
             logger().warning("heartbeat_failed", reason=str(error), effect="the other replicas do not know of this one")
         self._heartbeat_failed = error is not None
         if error is None:

@@ -58,6 +58,10 @@ class Guard(Protocol):
         """Whether the store is asked, and all of it where it is several servers."""
 
     @property
+    def registry_state(self) -> BreakerState:
+        """Whether the server is asked that has the replicas' heartbeats."""
+
+    @property
     def cause(self) -> StoreError | None:
         """Why the store failed last."""
 
@@ -99,6 +103,11 @@ class Breaker:
         self._next_trial = float("-inf")
         self._tried = False  # since the last look
         self._trial: asyncio.Task[None] | None = None
+
+    @property
+    def registry_state(self) -> BreakerState:
+        """As Guard; it is the only server."""
+        return self.state
 
     async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
         """As GuardedCounters say."""

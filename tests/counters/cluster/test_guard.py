@@ -134,6 +134,8 @@ async def test_the_calls_of_a_silent_master_are_not_counted_and_the_others_are(r
         assert str(rig.guard.cause) == said
         assert BreakerState.CLOSED not in rig.changes[-1:]
         assert {error.kind for error in rig.errors} == {"timeout"}
+        mine = rig.cluster.owner(slot_of(rig.counters.heartbeats_key)) is silent
+        assert (rig.guard.registry_state is BreakerState.CLOSED) != mine
     finally:
         silent.signal(signal.SIGCONT)
 

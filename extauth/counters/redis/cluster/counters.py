@@ -54,7 +54,8 @@ class ClusterCounters:
         self.topology = Topology(read_cluster_url(url), self._make)
         self._take_script, self._settle_script, self._return_script = map(Script, ("take", "settle", "give_back"))
         self._number = 0
-        self._heartbeats = HeartbeatKeys(_Slots(self), self._prefix + b":{replicas}")
+        self.heartbeats_key = self._prefix + b":{replicas}"
+        self._heartbeats = HeartbeatKeys(_Slots(self), self.heartbeats_key)
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say; each slot's groups see one instant. Raises StoreError where one group is not counted."""

@@ -125,6 +125,13 @@ class ClusterGuard:
         return next(s for s in (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED) if s in states)
 
     @property
+    def registry_state(self) -> BreakerState:
+        """As Guard."""
+        master = self._topology.master_of(self._cluster.heartbeats_key)
+        guarded = None if master is None else self._guarded.get(master)
+        return BreakerState.OPEN if guarded is None else guarded.state
+
+    @property
     def cause(self) -> StoreError | None:
         """As Guard; names the masters that are away, or the first of them."""
         if not self._guarded:
