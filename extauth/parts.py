@@ -132,7 +132,8 @@ def tls_of(settings: Settings) -> Tls | None:
     """What the gRPC port is served with, if it is."""
     if settings.grpc_tls_cert is None or settings.grpc_tls_key is None:
         return None
-    return Tls(TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca))
+    files = TlsFiles(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca)
+    return Tls(files, settings.grpc_tls_client_san)
 
 
 def reload_tls(tls: Tls, *, unchanged: bool = False) -> bool:

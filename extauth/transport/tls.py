@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extauth.errors import SettingsError
+from extauth.transport.client_names import is_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,14 @@ class TlsFiles:
 class Tls:
     """A context whose handshakes use the newest files that could be loaded.
 
+    With `client_san`, clients' certificates must be for that name or address; see `admits`.
     Making one raises SettingsError if the files cannot be loaded. `pem` is the files' contents: the key, the
     certificate and the clients' CA.
     """
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, client_san: str | None = None) -> None:
         self.files = files
+        self._client_san = client_san
         self._seen = self._signature()
         self._newest, self.pem = self._load()
         self._client: ssl.SSLContext | None = None
@@ -47,6 +50,12 @@ class Tls:
         self._newest, self.pem = self._load()
         self._client = None
         return True
+
+    def admits(self, handshake: ssl.SSLObject | ssl.SSLSocket) -> bool:
+        """Whether the client is one that may call, or another replica, which shows the server's certificate."""
+        if self._client_san is None or is_for(handshake.getpeercert(), self._client_san):
+            return True
+        return handshake.getpeercert(binary_form=True) == _first_certificate(self.pem[1])
 
     def client(self) -> ssl.SSLContext:
         """For calls to other replicas: it shows the certificate, and trusts the same files, whatever the peer's name.
@@ -100,6 +109,13 @@ class Tls:
                 ) from error
         trusted = None if client_ca is None else client_ca.read_bytes()
         return context, (key.read_bytes(), cert.read_bytes(), trusted)
+
+
+def _first_certificate(pem: bytes) -> bytes:
+    """The first certificate of a chain, which is the server's own, as DER."""
+    end = "-----END CERTIFICATE-----"
+    _, begin, rest = pem.decode("ascii", "replace").partition("-----BEGIN CERTIFICATE-----")
+    return ssl.PEM_cert_to_DER_cert(begin + rest.partition(end)[0] + end)
 
 
 def _no_password() -> str:

@@ -264,3 +264,11 @@ def test_unknown_variables_are_named_with_the_nearest_setting() -> None:
         "EXTAUTH_REDIS_ULR is no setting; did you mean EXTAUTH_REDIS_URL?",
         "EXTAUTH_ZZZZZZ is no setting",
     ]
+
+
+@pytest.mark.parametrize("given", [{}, {"GRPC_TLS_CLIENT_CA": "ca", "ENGINE": "grpcio"}], ids=["no CA", "grpcio"])
+def test_the_name_of_clients_certificates_needs_what_checks_it(given: dict[str, str]) -> None:
+    files = {"EXTAUTH_GRPC_TLS_CERT": "c", "EXTAUTH_GRPC_TLS_KEY": "k", "EXTAUTH_GRPC_TLS_CLIENT_SAN": "envoy"}
+    with pytest.raises(SettingsError, match="needs EXTAUTH_GRPC_TLS_CLIENT_CA, and EXTAUTH_ENGINE=h2"):
+        read_settings(files | {f"EXTAUTH_{name}": value for name, value in given.items()})
+    assert read_settings(files | {"EXTAUTH_GRPC_TLS_CLIENT_CA": "ca"}).grpc_tls_client_san == "envoy"

@@ -32,6 +32,7 @@ class Case:
     guards: list[Guard] = field(default_factory=list)
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     tls: bool = False
+    client_san: str | None = None
 
 
 def sends(*parts: bytes, start: bool = True) -> Callable[[Serving], Awaitable[Peer]]:
@@ -115,12 +116,21 @@ async def hangs_up(served: Serving) -> Peer:
     return peer
 
 
-async def one_too_many_over_tls(served: Serving) -> Peer:
+def over_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def is_nobody(served: Serving) -> Peer:
+    """A client without a certificate."""
+    return await served.connect(tls=over_tls())
+
+
+async def one_too_many_over_tls(served: Serving) -> Peer:
     served.counters.open.clear()
-    peer = await served.connect(tls=context)
+    peer = await served.connect(tls=over_tls())
     peer.send(call(1))
     await served.asked()
     return await served.connect(start=False)
@@ -188,6 +198,7 @@ CASES = {
     ),
     CloseReason.TLS_SILENT: Case(partial(Serving.connect, start=False), [], [Guard.SLOW_START], STALL, tls=True),
     CloseReason.TLS_FAILED: Case(sends(b"no ClientHello", start=False), tls=True),
+    CloseReason.OTHER_CLIENT: Case(is_nobody, tls=True, client_san="envoy"),
 }
 
 
@@ -201,7 +212,7 @@ async def test_why_a_connection_is_closed(
     if case.tls:
         files = TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
         write(files, Authority())
-        tls = Tls(files)
+        tls = Tls(files, case.client_san)
     async with serving(short_path, case.limits, tls=tls) as served:
         peer = await case.act(served)
         await peer.gone()

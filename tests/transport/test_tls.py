@@ -19,6 +19,7 @@ from extauth.transport.engine import EngineContext
 from extauth.transport.grpcio import GrpcioServer
 from extauth.transport.h2.frames import SETTINGS
 from extauth.transport.h2.server import H2Server
+from extauth.transport.health_client import is_serving
 from extauth.transport.tls import Tls, TlsFiles
 from tests.support.h2_peer import START
 from tests.support.ports import free_port
@@ -111,6 +112,26 @@ async def test_clients_must_show_a_certificate_where_their_ca_is_set(kind: str, 
         assert await check(port, ours, clients.issue("envoy")) == 1
         assert await unreachable(check(port, ours, foreign.issue("envoy")))
         assert await unreachable(check(port, ours))
+
+
+async def test_clients_certificates_must_be_for_a_name_where_one_is_set(mutual: TlsFiles) -> None:
+    ours, clients = Authority(), Authority()
+    write(mutual, ours, clients)
+    async with serving("h2", Tls(mutual, "envoy.example")) as port:
+        assert await check(port, ours, clients.issue("envoy.example")) == 1
+        assert await unreachable(check(port, ours, clients.issue("other.example")))
+        assert await check(port, ours, clients.issue("*.example")) == 1
+        assert await unreachable(check(port, ours))
+    async with serving("h2", Tls(mutual, "10.1.2.3")) as port:
+        assert await check(port, ours, clients.issue("10.1.2.3")) == 1
+        assert await unreachable(check(port, ours, clients.issue("10.1.2.4")))
+
+
+async def test_another_replica_is_let_in_by_the_certificate_that_both_show(mutual: TlsFiles) -> None:
+    ours = Authority()
+    write(mutual, ours, ours)
+    async with serving("h2", Tls(mutual, "envoy.example")) as port:
+        assert await is_serving(f"127.0.0.1:{port}", "", 10, Tls(mutual).client())
 
 
 @pytest.mark.parametrize("kind", ENGINES)

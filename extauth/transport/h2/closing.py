@@ -65,6 +65,7 @@ class CloseReason(Enum):
     TLS_TOO_MANY = ("max_connections are open, before a TLS handshake", None, "", Guard.CONNECTIONS)
     TLS_SILENT = ("a TLS client sends nothing for stall_timeout_s", None, "", Guard.SLOW_START)
     TLS_FAILED = ("the TLS handshake fails, or takes longer than stall_timeout_s", None, "", None)
+    OTHER_CLIENT = ("a TLS client's certificate is not for the name that it must be for", None, "", None)
     # fmt: on
 
     def __init__(self, when: str, code: ErrorCode | None, text: str, guard: Guard | None) -> None:

@@ -30,6 +30,7 @@ class H2Protocol(asyncio.Protocol):
         self._clock = context.clock
         self._on_guard = context.on_guard
         self._limits = context.limits
+        self._tls = context.tls
         opened_at = self._clock()
         self._connection = Connection(state, self, opened_at)
         age_s = self._limits.max_age_s * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311 - no secret
@@ -60,6 +61,9 @@ class H2Protocol(asyncio.Protocol):
             self._turn_away(CloseReason.SHUTDOWN)
         elif len(self._connections) >= self._limits.max_connections:
             self._turn_away(CloseReason.TOO_MANY)
+        elif tls is not None and self._tls is not None and not self._tls.admits(tls):
+            self._connection.close()  # what it has sent already is not looked at
+            self.close_at_once(CloseReason.OTHER_CLIENT)  # without SETTINGS: after these it would come again at once
         else:
             self._connections.add(self)
         self._made()
