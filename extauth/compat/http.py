@@ -13,8 +13,8 @@ from extauth.rls.json_request import encode_json_request
 from extauth.rls.json_response import json_of_response
 from extauth.rls.response import Code, code_of
 
-BODY_BYTES: Final = 65_536
-"""Of a call in JSON: what reading it takes, no other call is answered in."""
+BODY_BYTES: Final = 32_768
+"""Of a call in JSON: while it is read, no other is answered."""
 
 Decide = Callable[[bytes], Awaitable[templates.Answer]]
 """Answers a call, a `RateLimitRequest`; raises InvalidRequestError."""
@@ -28,13 +28,17 @@ def http_server(listen: str, *, decide: Decide, healthy: Callable[[], bool]) -> 
             return Answer(b"OK")
         return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    def call(request: Request) -> MadeLater:
+    def call(request: Request) -> Answer | MadeLater:
+        try:
+            message = encode_json_request(request.body)
+        except InvalidRequestError as error:
+            return _invalid(error)
+
         async def answer() -> Answer:
             try:
-                decided = await decide(encode_json_request(request.body))
+                return _in_json(await decide(message))
             except InvalidRequestError as error:
-                return Answer(f"{error}\n".encode("utf-8", "replace"), TEXT, HTTPStatus.BAD_REQUEST)
-            return _in_json(decided)
+                return _invalid(error)
 
         return answer
 
@@ -43,6 +47,10 @@ def http_server(listen: str, *, decide: Decide, healthy: Callable[[], bool]) -> 
         "/json": Route(call, Audience.MACHINES, ("POST",), body_bytes=BODY_BYTES),
     }
     return HttpServer(listen, routes, setting="EXTAUTH_HTTP_LISTEN")
+
+
+def _invalid(error: InvalidRequestError) -> Answer:
+    return Answer(f"{error}\n".encode("utf-8", "replace"), TEXT, HTTPStatus.BAD_REQUEST)
 
 
 def _in_json(decided: templates.Answer) -> Answer:
