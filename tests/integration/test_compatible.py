@@ -3,100 +3,19 @@
 The environments are those of Istio's sample, Contour's example and Envoy Gateway, but for folders, ports and Redis.
 """
 
-import http.client
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import grpc
 import pytest
-import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extauth.rls.encode import encode_request
-from extauth.rls.request import SERVICE, Descriptor, Entry
-from extauth.rls.response import Code, code_of
-from tests.support.environ import INHERITED
+from extauth.rls.response import Code
+from tests.support.compatible import CALL, CONFIG, CONTOUR, ISTIO, LOCAL, Process, ask, certificates, mount
 from tests.support.ports import free_port
-from tests.support.process import ROOT, page
 from tests.support.stores import Store
-from tests.support.wait import until
-
-CONFIG = """
-domain: echo-ratelimit
-descriptors:
-  - {key: PATH, value: /, rate_limit: {unit: day, requests_per_unit: 2}}
-  - {key: api_key, value: hush-hush, rate_limit: {unit: day, requests_per_unit: 100}}
-"""
-CALL = json.dumps({"domain": "echo-ratelimit", "descriptors": [{"entries": [{"key": "PATH", "value": "/"}]}]})
-COMMON = {"REDIS_SOCKET_TYPE": "unix", "RUNTIME_SUBDIRECTORY": "ratelimit", "RUNTIME_IGNOREDOTFILES": "true"}
-ISTIO = COMMON | {"LOG_LEVEL": "debug", "USE_STATSD": "false", "RUNTIME_WATCH_ROOT": "false"}
-ISTIO |= {"HOST": "::", "GRPC_HOST": "::"}
-CONTOUR = COMMON | {"USE_STATSD": "false", "LOG_LEVEL": "debug", "RUNTIME_WATCH_ROOT": "false"}
-LOCAL = {"HOST": "127.0.0.1", "GRPC_HOST": "127.0.0.1"}
-
-
-class Process:
-    """`extauth ratelimit` with an environment, on free ports; its files are below `folder`/data."""
-
-    def __init__(self, store: Store, folder: Path, environ: Mapping[str, str]) -> None:
-        self.log = folder / "log"
-        self.http, self.grpc, self.debug, self.metrics = (free_port() for _ in range(4))
-        given = {
-            **INHERITED,
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "RUNTIME_ROOT": str(folder / "data"),
-            "REDIS_URL": str(store.socket),
-            "PORT": str(self.http),
-            "GRPC_PORT": str(self.grpc),
-            "DEBUG_PORT": str(self.debug),
-            "PROMETHEUS_ADDR": f":{self.metrics}",
-            "LOG_FORMAT": "json",
-            "EXTAUTH_DRAIN_DELAY": "0",
-            **environ,
-        }
-        with self.log.open("wb") as log:
-            argv = [sys.executable, "-m", "extauth", "ratelimit"]
-            self.process = subprocess.Popen(argv, env=given, stdout=log, stderr=log)
-
-    def get(self, port: int, path: str, **headers: str) -> tuple[int, str]:
-        return page(port, path, **headers)
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        def now() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                return holds()
-            except OSError:
-                return False
-
-        until(now, self.log.read_text)
-
-    def until_healthy(self) -> None:
-        self.until(lambda: self.get(self.http, "/healthcheck") == (200, "OK"))
-
-    def post(self, body: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
-        connection.request("POST", "/json", body)
-        response = connection.getresponse()
-        text = response.read().decode()
-        connection.close()
-        return response.status, json.loads(text) if response.headers["Content-Type"] == "application/json" else text
-
-    def lines(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, self.log.read_text().splitlines()) if line["event"] == event]
-
-    def fails(self) -> str:
-        """Wait until it has ended because it cannot start; returns what it said."""
-        assert self.process.wait(30) == 1
-        return self.log.read_text()
 
 
 @pytest.fixture
@@ -111,32 +30,6 @@ def start(own_store: Store, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     for each in started:
         each.process.kill()
         each.process.wait()
-
-
-def mount(folder: Path, text: str, name: str = "config.yaml") -> None:
-    """Put a ConfigMap's file into the folder, or switch to another, as Kubernetes does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    number = len(list(folder.glob("..2*")))
-    data = folder / f"..2026_{number}"
-    data.mkdir()
-    (data / name).write_text(text)
-    new = folder / "..data_tmp"
-    new.symlink_to(data.name)
-    new.rename(folder / "..data")
-    if number == 0:
-        (folder / name).symlink_to(f"..data/{name}")
-
-
-def ask(address: str, credentials: grpc.ChannelCredentials | None = None, name: str = "localhost") -> Code:
-    """The code of a gRPC call, as Envoy makes it."""
-    options = (("grpc.ssl_target_name_override", name),)
-    channel = (
-        grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials, options)
-    )
-    with channel:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/ShouldRateLimit")
-        entry = Descriptor((Entry("PATH", "/"),), None, None, False)
-        return code_of(call(encode_request("echo-ratelimit", [entry]), timeout=20, wait_for_ready=True))
 
 
 @pytest.mark.parametrize("environ", [ISTIO, CONTOUR], ids=["Istio", "Contour"])
@@ -240,28 +133,6 @@ def test_it_starts_without_rules_and_is_healthy_unless_they_are_demanded(
     process.until(lambda: process.post(CALL)[0] == 429)
 
 
-CERTIFICATES = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/certs/tls.crt"}
-CERTIFICATES |= {"GRPC_SERVER_TLS_KEY": "/certs/tls.key", "GRPC_SERVER_TLS_CA_CERT": "/certs/ca.crt"}
-XDS = {"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_NODE_ID": "envoy-ratelimit"}
-XDS |= {"CONFIG_GRPC_XDS_SERVER_USE_TLS": "true", "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": "/certs/tls.crt"}
-XDS |= {"CONFIG_GRPC_XDS_CLIENT_TLS_KEY": "/certs/tls.key", "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": "/certs/ca.crt"}
-GATEWAY = COMMON | CERTIFICATES | XDS | {"RUNTIME_WATCH_ROOT": "false", "LOG_LEVEL": "info", "USE_STATSD": "false"}
-GATEWAY |= {"FORCE_START_WITHOUT_INITIAL_CONFIG": "true", "USE_PROMETHEUS": "true"}
-GATEWAY |= {"PROMETHEUS_MAPPER_YAML": "/etc/statsd-exporter/conf.yaml"}
-
-
-def certificates(folder: Path) -> tuple[trustme.CA, dict[str, str]]:
-    """A CA, and Envoy Gateway's environment with a certificate that it has issued in `folder`/certs."""
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "envoy-ratelimit")
-    certs = folder / "certs"
-    certs.mkdir()
-    issued.private_key_pem.write_to_path(certs / "tls.key")
-    (certs / "tls.crt").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
-    authority.cert_pem.write_to_path(certs / "ca.crt")
-    return authority, {name: value.replace("/certs", str(certs)) for name, value in GATEWAY.items()}
-
-
 def test_envoy_gateways_deployment_starts_before_its_xds_server_is_there(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
@@ -276,6 +147,29 @@ def test_envoy_gateways_deployment_starts_before_its_xds_server_is_there(
     assert process.get(process.metrics, "/other")[0] == 404
     (compatible,) = process.lines("compatible_mode")
     assert "GRPC_SERVER_TLS_CA_CERT" in str(compatible["no_effect"])
+
+
+def test_clients_certificates_must_be_for_the_name_that_is_set(start: Callable[..., Process], tmp_path: Path) -> None:
+    mount(tmp_path / "data/ratelimit/config", CONFIG)
+    authority, environ = certificates(tmp_path)
+    environ = {name: value for name, value in environ.items() if name.startswith("GRPC_SERVER_")}
+    environ |= {
+        "GRPC_CLIENT_TLS_CACERT": str(tmp_path / "certs/ca.crt"),
+        "GRPC_CLIENT_TLS_SAN": "envoy",
+        "EXTAUTH_ENGINE": "h2",
+    }
+    process = start(ISTIO | environ)
+    process.until_healthy()
+
+    def credentials(name: str) -> grpc.ChannelCredentials:
+        issued = authority.issue_cert(name)
+        chain = b"".join(part.bytes() for part in issued.cert_chain_pems)
+        return grpc.ssl_channel_credentials(authority.cert_pem.bytes(), issued.private_key_pem.bytes(), chain)
+
+    assert ask(f"127.0.0.1:{process.grpc}", credentials("envoy")) is Code.OK
+    with pytest.raises(grpc.RpcError) as refused:
+        ask(f"127.0.0.1:{process.grpc}", credentials("other"), wait=False)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("engine", ["h2", "grpcio"])
