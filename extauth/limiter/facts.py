@@ -15,9 +15,10 @@ from extauth.rules.model import OnStoreFailure
 class GroupResult(NamedTuple):
     """The result for `calls` equal calls: the first `taken.admitted` of them are admitted.
 
-    `taken` is None if the calls could not be counted; `given` is then what the failure policy gave each of them.
+    `taken` is None if the calls could not be counted; `given` is then what the failure policy gave each of them. It is
+    ALLOW, too, where only some of their limits were counted, in `taken`, and the policy let the calls pass the others.
     `without_store` says of calls that the store did not decide whether it was asked about them. The `plan` of calls
-    that were counted locally is one of its own.
+    that were counted locally or in part is one of its own.
     """
 
     plan: Plan

@@ -130,7 +130,10 @@ class FailurePolicy:
         if admitted and given is not _ALLOW:
             # Of equal calls all get the same: what the counted limits deny must not be an error, which Envoy lets pass.
             return GroupResult(plan, calls, None, given if admitted == calls else _DENY, how)
-        return GroupResult(_plan_of(plan, counted), calls, TakeResult(admitted, tuple(levels.values())), None, how)
+        part, shown = _plan_of(plan, counted), tuple(levels.values())
+        if not admitted:
+            return GroupResult(part, calls, TakeResult(0, shown))  # the shards that counted denied all of them
+        return GroupResult(part, calls, TakeResult(admitted, shown, Source.FAILURE_POLICY), _ALLOW, how)
 
     def _completion(self, template: PlanTemplate, counted: _Counted) -> _Fallback:
         fallback = self._completions.get((template, counted))

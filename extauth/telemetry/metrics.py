@@ -158,7 +158,7 @@ class Metrics:
         self, series: TemplateSeries, plan: Plan, calls: int, taken: TakeResult | None, given: OnStoreFailure | None
     ) -> None:
         """Count calls that were counted by this replica alone, or not counted, and got what the policy gave."""
-        self._failure_decisions.labels(OnStoreFailure.LOCAL if taken is not None else given).inc(calls)
+        self._failure_decisions.labels(given or OnStoreFailure.LOCAL).inc(calls)
         self._by_source[Source.FAILURE_POLICY if taken is None else taken.source].value += calls
         if taken is not None:
             admitted = taken.admitted

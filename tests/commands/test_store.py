@@ -14,6 +14,7 @@ from extauth.cli import app
 from extauth.counters.redis.counters import RedisCounters
 from extauth.explain.request import read_descriptor
 from extauth.limiter.build import LimiterOptions
+from extauth.limiter.counter_names import SHARDS, ShardOf
 from extauth.limiter.counters import Group
 from extauth.rls.encode import encode_request
 from tests.support.service import planner_of
@@ -41,6 +42,7 @@ class Commands:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
+        self.shards = SHARDS
         self.prefix = f"cli-{uuid4().hex}"
         self.config = folder / "f.yaml"
         self.config.write_text(CONFIG)
@@ -56,7 +58,7 @@ class Commands:
 
     def spend(self, calls: int, *descriptors: str) -> None:
         """Ask as the service does."""
-        planner = planner_of(self.config.read_text(), LimiterOptions(key_prefix=self.prefix))
+        planner = planner_of(self.config.read_text(), LimiterOptions(key_prefix=self.prefix, shards=self.shards))
         plan = planner.plan(encode_request("d", list(map(read_descriptor, descriptors))))
 
         async def take() -> None:
@@ -123,6 +125,28 @@ def test_a_state_in_other_terms_is_put_into_the_limits(commands: Commands) -> No
 def test_what_counts_nothing(commands: Commands, command: str, descriptor: str) -> None:
     result = commands.run(command, "d", descriptor)
     assert (result.exit_code, result.stdout) == (1, "the request counts nothing\n")
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("shards", [1, 48, 16_384])
+def test_counters_are_found_whatever_shards_they_are_spread_over(
+    commands: Commands, shards: int, together: bool
+) -> None:
+    commands.shards = shards
+    commands.environ["EXTAUTH_SHARDS"] = str(shards)
+    commands.config.write_text(CONFIG.replace("domain: d", f"domain: d\ntogether: {str(together).lower()}"))
+    request = ("several=1", "gcra=1", "fixed=1", "shadow=1", "sliding=1")
+    commands.spend(2, *request)
+    counters = commands.counters(*request)
+    assert [counter["used"] for counter in counters] == [2] * 6
+    names = [counter["name"] for counter in counters]
+    assert commands.states().keys() == {name.encode() for name in names}
+    on = {ShardOf(shards)(name.encode()) for name in names}
+    assert len(on) == 1 if together or shards == 1 else len(on) > 1
+    explained = commands.run("explain", "d", *request).stdout
+    assert all(name in explained for name in names)
+    assert json.loads(commands.run("reset", "--yes", "--json", "d", *request).stdout)["deleted"] == 6
+    assert commands.states() == {}
 
 
 def test_reset_deletes_exactly_the_counters_of_the_request(commands: Commands) -> None:

@@ -147,6 +147,17 @@ async def test_the_answer_has_the_statuses_of_what_was_counted() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("requests", "source", "given", "without_store"),
+    [(9, Source.FAILURE_POLICY, ALLOW, Uncounted.UNSENT), (0, Source.STORE, None, None)],
+)
+async def test_the_store_decides_what_its_shards_deny_and_the_policy_what_they_do_not(
+    requests: int, source: Source, given: OnStoreFailure | None, without_store: Uncounted | None
+) -> None:
+    group = await Rig(1).decide(plan((limit(requests), E), (limit(7, ALLOW), E)), 2)
+    assert (group.source, group.given, group.without_store) == (source, given, without_store)
+
+
 async def test_the_answer_shows_local_limits_beside_those_of_shards() -> None:
     rig = Rig(1)
     rig.limiter.policy.share = rig.limiter.policy.share / 2
