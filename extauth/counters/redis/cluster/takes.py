@@ -16,13 +16,14 @@ class ClusterTakes:
         self._several = several
 
     def part_of(self, names: Sequence[bytes]) -> Hashable:
-        """What stands for the masters that have these counters: calls with the same can be answered together."""
-        master_of = self._guard.master_of
-        first = master_of(names[0])
-        if len(names) == 1:
-            return first
-        others = {master_of(name) for name in names}
-        return first if len(others) == 1 else frozenset(others)
+        """What stands for the masters that have these counters: calls with the same can be answered together.
+
+        Calls over several shards are answered after several steps, and so apart even where one master has all of them.
+        """
+        master_of, shard_of = self._guard.master_of, self._guard.shard_of
+        if len(names) == 1 or len({shard_of(name) for name in names}) == 1:
+            return master_of(names[0])
+        return frozenset([master_of(name) for name in names])
 
     async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
         """As ShardedCounters say; all masters are asked at once."""
