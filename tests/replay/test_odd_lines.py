@@ -45,9 +45,10 @@ def spoilt(draw: st.DrawFn) -> bytes:
     return line[:begin] + draw(st.binary(max_size=5)) + line[end:]
 
 
+GZIP = b"\x1f\x8b"  # what begins with that is read as gzip, and a break in it has tests of its own
 odd_lines = st.one_of(
     st.binary(max_size=50), spoilt(), st.builds(log_line, st.floats(0, 10), odd_requests).map(str.encode)
-).filter(lambda line: b"\n" not in line)
+).filter(lambda line: b"\n" not in line and not line.startswith(GZIP))
 
 
 @settings(max_examples=300, deadline=None)
