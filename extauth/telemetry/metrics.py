@@ -111,9 +111,11 @@ class Metrics:
         last: PlanTemplate | None = None
         for plan, calls, taken, given, without_store in groups:
             if plan.template is not last:
-                last = plan.template
+                last, first = plan.template, plan
                 series = recall(last) or self._series(last)
                 start, step = series.start, series.step
+            elif plan.tally is not first.tally:
+                first = plan
             if taken is None or without_store is not None:
                 self._count_without_store(series, plan, calls, taken, given)
                 continue
@@ -121,21 +123,21 @@ class Metrics:
             if not levels:
                 self._count_uncounted(series, calls)
                 continue
-            counted = plan.calls
-            plan.calls = counted + calls
+            counted = first.calls  # of several plans in a row that have the same series, all are counted in the first
+            first.calls = counted + calls
             if admitted == calls:
                 stored += calls
                 if levels[0][0] + calls * step >= start:
                     series.near.value += rules.count_limits(plan, calls, taken, series.watches)
             else:
-                plan.denied += calls - admitted
+                first.denied += calls - admitted
                 series.near.value += rules.count_limits(plan, calls, taken, series.watches)
                 if source is _DENIAL_CACHE:
                     repeated += calls
                 else:
                     stored += calls
             if not counted:
-                rules.begin(plan)
+                rules.begin(first)
         self._by_source[Source.STORE].value += stored
         self._by_source[Source.DENIAL_CACHE].value += repeated
         rules.bound()
