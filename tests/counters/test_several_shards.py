@@ -7,63 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extauth.counters.denial_cache import GuardedDenialCache
 from extauth.counters.memory import MemoryCounters
-from extauth.counters.several_shards import SeveralShards
-from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode, Part, Source, Taken, TakeResult
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Mode, Part
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.counters.bench import gcra, sliding, window
-from tests.support.clock import SECOND, Clock
-from tests.support.shards import SHARDS, FakeShards, at_once, in_memory, on
+from tests.counters.shard_rig import E, Q, R, Rig, S, X, distinct, group_of
+from tests.support.clock import SECOND
+from tests.support.shards import SHARDS, on
 from tests.support.takes import take
-
-E, Q, S, R, X = Mode.ENFORCED, Mode.QUOTA, Mode.SAME_QUOTA, Mode.REPORT_ONLY, Mode.SHADOW
-
-
-class Rig:
-    """Shards in memory, and what asks them."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.shards: FakeShards = in_memory(self.clock)
-        self.counters = SeveralShards(self.shards)
-
-    async def take(self, *wants: tuple[int, Limit] | tuple[int, Limit, int, Mode], calls: int = 1) -> TakeResult:
-        """Take from counters that are called as their shards, as (shard, limit, cost, mode)."""
-        group = group_of(*wants, calls=calls)
-        (taken,) = await self.counters.take([group])
-        await self.counters.aclose()
-        assert isinstance(taken, TakeResult)
-        return taken
-
-    async def decides_as(self, oracle: MemoryCounters, group: Group) -> None:
-        """Each call is told the same as by one store that counts everything in one step."""
-        (want,) = await oracle.take([group])
-        (taken,) = await self.counters.take([group])
-        await self.counters.aclose()
-        assert isinstance(taken, TakeResult)
-        assert taken.admitted == want.admitted
-        for check, level, its_level in zip(group.take.checks, taken.levels, want.levels, strict=True):
-            for call in range(group.calls):
-                assert check.outcome(level, call, want.admitted) == check.outcome(its_level, call, want.admitted)
-
-    async def left(self, shard: int, limit: Limit) -> int:
-        """The number of calls that the counter on this shard would admit; takes nothing."""
-        probe = Part((on(shard, "c"),), (LimitCheck(replace(limit, count_denied=False), 1),), 0)
-        (taken,) = await self.shards.stores[shard].take([Group(probe, 1)])
-        return probe.checks[0].calls_that_fit(taken.levels[0])
-
-
-def group_of(*wants: tuple[int, Limit] | tuple[int, Limit, int, Mode], calls: int = 1) -> Group:
-    full = [want if len(want) > 2 else (*want, 1, E) for want in wants]
-    return Group(take(*((on(shard, "c"), limit, cost, mode) for shard, limit, cost, mode in full)), calls)
-
-
-def distinct(*wants: tuple[int, Limit] | tuple[int, Limit, int, Mode]) -> Group:
-    """Each check with a counter of its own."""
-    full = [want if len(want) > 2 else (*want, 1, E) for want in wants]
-    named = [(on(shard, f"c{i}"), limit, cost, mode) for i, (shard, limit, cost, mode) in enumerate(full)]
-    return Group(take(*named), 1)
 
 
 @pytest.fixture
@@ -256,41 +207,3 @@ async def test_one_request_at_a_time_is_decided_as_on_one_server(steps: Sequence
 
 def test_there_are_more_shards_than_the_requests_use() -> None:
     assert SHARDS > 3
-
-
-async def test_the_denial_cache_learns_nothing_from_a_level_that_may_shrink(rig: Rig) -> None:
-    """A caller's last hit is held by a call that a shared limit then denies; another of its calls came meanwhile."""
-    own, shared = gcra(1), gcra(1, Unit.SECOND)
-    cache = GuardedDenialCache(rig.counters, 1, rig.clock, may_shrink=rig.counters.may_shrink)
-    both = group_of((0, own), (1, shared))
-    alone = Group(CounterSet(both.take.names[:1], both.take.checks[:1]), 1)
-    assert (await rig.take((1, shared))).admitted == 1
-    meanwhile: list[Taken] = []
-
-    async def pause() -> None:
-        if len(rig.shards.runs) == 2:  # before the shared limit is asked
-            rig.shards.pause = at_once
-            meanwhile.extend(await cache.take([alone]))
-
-    rig.shards.pause = pause
-    (denied,) = await cache.take([both])
-    await rig.counters.aclose()
-    assert isinstance(denied, TakeResult)
-    assert [taken.admitted for taken in (denied, *meanwhile) if isinstance(taken, TakeResult)] == [0, 0]
-    (taken,) = await cache.take([alone])
-    assert isinstance(taken, TakeResult)
-    assert taken.admitted == 1, "the hit was given back"
-    (taken,) = await cache.take([both])
-    assert isinstance(taken, TakeResult)
-    assert taken.source is Source.STORE
-
-
-async def test_the_denial_cache_learns_from_counters_of_which_nothing_is_given_back(rig: Rig) -> None:
-    cache = GuardedDenialCache(rig.counters, 1, rig.clock, may_shrink=rig.counters.may_shrink)
-    group = group_of((0, gcra(1)))
-    takens = [(await cache.take([group]))[0] for _ in range(3)]
-    assert [taken.source for taken in takens if isinstance(taken, TakeResult)] == [
-        Source.STORE,
-        Source.STORE,
-        Source.DENIAL_CACHE,
-    ]
