@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def test_what_it_sets_is_what_extauth_reads() -> None:
     assert settings("--set", "ipv6=true").advertise == "[10.1.2.3]:8081"
 
 
+def test_numbers_and_flags_arrive_as_they_are_written(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "settings: {EXTAUTH_MEMORY_BYTES: 1073741824, EXTAUTH_REDIS_TIMEOUT: 0.05, EXTAUTH_SHADOW_MODE: true}"
+    )
+    read = settings("-f", str(values))
+    assert (read.memory_bytes, read.redis_timeout, read.shadow_mode) == (1_073_741_824, 0.05, True)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -116,6 +126,7 @@ def test_redis(options: list[str], expected: str) -> None:
         ("redis.pasword=u", "pasword"),
         ("settings.extauth_workers=2", "extauth_workers"),
         ("drainDelay=301", "drainDelay"),
+        ("service.type=LoadBalancer", "service.headless"),
     ],
 )
 def test_a_mistake_is_named(options: str, said: str) -> None:
@@ -201,6 +212,12 @@ def test_replicas_reach_one_another_where_a_network_policy_names_the_clients() -
     replicas = {"podSelector": {"matchLabels": labels}}
     assert policy["ingress"][0]["from"] == [{"namespaceSelector": {"matchLabels": {"a": "b"}}}, replicas]
     assert {"ports": [{"port": 8081, "protocol": "TCP"}], "to": [replicas]} in policy["egress"]
+
+
+def test_its_version_is_that_of_the_package() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == version("extauth")
+    assert container(made())["image"] == f"extauth:{version('extauth')}"
 
 
 def test_all_select_the_pods() -> None:

@@ -16,6 +16,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 
+{{- /* A value as text: Helm takes each number of a file for a float, and would write 268435456 as 2.68435456e+08. */ -}}
+{{- define "extauth.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) -}}{{- int64 . -}}{{- else -}}{{- . -}}{{- end -}}
+{{- end -}}
+
 {{- define "extauth.configMap" -}}
 {{- .Values.existingConfigMap | default (include "extauth.fullname" .) -}}
 {{- end -}}
