@@ -50,9 +50,10 @@ def test_the_image_s_own_settings_are_those_that_its_ratelimit_takes_back() -> N
 
 @dataclass
 class Started:
-    """A running server, and its ports for gRPC and for operators."""
+    """A running server, and its ports for probes, for gRPC and for operators."""
 
     log: Path
+    http: int = field(default_factory=free_port)
     grpc: int = field(default_factory=free_port)
     debug: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -67,7 +68,7 @@ class Started:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return page(self.debug, "/readyz")[0] == 200
+            return page(self.http, "/healthcheck")[0] == 200
         except OSError:
             return False
 
@@ -101,7 +102,7 @@ def started(own_store: Store, tmp_path: Path) -> Iterator[Started]:
         "USE_PROMETHEUS": "true",
         "LOG_LEVEL": "debug",
         "HOST": "127.0.0.1",
-        "PORT": str(free_port()),
+        "PORT": str(server.http),
         "GRPC_HOST": "127.0.0.1",
         "GRPC_PORT": str(server.grpc),
         "DEBUG_HOST": "127.0.0.1",
@@ -120,6 +121,7 @@ def started(own_store: Store, tmp_path: Path) -> Iterator[Started]:
 def test_it_serves_with_read_only_mounts_and_no_capabilities(started: Started) -> None:
     until(started.is_healthy, "it is healthy")
     assert [started.code() for _ in range(2)] == [OK, OVER_LIMIT]
+    assert "rl.k: " in page(started.debug, "/rlconfig")[1]
     status = Path(f"/proc/{started.process.pid}/status").read_text() if started.process else ""
     assert "CapEff:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
