@@ -40,6 +40,7 @@ descriptors:
 - {key: k, value: v, tier: gold, descriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 7, burst: 3}}]}
 - {key: k, value: f, tier: free}
 - {key: k, value: "w*", share_threshold: true, rate_limit: {unit: second, requests_per_unit: 1}}
+- {key: ip, value_cidr: [0.0.0.0/0, 10.0.0.0/8, "2001:db8::/32"], rate_limit: {unit: day, requests_per_unit: 2}}
 - {key: n, value_range: {start: -3, end: 1000}, rate_limit: {unit: day, requests_per_unit: 2, algorithm: fixed_window}}
 - {key: n, value_regex: "[a-z]+", rate_limit: {unit: day, requests_per_unit: 2, algorithm: sliding_window}}
 - {key: n, values: [x, "é"], value_to_metric: true, rate_limit: {unit: week, requests_per_unit: 3, count_denied: true}}

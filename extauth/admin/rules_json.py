@@ -63,6 +63,8 @@ def _rule(rule: Rule, domain: Domain, masking: Masking) -> dict[str, Any]:
             view["value"] = shown(rule.value or "")
         case Kind.RANGE:
             view["value_range"] = dict(zip(("start", "end"), rule.values, strict=True))
+        case Kind.CIDR:
+            view[str(rule.kind)] = [shown(str(network)) for network in rule.values]
         case Kind.WILDCARD if rule.value is not None:
             view["value"] = shown(rule.value)
         case Kind.REGEX:

@@ -129,7 +129,9 @@ class Compiler:
         self, model: DescriptorModel, at: Location
     ) -> tuple[Kind, str | None, tuple[str, ...] | tuple[int, int]]:
         given = [
-            key for key in ("value", "values", "value_sha256", "value_regex", "value_range") if getattr(model, key)
+            key
+            for key in ("value", "values", "value_sha256", "value_regex", "value_range", "value_cidr")
+            if getattr(model, key)
         ]
         if len(given) > 1:
             self._found.error(
@@ -143,11 +145,19 @@ class Compiler:
             wild = "*" in model.key + model.value
             return Kind.WILDCARD if wild else Kind.VALUE, model.value or None, ()
         if model.values is not None:
-            if not model.values:
-                self._found.error((*at, "values"), "'values' must not be empty", "name a value")
-            if len(set(model.values)) < len(model.values):
-                self._found.error((*at, "values"), "'values' names a value twice", "keep one of the two")
-            return Kind.VALUES, None, tuple(model.values)
+            return Kind.VALUES, None, self._several(model.values, (*at, "values"), "value")
+        if model.value_cidr is not None:
+            return Kind.CIDR, None, self._several(model.value_cidr, (*at, "value_cidr"), "network")
+        return self._pattern(model, at)
+
+    def _several(self, values: list[str], at: Location, what: str) -> tuple[str, ...]:
+        if not values:
+            self._found.error(at, f"{at[-1]!r} must not be empty", f"name a {what}")
+        if len(set(values)) < len(values):
+            self._found.error(at, f"{at[-1]!r} names a {what} twice", "keep one of the two")
+        return tuple(values)
+
+    def _pattern(self, model: DescriptorModel, at: Location) -> tuple[Kind, str | None, tuple[int, int] | tuple[()]]:
         if model.value_sha256 is not None:
             return Kind.SHA256, model.value_sha256, ()
         if model.value_regex is not None:
@@ -274,4 +284,6 @@ def identities(rule: Rule) -> list[tuple[object, ...]]:
     """What no other rule of the same level may have in common with this one."""
     if rule.kind is Kind.VALUES:
         return [(rule.key, Kind.VALUE, value) for value in rule.values]
+    if rule.kind is Kind.CIDR:
+        return [(rule.key, Kind.CIDR, network) for network in rule.values]
     return [(rule.key, rule.kind, rule.value, rule.values)] if rule.values else [(rule.key, rule.kind, rule.value)]

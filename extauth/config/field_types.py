@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from extauth.config.diagnostics import quoted
 from extauth.errors import nearest
 from extauth.rules.model import Algorithm, OnStoreFailure
+from extauth.rules.networks import Network, read_network
 
 MAX_COUNT = 2**32 - 1  # RateLimitResponse.RateLimit.requests_per_unit is a uint32
 MAX_MULTIPLIER = 10_000
@@ -122,6 +123,18 @@ def _digest(value: object) -> str:
     return text.lower()
 
 
+def _network(value: object) -> str:
+    network = read_network(text := _text(value))
+    if network is None:
+        _fail("must be an IP network, such as 10.0.0.0/8 or 2001:db8::/32")
+    address = read_network(text.partition("/")[0])
+    if address is None or address != Network(
+        network.bits, network.bits, network.prefix << network.bits - network.length
+    ):
+        _fail("must have no bits behind its prefix", f"write {network.text}")
+    return network.text
+
+
 def _metadata(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         _fail(f"must be a mapping, not {_kind(value)}")
@@ -148,4 +161,5 @@ AlgorithmName = Annotated[Algorithm, BeforeValidator(_algorithm)]
 PolicyName = Annotated[OnStoreFailure, BeforeValidator(_policy)]
 Label = Annotated[Literal["path"], BeforeValidator(_label)]
 Digest = Annotated[str, BeforeValidator(_digest), Field(pattern="^[0-9a-fA-F]{64}$")]
+NetworkText = Annotated[str, BeforeValidator(_network)]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]

@@ -27,7 +27,12 @@ _OTHER_WORDS: dict[type[Model], dict[str, str]] = {
         **dict.fromkeys(("per", "period", "interval", "window"), "unit"),
         "multiplier": "unit_multiplier",
     },
-    DescriptorModel: {"regex": "value_regex", "range": "value_range", "sha256": "value_sha256"},
+    DescriptorModel: {
+        "regex": "value_regex",
+        "range": "value_range",
+        "sha256": "value_sha256",
+        **dict.fromkeys(("cidr", "network", "networks"), "value_cidr"),
+    },
 }
 LIMIT_WORDS = frozenset(
     {"limit", "limits", "rate", "rates", "ratelimit", "ratelimits", "rateLimit", "rateLimits", "quota"}

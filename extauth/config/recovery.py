@@ -64,4 +64,6 @@ def _stand_in(within: str | int, name: str) -> Any:  # noqa: ANN401
         return Mapping({Scalar("key"): Scalar(name)})
     if within == "rate_limits":
         return Mapping({Scalar("unit"): Scalar("day")})
+    if within == "value_cidr":
+        return Scalar(f"::{int(name[1:]):x}/128")
     return Scalar("path" if within == "labels" else name)

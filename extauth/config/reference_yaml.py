@@ -11,7 +11,7 @@ from extauth.errors import Diagnostic, Place
 from extauth.rules.model import FLAGS, Algorithm, Domain, Kind, Limit, Rule, RuleSet, Unit
 
 _UNITS = {unit.seconds * 1_000_000: unit for unit in Unit}
-_PATTERNS = {Kind.SHA256: "a digest", Kind.REGEX: "a regex", Kind.RANGE: "a range"}
+_PATTERNS = {Kind.SHA256: "a digest", Kind.REGEX: "a regex", Kind.RANGE: "a range", Kind.CIDR: "a network"}
 
 
 class Expansion(NamedTuple):

@@ -16,6 +16,7 @@ from extauth.config.field_types import (
     Metadata,
     Multiplier,
     Name,
+    NetworkText,
     PolicyName,
     Positive,
     Text,
@@ -105,7 +106,9 @@ class RangeModel(Model):
 class DescriptorModel(Model):
     """A descriptor: what it matches, its limits or tier, and the descriptors under it."""
 
-    never_empty = frozenset({"tier", "value_sha256", "value_regex", "value_range", "values"})  # which would match all
+    never_empty = frozenset(
+        {"tier", "value_sha256", "value_regex", "value_range", "value_cidr", "values"}
+    )  # which would match all
 
     key: Name = Field(description="The entry's key.")
     value: Text = Field(
@@ -115,6 +118,9 @@ class DescriptorModel(Model):
     value_sha256: Digest | None = Field(None, description="The SHA-256 of the entry's value: `extauth hash` prints it.")
     value_regex: Name | None = Field(None, description="An RE2 regex that the whole of the entry's value matches.")
     value_range: RangeModel | None = Field(None, description="The entry's value is a whole number in this range.")
+    value_cidr: list[NetworkText] | None = Field(
+        None, description="The entry's value is an IP address, or a network, in one of these; the longest prefix wins."
+    )
     rate_limit: RateLimitModel | None = Field(None, description="The limit.")
     rate_limits: list[RateLimitModel] | None = Field(None, description="Several limits, which must all admit.")
     tier: Name = Field("", description="The name of one of the file's tiers, whose limit applies.")

@@ -22,6 +22,7 @@ _HIT = {
     Kind.WILDCARD: "the wildcard matches",
     Kind.REGEX: "the regex matches the whole value",
     Kind.RANGE: "the number is in its range",
+    Kind.CIDR: "the address is in its network, and in no longer one",
     Kind.ANY: "the bare key takes any value",
 }
 _DIFFERS = {
@@ -31,6 +32,7 @@ _DIFFERS = {
     Kind.WILDCARD: "the wildcard does not match",
     Kind.REGEX: "the regex does not match the whole value",
     Kind.RANGE: "the value is no number in its range",
+    Kind.CIDR: "the value is no address in its networks",
 }
 
 
@@ -127,6 +129,9 @@ def _lost(rule: Rule, hit: Rule, entry: Entry) -> str:
         return "matches, too, but a digest wins"
     if rule.kind is Kind.ANY:
         return "matches, too, but the bare key is asked last"
+    if hit.kind is Kind.CIDR:
+        longer = rule.kind is Kind.CIDR
+        return "matches, too, but a longer prefix wins" if longer else "matches, too, but a network wins"
     return "matches, too, but an earlier pattern wins"
 
 

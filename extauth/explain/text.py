@@ -57,6 +57,13 @@ def rule_in_words(rule: Rule, domain: Domain, typed: str, masking: Masking) -> s
             what = f"the wildcard {masking.show(wildcard(rule), secret=secret)}"
         case Kind.REGEX:
             what = f"the regex {shown}"
+        case Kind.CIDR:
+            networks = list(map(str, rule.values))
+            what = f"one of {len(networks)} networks"
+            if len(networks) == 1:
+                what = (
+                    f"the network {networks[0] if networks[0] == typed else masking.show(networks[0], secret=secret)}"
+                )
         case Kind.RANGE:
             what = "the numbers from {} to before {}".format(*rule.values)
         case _:

@@ -6,8 +6,8 @@ matches it cannot be told, unless the pattern takes any value or none.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from extauth.limiter.descriptor_log import HASHED_SIGN
 from extauth.replay.log_line import LoggedEntry, LoggedRequest
@@ -84,6 +84,8 @@ class HashedMatcher(Matcher):
                 continue
             digest = self._digests.get((key, value[len(HASHED_SIGN) :]))
             found = None if digest is None else node.digests.get((key, digest))
+            if found is None and (networks := node.networks.get(key)) is not None:
+                raise CannotTellError(_first_rule(networks.tables()))
             if found is None:
                 for _, candidate in node.patterns.get(key, node.key_patterns):
                     if candidate.match is not None and _matches_any_value(candidate.match.rule, key):
@@ -110,6 +112,12 @@ def _values_of(rule: Rule) -> Iterable[str]:
         case Kind.VALUE | Kind.WILDCARD:
             return (rule.value or "",)
     return ()
+
+
+def _first_rule(tables: Iterable[Mapping[int, Any]]) -> Rule:
+    """The rule of a node in the tables, of which there is at least one."""
+    rule: Rule = next(node.match.rule for table in tables for node in table.values())
+    return rule
 
 
 def _matches_any_value(rule: Rule, key: str) -> bool:

@@ -190,5 +190,5 @@ def _denied_until_us(plan: Plan, levels: Sequence[Any], now_us: int) -> int:
 
 
 def _why_untold(rule: Rule) -> str:
-    kind = {Kind.REGEX: "regex", Kind.RANGE: "range"}.get(rule.kind, "wildcard")
+    kind = {Kind.REGEX: "regex", Kind.RANGE: "range", Kind.CIDR: "network"}.get(rule.kind, "wildcard")
     return f"{rule.place.file}:{rule.place.line}:{rule.place.column}: the {kind} of {rule.key} needs the value"

@@ -1,9 +1,9 @@
 """Finds the rule that a request's descriptor hits.
 
 Level by level, an entry's (key, value) takes the first of: the rule for exactly this value (`value`, `values`,
-`value_sha256`); of the rules with a pattern (a wildcard, `value_regex`, `value_range`), in file order, the first that
-matches; the rule for the bare key. There is no backtracking, as in envoyproxy/ratelimit: where that rule leads nowhere,
-no other is tried.
+`value_sha256`); that of the longest network that has its address (`value_cidr`); of the rules with a pattern (a
+wildcard, `value_regex`, `value_range`), in file order, the first that matches; the rule for the bare key. There is no
+backtracking, as in envoyproxy/ratelimit: where that rule leads nowhere, no other is tried.
 """
 
 from collections import Counter
@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 from extauth.rules.masking import Masking
 from extauth.rules.model import Domain, Kind, Rule, RuleSet, walk
+from extauth.rules.networks import Networks, read_network
 from extauth.rules.patterns import Test, compile_pattern, shared_pattern
 from extauth.rules.rule_names import RuleName, RuleNamer, request_name
+
+NETWORK_BYTES = 5000
 
 
 class Match(NamedTuple):
@@ -33,9 +36,10 @@ class Match(NamedTuple):
 class _Node:
     """The rules of one level, and the `match` that led to them."""
 
-    __slots__ = ("bare", "digests", "exact", "key_patterns", "match", "patterns")
+    __slots__ = ("bare", "digests", "exact", "key_patterns", "match", "networks", "patterns")
     exact: dict[tuple[str, str], "_Node"]
     digests: dict[tuple[str, str], "_Node"]
+    networks: dict[str, Networks["_Node"]]
     bare: dict[str, "_Node"]
     patterns: dict[str, list[tuple[Test, "_Node"]]]
     key_patterns: list[tuple[Test, "_Node"]]  # for keys that `patterns` does not know
@@ -46,9 +50,9 @@ class _Node:
         self.match = match
         if not rules and leaf is not None:  # there are very many, and nothing under them
             self.exact, self.digests, self.bare = leaf.exact, leaf.digests, leaf.bare
-            self.patterns, self.key_patterns = leaf.patterns, leaf.key_patterns
+            self.patterns, self.key_patterns, self.networks = leaf.patterns, leaf.key_patterns, leaf.networks
             return
-        self.exact, self.digests, self.bare = {}, {}, {}
+        self.exact, self.digests, self.bare, self.networks = {}, {}, {}, {}
         self.patterns, self.key_patterns = {}, []
         path, shared, name = (match.path, match.shared, match.name) if match is not None else ((), (), None)
         for inner in rules:
@@ -68,6 +72,11 @@ class _Node:
                 self.exact |= {(rule.key, str(value)): node for value in rule.values}
             case Kind.SHA256:
                 self.digests[rule.key, rule.value or ""] = node
+            case Kind.CIDR:
+                networks = self.networks.setdefault(rule.key, Networks())
+                for value in rule.values:
+                    if (network := read_network(str(value))) is not None:
+                        networks.add(network, node)
             case _ if "*" in rule.key:
                 pattern = (compile_pattern(rule), node)
                 self.key_patterns.append(pattern)
@@ -84,6 +93,8 @@ class _Node:
         if node is None and self.digests:
             digest = sha256(entry[1].encode("utf-8", "surrogateescape")).hexdigest()
             node = self.digests.get((entry[0], digest))
+        if node is None and self.networks and (networks := self.networks.get(entry[0])) is not None:
+            node = networks.find(entry[1])
         if node is not None:
             return node
         for test, candidate in self.patterns.get(entry[0], self.key_patterns):
@@ -110,7 +121,7 @@ class Matcher:
         self._roots = {name: _Node(None, domain.rules, namers[name]) for name, domain in rules.domains.items()}
         self._taken = {name: namer.taken for name, namer in namers.items() if namer.left_names_open}
         self._patterns = {name: _patterns_by_key(domain.rules) for name, domain in rules.domains.items()}
-        self.has_patterns = any(self._patterns.values())
+        self.has_patterns = any(map(any, self._patterns.values()))
 
     def domain(self, name: str) -> Domain | None:
         """The domain's rules, or None if no config file defines it."""
@@ -134,6 +145,10 @@ class Matcher:
             for table in (node.exact, node.digests, node.bare):
                 found += table
                 pending += table.values()
+            for networks in node.networks.values():
+                for prefixes in networks.tables():
+                    found += prefixes
+                    pending += prefixes.values()
             for patterns in (node.key_patterns, *node.patterns.values()):
                 found += patterns
                 pending += [inner for _, inner in patterns]
@@ -156,15 +171,25 @@ class Matcher:
         return name._replace(name=f"{name.name} (request)") if name.name in self._taken[domain] else name
 
     def scanned_bytes(self, domain: str, entries: Sequence[tuple[str, str]]) -> int:
-        """How many bytes are looked at, at most, to try the patterns of the entries' keys on their values."""
-        patterns = self._patterns[domain]
-        return sum(len(value) * (patterns.get(key, 0) + patterns["*"]) for key, value in entries) if patterns else 0
+        """How many bytes are looked at, at most, to try the patterns of the entries' keys on their values.
+
+        To look for the network of an address takes as long as for NETWORK_BYTES.
+        """
+        patterns, networks = self._patterns[domain]
+        scanned = sum(len(value) * (patterns.get(key, 0) + patterns["*"]) for key, value in entries) if patterns else 0
+        return scanned + NETWORK_BYTES * sum(key in networks for key, _ in entries) if networks else scanned
 
 
-def _patterns_by_key(rules: Sequence[Rule]) -> Counter[str]:
-    """How many patterns there are for values of each key; those of keys with a wildcard are under `*`."""
+def _patterns_by_key(rules: Sequence[Rule]) -> tuple[Counter[str], frozenset[str]]:
+    """How many patterns there are for values of each key, and which keys have networks.
+
+    The patterns of keys with a wildcard are under `*`.
+    """
     patterns: Counter[str] = Counter()
+    networks = set[str]()
     for rule in walk(rules):
+        if rule.kind is Kind.CIDR:
+            networks.add(rule.key)
         if rule.kind in {Kind.REGEX, Kind.WILDCARD}:
             patterns["*" if "*" in rule.key else rule.key] += 1
-    return patterns
+    return patterns, frozenset(networks)

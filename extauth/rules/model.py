@@ -75,6 +75,7 @@ class Kind(StrEnum):
     WILDCARD = "wildcard"
     REGEX = "value_regex"
     RANGE = "value_range"
+    CIDR = "value_cidr"
 
 
 class EmissionInterval(NamedTuple):
@@ -172,11 +173,11 @@ class Tier:
 class Rule:
     """One descriptor of the config: it matches an entry by its `key`, and by its value as `kind` says.
 
-    `value` is the value, pattern, regex or hex digest to match, None for any; `values` are those of a list, or the
-    first and the end (excluded) of a range. `limits`, which must all admit, apply to a request's descriptor that ends
-    here; `rules` match the entry after this one. `tier` is the name of the tier that the limit came from, and `place`
-    where the rule is in its file. The rest is as in envoyproxy/ratelimit; `metadata` is JSON's data. Whether its values
-    are shown only masked depends on its domain: `Domain.secret`.
+    `value` is the value, pattern, regex or hex digest to match, None for any; `values` are those of a list, or networks
+    or first and end (excluded) of a range. `limits`, which must all admit, apply to a request's descriptor that
+    ends here; `rules` match the entry after this one. `tier` is the name of the tier that the limit came from, and
+    `place` where the rule is in its file. The rest is as in envoyproxy/ratelimit; `metadata` is JSON's data. Whether
+    its values are shown only masked depends on its domain: `Domain.secret`.
     """
 
     key: str

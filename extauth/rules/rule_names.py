@@ -83,6 +83,8 @@ def _value(rule: Rule, domain: Domain, masking: Masking) -> str:
             return ""
         case Kind.RANGE:
             value = "{}..{}".format(*rule.values)
+        case Kind.CIDR:
+            value = ",".join(map(str, rule.values))
         case Kind.SHA256:
             return masking.digest(rule.value or "")
         case _:

@@ -27,6 +27,7 @@ SHOWN = [
     ("{key: k, value: v*}", {"value": "v*"}),
     ("{key: k, values: [a, b]}", {"values": ["a", "b"]}),
     ("{key: k, value_range: {start: 1, end: 9}}", {"value_range": {"start": 1, "end": 9}}),
+    ("{key: k, value_cidr: [10.0.0.0/8, 2001:DB8::/32]}", {"value_cidr": ["10.0.0.0/8", "2001:db8::/32"]}),
     ("{key: k, value_regex: 'v[0-9]+'}", {"value_regex": "v[0-9]+"}),
     (f"{{key: k, value_sha256: {DIGEST}}}", {"value_sha256": MASKING.digest(DIGEST)}),
     (f"{{key: k, {LIMIT}}}", {"rate_limit": A_DAY}),

@@ -113,6 +113,39 @@ def test_values_of_others_are_masked(config: Path) -> None:
     assert f"token=a-secret-of-another hits {config}:2: exactly this value" in typed.stdout
 
 
+@pytest.mark.parametrize(
+    ("value", "hit", "others"),
+    [
+        (
+            "10.1.2.3",
+            "5: the address is in its network, and in no longer one",
+            [
+                "4 (ip, one of 2 networks): matches, too, but a longer prefix wins",
+                "3 (ip, the wildcard 10*): matches, too, but a network wins",
+                "6 (ip, any value): matches, too, but the bare key is asked last",
+            ],
+        ),
+        (
+            "11.1.2.3",
+            "6: the bare key takes any value",
+            ["5 (ip, the network 10.1.0.0/16): the value is no address in"],
+        ),
+    ],
+)
+def test_networks_are_explained(config: Path, value: str, hit: str, others: list[str]) -> None:
+    config.write_text(
+        "domain: d\ndescriptors:\n"
+        "- {key: ip, value: '10*'}\n"
+        "- {key: ip, value_cidr: [10.0.0.0/8, '2001:db8::/32']}\n"
+        "- {key: ip, value_cidr: [10.1.0.0/16]}\n"
+        "- {key: ip}\n"
+    )
+    told = RUN.invoke(app, ["explain", "--config", str(config), "d", f"ip={value}"]).stdout
+    assert f"ip={value} hits {config}:{hit}\n" in told
+    for other in others:
+        assert f"{config}:{other}" in told
+
+
 def test_counters_are_named_as_the_service_names_them(config: Path) -> None:
     environ = {"EXTAUTH_KEY_PREFIX": "mine", "EXTAUTH_KEY_SECRET": "hush"}
     result = RUN.invoke(app, ["explain", "--json", "--config", str(config), "d", "k=5", "k=a1"], env=environ)

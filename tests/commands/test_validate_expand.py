@@ -129,6 +129,7 @@ LIMIT = "rate_limit: {unit: minute, requests_per_unit: 1"
         ("", f"  - {{key: k, value_sha256: {'a' * 64}, {LIMIT}}}}}", 3, "value_sha256"),
         ("", f"  - {{key: k, value_regex: a+, {LIMIT}}}}}", 3, "value_regex"),
         ("", f"  - {{key: k, value_range: {{start: 1, end: 2}}, {LIMIT}}}}}", 3, "value_range"),
+        ("", f"  - {{key: k, value_cidr: [10.0.0.0/8], {LIMIT}}}}}", 3, "match a network (value_cidr)"),
         ("", f"  - {{key: k, values: ['a*'], {LIMIT}}}}}", 3, "for a wildcard"),
         ("", "  - {key: a, value: x}\n  - {key: a_x}", 4, "the same as line 3"),
         ("labels: [path]", f"  - {{key: 'p*', {LIMIT}}}}}", 4, "the label 'path', too"),

@@ -32,6 +32,7 @@ descriptors:
   - {key: api_key, value: c, tier: open}
   - {key: api_key, values: [d, e], rate_limit: {unit: hour, requests_per_unit: 0}}
   - {key: number, value_range: {start: -5, end: 9}, quota_mode: true, rate_limit: {unit: day, requests_per_unit: 3}}
+  - {key: net, value_cidr: [10.0.0.0/8, "2001:db8::/32"], rate_limit: {unit: day, requests_per_unit: 3}}
   - {key: re, value_regex: "a+", detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 3, burst: 7}}
   - {key: w, value: "a*", share_threshold: true, value_to_metric: true, rate_limit: {unit: week, requests_per_unit: 3}}
   - key: deep

@@ -82,6 +82,8 @@ def test_the_config_that_logged_says_what_is_hashed() -> None:
 PATTERNS = [
     ("{key: api_key, value_regex: 'a.*', " + LIMIT + "}", None),
     ("{key: api_key, value_range: {start: 1, end: 5}, " + LIMIT + "}", None),
+    ("{key: api_key, value_cidr: [10.0.0.0/8], " + LIMIT + "}", None),
+    ("{key: other, value_cidr: [10.0.0.0/8], " + LIMIT + "}", 5),
     ("{key: api_key, value: 'a*', " + LIMIT + "}", None),
     ("{key: api_key, value: '*a', " + LIMIT + "}", None),
     ("{key: api_key, value: '*', " + LIMIT + "}", 3),

@@ -120,6 +120,19 @@ async def value_range(server: Server) -> Result:
     return await _users(server, "match", {"10": 103, "19": 103, "+15": 103, "20": 101, "9": 101, "15.0": 104})
 
 
+@CASES.case(DESCRIPTOR)
+async def value_cidr(server: Server) -> Result:
+    """value_cidr matches addresses in its networks, and of several the one with the longest prefix wins."""
+    limits: dict[str, int | None] = {
+        "192.0.2.1": 108,
+        "192.0.2.129": 109,
+        "192.0.2.128/25": 109,
+        "2001:db8::1": 108,
+        "203.0.113.1": 101,
+    }
+    return await _users(server, "match", limits)
+
+
 @CASES.case(MATCHING)
 async def order_of_matchers(server: Server) -> Result:
     """What matches exactly comes first, then patterns in file order, then the key alone."""
