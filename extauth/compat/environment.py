@@ -201,6 +201,9 @@ def _redis(given: Given) -> None:
                 skip_hostname=given.read("REDIS_TLS_SKIP_HOSTNAME_VERIFICATION"),
             )
         )
+    except UnicodeError:
+        given.refuse("the variables REDIS_* hold bytes that are not UTF-8")
+        return
     except ValueError as error:
         given.refuse(str(error))
         return

@@ -113,7 +113,7 @@ VARIABLES: Final = (
     _v("XDS_CLIENT_BACKOFF_MAX_INTERVAL", _D, "60s", "", _BACKOFF),
     _v("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", _F, "0.5", "", _BACKOFF),
     _v("XDS_CLIENT_BACKOFF_JITTER", _B, "true", "", _BACKOFF),
-    _v("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", _I, "", "EXTAUTH_XDS_MAX_MESSAGE_BYTES"),
+    _v("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", _I, "0", "EXTAUTH_XDS_MAX_MESSAGE_BYTES"),
     # Metrics.
     _v("USE_DOG_STATSD", _B, "false", "", _NO_DOGSTATSD),
     _v("USE_DOG_STATSD_MOGRIFIERS", _T, "", "", _NO_DOGSTATSD),
@@ -122,7 +122,7 @@ VARIABLES: Final = (
     _v("STATSD_PORT", _I, "8125", "EXTAUTH_STATSD", "the port; `udp://` with `STATSD_PROTOCOL=udp`", common=True),
     _v("EXTRA_TAGS", _M, "", "EXTAUTH_STATSD_TAGS", "in statsd's names", common=True),
     _v("STATS_FLUSH_INTERVAL", _D, "10s", "EXTAUTH_STATSD_INTERVAL", "seconds without a unit", common=True),
-    _v("DISABLE_STATS", _B, "false", "", "`true`: neither statsd nor a port for Prometheus"),
+    _v("DISABLE_STATS", _B, "false", "EXTAUTH_STATSD", "`true`: neither statsd nor a port for Prometheus"),
     _v("USE_PROMETHEUS", _B, "false", "EXTAUTH_METRICS_LISTEN", "the admin port has `/metrics` anyway"),
     _v("PROMETHEUS_ADDR", _T, ":9090", "EXTAUTH_METRICS_LISTEN"),
     _v("PROMETHEUS_PATH", _T, "/metrics", "EXTAUTH_METRICS_PATH"),

@@ -81,6 +81,7 @@ def test_a_url_that_will_do(environ: dict[str, str], url: str) -> None:
             "REDIS_URL cannot be used: EXTAUTH_REDIS_URL=… is not allowed: the port",
         ),
         (TCP | {"REDIS_URL": "h:1", "REDIS_TLS": "hush"}, "REDIS_TLS='hush' is not allowed; allowed: true or false"),
+        (TCP | {"REDIS_URL": "h:1", "REDIS_AUTH": "hush\udcff"}, "the variables REDIS_* hold bytes that are not UTF-8"),
         ({"BACKEND_TYPE": "memcache"}, "BACKEND_TYPE='memcache' is not supported: set BACKEND_TYPE=redis"),
     ],
 )
