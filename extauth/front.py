@@ -96,6 +96,8 @@ def serving_facts(settings: Settings, sources: Sources) -> dict[str, object]:
     return {
         "grpc": settings.grpc_listen,
         "admin": settings.admin_listen,
+        **({"http": settings.http_listen} if settings.http_listen else {}),
+        **({"metrics": settings.metrics_listen} if settings.metrics_listen else {}),
         "engine": settings.engine,
         "tls": "off" if settings.grpc_tls_cert is None else "on" if settings.grpc_tls_client_ca is None else "mutual",
         "redis": settings.shown_redis_url(),

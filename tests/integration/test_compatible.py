@@ -3,8 +3,9 @@
 The environments are those of Istio's sample, Contour's example and Envoy Gateway, but for folders, ports and Redis.
 """
 
+import json
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.rls.response import Code
 from tests.support.compatible import CALL, CONFIG, CONTOUR, ISTIO, LOCAL, Process, ask, certificates, mount
+from tests.support.go_xds import GoXds, ServerFiles
 from tests.support.ports import free_port
 from tests.support.stores import Store
 
@@ -22,8 +24,8 @@ from tests.support.stores import Store
 def start(own_store: Store, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def run(environ: Mapping[str, str], store: Store = own_store) -> Process:
-        started.append(Process(store, tmp_path, environ))
+    def run(environ: Mapping[str, str], **given: Sequence[str]) -> Process:
+        started.append(Process(own_store, tmp_path, environ, **given))
         return started[-1]
 
     yield run
@@ -219,3 +221,68 @@ def test_the_page_is_there_where_only_this_host_reaches_it(start: Callable[..., 
     process.until_healthy()
     assert "<html" in process.get(process.debug, "/")[1]
     assert process.get(process.debug, "/top")[0] == 200
+
+
+def test_envoy_gateways_deployment_follows_its_xds_server(start: Callable[..., Process], tmp_path: Path) -> None:
+    authority, environ = certificates(tmp_path)
+    certs = tmp_path / "certs"
+    server = GoXds(ServerFiles(certs / "tls.crt", certs / "tls.key", certs / "ca.crt"))
+    try:
+        limit = {"unit": "day", "requests_per_unit": 1}
+        server.push(
+            "1", {"domain": "echo-ratelimit", "descriptors": [{"key": "PATH", "value": "/", "rate_limit": limit}]}
+        )
+        process = start(environ | {"CONFIG_GRPC_XDS_SERVER_URL": f"localhost:{server.port}"})
+        process.until_healthy()
+        process.until(lambda: "PATH_/: unit=DAY" in process.get(process.debug, "/rlconfig")[1])
+        credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+        codes = [ask(f"127.0.0.1:{process.grpc}", credentials) for _ in range(3)]
+        assert codes == [Code.OK, Code.OVER_LIMIT, Code.OVER_LIMIT]
+        series = 'ratelimit_service_rate_limit_over_limit{domain="echo-ratelimit",key1="PATH_/"} 2'
+        process.until(lambda: series in process.get(process.metrics, "/metrics")[1])
+        server.push("2")
+        process.until(lambda: process.get(process.debug, "/rlconfig") == (200, ""))
+        assert ask(f"127.0.0.1:{process.grpc}", credentials) is Code.OK
+    finally:
+        server.stop()
+
+
+def test_the_http_port_refuses_what_it_does_not_serve(start: Callable[..., Process], tmp_path: Path) -> None:
+    mount(tmp_path / "data/ratelimit/config", CONFIG)
+    process = start(ISTIO)
+    process.until_healthy()
+    assert [process.get(process.http, path)[0] for path in ("/json", "/", "/metrics", "/rlconfig")] == [
+        405,
+        404,
+        404,
+        404,
+    ]
+    assert process.post(json.dumps({"domain": "x" * 40_000}))[0] == 413
+    assert process.post(CALL)[0] == 200
+
+
+def test_a_program_of_its_name_passes_arguments_over(start: Callable[..., Process], tmp_path: Path) -> None:
+    mount(tmp_path / "data/ratelimit/config", CONFIG)
+    process = start(CONTOUR, argv=["-c", "from extauth.cli import ratelimit; ratelimit()", "--flag", "argument"])
+    process.until_healthy()
+    assert process.post(CALL)[0] == 200
+
+
+def test_the_ports_are_for_normal_mode_too(start: Callable[..., Process], tmp_path: Path) -> None:
+    mount(tmp_path / "data/ratelimit/config", CONFIG, "limits")
+    http, metrics = free_port(), free_port()
+    settings = {
+        "EXTAUTH_CONFIG": str(tmp_path / "data/ratelimit"),
+        "EXTAUTH_CONFIG_FILES": "visible:config",
+        "EXTAUTH_HTTP_LISTEN": f"127.0.0.1:{http}",
+        "EXTAUTH_METRICS_LISTEN": f"127.0.0.1:{metrics}",
+        "EXTAUTH_METRICS_PATH": "/m",
+        "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+        "EXTAUTH_GRPC_LISTEN": f"127.0.0.1:{free_port()}",
+        "EXTAUTH_REDIS_URL": "memory:",
+    }
+    process = start(settings, argv=["-m", "extauth", "serve"])
+    process.until(lambda: process.get(http, "/healthcheck") == (200, "OK"))
+    process.http = http
+    assert [process.post(CALL)[0] for _ in range(3)] == [200, 200, 429]
+    assert "extauth_decisions_total" in process.get(metrics, "/m")[1]

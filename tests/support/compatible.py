@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,13 @@ GATEWAY |= {"FORCE_START_WITHOUT_INITIAL_CONFIG": "true", "USE_PROMETHEUS": "tru
 GATEWAY |= {"PROMETHEUS_MAPPER_YAML": "/etc/statsd-exporter/conf.yaml"}
 
 
+RATELIMIT = ("-m", "extauth", "ratelimit")
+
+
 class Process:
     """`extauth ratelimit` with an environment, on free ports; its files are below `folder`/data."""
 
-    def __init__(self, store: Store, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, folder: Path, environ: Mapping[str, str], argv: Sequence[str] = RATELIMIT) -> None:
         self.log = folder / "log"
         self.http, self.grpc, self.debug, self.metrics = (free_port() for _ in range(4))
         given = {
@@ -64,8 +67,7 @@ class Process:
             **environ,
         }
         with self.log.open("wb") as log:
-            argv = [sys.executable, "-m", "extauth", "ratelimit"]
-            self.process = subprocess.Popen(argv, env=given, stdout=log, stderr=log)
+            self.process = subprocess.Popen([sys.executable, *argv], env=given, stdout=log, stderr=log)
 
     def get(self, port: int, path: str, **headers: str) -> tuple[int, str]:
         return page(port, path, **headers)
