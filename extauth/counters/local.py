@@ -14,7 +14,7 @@ from extauth.counters.memory import MemoryCounters, are_last
 from extauth.counters.reported_levels import COUNTER_BYTES, ReportedLevels
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import AnyAlgorithm, State
-from extauth.limiter.counters import Group, LimitCheck, Owed, SharedCounters, TakeResult, Uncounted
+from extauth.limiter.counters import Group, LimitCheck, Owed, Return, SharedCounters, TakeResult, Uncounted
 
 OWED_BYTES = 900
 MAX_BYTES = 64 << 20
@@ -86,6 +86,10 @@ class LocalCounters:
             for group in groups:
                 for name in group.take.names:
                     self._counters.forget(name)
+
+    def take_back(self, returns: Sequence[Return]) -> None:
+        """Note that the store took hits back."""
+        self._reported.take_back(returns)
 
     async def settle(self, names: Iterable[bytes], store: "Settles") -> None:
         """Settle what is owed to these counters; raises StoreError. What was sent is never sent again."""

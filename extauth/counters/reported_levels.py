@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 
 from extauth.limiter.algorithms import AnyAlgorithm, State
-from extauth.limiter.counters import CounterSet, Group, TakeResult
+from extauth.limiter.counters import CounterSet, Group, Return, TakeResult
 
 COUNTER_BYTES = 250  # about what a counter takes, with its places in the dicts
 _RECORD = struct.Struct(
@@ -74,6 +74,17 @@ class ReportedLevels:
                     base, records = self._new.base, self._new.records
                 for place, check, level in zip(several, take.checks, levels, strict=True):
                     write(records, place - base, level[0], level[1], check.hits(level, calls, admitted), now_us)
+
+    def take_back(self, returns: Sequence[Return]) -> None:
+        """Note that the store took hits back that it had reported before."""
+        for name, algorithm, hits, at_us in returns:
+            generation = self._new if name in self._new.slots else self._old
+            slot = generation.slots.get(name)
+            if slot is not None and generation.algorithms[slot] is algorithm:
+                at = slot * _RECORD.size
+                first, second, taken, noted_us = _RECORD.unpack_from(generation.records, at)
+                if noted_us >= at_us:  # else they are not in what is noted
+                    _RECORD.pack_into(generation.records, at, first, second, taken - hits, noted_us)
 
     def state(self, name: bytes, algorithm: AnyAlgorithm, now_us: int) -> State | None:
         """The counter as the store has it, as far as is known: in the terms of the limit, and drained until now."""

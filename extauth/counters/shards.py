@@ -21,8 +21,8 @@ class Shards(Protocol):
 
         As `limiter.counters.GuardedCounters`: a group may be Uncounted, and StoreError says that all are. Where the
         CounterSet of a group is a `limiter.counters.Part`, at most its `most` calls are admitted, and the instant of
-        the run is noted on it with `taken`, which makes it a receipt. Nothing may be learnt from a Part of what its
-        counters hold: some of its hits, and of those of others, may be given back.
+        the run is noted on it with `taken`, which makes it a receipt. Some of the hits that its counters hold may be
+        given back later, so that a denial is not sure for longer than its answer.
         """
         ...
 

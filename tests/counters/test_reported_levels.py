@@ -5,7 +5,7 @@ import pytest
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.reported_levels import ReportedLevels
 from extauth.limiter.algorithms import algorithm_of
-from extauth.limiter.counters import CounterSet, Group
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Return
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import MINUTE, Clock
 from tests.support.takes import take
@@ -50,6 +50,19 @@ async def test_up_to_a_sixteenth_of_a_limit_is_not_remembered(limit: Limit) -> N
         await rig.ask(what)
         used.append(rig.used(b"a", limit))
     assert used == [0, 0, 0, 4, 5]
+
+
+@pytest.mark.parametrize("limit", LIMITS[::2], ids=str)
+async def test_hits_that_the_store_took_back_are_no_longer_used(limit: Limit) -> None:
+    rig, algorithm = Rig(9), LimitCheck(limit, 1).algorithm
+    await rig.ask(take((b"a", limit, 1)), 20)
+    first_us = rig.clock()
+    rig.levels.take_back([Return(b"a", algorithm, 5, first_us), Return(b"b", algorithm, 5, first_us)])
+    assert rig.used(b"a", limit) == 15
+    rig.levels.take_back([Return(b"a", algorithm, 5, first_us + 1)])
+    assert rig.used(b"a", limit) == 15, "those were taken later than what is noted"
+    rig.levels.take_back([Return(b"a", algorithm, 50, first_us)])
+    assert rig.used(b"a", limit) == 0
 
 
 async def test_of_several_limits_of_one_counter_the_last_holds() -> None:

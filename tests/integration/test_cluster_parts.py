@@ -65,6 +65,7 @@ async def test_the_live_master_denies_and_the_policy_decides_the_rest(cluster: R
     local, deny = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local"), serve(cluster.url)
     for service in (local, deny):
         await service.until_store("up")
+    assert await local.ask("tight", also="deep", value=deep_lives[2]) == OK
     await asyncio.to_thread(dead.stop, signal.SIGKILL)
     for service in (local, deny):
         await service.until_store("down: .*")
@@ -77,6 +78,8 @@ async def test_the_live_master_denies_and_the_policy_decides_the_rest(cluster: R
     assert await used(local, "tight", tight_lives[0]) == 1
     assert await ask(local, deep_lives[0]) == [OK, OVER_LIMIT, OVER_LIMIT], "by the replica's own counter"
     await until_used(local, "deep", deep_lives[0], 1)
+    assert await ask(local, deep_lives[2]) == [OVER_LIMIT] * 3, "who was used up before stays so"
+    await until_used(local, "deep", deep_lives[2], 1)
 
     assert await ask(deny, tight_lives[1]) == [OVER_LIMIT] * 3
     await until_used(deny, "tight", tight_lives[1], 0)

@@ -53,11 +53,7 @@ class _GuardedMaster:
                 raise
         receipts = any(isinstance(group.take, Part) for group in groups)
         takens = await self._cluster.take_at(self.master, groups, receipts=receipts)
-        told = [
-            (group, taken)
-            for group, taken in zip(groups, takens, strict=True)
-            if isinstance(taken, TakeResult) and not (receipts and isinstance(group.take, Part))
-        ]
+        told = [(group, taken) for group, taken in zip(groups, takens, strict=True) if isinstance(taken, TakeResult)]
         if told:
             self._local.remember(*zip(*told, strict=True))
         return takens
@@ -189,6 +185,7 @@ class ClusterGuard:
         if guarded is None or guarded.breaker.state is not BreakerState.CLOSED:
             raise StoreError("reply", "the master that would take hits back is away", sent=False)
         await self._cluster.give_back_at(guarded.master, returns)
+        self._local.take_back(returns)
 
     async def look(self) -> None:
         """As Guard; before the first one has ended nothing is known of the masters."""
