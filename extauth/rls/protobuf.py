@@ -10,32 +10,23 @@ _DOUBLE = Struct("<d")
 MAX_FIELDS = 300
 MAX_GROUPS = 100  # inside one another, as protobuf's own libraries have it
 MAX_NUMBER = 2**29 - 1
-VARINT, FIXED64, LENGTH, START_GROUP, END_GROUP = 0, 1, 2, 3, 4
-FIXED = {FIXED64: 8, 5: 4}  # wire types: bytes
+VARINT, LENGTH, START_GROUP, END_GROUP = 0, 2, 3, 4
+FIXED = {1: 8, 5: 4}  # wire types: bytes
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The (number, value) of each field: an int for a varint, bytes for a length-delimited one.
 
-    Those of other wire types are skipped: no message of a request has any, and a field of another type than it should
-    have is an unknown one. Raises InvalidRequestError where the bytes are no message, RequestTooLargeError for more
-    fields than any honest one has.
+    Those of other wire types are skipped: no message here has any, and a field of another type than it should have is
+    an unknown one. Raises InvalidRequestError where the bytes are no message, RequestTooLargeError for more fields than
+    any honest one has.
     """
-    return _walk(message, MAX_FIELDS, skip_doubles=True)
-
-
-def all_fields(message: bytes, most: int) -> Iterator[tuple[int, int | bytes | float]]:
-    """As `fields`, up to `most` of them, and a double for a field of eight bytes."""
-    return _walk(message, most, skip_doubles=False)
-
-
-def _walk(message: bytes, most: int, *, skip_doubles: bool) -> Iterator[tuple[int, Any]]:
     at = read = 0
     groups: list[int] = []  # the numbers of those that are open: what stands in a group is skipped with it
     while at < len(message):
         read += 1
-        if read > most:
-            raise RequestTooLargeError(f"more than {most} fields in a message")
+        if read > MAX_FIELDS:
+            raise RequestTooLargeError(f"more than {MAX_FIELDS} fields in a message")
         tag, at = read_varint(message, at)
         number, wire_type = tag >> 3, tag & 7
         if not 0 < number <= MAX_NUMBER:
@@ -51,8 +42,6 @@ def _walk(message: bytes, most: int, *, skip_doubles: bool) -> Iterator[tuple[in
                 raise InvalidRequestError("malformed message: it ends inside a field")
             if wire_type == LENGTH and not groups:
                 yield number, message[at:end]
-            elif wire_type == FIXED64 and not groups and not skip_doubles:
-                yield number, _DOUBLE.unpack_from(message, at)[0]
             at = end
         elif wire_type == START_GROUP and len(groups) < MAX_GROUPS:
             groups.append(number)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from extauth.errors import InvalidRequestError
-from extauth.rls.protobuf import all_fields, bytes_field, number_field, struct, text_field, text_of
+from extauth.config.sources.wire import fields_of
+from extauth.rls.protobuf import bytes_field, number_field, struct, text_field, text_of
 
 METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 TYPE: Final = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
@@ -12,7 +12,8 @@ MAX_RESOURCES: Final = 100_000
 INVALID_ARGUMENT: Final = 3
 """The `google.rpc.Code` of a refusal."""
 
-_MAX_FIELDS: Final = MAX_RESOURCES + 100
+# Tags of a response: a field's number times 8, plus its wire type.
+_VERSION, _RESOURCE, _TYPE_URL, _NONCE = 0x0A, 0x12, 0x22, 0x2A
 
 
 class Resource(NamedTuple):
@@ -64,25 +65,21 @@ def encode_response(resources: Iterable[bytes]) -> bytes:
 
 def decode_response(message: bytes) -> Response:
     """Read a `DiscoveryResponse`; raises InvalidRequestError."""
-    texts = {1: b"", 4: b"", 5: b""}
+    texts = {_VERSION: b"", _TYPE_URL: b"", _NONCE: b""}
     resources = []
-    for number, value in all_fields(message, _MAX_FIELDS):
-        if isinstance(value, bytes):
-            if number == 2:
-                resources.append(_resource(value))
-            elif number in texts:
-                texts[number] = value
-    if len(resources) > MAX_RESOURCES:
-        raise InvalidRequestError(f"more than {MAX_RESOURCES} resources in a response")
-    return Response(texts[1], texts[5], text_of(texts[4]), tuple(resources))
+    for tag, at, end in fields_of(message, 0, len(message), MAX_RESOURCES + 100):
+        if tag == _RESOURCE:
+            resources.append(_resource(message, at, end))
+        elif tag in texts:
+            texts[tag] = message[at:end]
+    return Response(texts[_VERSION], texts[_NONCE], text_of(texts[_TYPE_URL]), tuple(resources))
 
 
-def _resource(message: bytes) -> Resource:
+def _resource(message: bytes, at: int, end: int) -> Resource:
     type_url, value = "", b""
-    for number, part in all_fields(message, _MAX_FIELDS):
-        if isinstance(part, bytes):
-            if number == 1:
-                type_url = text_of(part)
-            elif number == 2:
-                value = part
+    for tag, begin, stop in fields_of(message, at, end, MAX_RESOURCES):
+        if tag == _VERSION:  # fields 1 and 2 here, as there
+            type_url = text_of(message[begin:stop])
+        elif tag == _RESOURCE:
+            value = message[begin:stop]
     return Resource(type_url, value)

@@ -1,65 +1,94 @@
 """One `ratelimit.config.ratelimit.v3.RateLimitConfig` of an xDS server: from its bytes to a Domain, or to its problems.
 
-Its fields mean what the keys of a YAML file do, so both are compiled by the same code. What is harmless in generated
-rules, such as shadow_mode where there is no limit, is no warning here.
+Its fields mean what the keys of a YAML file do. What is harmless in generated rules, such as shadow_mode where there is
+no limit, is no warning here.
 """
 
 from hashlib import sha256
-from math import isfinite
-from typing import Any, Final
+from typing import Any
 
 from extauth.config.compile import Compiler
 from extauth.config.diagnostics import Diagnostics, bounded, shown
 from extauth.config.known_keys import Location
-from extauth.config.parse import MAX_FILE_RULES, ParsedFile
+from extauth.config.parse import ParsedFile
 from extauth.config.schema import DescriptorModel, FileModel, RateLimitModel, ReplacesModel
+from extauth.config.sources.config_message import Config, ConfigDecoder, Descriptor, Policy
 from extauth.config.sources.discovery import TYPE, Resource
-from extauth.errors import Diagnostic, InvalidRequestError, Place, RequestTooLargeError
-from extauth.rls.protobuf import all_fields
-from extauth.rules.model import Unit
+from extauth.config.sources.plain_rules import UNITS, NotPlainError, PlainRules
+from extauth.errors import Diagnostic, InvalidRequestError, Place
+from extauth.rules.model import Domain
 
-MAX_DEPTH: Final = 100
-"""How deep messages may nest."""
-MAX_NESTED_BYTES: Final = 64 << 20
-"""Bytes of a message times its depth: while it is read, those around it are held, too."""
-
-_MAX_EXACT = 2.0**53
-_UNITS = {0: "unknown", **{unit.number: str(unit) for unit in Unit}}
-_DESCRIPTOR = DescriptorModel.model_construct(key="")
-_LIMIT = RateLimitModel.model_construct()
 _FIX = "see what the control plane sends for this resource"
 
 
 def parse_resource(resource: Resource) -> ParsedFile:
     """Read a resource. Of one that cannot be decoded, or names no domain, the `name` is None."""
-    reader = _Reader()
-    try:
-        return _parse(resource, reader)
-    except Exception as error:  # noqa: BLE001 - a reader's fault must not keep the other resources from being read
-        return _undecoded(reader.name, f"the resource cannot be read, by a fault of the reader: {type(error).__name__}")
-
-
-def _parse(resource: Resource, reader: "_Reader") -> ParsedFile:
     if resource.type_url != TYPE:
         message = f"the resource cannot be decoded: its type is {shown(resource.type_url)!r} instead of {TYPE!r}"
         return _undecoded("", message)
+    decoder = ConfigDecoder(resource.value)
     try:
-        name, model = reader.config(resource.value)
+        config = decoder.config()
+        if not config.domain:
+            return _undecoded(config.name, "the resource names no domain")
+        return _parsed(config, sha256(resource.value).hexdigest())
     except InvalidRequestError as error:
-        return _undecoded(reader.name, f"the resource cannot be decoded: {error}")
+        return _undecoded(decoder.name, f"the resource cannot be decoded: {error}")
     except UnicodeDecodeError:
-        return _undecoded(reader.name, "the resource cannot be decoded: a text in it is not UTF-8")
-    if not model.domain:
-        return _undecoded(name, "the resource names no domain")
-    file = file_of(name or model.domain)
-    found = _Diagnostics(Place(file))
+        return _undecoded(decoder.name, "the resource cannot be decoded: a text in it is not UTF-8")
+    except Exception as error:  # noqa: BLE001 - a reader's fault must not keep the other resources from being read
+        return _undecoded(
+            decoder.name, f"the resource cannot be read, by a fault of the reader: {type(error).__name__}"
+        )
+
+
+def _parsed(config: Config, digest: str) -> ParsedFile:
+    file = file_of(config.name or config.domain)
+    place = Place(file)
+    plain = PlainRules(place)
+    try:
+        domain = Domain(config.domain, rules=plain.rules(config.descriptors), files=(file,), digest=digest)
+    except NotPlainError:
+        return _compiled(config, digest, place)
+    return ParsedFile(file, place, config.domain, domain, names=plain.names, replaced=plain.replaced)
+
+
+def _compiled(config: Config, digest: str, place: Place) -> ParsedFile:
+    """The same by the schema of files, with the problems that it finds."""
+    found = _Diagnostics(place)
+    model = FileModel.model_construct(domain=config.domain, descriptors=list(map(_model, config.descriptors)))
     _check_names(model.descriptors, ("descriptors",), found)
-    compiler = Compiler(model, found, digest=sha256(resource.value).hexdigest())
+    compiler = Compiler(model, found, digest=digest)
     domain = compiler.domain()
-    parsed = ParsedFile(file, Place(file), model.domain, names=compiler.names, replaced=compiler.replaced)
-    parsed.problems = bounded(file, found.problems, "problems")
+    parsed = ParsedFile(place.file, place, config.domain, names=compiler.names, replaced=compiler.replaced)
+    parsed.problems = bounded(place.file, found.problems, "problems")
     parsed.domain = None if parsed.problems else domain
     return parsed
+
+
+def _model(descriptor: Descriptor) -> DescriptorModel:
+    key, value, policy, inner, shadow_mode, detailed_metric, quota_mode, metadata = descriptor
+    return DescriptorModel.model_construct(
+        key=key,
+        value=value,
+        rate_limit=None if policy is None else _limit_model(policy),
+        descriptors=list(map(_model, inner)),
+        shadow_mode=shadow_mode,
+        detailed_metric=detailed_metric,
+        quota_mode=quota_mode,
+        metadata=metadata,
+    )
+
+
+def _limit_model(policy: Policy) -> RateLimitModel:
+    given: dict[str, Any] = {"unit": str(UNITS.get(policy.unit, policy.unit))} if policy.unit else {}
+    return RateLimitModel.model_construct(
+        requests_per_unit=policy.requests_per_unit,  # 0 denies everything; it cannot be told from an absent one
+        unlimited=policy.unlimited,
+        name=policy.name,
+        replaces=[ReplacesModel.model_construct(name=name) for name in policy.replaces],
+        **given,
+    )
 
 
 def file_of(name: str) -> str:
@@ -103,150 +132,3 @@ class _Diagnostics(Diagnostics):
 
     def warn(self, location: Location, message: str, hint: str = "", *, at_key: bool = False) -> None:
         pass
-
-
-class _Reader:
-    """Reads a RateLimitConfig, and raises InvalidRequestError or UnicodeDecodeError; `name` is the resource's."""
-
-    def __init__(self) -> None:
-        self.name = ""
-        self._texts: dict[bytes, str] = {}  # keys and values of generated rules repeat
-        self._limits: dict[bytes, RateLimitModel] = {}
-        self._descriptors = 0
-
-    def config(self, message: bytes) -> tuple[str, FileModel]:
-        domain = ""
-        descriptors = []
-        for number, value in all_fields(message, MAX_FILE_RULES):
-            if isinstance(value, bytes):
-                if number == 1:
-                    self.name = self._text(value)
-                elif number == 2:
-                    domain = self._text(value)
-                elif number == 3:
-                    descriptors.append(self._descriptor(value, 1))
-        return self.name, FileModel.model_construct(domain=domain, descriptors=descriptors)
-
-    def _text(self, value: bytes) -> str:
-        text = self._texts.get(value)
-        if text is None:
-            text = self._texts[value] = value.decode()
-        return text
-
-    def _descriptor(self, message: bytes, depth: int) -> DescriptorModel:
-        self._descriptors += 1
-        if self._descriptors > MAX_FILE_RULES:
-            raise RequestTooLargeError(f"more than {MAX_FILE_RULES} descriptors")
-        _check(message, depth)
-        given: dict[str, Any] = {}
-        inner: list[DescriptorModel] = []
-        limit: list[bytes] = []
-        metadata: list[bytes] = []
-        for number, value in all_fields(message, MAX_FILE_RULES):
-            match number, value:
-                case 1, bytes():
-                    given["key"] = self._text(value)
-                case 2, bytes():
-                    given["value"] = self._text(value)
-                case 3, bytes():  # of a message that comes twice the parts are merged: as if they were one
-                    limit.append(value)
-                case 4, bytes():
-                    inner.append(self._descriptor(value, depth + 1))
-                case 5 | 6 | 7, int():
-                    given[_FLAGS[number]] = value != 0
-                case 8, bytes():
-                    metadata.append(value)
-        if inner:
-            given["descriptors"] = inner
-        if limit:
-            given["rate_limit"] = self._limit(b"".join(limit))
-        if metadata:
-            given["metadata"] = self._struct(b"".join(metadata), depth + 1)
-        return _DESCRIPTOR.model_copy(update=given)
-
-    def _limit(self, message: bytes) -> RateLimitModel:
-        known = self._limits.get(message)
-        if known is not None:
-            return known
-        given: dict[str, Any] = {
-            "requests_per_unit": 0
-        }  # which denies everything; it cannot be told from an absent one
-        replaces: list[ReplacesModel] = []
-        for number, value in all_fields(message, MAX_FILE_RULES):
-            match number, value:
-                case 1, int():
-                    given["unit"] = _UNITS.get(value & 0xFFFFFFFF, str(value & 0xFFFFFFFF))
-                case 2, int():
-                    given["requests_per_unit"] = value & 0xFFFFFFFF
-                case 3, int():
-                    given["unlimited"] = value != 0
-                case 4, bytes():
-                    given["name"] = self._text(value)
-                case 5, bytes():
-                    replaces.append(ReplacesModel.model_construct(name=self._name(value)))
-        if replaces:
-            given["replaces"] = replaces
-        if given.get("unit") == "unknown":
-            del given["unit"]
-        limit = self._limits[message] = _LIMIT.model_copy(update=given)
-        return limit
-
-    def _name(self, message: bytes) -> str:
-        name = ""
-        for number, value in all_fields(message, MAX_FILE_RULES):
-            if number == 1 and isinstance(value, bytes):
-                name = self._text(value)
-        return name
-
-    def _struct(self, message: bytes, depth: int) -> dict[str, Any]:
-        """Read a google.protobuf.Struct."""
-        _check(message, depth)
-        found: dict[str, Any] = {}
-        for number, entry in all_fields(message, MAX_FILE_RULES):
-            if number == 1 and isinstance(entry, bytes):
-                key = ""
-                value: list[bytes] = []
-                for inner, part in all_fields(entry, MAX_FILE_RULES):
-                    if inner == 1 and isinstance(part, bytes):
-                        key = self._text(part)
-                    elif inner == 2 and isinstance(part, bytes):
-                        value.append(part)
-                found[key] = self._value(b"".join(value), depth + 1)
-        return found
-
-    def _value(self, message: bytes, depth: int) -> Any:  # noqa: ANN401 - any JSON
-        """Read a google.protobuf.Value; of several kinds the last one counts."""
-        _check(message, depth)
-        found: Any = None
-        for number, value in all_fields(message, MAX_FILE_RULES):
-            match number, value:
-                case 1, int():
-                    found = None
-                case 2, float():
-                    found = _number(value)
-                case 3, bytes():
-                    found = self._text(value)
-                case 4, int():
-                    found = value != 0
-                case 5, bytes():
-                    found = self._struct(value, depth + 1)
-                case 6, bytes():
-                    items = all_fields(value, MAX_FILE_RULES)
-                    found = [self._value(item, depth + 1) for n, item in items if n == 1 and isinstance(item, bytes)]
-        return found
-
-
-_FLAGS: Final = {5: "shadow_mode", 6: "detailed_metric", 7: "quota_mode"}
-
-
-def _number(value: float) -> float | int:
-    if not isfinite(value):
-        raise InvalidRequestError("a number in metadata is not finite")
-    return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
-
-
-def _check(message: bytes, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise RequestTooLargeError(f"it nests deeper than {MAX_DEPTH} levels")
-    if depth * len(message) > MAX_NESTED_BYTES:
-        raise RequestTooLargeError(f"a message of {len(message)} bytes nests {depth} levels deep")

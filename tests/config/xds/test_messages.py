@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from extauth.config.merge import load_rules
 from extauth.config.parse import ParsedFile
+from extauth.config.sources.config_message import MAX_DEPTH
 from extauth.config.sources.discovery import TYPE, Resource
-from extauth.config.sources.rate_limit_config import MAX_DEPTH, parse_resource
+from extauth.config.sources.rate_limit_config import parse_resource
 from extauth.errors import NOWHERE, ConfigError
 from extauth.rules.model import Rule
 from tests.support.xds_messages import config
@@ -130,22 +131,50 @@ def test_messages_nest_no_deeper_than_allowed() -> None:
     assert "nests deeper" in str(parse_resource(Resource(TYPE, nested(MAX_DEPTH + 1))).problems[0])
 
 
-def test_a_large_message_is_not_held_once_for_each_level() -> None:
-    leaf = b"x" * (1 << 20)
-    assert parse_resource(Resource(TYPE, nested(10, leaf))).problems == []
-    assert "nests 6" in str(parse_resource(Resource(TYPE, nested(90, leaf))).problems[0])
-
-
 def varint(number: int) -> bytes:
     more = number >> 7
     return bytes((number & 0x7F | 0x80,)) + varint(more) if more else bytes((number,))
 
 
-def nested(levels: int, key: bytes = b"k") -> bytes:
-    message = b"\x0a" + varint(len(key)) + key
+def nested(levels: int) -> bytes:
+    message = b"\x0a\x01k"
     for _ in range(levels - 1):
         message = b"\x0a\x01k\x22" + varint(len(message)) + message
     return b"\x12\x01d\x1a" + varint(len(message)) + message
+
+
+UNKNOWN = {
+    "a number": b"\xa0\x06\x96\x01",
+    "text": b"\xa2\x06\x03abc",
+    "four bytes": b"\xa5\x06abcd",
+    "eight bytes": b"\xa1\x06abcdefgh",
+    "a group": b"\xa3\x06\x0a\x01x\x0b\x0d1234\x0c\x10\x01\xa4\x06",
+    "a key that is a number": b"\x08\x05",
+    "a limit that is a number": b"\x18\x05",
+    "a flag that is a text": b"\x2a\x01x",
+}
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN.values(), ids=UNKNOWN)
+@pytest.mark.parametrize("first", [True, False])
+def test_fields_that_are_not_known_are_passed_over(unknown: bytes, first: bool) -> None:
+    known = b"\x0a\x01k\x1a\x04\x08\x02\x10\x05\x28\x01"
+    descriptor = unknown + known if first else known + unknown
+    read = parse_resource(Resource(TYPE, b"\x12\x01d\x1a" + varint(len(descriptor)) + descriptor))
+    assert read.domain is not None
+    (rule,) = read.domain.rules
+    assert (rule.key, str(rule.limits[0]), rule.shadow_mode) == ("k", "5 per minute", True)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"\xa5\x06abc", b"\xa1\x06abcdefg", b"\xa3\x06\x08\x01", b"\xa3\x06\xac\x06", b"\x07", b"\x00\x01", b"\xa4\x06"],
+)
+def test_fields_that_make_no_sense_are_refused(broken: bytes) -> None:
+    descriptor = b"\x0a\x01k" + broken
+    read = parse_resource(Resource(TYPE, b"\x12\x01d\x1a" + varint(len(descriptor)) + descriptor + b"\x0a\x01rrrrrrr"))
+    assert read.domain is None
+    assert "malformed message" in str(read.problems[0])
 
 
 CUT = config({"domain": "d", "descriptors": [{"key": "k", "rate_limit": {"unit": "day", "requests_per_unit": 300}}]})
