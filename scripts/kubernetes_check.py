@@ -2,7 +2,7 @@
 
 `./dev check` runs it by scripts/kubernetes.sh, in a venv with kubernetes-validate; `--write` writes deploy/kubernetes/.
 It calls helm, and promtool where there is one. ServiceMonitor and PrometheusRule belong to the Prometheus operator, so
-no schema here knows them; the rules of the latter go through promtool.
+no schema here knows them; the rules of the latter go through promtool, and tests/deploy/test_kinds.py reads both.
 """
 
 import re

@@ -1,7 +1,5 @@
 """The Helm chart: that what it deploys is what extauth, its alerts and its health pages mean."""
 
-import shutil
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,21 +9,13 @@ import yaml
 
 from extauth.config.sources.files import FileSource
 from extauth.settings import Settings, read_settings, unknown_variables
-from tests.support.programs import missing
+from tests.deploy.charts import CHART, helm
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy/helm/extauth"
 STOP_GRACE_S = 5
 SENTINELS = [f"redis-node-{i}.redis-headless:26379" for i in range(3)]
 NODES = [f"redis-cluster-{i}.redis-cluster-headless:6379" for i in range(2)]
 Manifest = dict[str, Any]
-
-
-def helm(*options: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("helm") is None:
-        missing("no helm on PATH")
-    command = ["helm", "template", "extauth", str(CHART), "--kube-version", "1.34.0", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def made(*options: str) -> dict[str, Manifest]:

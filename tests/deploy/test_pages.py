@@ -2,7 +2,6 @@
 
 import copy
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from extauth.compat.environment import translate
 from extauth.config.sources.files import FileSource
 from extauth.settings import read_settings
 from scripts.stack import programs
-from tests.support.programs import missing
+from tests.deploy.charts import helm
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/deploy"
@@ -63,22 +62,10 @@ def test_the_rules_of_istio_s_page_load(tmp_path: Path) -> None:
 
 
 def test_the_values_on_the_page_of_the_chart_are_some(tmp_path: Path) -> None:
-    if shutil.which("helm") is None:
-        missing("no helm on PATH")
     [values] = blocks("kubernetes")
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(values))
-    command = [
-        "helm",
-        "template",
-        "extauth",
-        str(ROOT / "deploy/helm/extauth"),
-        "--kube-version",
-        "1.34.0",
-        "-f",
-        str(file),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = helm("-f", str(file))
     assert done.returncode == 0, done.stderr
 
 
