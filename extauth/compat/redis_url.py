@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote, unquote, urlencode
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 _SCHEME: Final = re.compile(r"(rediss?)://(.*)", re.DOTALL)
 
@@ -25,14 +25,43 @@ class RedisVariables:
     skip_hostname: bool = False
 
 
+class _User(NamedTuple):
+    """Who a connection is for; empty where that is not said."""
+
+    name: str = ""
+    password: str = ""
+
+    @classmethod
+    def of(cls, auth: str) -> "_User":
+        """The user of PASSWORD or USER:PASSWORD."""
+        name, found, password = auth.partition(":")
+        return cls(name, password) if found else cls("", auth)
+
+    def over(self, other: "_User") -> "_User":
+        """This one, and of the other what is not said here."""
+        return _User(self.name or other.name, self.password or other.password)
+
+    def in_url(self) -> str:
+        """What stands before the host."""
+        return f"{quote(self.name, safe='')}:{quote(self.password, safe='')}@" if any(self) else ""
+
+    def options(self, prefix: str = "") -> dict[str, str]:
+        """As options of a URL."""
+        found = {f"{prefix}username": self.name, f"{prefix}password": self.password}
+        return {option: value for option, value in found.items() if value}
+
+
+_NOBODY: Final = _User()
+
+
 @dataclass(frozen=True, slots=True)
 class _Address:
     """One of the addresses in REDIS_URL, with what else a redis:// URL says."""
 
     host: str
-    user: str
-    path: str
-    tls: bool
+    user: _User = _NOBODY
+    path: str = ""
+    tls: bool = False
 
 
 def redis_url(given: RedisVariables) -> str:
@@ -59,16 +88,16 @@ def _url(given: RedisVariables, kind: str, master: str, addresses: list[_Address
     first = addresses[0]
     scheme = ("rediss" if given.tls or first.tls else "redis") + ("" if kind == "single" else f"+{kind}")
     options = _tls_options(given) if scheme.startswith("rediss") else {}
-    user, path = _user(given.auth) or first.user, first.path
+    user, path = _User.of(given.auth).over(first.user), first.path
     if kind == "sentinel":
         if any(address.path for address in addresses):
             raise ValueError("REDIS_URL must name no database where REDIS_TYPE is SENTINEL")
-        user, path = _user(given.auth), f"/{quote(master, safe='')}"
         # There, a user in the address of a sentinel is the sentinel's.
-        options |= _sentinel_options(_user(given.sentinel_auth) or first.user)
+        options |= _User.of(given.sentinel_auth).over(first.user).options("sentinel_")
+        user, path = _User.of(given.auth), f"/{quote(master, safe='')}"
     hosts = ",".join(address.host for address in addresses)
     query = f"?{urlencode(options)}" if options else ""
-    return f"{scheme}://{user}{hosts}{path}{query}"
+    return f"{scheme}://{user.in_url()}{hosts}{path}{query}"
 
 
 def _socket(given: RedisVariables) -> str:
@@ -76,9 +105,7 @@ def _socket(given: RedisVariables) -> str:
         raise ValueError(
             "REDIS_TLS=true cannot be used with a Unix socket: set REDIS_SOCKET_TYPE=tcp, or REDIS_TLS=false"
         )
-    name, found, password = given.auth.partition(":")
-    options = {"username": name, "password": password} if found else {"password": given.auth}
-    options = {option: value for option, value in options.items() if value}
+    options = _User.of(given.auth).options()
     path = Path(given.url).absolute()
     return f"unix://{quote(str(path))}" + (f"?{urlencode(options)}" if options else "")
 
@@ -89,29 +116,15 @@ def _address(text: str) -> _Address:
     if match is None:
         if "://" in text or "@" in text:
             raise ValueError("REDIS_URL must be HOST:PORT, redis://… or rediss://…")
-        return _Address(text, "", "", tls=False)
+        return _Address(text)
     before, _, after = match[2].rpartition("@")
-    host, slash, rest = after.partition("/")
-    database = rest.partition("?")[0]
-    name, colon, password = before.partition(":")
-    user = _quoted(unquote(name), unquote(password)) if colon else _quoted("", unquote(name))
-    return _Address(host.partition("?")[0], user, f"{slash}{database}" if database else "", tls=match[1] == "rediss")
-
-
-def _user(auth: str) -> str:
-    """What stands before the host for PASSWORD or USER:PASSWORD."""
-    name, found, password = auth.partition(":")
-    return _quoted(name, password) if found else _quoted("", auth)
-
-
-def _quoted(name: str, password: str) -> str:
-    return f"{quote(name, safe='')}:{quote(password, safe='')}@" if name or password else ""
-
-
-def _sentinel_options(user: str) -> dict[str, str]:
-    name, _, password = user.removesuffix("@").partition(":")
-    options = {"sentinel_username": unquote(name), "sentinel_password": unquote(password)}
-    return {option: value for option, value in options.items() if value}
+    target, _, query = after.partition("?")
+    host, _, database = target.partition("/")
+    name, _, password = before.partition(":")
+    options = dict(parse_qsl(query))
+    user = _User(unquote(name), unquote(password)).over(_User(options.get("username", ""), options.get("password", "")))
+    database = database or options.get("db", "")
+    return _Address(host, user, f"/{database}" if database else "", tls=match[1] == "rediss")
 
 
 def _tls_options(given: RedisVariables) -> dict[str, str]:

@@ -25,7 +25,10 @@ CLUSTER = {"REDIS_TYPE": "CLUSTER"}
         (TCP | {"REDIS_URL": "rediss://h:1"}, "rediss://h:1"),
         (TCP | {"REDIS_URL": "h:1", "REDIS_AUTH": "p@ss/w#rd?"}, "redis://:p%40ss%2Fw%23rd%3F@h:1"),
         (TCP | {"REDIS_URL": "h:1", "REDIS_AUTH": "me:p:w"}, "redis://me:p%3Aw@h:1"),
-        (TCP | {"REDIS_URL": "redis://u:old@h:1", "REDIS_AUTH": "new"}, "redis://:new@h:1"),
+        (TCP | {"REDIS_URL": "redis://u:old@h:1", "REDIS_AUTH": "new"}, "redis://u:new@h:1"),
+        (TCP | {"REDIS_URL": "redis://u:old@h:1", "REDIS_AUTH": "me:new"}, "redis://me:new@h:1"),
+        (TCP | {"REDIS_URL": "redis://h:1?password=pw&db=3"}, "redis://:pw@h:1/3"),
+        (TCP | {"REDIS_URL": "redis://u:p@h:1/2?password=x&db=3"}, "redis://u:p@h:1/2"),
         (TCP | {"REDIS_URL": "[::1]:6379"}, "redis://[::1]:6379"),
         (
             TCP
