@@ -57,12 +57,14 @@ class Front:
         return debug_routes(lambda: planner.matcher, stats, people=people)
 
     def readiness(self) -> Readiness:
-        """Ready from when the gRPC port is open until draining; the state of the store is a detail.
+        """Ready from when the gRPC port is open until draining, with rules if they are demanded.
 
-        Without the store calls are answered too, by the failure policy.
+        The state of the store is a detail: without it calls are answered too, by the failure policy.
         """
         sources = self._sources
         status = sources.status()
+        if status == "ready" and sources.settings.healthy_with_rules and not sources.planner.matcher.rules.domains:
+            status = "without_rules"
         detail = {
             "status": status,
             "rules": sources.planner.matcher.size,

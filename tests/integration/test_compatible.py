@@ -106,19 +106,28 @@ def test_calls_in_json_fail_where_the_policy_says_so(
 
 def test_several_workers_answer_calls_in_json(start: Callable[..., Process], tmp_path: Path) -> None:
     mount(tmp_path / "data/ratelimit/config", CONFIG)
-    process = start(ISTIO | {"EXTAUTH_WORKERS": "2"})
+    process = start(ISTIO | {"EXTAUTH_ENGINE": "h2", "EXTAUTH_WORKERS": "2"})
     process.until_healthy()
     assert [process.post(CALL)[0] for _ in range(3)] == [200, 200, 429]
     assert process.post('{"descriptors": []}')[0] == 400
     assert "echo-ratelimit.PATH_/: " in process.get(process.debug, "/rlconfig")[1]
 
 
-@pytest.mark.parametrize("demanded", [False, True], ids=["without", "with HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED"])
+@pytest.mark.parametrize(
+    ("demanded", "workers"), [(False, 1), (True, 1), (True, 2)], ids=["no demand", "demanded", "of workers"]
+)
 def test_it_starts_without_rules_and_is_healthy_unless_they_are_demanded(
-    start: Callable[..., Process], tmp_path: Path, demanded: bool
+    start: Callable[..., Process], tmp_path: Path, demanded: bool, workers: int
 ) -> None:
-    process = start(ISTIO | LOCAL | {"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED": str(demanded)})
-    process.until(lambda: process.get(process.debug, "/readyz")[0] == 200)
+    environ = ISTIO | LOCAL | {"EXTAUTH_ENGINE": "h2", "EXTAUTH_WORKERS": str(workers)}
+    process = start(environ | {"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED": str(demanded)})
+    expected = (503, "without_rules") if demanded else (200, "ready")
+
+    def ready() -> tuple[int, str]:
+        status, detail = process.get(process.debug, "/readyz")
+        return status, json.loads(detail)["status"]
+
+    process.until(lambda: ready() == expected)
     assert process.get(process.http, "/healthcheck")[0] == (500 if demanded else 200)
     with grpc.insecure_channel(f"127.0.0.1:{process.grpc}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
