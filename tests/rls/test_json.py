@@ -1,6 +1,7 @@
 """Calls in protobuf's JSON, beside the reader and the writer of protobuf's own library."""
 
 import json
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -138,6 +139,25 @@ def test_what_is_wrong_is_refused_with_its_place(body: bytes, said: str) -> None
         read(body)
     assert said in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+NAMES = st.sampled_from(["domain", "descriptors", "entries", "key", "limit", "unit", "hitsAddend", "hits_addend", "x"])
+ANY_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["1e9999", "-0", "SECOND"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.binary(max_size=60) | ANY_JSON.map(lambda data: json.dumps(data).encode()))
+def test_whatever_comes_is_a_message_or_refused(body: bytes) -> None:
+    with suppress(InvalidRequestError):
+        assert read(body) is not None
 
 
 LIMIT = Limit(2, Unit.MINUTE, name='li"mit')
