@@ -33,12 +33,14 @@ class Mark(StrEnum):
     """Whose word a case holds the server to.
 
     REFERENCE: the protocol's and envoyproxy/ratelimit's. DEVIATION: extauth's, where envoyproxy/ratelimit does
-    otherwise; not applicable to a server that does as that one. EXTAUTH: what extauth adds; not applicable to a server
-    that does not load it.
+    otherwise; not applicable to a server that does as that one. COMPATIBLE: envoyproxy/ratelimit's, where extauth does
+    so in compatible mode only; not applicable to a server that does as extauth's own mode. EXTAUTH: what extauth adds;
+    not applicable to a server that does not load it.
     """
 
     REFERENCE = "reference"
     DEVIATION = "deviation"
+    COMPATIBLE = "compatible"
     EXTAUTH = "extauth"
 
 
@@ -89,9 +91,14 @@ def compare(expected: object, seen: object) -> Result:
     return Result(Outcome.FAILED, repr(expected), repr(seen))
 
 
-def compare_either(expected: object, reference: object, seen: object) -> Result:
-    """Passed where `seen` is as expected, not applicable where it is as envoyproxy/ratelimit does."""
-    if seen == reference:
+def compare_either(expected: object, other: object, seen: object, *, own: bool = False) -> Result:
+    """Passed where `seen` is as expected, not applicable where it is as envoyproxy/ratelimit does.
+
+    With `own`, the other way round: not applicable where it is as extauth's own mode does.
+    """
+    if seen == other and own:
+        return not_applicable(f"the server does as extauth's own mode: {seen!r}, where the other is {expected!r}")
+    if seen == other:
         return not_applicable(f"the server does as envoyproxy/ratelimit: {seen!r}, where extauth chose {expected!r}")
     return compare(expected, seen)
 

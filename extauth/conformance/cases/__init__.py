@@ -1,7 +1,17 @@
 """All cases, in the order in which they run."""
 
 from extauth.conformance.case import Case
-from extauth.conformance.cases import additions, answers, calls, counting, deviations, matching, overrides, several
+from extauth.conformance.cases import (
+    additions,
+    answers,
+    calls,
+    compatible,
+    counting,
+    deviations,
+    matching,
+    overrides,
+    several,
+)
 
 CASES: tuple[Case, ...] = (
     *answers.CASES,
@@ -11,6 +21,7 @@ CASES: tuple[Case, ...] = (
     *overrides.CASES,
     *calls.CASES,
     *deviations.CASES,
+    *compatible.CASES,
     *additions.CASES,
     *calls.LAST,
 )

@@ -40,7 +40,7 @@ async def peek_at_a_used_up_limit(server: Server) -> Result:
 
 @CASES.case(NEGATIVE_HITS)
 async def negative_hits_are_given_back(server: Server) -> Result:
-    """is_negative_hits gives the hits back (envoyproxy/ratelimit takes them)."""
+    """is_negative_hits gives the hits back (envoyproxy/ratelimit took them before)."""
     entry = ("ten", server.fresh())
     taken = await server.ask(descriptor(entry), hits=5)
     own = await server.ask(descriptor(entry, hits=2, negative=True))
@@ -52,7 +52,7 @@ async def negative_hits_are_given_back(server: Server) -> Result:
 
 @CASES.case(NEGATIVE_HITS)
 async def negative_hits_end_at_none_used(server: Server) -> Result:
-    """No more is given back than was used (envoyproxy/ratelimit takes the hits)."""
+    """No more is given back than was used (envoyproxy/ratelimit took the hits before)."""
     entry = ("ten", server.fresh())
     given = await server.ask(descriptor(entry, hits=4, negative=True))
     after = await server.ask(descriptor(entry))
@@ -62,7 +62,7 @@ async def negative_hits_end_at_none_used(server: Server) -> Result:
 
 @CASES.case(NEGATIVE_HITS)
 async def negative_hits_make_room(server: Server) -> Result:
-    """A limit that was used up admits what was given back (envoyproxy/ratelimit takes the hits)."""
+    """A limit that was used up admits what was given back (envoyproxy/ratelimit took the hits before)."""
     entry = ("three", server.fresh())
     await server.ask(descriptor(entry), hits=3)
     await server.ask(descriptor(entry, hits=2, negative=True))
