@@ -65,7 +65,7 @@ peers *ARGS: _venv
 h2spec *ARGS: _venv
     @python -m scripts.h2spec "$@"
 
-# Fuzz what reads clients' bytes, a minute a target: `fuzz`, `fuzz --seconds 600 frames`; of frames, blocks, messages
+# Fuzz what reads clients' bytes, a minute a target: `fuzz`, `fuzz --seconds 600 frames`; of frames, blocks, messages, calls_in_json
 [no-exit-message]
 fuzz *ARGS: _venv
     @scripts/fuzz.sh "$@"

@@ -11,7 +11,7 @@ from random import Random
 
 from fuzz.target import Target
 
-TARGETS = ("frames", "blocks", "messages")
+TARGETS = ("frames", "blocks", "messages", "calls_in_json")
 MUTATIONS = 20
 
 
