@@ -116,3 +116,15 @@ async def test_files_far_below_are_watched_too(tmp_path: Path) -> None:
     assert not isinstance(changed, ConfigError)
     assert list(changed.domains) == ["other"]
     await updates.aclose()  # type: ignore[attr-defined]
+
+
+async def test_files_of_a_prefix_are_watched_too(tmp_path: Path) -> None:
+    fill(tmp_path, "config/a/b", "other/c")
+    source = FileSource(tmp_path, selection=Selection.of("all:config"))
+    assert list(source.read().domains) == ["d0"]
+    updates = source.updates()
+    (tmp_path / "config/a/b").write_text(CONFIG.format(name="other"))
+    changed = await anext(updates)
+    assert not isinstance(changed, ConfigError)
+    assert list(changed.domains) == ["other"]
+    await updates.aclose()  # type: ignore[attr-defined]

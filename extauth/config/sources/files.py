@@ -150,7 +150,9 @@ class FileSource:
         and symlinks that are pointed elsewhere (as Kubernetes updates a ConfigMap): the system's change events only
         make it quicker, every POLL_MS the files are looked at anyway. What has changed since `read` counts.
         """
-        async for _ in _wakes(self._path, self._refresh, recursive=self._selection.below):
+        # The folder of a prefix may be of much else: there, looking must do.
+        recursive = self._selection.below and not self._selection.prefix
+        async for _ in _wakes(self._path, self._refresh, recursive=recursive):
             self._refresh.clear()
             waiting, self._refreshes = self._refreshes, []
             try:
