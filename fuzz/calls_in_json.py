@@ -47,7 +47,7 @@ SEEDS = {
     "all": b'{"domain":"d","descriptors":[{"entries":[{"key":"k"},{"value":"v"}],"limit":{"requests_per_unit":3,'
     b'"unit":"HOUR"},"hitsAddend":"5","isNegativeHits":true},{"hits_addend":0}],"hits_addend":4294967295}',
     "nulls": b'{"domain":null,"descriptors":[{"entries":null,"limit":null,"hitsAddend":null}]}',
-    "escapes": b'{"domain":"\\ud83d\\ude00\\n","descriptors":[{"entries":[{"key":"\xc3\xbc","value":"\\"\\"}]}]}',
+    "escapes": b'{"domain":"\\ud83d\\ude00\\n","descriptors":[{"entries":[{"key":"\xc3\xbc","value":"\\"\\\\"}]}]}',
     "numbers": b'{"hitsAddend":1.0,"descriptors":[{"limit":{"requestsPerUnit":1e2,"unit":7}},{"hitsAddend":"1e3"}]}',
     "deep": b"[" * 200 + b"]" * 200,
 }
