@@ -128,3 +128,18 @@ async def test_files_of_a_prefix_are_watched_too(tmp_path: Path) -> None:
     assert not isinstance(changed, ConfigError)
     assert list(changed.domains) == ["other"]
     await updates.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_root_that_is_a_symlink_to_a_release_is_followed(tmp_path: Path) -> None:
+    for number, release in enumerate(("one", "two")):
+        fill(tmp_path / release, *["skipped"] * number, "ratelimit/config/limits")
+    (tmp_path / "current").symlink_to("one")
+    source = FileSource(tmp_path / "current/ratelimit", selection=Selection.of("visible:config"))
+    assert list(source.read().domains) == ["d0"]
+    updates = source.updates()
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").rename(tmp_path / "current")
+    changed = await anext(updates)
+    assert not isinstance(changed, ConfigError)
+    assert list(changed.domains) == ["d1"]
+    await updates.aclose()  # type: ignore[attr-defined]
