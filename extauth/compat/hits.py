@@ -1,6 +1,6 @@
 """Counts hits by rule, as envoyproxy/ratelimit does; only where its metrics are asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
@@ -74,13 +74,14 @@ def count_hits(check: LimitCheck, calls: int, taken: TakeResult, level: Level, n
 
 
 class _RuleSeries:
-    """The series of a rule, each of which is made when it begins to count."""
+    """The series of a rule; but for the usual two, each is made when it begins to count."""
 
-    __slots__ = ("_cells", "_name", "_table")
+    __slots__ = ("_cells", "_name", "_table", "total", "within")
 
     def __init__(self, table: CounterTable, name: tuple[str, str]) -> None:
         self._table = table
         self._name = name
+        self.total, self.within = table.cell(*name, Stat.TOTAL_HITS), table.cell(*name, Stat.WITHIN_LIMIT)
         self._cells: dict[Stat, Cell] = {}
 
     def add(self, stat: Stat, hits: int) -> None:
@@ -88,6 +89,26 @@ class _RuleSeries:
         if cell is None:
             cell = self._cells[stat] = self._table.cell(*self._name, stat)
         cell.value += hits
+
+
+class _TallySeries(NamedTuple):
+    """The series of a Tally's rules; and of a single limit, the hits above which it is near, else a negative number."""
+
+    rules: tuple[_RuleSeries, ...]
+    near_limit: int
+
+
+def _one_a_rule(
+    series: Sequence[_RuleSeries], checks: Sequence[LimitCheck], levels: Sequence[Level | None]
+) -> Iterable[tuple[_RuleSeries, LimitCheck, Level | None]]:
+    """Each rule once, with its check; of several, with that of the limit that fits the fewest calls."""
+    all_checks = zip(series, checks, levels, strict=True)
+    if len(set(series)) == len(series):
+        return all_checks
+    least: dict[_RuleSeries, tuple[_RuleSeries, LimitCheck, Level | None]] = {}
+    for each in sorted(all_checks, key=lambda each: 0 if each[2] is None else each[1].calls_that_fit(each[2])):
+        least.setdefault(each[0], each)
+    return least.values()
 
 
 class ReferenceHits:
@@ -102,7 +123,7 @@ class ReferenceHits:
         self._ratio = Fraction(str(near_limit_ratio))
         self._masked = masked
         self._names_from_requests: set[str] = set()
-        self._series: dict[Tally, tuple[_RuleSeries, ...]] = {}
+        self._series: dict[Tally, _TallySeries] = {}
         self._near: dict[Limit, int] = {}
 
     def batch_decided(self, fact: BatchFact) -> None:
@@ -128,30 +149,41 @@ class ReferenceHits:
         checks = template.checks
         if not checks:
             return
-        series: Sequence[_RuleSeries] = self._series.get(plan.tally) or self._make_series(plan)
-        if template.places is not None:
-            series = [series[i] for i in template.places]
-        levels: Sequence[Level | None] = taken.levels if taken is not None else (None,) * len(checks)
-        for check, level, own in zip(checks, levels, series, strict=True):
+        series, near = self._series.get(plan.tally) or self._make_series(plan)
+        if near >= 0 and taken is not None and taken.admitted == calls and template.places is None:
+            check = checks[0]
             hits = calls * check.cost
-            if hits <= 0:
-                if hits:
-                    own.add(Stat.TOTAL_NEGATIVE_HITS, -hits)
-                continue
-            own.add(Stat.TOTAL_HITS, hits)
-            if taken is None or level is None:
-                continue  # it was not counted, and nobody knows what it would have been
-            if taken.source is _DENIAL_CACHE and not check.calls_that_fit(level):
-                own.add(Stat.OVER_LIMIT_WITH_LOCAL_CACHE, hits)
-            found = count_hits(check, calls, taken, level, self._near_limit(check.limit))
-            if found.within:
-                own.add(Stat.WITHIN_LIMIT, found.within)
-            if found.near:
-                own.add(Stat.NEAR_LIMIT, found.near)
-            if found.over:
-                own.add(Stat.OVER_LIMIT, found.over)
-                if check.mode is Mode.SHADOW:
-                    own.add(Stat.SHADOW_MODE, found.over)
+            if hits > 0 and check.algorithm.used_hits(taken.levels[0]) + hits <= near:  # as most calls
+                series[0].total.value += hits
+                series[0].within.value += hits
+                return
+        if template.places is not None:
+            series = tuple([series[i] for i in template.places])
+        levels: Sequence[Level | None] = taken.levels if taken is not None else (None,) * len(checks)
+        for own, check, level in _one_a_rule(series, checks, levels):
+            self._count_check(check, calls, taken, level, own)
+
+    def _count_check(
+        self, check: LimitCheck, calls: int, taken: TakeResult | None, level: Level | None, own: _RuleSeries
+    ) -> None:
+        hits = calls * check.cost
+        if hits <= 0:
+            if hits:
+                own.add(Stat.TOTAL_NEGATIVE_HITS, -hits)
+            return
+        own.total.value += hits
+        if taken is None or level is None:
+            return  # it was not counted, and nobody knows what it would have been
+        if taken.source is _DENIAL_CACHE and not check.calls_that_fit(level):
+            own.add(Stat.OVER_LIMIT_WITH_LOCAL_CACHE, hits)
+        found = count_hits(check, calls, taken, level, self._near_limit(check.limit))
+        own.within.value += found.within
+        if found.near:
+            own.add(Stat.NEAR_LIMIT, found.near)
+        if found.over:
+            own.add(Stat.OVER_LIMIT, found.over)
+            if check.mode is Mode.SHADOW:
+                own.add(Stat.SHADOW_MODE, found.over)
 
     def _near_limit(self, limit: Limit) -> int:
         near = self._near.get(limit)
@@ -161,7 +193,7 @@ class ReferenceHits:
             near = self._near[limit] = int(limit.capacity * self._ratio)
         return near
 
-    def _make_series(self, plan: Plan) -> tuple[_RuleSeries, ...]:
+    def _make_series(self, plan: Plan) -> _TallySeries:
         if len(self._series) >= MAX_REMEMBERED:
             self._series.clear()
         shown = self._masked.show_plans_of(plan.template)
@@ -172,8 +204,12 @@ class ReferenceHits:
             if shown:
                 name = rule.name if rule.in_file else self._first(rule.name)
             key = rule.domain, name
-            series.append(made.setdefault(key, _RuleSeries(self.table, key)))
-        found = self._series[plan.tally] = tuple(series)
+            series.append(made.get(key) or made.setdefault(key, _RuleSeries(self.table, key)))
+        template = plan.template
+        near = -1
+        if len(series) == 1 and template.places is None and not template.soft:
+            near = self._near_limit(template.checks[0].limit)
+        found = self._series[plan.tally] = _TallySeries(tuple(series), near)
         return found
 
     def _first(self, name: str) -> str:

@@ -96,7 +96,7 @@ class ReferenceMetrics:
             for at in range(0, len(piece), PIECE_LINES):
                 for (domain, rule, stat), value in piece[at : at + PIECE_LINES]:
                     found = sums.get(Stat(stat))
-                    if found is not None:
+                    if found is not None and value:
                         labels = names.labels(domain, rule)
                         found[labels] = found.get(labels, 0) + value
                 yield b""

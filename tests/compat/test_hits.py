@@ -37,7 +37,8 @@ def plan_of(*checks: LimitCheck, in_file: bool = True, rules: Sequence[str] = "a
 
 def counted(hits: ReferenceHits, rule: str = "a") -> dict[str, int]:
     """What was counted of a rule."""
-    return {stat: value for piece in hits.table.values() for (_, name, stat), value in piece if name == rule}
+    pieces = hits.table.values()
+    return {stat: value for piece in pieces for (_, name, stat), value in piece if name == rule and value}
 
 
 def reference(requests: int, cost: int, calls: int, ratio: str, *, shadow: bool) -> dict[str, int]:
@@ -88,6 +89,15 @@ async def test_a_call_that_another_limit_denies_is_within_its_own(groups: list[i
         hits.batch_decided(batch(*(await limiter.decide({plan: calls})).groups))
     assert counted(hits, "a") == {"total_hits": 5, "within_limit": 2, "over_limit": 3, "near_limit": 1}
     assert counted(hits, "b") == {"total_hits": 5, "within_limit": 5}
+
+
+@pytest.mark.parametrize("groups", [[5], [2, 3], [1] * 5])
+async def test_a_rule_of_several_limits_counts_hits_once_by_the_tightest(groups: list[int]) -> None:
+    hits, limiter = ReferenceHits(0.8, MaskedNames()), decider_of().limiter
+    plan = plan_of(LimitCheck(Limit(9, DAY), 1), LimitCheck(Limit(2, DAY), 1), rules="aa")
+    for calls in groups:
+        hits.batch_decided(batch(*(await limiter.decide({plan: calls})).groups))
+    assert counted(hits) == {"total_hits": 5, "within_limit": 2, "over_limit": 3, "near_limit": 1}
 
 
 async def test_denied_hits_that_are_not_counted_are_over() -> None:
