@@ -11,20 +11,20 @@ from extauth.errors import StoreError
 from extauth.limiter.counters import Return
 from tests.support.clock import Clock
 from tests.support.cluster import RealCluster
-from tests.support.shard_load import Judgement, Load
+from tests.support.shard_load import AT_A_TIME, Judgement, Load
 from tests.support.shards import FakeShards, OneShard, in_memory, on_cluster, on_one_server
 from tests.support.stores import Store
 
 SEEDS, REQUESTS = 20, 500  # 10,000 in all
 
 
-async def judged(seeds: int, requests: int, *, together: bool = False) -> Judgement:
-    """What became of the requests of so many seeds, in memory."""
+async def judged(seeds: int, requests: int, *, in_batches: bool = False, together: bool = False) -> Judgement:
+    """What became of the requests of so many seeds, in memory, on shards whose clocks differ."""
     found = []
     for seed in range(seeds):
-        clock = Clock()
-        load = Load(seed, in_memory(clock), clock, together=together)
-        await load.run(requests)
+        clock, skews_us = Clock(), [0, 123_456, -7_000_001, seed]
+        load = Load(seed, in_memory(clock, skews_us=skews_us), clock, together=together, skews_us=skews_us)
+        await load.run(requests, at_a_time=4 if in_batches else AT_A_TIME, in_batches=in_batches)
         found.append(load.judge())
     return total(found)
 
@@ -38,6 +38,13 @@ async def test_nothing_is_admitted_beyond_a_limit_and_little_denied_without_need
     assert found.over == 0
     assert found.too_much <= 0.005 * found.others
     assert 0.3 < found.admitted / found.others < 0.8, "many are denied with need"
+
+
+async def test_nothing_of_a_batch_is_admitted_beyond_a_limit() -> None:
+    found = await judged(10, REQUESTS, in_batches=True)
+    assert found.over == 0
+    assert found.too_much <= 0.02 * found.others, "16 calls are on their way at a time, in groups"
+    assert 0.3 < found.admitted / found.others < 0.95
 
 
 async def test_nothing_is_denied_without_need_where_counters_lie_together() -> None:

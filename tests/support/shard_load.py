@@ -8,7 +8,6 @@ goes on.
 import asyncio
 import random
 from collections.abc import Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from extauth.counters.several_shards import SeveralShards
@@ -22,33 +21,45 @@ from tests.support.shards import SHARDS, FakeShards, on
 CALLERS, GROUPS, AT_A_TIME = 40, 4, 16
 GREEDY = 0
 GREEDY_PART = 0.3  # of all requests
-_asking: ContextVar[int] = ContextVar("asking")
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
-    """`at_us` has the instant at which each counter was asked, by its shard's clock."""
+    """Of `calls` equal calls; `at_us` has the instant at which each counter was asked, by its shard's clock."""
 
     caller: int
     names: tuple[bytes, ...]
     limits: tuple[Limit, ...]
     cost: int
+    calls: int
     at_us: dict[bytes, int] = field(default_factory=dict)
-    admitted: bool | None = None
+    admitted: int | None = None
 
 
 class Load:
-    """`requests` are those that were made. With `together`, all counters of a request lie on its caller's shard."""
+    """`requests` are those that were made. With `together`, all counters of a request lie on its caller's shard.
+
+    The clocks of the shards are `skews_us` ahead of the `clock`.
+    """
 
     def __init__(
-        self, seed: int, shards: FakeShards, clock: Clock, prefix: str = "x", *, together: bool = False
+        self,
+        seed: int,
+        shards: FakeShards,
+        clock: Clock,
+        prefix: str = "x",
+        *,
+        together: bool = False,
+        skews_us: Sequence[int] = (0,) * SHARDS,
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311
         self.requests: list[Request] = []
         self._clock = clock
+        self._skews_us = skews_us
         self._counters = SeveralShards(shards)
         self._prefix = prefix
         self._together = together
+        self._of_name: dict[int, Request] = {}  # by the identity of the name
         shards.pause = self._pause
         shards.asked = self._asked
         shards.counted = self._counted
@@ -60,81 +71,93 @@ class Load:
         self._group = _limit(45, group)
         self._shared = _limit(140, shared)
 
-    async def run(self, requests: int, *, at_a_time: int = AT_A_TIME) -> None:
-        """Make so many requests, some at a time."""
-        waiting = [self._request() for _ in range(requests)]
+    async def run(self, requests: int, *, at_a_time: int = AT_A_TIME, in_batches: bool = False) -> None:
+        """Make so many requests, some at a time; each alone and of one call, or in batches, and of several calls."""
+        waiting = [self._request(self.random.randrange(1, 4) if in_batches else 1) for _ in range(requests)]
 
         async def work() -> None:
             while waiting:
-                await self._ask(waiting.pop())
-                self._clock.sleep(self.random.randrange(8000))
+                number = self.random.randrange(1, 4) if in_batches else 1
+                batch = [waiting.pop() for _ in range(min(number, len(waiting)))]
+                await self._ask(batch)
+                self._clock.sleep(self.random.randrange(8000) * sum(request.calls for request in batch))
 
         await asyncio.gather(*(work() for _ in range(at_a_time)))
         await self._counters.aclose()
 
-    async def _ask(self, request: Request) -> None:
-        _asking.set(len(self.requests))
-        self.requests.append(request)
-        checks = tuple([LimitCheck(limit, request.cost) for limit in request.limits])
+    async def _ask(self, batch: Sequence[Request]) -> None:
+        self.requests += batch
         try:
-            (taken,) = await self._counters.take([Group(CounterSet(request.names, checks), 1)])
+            takens = await self._counters.take([_group(request) for request in batch])
         except StoreError:
             return
-        if isinstance(taken, PartlyCounted):
-            taken.finish(0)
-        elif isinstance(taken, TakeResult):
-            request.admitted = bool(taken.admitted)
+        for request, taken in zip(batch, takens, strict=True):
+            if isinstance(taken, PartlyCounted):
+                taken.finish(0)
+            elif isinstance(taken, TakeResult):
+                request.admitted = taken.admitted
 
-    def _request(self) -> Request:
+    def _request(self, calls: int) -> Request:
         caller = GREEDY if self.random.random() < GREEDY_PART else self.random.randrange(1, CALLERS)
         group = caller % GROUPS
         shards = [self._where[caller], self._where[CALLERS + group], self._where[-1]]
-        names = tuple(
-            [
-                on(shards[0] if self._together else shard, name, self._prefix)
-                for shard, name in zip(shards, (f"caller{caller}", f"group{group}", "all"), strict=True)
-            ]
-        )
+        names = [
+            on(shards[0] if self._together else shard, name, self._prefix)
+            for shard, name in zip(shards, (f"caller{caller}", f"group{group}", "all"), strict=True)
+        ]
         own = self._greedy if caller == GREEDY else self._own
-        return Request(caller, names, (own, self._group, self._shared), self.random.choice([1, 1, 1, 2]))
+        limits = (own, self._group, self._shared)
+        request = Request(caller, tuple(names), limits, self.random.choice([1, 1, 1, 2]), calls)
+        self._of_name.update((id(name), request) for name in names)
+        return request
 
     async def _pause(self) -> None:
         for _ in range(self.random.randrange(4)):
             await asyncio.sleep(0)
 
-    def _asked(self, _shard: int, groups: Sequence[Group]) -> None:
-        request = self.requests[_asking.get()]
-        for group in groups:
-            request.at_us.update(dict.fromkeys(group.take.names, self._clock()))
+    def _asked(self, shard: int, groups: Sequence[Group]) -> None:
+        self._note([name for take, _ in groups for name in take.names], self._clock() + self._skews_us[shard])
 
     def _counted(self, _shard: int, groups: Sequence[Group]) -> None:
-        request = self.requests[_asking.get()]
         for take, _ in groups:
             if isinstance(take, Part) and take.taken_at_us is not None:
-                request.at_us.update(dict.fromkeys(take.names, take.taken_at_us))
+                self._note(take.names, take.taken_at_us)
+
+    def _note(self, names: Sequence[bytes], at_us: int) -> None:
+        for name in names:
+            self._of_name[id(name)].at_us[name] = at_us
 
     def judge(self) -> "Judgement":
         """Compare what was answered with what the limits would have admitted of just the admitted requests."""
-        by_counter: dict[bytes, list[tuple[int, int, Request, Limit]]] = {}
+        takes: dict[bytes, list[tuple[int, bool, int]]] = {}  # instants, whether it is a look, numbers of requests
+        limits: dict[bytes, Limit] = {}
         for number, request in enumerate(self.requests):
             for name, limit in zip(request.names, request.limits, strict=True):
-                if name in request.at_us:
-                    by_counter.setdefault(name, []).append((request.at_us[name], number, request, limit))
+                if name in request.at_us and request.admitted is not None:
+                    limits[name] = limit
+                    looks = [False] * (request.admitted > 0) + [True] * (request.admitted < request.calls)
+                    takes.setdefault(name, []).extend((request.at_us[name], look, number) for look in looks)
         over = 0
-        has_room = dict.fromkeys(range(len(self.requests)), True)
-        for asked in by_counter.values():
-            plain = Plain(asked[0][3])
-            for at_us, number, request, _ in sorted(asked, key=lambda each: (each[0], not each[2].admitted)):
-                if request.admitted:
-                    over += not plain.take(at_us, request.cost)
-                else:
-                    has_room[number] = has_room[number] and plain.fits(at_us, request.cost)
-        denied = [number for number, request in enumerate(self.requests) if request.admitted is False]
+        denied = {number for own in takes.values() for _, look, number in own if look}
+        with_room = set(denied)
+        for name, own in takes.items():
+            plain = Plain(limits[name])
+            for at_us, look, number in sorted(own):
+                request = self.requests[number]
+                if not look:
+                    over += sum(not plain.take(at_us, request.cost) for _ in range(request.admitted or 0))
+                elif not plain.fits(at_us, request.cost):
+                    with_room.discard(number)
         others = [request for request in self.requests if request.caller != GREEDY]
-        too_much = sum(has_room[number] and self.requests[number].caller != GREEDY for number in denied)
+        too_much = sum(self.requests[number].caller != GREEDY for number in with_room)
         return Judgement(
             others=len(others), admitted=sum(bool(each.admitted) for each in others), over=over, too_much=too_much
         )
+
+
+def _group(request: Request) -> Group:
+    checks = tuple([LimitCheck(limit, request.cost) for limit in request.limits])
+    return Group(CounterSet(request.names, checks), request.calls)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 from zlib import crc32
 
@@ -50,10 +51,10 @@ class FakeShards:
     which may raise.
     """
 
-    def __init__(self, stores: Sequence[_Shard], pause: Callable[[], Awaitable[None]] = at_once) -> None:
+    def __init__(self, stores: Sequence[_Shard]) -> None:
         self.stores = stores
         self.shard_of = ShardOf(len(stores))
-        self.pause = pause
+        self.pause: Callable[[], Awaitable[None]] = at_once
         self.away: set[int] = set()
         self.asked: Callable[[int, Sequence[Group]], None] = lambda _shard, _groups: None
         self.counted: Callable[[int, Sequence[Group]], None] = lambda _shard, _groups: None
@@ -85,12 +86,18 @@ class FakeShards:
         await self.stores[shard].give_back(returns)
 
 
-def in_memory(clock: Callable[[], int], pause: Callable[[], Awaitable[None]] = at_once) -> FakeShards:
-    return FakeShards([MemoryCounters(clock) for _ in range(SHARDS)], pause)
+def in_memory(clock: Clock, *, skews_us: Sequence[int] = (0,) * SHARDS) -> FakeShards:
+    """Each with a clock of its own, so much ahead of this one."""
+    return FakeShards([MemoryCounters(partial(_ahead, clock, skew_us)) for skew_us in skews_us])
 
 
-def on_one_server(server: OneShard, pause: Callable[[], Awaitable[None]] = at_once) -> FakeShards:
-    return FakeShards([server] * SHARDS, pause)
+def _ahead(clock: Clock, skew_us: int) -> int:
+    return clock() + skew_us
+
+
+def on_one_server(server: OneShard) -> FakeShards:
+    """Each as runs of its own on that server."""
+    return FakeShards([server] * SHARDS)
 
 
 class Settled:
