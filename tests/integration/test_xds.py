@@ -55,11 +55,17 @@ def serve(short_path: Path) -> Iterator[Serve]:
 
 
 async def codes(served: Served, calls: int, domain: str = "d") -> list[int]:
+    return await answers(served, *[encode_request(domain, [read_descriptor("k=v")])] * calls)
+
+
+async def answers(served: Served, *messages: bytes) -> list[int]:
+    """The codes of the answers to these calls, one after the other."""
     peer = Peer(*await asyncio.open_unix_connection(served.address.removeprefix("unix:")))
     peer.send(START)
     found = []
-    for stream in range(1, 2 * calls, 2):
-        peer.send(call(stream, encode_request(domain, [read_descriptor("k=v")])))
+    for number, message in enumerate(messages):
+        stream = 2 * number + 1
+        peer.send(call(stream, message))
         (answer,) = await peer.answered(stream)
         found.append(answer.code)
     await peer.close()
@@ -174,6 +180,24 @@ async def test_the_cache_serves_a_start_without_the_server(xds: FakeXds, serve: 
     assert await codes(second, 3) == [OK, OK, OVER_LIMIT]
     assert await codes(second, 1, "other") == [OK]
     await xds.start()
+
+
+def quota(key: str, requests: int) -> dict[str, Any]:
+    limit = {"unit": "day", "requests_per_unit": requests}
+    return {"key": key, "quota_mode": True, "rate_limit": limit, "metadata": {"model": key}}
+
+
+async def test_quotas_of_another_control_plane_in_clear(xds: FakeXds, serve: Serve) -> None:
+    served = serve(xds, EXTAUTH_XDS_NODE_ID="envoy-ai-gateway-ratelimit")
+    (first,) = await xds.until_requests(1)
+    assert first.node.id == "envoy-ai-gateway-ratelimit"
+    xds.push(response("1", config({"domain": "ai", "descriptors": [quota("k", 1), quota("l", 2)]})))
+    await until_status(served, "ready")
+    message = encode_request("ai", [read_descriptor("k=v"), read_descriptor("l=v")])
+    assert await answers(served, message, message, message) == [OK, OK, OVER_LIMIT]  # once both are used up
+    _, page = await asyncio.to_thread(served.get, "/rules")
+    shown = [(rule["quota_mode"], rule["metadata"]) for rule in json.loads(page)["domains"][0]["descriptors"]]
+    assert shown == [(True, {"model": "k"}), (True, {"model": "l"})]
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, None], ids=["empty", "damaged", "cut"])
