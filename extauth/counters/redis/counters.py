@@ -1,7 +1,7 @@
 """Counters in Redis or Valkey: one script call a batch."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from extauth.counters.redis.connection import RedisConnection
@@ -52,19 +52,13 @@ class RedisCounters:
         self._heartbeats = HeartbeatKeys(_OneServer(self), f"{prefix}:replicas".encode("utf-8", "surrogateescape"))
         self._probe = Group(CounterSet(names, (LimitCheck(Limit(2**32 - 1, Unit.SECOND), 1),) * 2), 1)
 
-    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+    def take(self, groups: Sequence[Group]) -> Coroutine[Any, Any, list[TakeResult]]:
         """One run of take.lua; all groups see one instant."""
-        try:
-            return await self._take(groups)
-        except ReplyError as error:
-            raise self._refused(error) from error
+        return self._take(groups)
 
-    async def take_parts(self, groups: Sequence[Group]) -> list[TakeResult]:
+    def take_parts(self, groups: Sequence[Group]) -> Coroutine[Any, Any, list[TakeResult]]:
         """As `take`, of groups that may be Parts of requests over several shards."""
-        try:
-            return await self._take(groups, pack_most(groups))
-        except ReplyError as error:
-            raise self._refused(error) from error
+        return self._take(groups, pack_most(groups))
 
     async def connect(self) -> None:
         """Return once a connection is set up, for which Redis must have answered; raises StoreError."""
@@ -75,17 +69,20 @@ class RedisCounters:
 
         A PING is answered by many a server that cannot count: a replica, a Sentinel, a full one.
         """
-        try:
-            await self._take([self._probe])
-        except ReplyError as error:
-            raise self._refused(error) from error
+        await self._take([self._probe])
 
     async def _take(self, groups: Sequence[Group], most: bytes = b"") -> list[TakeResult]:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
         head, body, size = pack_take(groups, number, self.now(), most)
         asked_us = time.monotonic_ns() // 1000
-        reply = await self._run(self._take_script, head, body)
+        try:
+            try:
+                reply = await self._pipe.execute(head + self._take_script.evalsha + body)
+            except ReplyError as error:
+                reply = await self._load(error, self._take_script, head, body)
+        except ReplyError as error:
+            raise self._refused(error) from error
         try:
             if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
@@ -105,9 +102,12 @@ class RedisCounters:
         try:
             return await self._pipe.execute(head + script.evalsha + body, again=again)
         except ReplyError as error:
-            if error.code != "NOSCRIPT":
-                raise
-        # Flushed, or another server: this loads it too.
+            return await self._load(error, script, head, body, again=again)
+
+    async def _load(self, error: ReplyError, script: Script, head: bytes, body: bytes, *, again: bool = True) -> Any:  # noqa: ANN401
+        """Run a script that the server does not know, as the error says: it was flushed, or this is another server."""
+        if error.code != "NOSCRIPT":
+            raise error
         return await self._pipe.execute(head + script.eval + body, again=again)
 
     def now_us(self) -> int:

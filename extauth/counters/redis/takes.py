@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from extauth.counters.redis.scripts import bulk, bulks, run_of
 from extauth.limiter.algorithms import AnyAlgorithm, Level
-from extauth.limiter.counters import Group, Owed, Part, Return, Source, TakeResult
+from extauth.limiter.counters import Group, LimitCheck, Owed, Part, Return, Source, TakeResult
 
 _CALLS = struct.Struct("<I")
 _ASK = struct.Struct("<IBd")
 _STORE = Source.STORE  # on Python 3.11 it takes as long to look a member up as to call a function
 _new = tuple.__new__  # the constructor of a NamedTuple is a Python function, which takes twice as long
+_ARGUMENTS = b"$%d\r\n%b\r\n" * 3
 _RETURN = struct.Struct("<Idd")
 
 
@@ -25,27 +26,27 @@ def pack_take(groups: Sequence[Group], number: int, now: bytes, most: bytes = b"
     asked: dict[int, tuple[bytes, int]] = {}  # by identity: many takes ask the same
     packed: list[bytes] = []
     size = 2
+    pack_calls = _CALLS.pack
     for take, calls in groups:
         keys += take.names
         known = asked.get(id(take.checks))
         if known is None:
-            checks = _CALLS.pack(len(take.checks)) + b"".join(
-                _ASK.pack(limits.setdefault(check.algorithm, len(limits)), check.mode, check.cost)
-                for check in take.checks
-            )
-            known = checks, 1 + sum(check.algorithm.numbers for check in take.checks)
-            asked[id(take.checks)] = known
-        packed += (_CALLS.pack(calls), known[0])
+            known = asked[id(take.checks)] = _pack_checks(take.checks, limits)
+        packed += (pack_calls(calls), known[0])
         size += known[1]
-    arguments = (
-        now,
-        b"".join([algorithm.packed for algorithm in limits]),
-        b"".join(packed),
-        b"%d" % number,
-        *((most,) if most else ()),
-    )
-    body = b"".join((bulk(b"%d" % len(keys)), bulks(keys), *map(bulk, arguments)))
-    return b"*%d\r\n" % (3 + len(keys) + len(arguments)), body, size
+    limits_packed = b"".join([algorithm.packed for algorithm in limits])
+    arguments = _ARGUMENTS % (len(now), now, len(limits_packed), limits_packed, sum(map(len, packed)), b"".join(packed))
+    body = b"".join((bulk(b"%d" % len(keys)), bulks(keys), arguments, bulk(b"%d" % number), most and bulk(most)))
+    return b"*%d\r\n" % ((8 if most else 7) + len(keys)), body, size
+
+
+def _pack_checks(checks: Sequence[LimitCheck], limits: dict[AnyAlgorithm, int]) -> tuple[bytes, int]:
+    """The checks of a group, after the number of its calls, and how many numbers the reply has for it."""
+    packed, numbers = [_CALLS.pack(len(checks))], 1
+    for check in checks:
+        packed.append(_ASK.pack(limits.setdefault(check.algorithm, len(limits)), check.mode, check.cost))
+        numbers += check.algorithm.numbers
+    return b"".join(packed), numbers
 
 
 def pack_most(groups: Sequence[Group]) -> bytes:
