@@ -61,7 +61,8 @@ class Denials:
     def __init__(self, bound_s: float, clock_us: Callable[[], int] = _monotonic_us, *, windows: bool = False) -> None:
         self._bound_us = int(bound_s * 1_000_000)
         self._windows = windows
-        self._clock_us = clock_us
+        self.now_us = clock_us
+        """The time by which denials are kept."""
         self._bytes = 0  # learnt since the older entries were set aside, or more
         self._entries: dict[bytes, _Entry] = {}
         self._old_entries: dict[bytes, _Entry] = {}
@@ -72,17 +73,13 @@ class Denials:
         self._entries, self._old_entries, self._bytes = {}, {}, 0
         return unused
 
-    def now_us(self) -> int:
-        """The time by which denials are kept."""
-        return self._clock_us()
-
     def recall(self, groups: Sequence[Group], now_us: int) -> list[TakeResult | None]:
         """The result of each group that is surely denied; empty where nothing is known."""
         return [self._recall(take, now_us) for take, _ in groups] if self._entries or self._old_entries else []
 
     def note(self, asked: Sequence[Group], takens: Sequence[TakeResult], asked_us: int) -> None:
         """Learn from what counters told that were asked at that instant."""
-        told_us = self._clock_us()
+        told_us = self.now_us()
         for group, outcome in zip(asked, takens, strict=True):
             if outcome.admitted and (self._entries or self._old_entries):
                 self._drop(group.take)  # what it took is not in what is known

@@ -47,7 +47,10 @@ class LocalCounters:
         *,
         now_us_of: Callable[[bytes], int] | None = None,
     ) -> None:
+        self._now_us = now_us
         self._now_us_of = now_us_of or (lambda _name: now_us())
+        self._one_clock = now_us_of is None
+        self._counted = False  # any counter since all were forgotten
         self._counters = MemoryCounters(now_us, max_bytes // 4)
         self._reported = ReportedLevels(max_bytes // 4 // COUNTER_BYTES)
         self._most_owed = max_bytes // 4 // OWED_BYTES
@@ -62,6 +65,7 @@ class LocalCounters:
         """Take from this replica's own counters, whose limits may be shares of those in `whole`."""
         names, checks = group.take.names, group.take.checks
         now = self._now_us_of(names[0])
+        self._counted = True
         self._begin_all(group, whole, now)
         taken = self._counters.take_at(group, now)
         if how is Uncounted.UNSENT:
@@ -74,6 +78,7 @@ class LocalCounters:
     def would_admit(self, group: Group, whole: Sequence[LimitCheck]) -> bool:
         """Whether `take` would admit the first of the calls; takes nothing."""
         now = self._now_us_of(group.take.names[0])
+        self._counted = True
         self._begin_all(group, whole, now)
         return self._counters.would_admit(group, now) > 0
 
@@ -81,11 +86,13 @@ class LocalCounters:
         """Note what one server reported: of these counters, that holds from now on."""
         if not groups:
             return
-        self._reported.remember(groups, takens, self._now_us_of(groups[0].take.names[0]))
-        if len(self._counters):
+        now = self._now_us() if self._one_clock else self._now_us_of(groups[0].take.names[0])
+        self._reported.remember(groups, takens, now)
+        if self._counted:
             for group in groups:
                 for name in group.take.names:
                     self._counters.forget(name)
+            self._counted = len(self._counters) > 0
 
     def take_back(self, returns: Sequence[Return]) -> None:
         """Note that the store took hits back."""

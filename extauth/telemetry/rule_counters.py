@@ -167,7 +167,8 @@ class RuleCounters:
 
     def bound(self) -> None:
         """Add the calls of some plans, if too many have some."""
-        self._add_some(len(self._counted) - MAX_COUNTED)
+        if len(self._counted) > MAX_COUNTED:
+            self._add_some(len(self._counted) - MAX_COUNTED)
 
     def _add_some(self, plans: int, most_series: int = MAX_COUNTED) -> int:
         """Add the calls of so many plans, those that have waited longest; returns how many they were.

@@ -121,7 +121,7 @@ class Batcher:
 
     def _start(self) -> None:
         self._scheduled = False
-        now = self.clock()
+        now, loop = self.clock(), asyncio.get_running_loop()
         while self._waiting.size and len(self._tasks) < self._max_in_flight:
             batch: list[Calls] = []
             for calls in self._waiting.take(self._max_batch, MAX_BATCH_US):
@@ -134,7 +134,7 @@ class Batcher:
                 else:
                     self.deadlines.discard(calls)
             if batch:
-                task = asyncio.create_task(self._decide(batch))
+                task = loop.create_task(self._decide(batch))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
 
@@ -144,9 +144,7 @@ class Batcher:
             self._start()
 
     async def _decide(self, batch: list[Calls]) -> None:
-        counts: Counter[Plan] = Counter()
-        for calls in batch:
-            counts.update(calls.plans)
+        counts = _count(batch)
         asked_at = self.clock()
         try:
             result = await self._limiter.decide(counts)
@@ -203,6 +201,16 @@ class Batcher:
         if now - self._logged >= LOG_S:
             self._logged = now
             asyncio.get_running_loop().call_exception_handler({"message": "a batch failed", "exception": error})
+
+
+def _count(batch: list[Calls]) -> dict[Plan, int]:
+    """The number of calls of each plan."""
+    if len(batch) == 1 == len(batch[0].plans):  # a Counter takes several calls of Python's own library
+        return {batch[0].plans[0]: 1}
+    counts: Counter[Plan] = Counter()
+    for calls in batch:
+        counts.update(calls.plans)
+    return counts
 
 
 def _sampled(calls: Calls, messages: Sequence[Answer], groups: Mapping[Plan, GroupResult]) -> Iterator[SampledCall]:

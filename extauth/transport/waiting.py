@@ -134,7 +134,10 @@ class WaitingCalls:
         """
         batch = self._all
         if batch:
-            if self.size <= max_calls and sum([sum(map(_cost_us, calls.plans)) for calls in batch]) <= max_us:
+            cost_us = 0
+            for calls in batch:
+                cost_us += sum(map(_cost_us, calls.plans))
+            if self.size <= max_calls and cost_us <= max_us:
                 self._all = []
                 self.size = 0
                 return batch

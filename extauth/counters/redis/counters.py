@@ -74,7 +74,7 @@ class RedisCounters:
     async def _take(self, groups: Sequence[Group], most: bytes = b"") -> list[TakeResult]:
         self._asked = (self._asked + 1) % 2**31
         number = self._asked
-        head, body, size = pack_take(groups, number, self.now(), most)
+        head, body, size = pack_take(groups, number, b"" if self._clock is None else self.now(), most)
         asked_us = time.monotonic_ns() // 1000
         try:
             try:

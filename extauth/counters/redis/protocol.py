@@ -160,18 +160,15 @@ class RedisProtocol(asyncio.Protocol):
                 if not self._waiting:
                     self.abort("a reply that nobody asked for")
                     return
-                self._answer(reply)
+                future, _ = self._waiting.popleft()
+                if future.done():  # its caller gave up
+                    continue
+                if isinstance(reply, ReplyError):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
         except (hiredis.HiredisError, UnicodeError) as error:
             self.abort(f"not the protocol of Redis: {error}")
-
-    def _answer(self, reply: Any) -> None:  # noqa: ANN401
-        future, _ = self._waiting.popleft()
-        if future.done():  # its caller gave up
-            return
-        if isinstance(reply, ReplyError):
-            future.set_exception(reply)
-        else:
-            future.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio.Protocol.connection_lost."""
