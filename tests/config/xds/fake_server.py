@@ -140,15 +140,19 @@ async def fake_xds() -> AsyncIterator[FakeXds]:
 
 @asynccontextmanager
 async def following(
-    address: str,
+    server: XdsServer | str,
     options: XdsOptions | None = None,
     reports: Reports | None = None,
     **given: Any,  # noqa: ANN401
 ) -> AsyncIterator[Follower]:
     """Whoever follows the server's rules; `given` are arguments of the source."""
-    server = XdsServer(address)
     pauses = {"pauses_s": (0.02, 0.1)}
-    source = XdsSource(server, options or XdsOptions(), reports or Reports(), **pauses | given)
+    source = XdsSource(
+        XdsServer(server) if isinstance(server, str) else server,
+        options or XdsOptions(),
+        reports or Reports(),
+        **pauses | given,
+    )
     source.read()
     follower = Follower(source)
     task = asyncio.create_task(follower.run())
