@@ -31,9 +31,11 @@ from extauth.limiter.counters import (
     TakeResult,
     Uncounted,
 )
+from extauth.limiter.memo import Memo
 
-MAX_ORDERS = 10_000  # that are remembered, of less than 2 KB each
-MAX_SHRINKING = 20_000  # names, and as many older ones
+MAX_ORDERS_BYTES = 8 << 20
+MAX_SHRINKING_BYTES = 2 << 20  # of names, and as much of older ones
+NAME_BYTES = 100  # beside its text
 
 _Pattern = tuple[int, ...]
 """The shard of each check, or -1 where its counter is that of the check before."""
@@ -52,9 +54,11 @@ class SeveralShards:
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
-        self._orders: dict[tuple[int, _Pattern], tuple[tuple[LimitCheck, ...], ShardOrder]] = {}
+        # By the identity of checks, which the entry keeps: many requests have the same.
+        self._orders: Memo[tuple[int, _Pattern], tuple[tuple[LimitCheck, ...], ShardOrder]] = Memo(MAX_ORDERS_BYTES)
         self._background: set[asyncio.Task[None]] = set()
         self._shrinking: tuple[set[bytes], set[bytes]] = set(), set()  # of late, and before
+        self._shrinking_bytes = 0
 
     async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
         """As ShardedCounters say. All that one shard is asked at a time is one run of it."""
@@ -103,9 +107,12 @@ class SeveralShards:
 
     def _note_shrinking(self, names: Iterable[bytes]) -> None:
         late, _ = self._shrinking
-        late.update(names)
-        if len(late) >= MAX_SHRINKING:
-            self._shrinking = set(), late
+        for name in names:
+            if name not in late:
+                late.add(name)
+                self._shrinking_bytes += NAME_BYTES + len(name)
+        if self._shrinking_bytes >= MAX_SHRINKING_BYTES:
+            self._shrinking, self._shrinking_bytes = (set(), late), 0
 
     async def aclose(self) -> None:
         """Return once what is to be given back was, or is lost."""
@@ -131,17 +138,15 @@ class SeveralShards:
         return (first, *[-1 if name == before else shard_of(name) for before, name in pairwise(names)])
 
     def _order(self, take: CounterSet, pattern: _Pattern) -> ShardOrder:
-        key = (id(take.checks), pattern)  # many requests have the same checks
+        key = (id(take.checks), pattern)
         known = self._orders.get(key)
-        if known is not None and known[0] is take.checks:
+        if known is not None:
             return known[1]
-        if len(self._orders) >= MAX_ORDERS:
-            self._orders.clear()
         shards: list[int] = []
         for shard in pattern:
             shards.append(shards[-1] if shard < 0 else shard)
         order = shard_order(take.checks, shards, [shard < 0 for shard in pattern])
-        self._orders[key] = take.checks, order
+        self._orders.remember(key, (take.checks, order), 800 + 500 * len(take.checks))
         return order
 
     def _finished(self, request: ShardedRequest, returns: list[tuple[int, Return]]) -> Taken:

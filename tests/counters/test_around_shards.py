@@ -1,5 +1,6 @@
 """What remembers denials, or parts a group's calls, around requests over several shards."""
 
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -8,11 +9,12 @@ from extauth.counters.breaker import Breaker, BreakerState
 from extauth.counters.denial_cache import GuardedDenialCache
 from extauth.counters.memory import MemoryCounters
 from extauth.counters.several_shards import SeveralShards
-from extauth.limiter.counters import CounterSet, Group, Return, Source, Taken, TakeResult
+from extauth.limiter.algorithms import Backlog
+from extauth.limiter.counters import CounterSet, Group, LimitCheck, Return, Source, Taken, TakeResult
 from extauth.rules.model import Unit
 from tests.counters.bench import gcra
 from tests.counters.shard_rig import Rig, group_of
-from tests.support.shards import FakeShards, at_once
+from tests.support.shards import SHARDS, FakeShards, at_once, on
 
 
 @pytest.fixture
@@ -88,3 +90,38 @@ async def test_a_trial_that_parts_the_calls_of_a_group_takes_no_more_in_the_end(
     admitted = min(most, 50)
     assert taken.admitted == admitted
     assert (await rig.left(0, own), await rig.left(1, shared)) == (most - admitted, 99 - admitted)
+
+
+class Empty:
+    """A shard that holds nothing, and admits everything."""
+
+    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
+        return [TakeResult(group.calls, (Backlog(0, 0),) * len(group.take.checks)) for group in groups]
+
+    async def give_back(self, returns: Sequence[Return]) -> None:
+        pass
+
+
+async def test_what_is_remembered_of_requests_over_shards_is_bounded() -> None:
+    """However many checks and names callers invent."""
+    shards = FakeShards([Empty()] * SHARDS)
+    counters = SeveralShards(shards)
+
+    def request(number: int) -> CounterSet:
+        checks = (LimitCheck(gcra(10), 1 + number), LimitCheck(gcra(10), 1 + number))
+        return CounterSet(tuple([on(shard, f"{number}{'x' * 400}") for shard in range(2)]), checks)
+
+    tracemalloc.start()
+    try:
+        for number in range(7_000):
+            await counters.take([Group(request(number), 1)])
+            shards.runs.clear()
+        assert tracemalloc.get_traced_memory()[0] < 14 << 20
+    finally:
+        tracemalloc.stop()
+
+    def alone(number: int) -> CounterSet:
+        take = request(number)
+        return CounterSet(take.names[:1], take.checks[:1])
+
+    assert [counters.may_shrink(alone(number)) for number in (0, 6_999)] == [False, True]
