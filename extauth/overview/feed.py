@@ -188,11 +188,13 @@ class Overview:
         return json.dumps(state)[:-1].encode() + b', "top": ' + self._top + b"}"
 
     def _service(self) -> dict[str, Any]:
+        detail = self.sources.replicas.detail()
         return {
             "version": version("extauth"),
             "replica": self.sources.settings.advertise or socket.gethostname(),
             "status": self.sources.status(),
             "started_s": round(self._started_s, 3),
+            **{name: detail[name] for name in ("workers", "workers_ready") if name in detail},
         }
 
     def _store(self) -> dict[str, Any]:

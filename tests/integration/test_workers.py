@@ -83,6 +83,7 @@ async def _history(served: Served, calls: dict[str, int]) -> bool:
     writer.close()
     data = b"".join(re.findall(rb"^(?:data: )?(.*)$", re.sub(rb"\r\n[0-9a-f]+\r\n", b"", text), re.MULTILINE))
     shown = json.loads(data[data.index(b'{"at"') : data.rindex(b"}") + 1])
+    assert (shown["service"]["workers"], shown["service"]["workers_ready"]) == (2, 2)
     history = {each["rule"]: sum(each["allowed"]) + sum(each["denied"]) for each in shown["history"]["rules"]}
     return history == calls and {row["rule"]: row["calls"] for row in shown["rules"]["rows"]} == calls
 

@@ -12,6 +12,7 @@ function faults(event) {
   const found = [];
   const since = store.away_s === null ? "" : ` since ${clock(event.at - store.away_s)}`;
   if (service.status !== "ready") found.push(["warn", `This replica is ${service.status}.`]);
+  if (service.workers_ready < service.workers) found.push(["warn", `${service.workers_ready} of its ${service.workers} workers take calls; the others are being started again.`]);
   if (store.breaker !== "closed") {
     found.push(["bad", `The store is away${since}: ${store.policy_text}. ${count(store.uncounted)} calls were decided without it. The cause: ${cause(store)}`]);
   } else if (store.away_s !== null) {
@@ -141,5 +142,6 @@ function drawService(event) {
   sync(byId("domains"), config.domains, (name) => name, (name) => el("option", { value: name }), () => {});
   const domain = byId("explain-domain");
   if (!domain.value && !domain.touched) { domain.value = config.domains[0] ?? ""; domain.touched = true; }
-  setText(byId("footer-text"), `extauth ${service.version}, up for ${lasting(event.at - service.started_s)}`);
+  const workers = service.workers ? ` with ${service.workers} workers` : "";
+  setText(byId("footer-text"), `extauth ${service.version}${workers}, up for ${lasting(event.at - service.started_s)}`);
 }
