@@ -22,13 +22,15 @@ class Fault:
     them may fail, and `lost` requests through Envoy may be uncounted, those on their way to them. `cut_off` are those
     of the stage's `replicas_in_all` that cannot reach the store, and `newcomers` those of them that know nothing of
     what was counted before. Of more than two replicas, each admits its part of a limit by itself
-    (`EXTAUTH_LOCAL_SHARE=auto`). `normal_within_s`: how soon after its end calls must be counted together again.
-    `policies`: under which it is caused, where another policy would show nothing more, or takes too long.
+    (`EXTAUTH_LOCAL_SHARE=auto`). Each has so many `workers`. `normal_within_s`: how soon after its end calls must be
+    counted together again. `policies`: under which it is caused, where another policy would show nothing more, or takes
+    too long.
     """
 
     cause: Cause
     way: Way = Way.STRAIGHT
     replicas_in_all: int = REPLICAS
+    workers: int = 1
     seconds: float = SHORT_S
     forgets: float = 0
     replicas: frozenset[int] = frozenset()

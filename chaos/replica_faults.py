@@ -1,6 +1,7 @@
 """Faults of the replicas, and of one replica's way to the store."""
 
 import asyncio
+import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -46,6 +47,17 @@ async def stopped(stage: Stage) -> AsyncIterator[None]:
         yield
     finally:
         process.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def worker_killed(stage: Stage) -> AsyncIterator[None]:
+    """SIGKILL of one worker of a replica, which starts another."""
+    os.kill(_children(stage.stack.process(NAMES[0]).pid() or 0)[0], signal.SIGKILL)
+    yield
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 @asynccontextmanager
@@ -106,6 +118,7 @@ REPLICA: Faults = {
     # Two workers of Envoy may each have sent to it what it did not answer, and each finds out for itself.
     "replica_killed": Fault(cause=gone(NAMES[:1], signal.SIGKILL), replicas=FIRST, lost=20, policies=FEW),
     "replica_stopped_5s": Fault(cause=stopped, seconds=5, replicas=FIRST, lost=100, normal_within_s=10, policies=FEW),
+    "worker_killed": Fault(cause=worker_killed, workers=2, replicas=FIRST, lost=20, policies=FEW),
     "replicas_restarted": Fault(cause=restarted_in_a_row, seconds=0, replicas=ALL, policies=FEW),
     "replicas_gone": Fault(cause=all_gone, replicas=ALL, lost=float("inf"), normal_within_s=10, policies=FEW),
     "four_frozen": Fault(cause=frozen, seconds=LONGER_S, replicas_in_all=4, cut_off=FOUR, policies=LOCAL),

@@ -203,7 +203,7 @@ async def run_all(
     patient: bool = False,
     say: Callable[[Row], None] = lambda _row: None,
 ) -> list[Row]:
-    """Each fault under each policy, on one stage a policy, way to the store and number of replicas.
+    """Each fault under each policy, on one stage a policy, way to the store and number of replicas and workers.
 
     Each lasts for `seconds` at most.
 
@@ -212,16 +212,18 @@ async def run_all(
     rows = []
     faults = {name: FAULTS[name] for name in names}
     for policy in policies:
-        for way, replicas in product(Way, sorted({fault.replicas_in_all for fault in faults.values()})):
+        sizes = sorted({(fault.replicas_in_all, fault.workers) for fault in faults.values()})
+        for way, (replicas, workers) in product(Way, sizes):
             members = {
                 name: fault
                 for name, fault in faults.items()
-                if (fault.way, fault.replicas_in_all) == (way, replicas) and policy in fault.policies
+                if (fault.way, fault.replicas_in_all, fault.workers) == (way, replicas, workers)
+                and policy in fault.policies
             }
             if not members:
                 continue
-            where = folder / policy / f"{way}-{replicas}"
-            async with Stage(where, policy, way, replicas=replicas, patient=patient) as stage:
+            where = folder / policy / f"{way}-{replicas}-{workers}"
+            async with Stage(where, policy, way, replicas=replicas, workers=workers, patient=patient) as stage:
                 for name, fault in members.items():
                     shorter = fault if seconds is None else replace(fault, seconds=min(seconds, fault.seconds))
                     rows.append(await round_of(stage, name, shorter, strict=strict))

@@ -53,11 +53,21 @@ class Stage:
     """A running stack. `store` is the one that the replicas count in, `spare` another that may take its place.
 
     Of more than two `replicas` each is told how many there are, and counts for its part of a limit while it counts
-    alone. `patient`: Envoy and the replicas wait for longer than as shipped, on a machine that others use too.
+    alone. Each has so many `workers`. `patient`: Envoy and the replicas wait for longer than as shipped, on a machine
+    that others use too.
     """
 
-    def __init__(self, folder: Path, policy: str, way: Way, *, replicas: int = REPLICAS, patient: bool = False) -> None:
-        self.folder, self.policy, self.way, self.replicas = folder, policy, way, replicas
+    def __init__(
+        self,
+        folder: Path,
+        policy: str,
+        way: Way,
+        *,
+        replicas: int = REPLICAS,
+        workers: int = 1,
+        patient: bool = False,
+    ) -> None:
+        self.folder, self.policy, self.way, self.replicas, self.workers = folder, policy, way, replicas, workers
         self.hosts, self._resolv = folder / "hosts", folder / "resolv.conf"
         self._ca = trustme.CA()
         self._tls = self._server_tls() if way is Way.TLS else None
@@ -159,6 +169,8 @@ class Stage:
         engine = {name: value for name, value in os.environ.items() if name == "EXTAUTH_ENGINE"}
         part = {"EXTAUTH_LOCAL_SHARE": "auto", "EXTAUTH_REPLICAS": str(self.replicas)}
         shared = part if self.replicas > REPLICAS else {}
+        if self.workers > 1:  # which the other engine has not
+            shared |= {"EXTAUTH_WORKERS": str(self.workers), "EXTAUTH_ENGINE": "h2"}
         return {**engine, **shared, "EXTAUTH_CONFIG": str(self.config.parent), "EXTAUTH_ON_STORE_FAILURE": self.policy}
 
     def _urls(self) -> list[str]:
