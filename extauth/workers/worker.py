@@ -64,6 +64,7 @@ class Worker:
         self._post = post
         self._channel = channel
         self._core: Core | None = None
+        self._draining = False
         self._handed = HandedConnections(post.handed, self._count_soon)
         self._counted = (0, 0)
         self._counting = False
@@ -83,6 +84,8 @@ class Worker:
         tune_python()
         await core.open(stack)
         await core.serve(stack)
+        if self._draining:
+            await core.engine.drain()
         keep_up(stack, self._follow_rules)
         self._tell_rules(core)
         self._channel.send("ready")
@@ -123,8 +126,10 @@ class Worker:
                     answering = asyncio.create_task(self._answer(number, what, arguments))
                     self._answering.add(answering)
                     answering.add_done_callback(self._answering.discard)
-                case ("drain",) if self._core is not None:
-                    await self._core.engine.drain()
+                case ("drain",):
+                    self._draining = True
+                    if self._core is not None:
+                        await self._core.engine.drain()
                 case ("tls",) if self._core is not None and self._core.tls is not None:
                     _reload(self._core.tls)
                 case ("stop",):

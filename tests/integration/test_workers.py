@@ -134,9 +134,16 @@ async def test_a_reload_reaches_all_workers_and_those_that_start_later(serve: Se
         await until_async(lambda: events(served, "worker_started"), served.log.read_text)
     async with connected(served, 2) as client:
         assert sorted(await client.ask_all(10, "ten", "z")) == [OK] * 14 + [OVER_LIMIT] * 6, "by the rules in force"
-    lines = events(served, "config_reloaded", "config_rejected", "worker_has_other_rules")
-    assert [line["event"] for line in lines] == ["config_reloaded", "config_rejected"]
     assert (await samples(served))["extauth_config_reloads_total"] == {("ok",): 1, ("error",): 1}
+
+    os.kill(min(children(served.process.pid)), signal.SIGKILL)
+    config.write_text(CONFIG.replace("requests_per_unit: 10}", "requests_per_unit: 6}"))  # while the worker begins
+    await until_async(lambda: len(events(served, "config_reloaded")) == 2, served.log.read_text)
+    await until_async(lambda: len(events(served, "worker_started")) == 2, served.log.read_text)
+    async with connected(served, 2) as client:
+        assert sorted(await client.ask_all(10, "ten", "0")) == [OK] * 6 + [OVER_LIMIT] * 14
+    lines = events(served, "config_reloaded", "config_rejected", "worker_has_other_rules")
+    assert [line["event"] for line in lines] == ["config_reloaded", "config_rejected", "config_reloaded"]
 
 
 async def test_a_reload_that_makes_a_key_secret_hides_its_values_in_all_that_is_shown(serve: Serve) -> None:
