@@ -1,6 +1,7 @@
 """Workers of `extauth serve` that cannot begin, that end again and again, and their certificates."""
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -11,6 +12,7 @@ import pytest
 
 from extauth.transport.tls import TlsFiles
 from tests.integration.worker_service import children, events, page
+from tests.support.manager import managing
 from tests.support.process import ROOT, Served, served_with
 from tests.support.stores import Store
 from tests.support.wait import until_async
@@ -111,3 +113,16 @@ async def test_each_worker_takes_new_certificates(serve: Serve, own_store: Store
         "tls_reloaded",
         "tls_rejected",
     ]
+
+
+def test_the_parent_alone_reports_to_a_service_manager(serve: Serve, short_path: Path) -> None:
+    with managing(str(short_path / "notify")) as manager:
+        served = serve(NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="200000")
+        served.until(lambda: manager.states() == ["READY"])
+        assert json.loads(served.get("/readyz")[1])["workers_ready"] == 2
+        served.until(lambda: manager.reports().count({"WATCHDOG": "1"}) > 3)
+        served.process.send_signal(signal.SIGHUP)
+        served.until(lambda: manager.states() == ["READY", "RELOADING", "READY"])
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == 0
+        assert manager.states() == ["READY", "RELOADING", "READY", "STOPPING"]
