@@ -16,34 +16,12 @@ from extauth.config.sources.files import FileSource
 from extauth.settings import read_settings
 from scripts.stack import programs
 from tests.deploy.charts import helm
-
-ROOT = Path(__file__).parents[2]
-PAGES = ROOT / "docs/deploy"
-Block = dict[str, Any]
-
-
-def blocks(page: str) -> list[Block]:
-    """The YAML of a page."""
-    text = (PAGES / f"{page}.md").read_text()
-    return [yaml.safe_load(each) for each in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
-
-
-def only(page: str, kind: str) -> Block:
-    [found] = [block for block in blocks(page) if block.get("kind") == kind]
-    return found
-
-
-def container(page: str) -> Block:
-    found: Block
-    [found] = [
-        c for c in only(page, "Deployment")["spec"]["template"]["spec"]["containers"] if c["name"] == "ratelimit"
-    ]
-    return found
+from tests.deploy.pages import PAGES, Block, blocks, container_on, only
 
 
 @pytest.mark.parametrize("page", ["istio", "contour"])
 def test_a_deployment_of_envoyproxy_ratelimit_needs_its_image_alone(page: str, tmp_path: Path) -> None:
-    one = container(page)
+    one = container_on(page)
     assert one["command"] == ["/bin/ratelimit"]
     environ = {variable["name"]: variable["value"] for variable in one["env"]}
     [mount] = one["volumeMounts"]
