@@ -127,7 +127,10 @@ class XdsSource:
         return replace(self._reader.rules, problems=())  # another version may have written it
 
     async def begun(self) -> None:
-        """Return once there are rules to begin with, for which the server must have sent some, if only none at all."""
+        """Return once there are rules to begin with: those of the cache, or of a response, though that may have none.
+
+        A response of which no domain can be used is not enough.
+        """
         await self._begun.wait()
 
     async def updates(self) -> AsyncIterator[RuleSet | ConfigError]:
@@ -149,7 +152,8 @@ class XdsSource:
                     if built is not None and (built.changed or not self._answered or waiting):
                         self._answered = True
                         yield self._reader.rules
-                        self._begun.set()
+                        if self._usable():
+                            self._begun.set()
                     elif built is None and waiting and self._begun.is_set():
                         yield self._reader.rules
                     if session is not None and built is not None:
@@ -218,13 +222,18 @@ class XdsSource:
 
     async def _keep(self, built: Built) -> None:
         """Write the cache anew where other rules are in force than it holds."""
-        if self._cache is None or (self._kept and not built.changed):
+        if self._cache is None or (self._kept and not built.changed) or not self._usable():
             return
         self._kept = True
         try:
             await asyncio.to_thread(write_cache, self._cache, self._reader.in_force(), self._options.max_message_bytes)
         except SourceError as error:
             self._reports.cache_failed(f"EXTAUTH_CONFIG_CACHE={self._cache}: {error}")
+
+    def _usable(self) -> bool:
+        """Whether there are rules, though none at all, unless that is by mistakes alone."""
+        rules = self._reader.rules
+        return bool(rules.domains) or not rules.problems
 
     # The stream
 

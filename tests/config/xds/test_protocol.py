@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from extauth.config.sources.xds_cache import read_cache
 from extauth.config.sources.xds_settings import XdsOptions
 from extauth.rules.model import RuleSet
 from tests.config.xds.fake_server import FakeXds, Reports, fake_xds, following
@@ -70,6 +72,22 @@ async def test_it_begins_with_the_first_snapshot_though_that_is_empty(xds: FakeX
         await asyncio.wait_for(begun, 20)
         assert shown((await xds.until_requests(2))[1]) == ("1", "n1", False)
     assert [limits(rules) for rules in follower.updates] == [{}]
+
+
+async def test_a_snapshot_of_which_nothing_can_be_used_is_no_beginning(xds: FakeXds, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    async with following(xds.address, cache=cache) as follower:
+        await xds.until_requests(1)
+        begun = asyncio.create_task(follower.source.begun())
+        xds.push(response("1", BAD))
+        await xds.until_requests(2)
+        xds.push(response("2", NAMELESS))  # which is dealt with only after the first one
+        assert shown((await xds.until_requests(3))[1]) == ("1", "n1", True)
+        assert not begun.done()
+        assert read_cache(cache, 1 << 20) is None
+        xds.push(response("3", BAD, domain("a")))
+        await asyncio.wait_for(begun, 20)
+        await until_async(lambda: read_cache(cache, 1 << 20))
 
 
 async def test_the_same_rules_again_are_accepted_and_not_put_in_force_again(xds: FakeXds) -> None:
