@@ -14,6 +14,7 @@ from typing import Any, Final
 from extauth.address import split_address
 from extauth.compat import names
 from extauth.compat.metrics import ReferenceMetrics, Totals
+from extauth.errors import SettingsError
 from extauth.settings import Settings
 from extauth.telemetry import events
 
@@ -30,9 +31,14 @@ _RESERVED: Final = str.maketrans(".:|", "___")
 def statsd_of(
     settings: Settings, reference: ReferenceMetrics | None, gather: Callable[[], Awaitable[None]] | None = None
 ) -> "Statsd | None":
-    """What sends the metrics as the settings say, if they do; `gather` is awaited before each flush."""
-    if settings.statsd is None or reference is None:
+    """What sends the metrics as the settings say, if they do; `gather` is awaited before each flush.
+
+    Raises SettingsError where nothing counts under these names.
+    """
+    if settings.statsd is None:
         return None
+    if reference is None:
+        raise SettingsError("EXTAUTH_STATSD needs EXTAUTH_COMPATIBLE=true: only then are hits counted by these names")
     tags = dict(pair.split(":") for pair in settings.statsd_tags.split(",") if pair)
     return Statsd(settings.statsd, reference, interval_s=settings.statsd_interval, tags=tags, gather=gather)
 
@@ -59,7 +65,7 @@ class _Connection(asyncio.DatagramProtocol, asyncio.Protocol):
 class Statsd:
     """Sends what `metrics` have counted since the last flush to `url`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
 
-    It does so every `interval_s` seconds; `tags` are part of the names of all rules, as there. `gather`, if given, is
+    It does so every `interval_s` seconds; `tags` are part of all names, as there. `gather`, if given, is
     awaited before.
     """
 

@@ -13,7 +13,9 @@ from structlog.testing import capture_logs
 
 from extauth.compat.hits import Stat, hits_table
 from extauth.compat.metrics import ReferenceMetrics
-from extauth.compat.statsd import MAX_BUFFER_BYTES, MAX_DATAGRAM_BYTES, Statsd
+from extauth.compat.statsd import MAX_BUFFER_BYTES, MAX_DATAGRAM_BYTES, Statsd, statsd_of
+from extauth.errors import SettingsError
+from extauth.settings import read_settings
 from extauth.telemetry.metrics import Metrics
 from tests.support.facts import batch
 from tests.support.ports import free_port
@@ -94,6 +96,12 @@ async def listening(scheme: str, port: int) -> AsyncIterator[Listener]:
     for writer in writers:
         writer.transport.abort()
     await server.wait_closed()
+
+
+def test_it_needs_what_counts_under_these_names() -> None:
+    assert statsd_of(read_settings({}), None) is None
+    with pytest.raises(SettingsError, match="EXTAUTH_STATSD needs EXTAUTH_COMPATIBLE=true"):
+        statsd_of(read_settings({"EXTAUTH_STATSD": "udp://127.0.0.1:8125"}), None)
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "udp"])
