@@ -38,7 +38,7 @@ MAX_SHRINKING_BYTES = 2 << 20  # of names, and as much of older ones
 NAME_BYTES = 100  # beside its text
 
 _Pattern = tuple[int, ...]
-"""The shard of each check, or -1 where its counter is that of the check before."""
+"""The shard of each check, or -1 where its counter is that of the check before; of one shard alone only that."""
 
 _Runs = dict[int, list[tuple[int, Step | None, Group]]]
 """What each shard is asked: the group's index, and where the whole group is not on the shard, the step."""
@@ -67,7 +67,7 @@ class SeveralShards:
         requests: dict[int, ShardedRequest] = {}
         for index, group in enumerate(groups):
             pattern = self._pattern(group.take)
-            if len(set(pattern) - {-1}) == 1:
+            if len(pattern) == 1:
                 runs.setdefault(pattern[0], []).append((index, None, group))
             else:
                 requests[index] = ShardedRequest(group, self._order(group.take, pattern))
@@ -135,7 +135,10 @@ class SeveralShards:
         first = shard_of(names[0])
         if len(names) == 1:
             return (first,)
-        return (first, *[-1 if name == before else shard_of(name) for before, name in pairwise(names)])
+        shards = [shard_of(name) for name in names]
+        if shards.count(first) == len(shards):
+            return (first,)
+        return (first, *[-1 if name == before else shards[i] for i, (before, name) in enumerate(pairwise(names), 1)])
 
     def _order(self, take: CounterSet, pattern: _Pattern) -> ShardOrder:
         key = (id(take.checks), pattern)

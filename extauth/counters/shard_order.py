@@ -28,15 +28,15 @@ class Step(NamedTuple):
 
 
 class ShardOrder(NamedTuple):
-    """The steps of a request. Those of `deciding` are taken one after the other, and then those of `after` at once.
+    """The `steps` of a request. The first `deciding` are taken one after the other, and then the others at once.
 
     Where quotas lie on several shards, one with room is enough, so no shard denies for its own: each reserves what
     fits. Then the first `quota_steps` of the deciding steps have them, and `quotas` their checks' places, by quota.
     Else one shard decides about all quotas, `quotas` is empty and `quota_steps` 0.
     """
 
-    deciding: tuple[Step, ...]
-    after: tuple[Step, ...]
+    steps: tuple[Step, ...]
+    deciding: int
     quotas: tuple[tuple[int, ...], ...]
     quota_steps: int
 
@@ -63,14 +63,11 @@ def shard_order(checks: Sequence[LimitCheck], shards: Sequence[int], same: Seque
     first_steps = [i for i in range(len(checks)) if i in deciding or shards[i] == last]
     rest = [i for i in range(len(checks)) if i not in first_steps]
     quota_of = {} if open_ or spread else {i: number for number, quota in enumerate(quotas) for i in quota}
+    deciding_steps = [_step(shard, [i for i in first_steps if shards[i] == shard], checks, quota_of) for shard in order]
+    waiting = dict.fromkeys(shards[i] for i in rest)
     return ShardOrder(
-        tuple([_step(shard, [i for i in first_steps if shards[i] == shard], checks, quota_of) for shard in order]),
-        tuple(
-            [
-                _step(shard, [i for i in rest if shards[i] == shard], checks, {})
-                for shard in dict.fromkeys(shards[i] for i in rest)
-            ]
-        ),
+        (*deciding_steps, *[_step(shard, [i for i in rest if shards[i] == shard], checks, {}) for shard in waiting]),
+        len(order),
         tuple([tuple([i for i in quota if decides[i]]) for quota in quotas]) if spread else (),
         quota_steps,
     )

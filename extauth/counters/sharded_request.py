@@ -34,21 +34,20 @@ class ShardedRequest:
 
     def next_steps(self) -> Sequence[Step]:
         """The steps to take now, all at once; none where all are done, or where those that are left need a verdict."""
-        deciding, after = self.order.deciding, self.order.after
-        begun, steps = self._done, (*deciding, *after)
-        if not self.admitted:
-            end = len(steps)
-        elif begun < len(deciding):
+        order, begun = self.order, self._done
+        if self.admitted and begun < order.deciding:
             end = begun + 1
+        elif self.admitted and self.uncounted and self._lacks_decision():
+            return ()
         else:
-            end = begun if self._lacks_decision() else len(steps)
+            end = len(order.steps)
         self._done = end
-        return steps[begun:end]
+        return order.steps[begun:end]
 
     def last_steps(self, admitted: int) -> Sequence[Step]:
         """The steps that are left, once it is known from elsewhere how many calls are admitted in the end."""
         self.admitted = admitted
-        steps = (*self.order.deciding, *self.order.after)[self._done :]
+        steps = self.order.steps[self._done :]
         return [step for step in steps if admitted or any(check.limit.count_denied for check in step.checks)]
 
     def take_up(self, step: Step, part: Part, taken: TakeResult | Uncounted) -> None:
@@ -83,7 +82,7 @@ class ShardedRequest:
         return level
 
     def _lacks_decision(self) -> bool:
-        decided = {i for step in self.order.deciding for i in step.places}
+        decided = {i for step in self.order.steps[: self.order.deciding] for i in step.places}
         return not decided.isdisjoint(self.uncounted)
 
     def surplus(self, admitted: int) -> Iterable[tuple[int, Return]]:

@@ -110,7 +110,9 @@ class Part(CounterSet):
     __slots__ = ("most", "taken_at_us")
 
     def __init__(self, names: tuple[bytes, ...], checks: tuple[LimitCheck, ...], most: int) -> None:
-        super().__init__(names, checks)
+        self.names = names
+        self.checks = checks
+        self.reported = None
         self.most = most
         self.taken_at_us: int | None = None
 
