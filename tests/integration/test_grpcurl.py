@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,19 +21,25 @@ descriptors: [{key: api_key, value: k, rate_limit: {unit: year, requests_per_uni
 CALL = {"domain": "api", "descriptors": [{"entries": [{"key": "api_key", "value": "k"}]}], "hits_addend": 3}
 
 
-@pytest.fixture(params=["h2", "grpcio"])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+@contextmanager
+def serving(folder: Path, **settings: str) -> Iterator[Served]:
     if shutil.which("grpcurl") is None:
         missing("no grpcurl on PATH")
-    config = tmp_path / "api.yaml"
+    config = folder / "api.yaml"
     config.write_text(CONFIG)
     listen = f"127.0.0.1:{free_port()}"
-    settings = {"EXTAUTH_REDIS_URL": "memory:", "EXTAUTH_GRPC_LISTEN": listen, "EXTAUTH_ENGINE": request.param}
-    running = Served(tmp_path, config, settings=settings)
+    settings |= {"EXTAUTH_REDIS_URL": "memory:", "EXTAUTH_GRPC_LISTEN": listen}
+    running = Served(folder, config, settings=settings)
     running.address = listen
     running.until_ready()
     yield running
     running.stop()
+
+
+@pytest.fixture(params=["h2", "grpcio"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path, EXTAUTH_ENGINE=request.param) as running:
+        yield running
 
 
 def grpcurl(served: Served, *options: str, call: str = "") -> str:
@@ -70,3 +77,9 @@ def test_a_call(served: Served) -> None:
     assert (status["limitRemaining"], status["currentLimit"]) == (7, {"requestsPerUnit": 10, "unit": "YEAR"})
     health = json.loads(grpcurl(served, "-d", '{"service": ""}', call="grpc.health.v1.Health/Check"))
     assert health == {"status": "SERVING"}
+
+
+def test_without_reflection(tmp_path: Path) -> None:
+    with serving(tmp_path, EXTAUTH_REFLECTION="off") as running, pytest.raises(subprocess.CalledProcessError) as failed:
+        grpcurl(running, "list")
+    assert "does not support the reflection API" in failed.value.stderr
