@@ -26,10 +26,9 @@ from extauth.transport.h2.frames import (
     H2Error,
     unpadded,
 )
-from extauth.transport.h2.grpc_framing import ENCODINGS, Status, refusal_block
+from extauth.transport.h2.header_block import HeaderBlock
 from extauth.transport.h2.hpack import HeaderDecoder
-from extauth.transport.h2.reflection_calls import REFLECTION_METHODS
-from extauth.transport.h2.request_head import Head, Method
+from extauth.transport.h2.request_head import Head, unserved
 from extauth.transport.h2.requests import Requests
 from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
@@ -43,21 +42,6 @@ _CALL_HEAD = Struct(">IBIBI")
 
 MAX_EXPANSION = 4  # in a turn, headers and messages may decode to this many times `max_turn_bytes`
 MAX_TURN_WORK_US = 2000  # of planning in a turn; its last call may take as long again, and more
-MAX_ECHO = 100  # characters from the client that an answer repeats: each may become six bytes
-
-
-class HeaderBlock:
-    """A header block that goes on in CONTINUATION frames."""
-
-    __slots__ = ("arrived", "depends_on_itself", "end_stream", "fragments", "frames", "stream")
-
-    def __init__(self, stream: int, arrived: float, *, end_stream: bool, depends_on_itself: bool) -> None:
-        self.stream = stream
-        self.fragments = bytearray()
-        self.arrived = arrived
-        self.end_stream = end_stream
-        self.depends_on_itself = depends_on_itself
-        self.frames = 0
 
 
 class Receiver:
@@ -304,7 +288,7 @@ class Receiver:
             # Only a client that ignores SETTINGS_MAX_CONCURRENT_STREAMS comes here.
             self.requests.refuse_stream(number, head, end_stream=end_stream)
             return
-        refusal = _unserved(head, reflects=self._reflects)
+        refusal = unserved(head, reflects=self._reflects)
         if refusal is not None:
             self._control.spend()
             self._sender.respond(number, refusal, cut=not end_stream)
@@ -313,15 +297,3 @@ class Receiver:
         streams.begin(request)
         if end_stream:
             self.requests.complete(number, request)
-
-
-def _unserved(head: Head, *, reflects: bool) -> bytes | None:
-    """The header block of the answer to a call that can be refused before it is whole; None for other calls."""
-    if head.refusal is not None:  # clients of plain HTTP may not read an answer before their request is sent
-        return None
-    if head.method is Method.UNKNOWN or (head.method in REFLECTION_METHODS and not reflects):
-        return refusal_block(Status.UNIMPLEMENTED, f"no such method: {head.path[:MAX_ECHO]}")
-    if head.encoding not in ENCODINGS:
-        accepted = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
-        return refusal_block(Status.UNIMPLEMENTED, f"grpc-encoding {head.encoding[:MAX_ECHO]} is not served", accepted)
-    return None

@@ -4,19 +4,14 @@ Such a stream is OPEN until the client ends it: each message in it is answered a
 the next frame. A stream without a request for the stall timeout ends.
 """
 
-from typing import Final
-
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.transport.h2 import frames
 from extauth.transport.h2.control_frames import Control
 from extauth.transport.h2.grpc_framing import GrpcError, Status, refusal_block, trailer_block, unframe
-from extauth.transport.h2.request_head import Method
 from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import Request, Streams
 from extauth.transport.reflection import MAX_HELD_BYTES, MAX_REQUEST_BYTES, TOO_LARGE, TOO_MANY, UNREAD, respond
-
-REFLECTION_METHODS: Final = frozenset((Method.REFLECTION, Method.REFLECTION_ALPHA))
 
 
 class ReflectionCalls:

@@ -9,9 +9,10 @@ from extauth.rls.request import SERVICE
 from extauth.rls.trace_context import TraceParent, may_be_sampled, sampled_parent
 from extauth.transport import reflection
 from extauth.transport.deadlines import deadline_after_s
-from extauth.transport.h2.grpc_framing import ENCODINGS
+from extauth.transport.h2.grpc_framing import ENCODINGS, Status, refusal_block
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
+MAX_ECHO = 100  # characters from the client that an answer repeats: each may become six bytes
 _REFLECTION, _REFLECTION_ALPHA = reflection.SERVICES
 
 Fields = list[tuple[bytes, bytes, bool]]
@@ -35,6 +36,7 @@ class Method(Enum):
     UNKNOWN = "unknown"
 
 
+REFLECTION_METHODS = frozenset((Method.REFLECTION, Method.REFLECTION_ALPHA))
 _METHODS = {method.value.encode(): method for method in Method if method is not Method.UNKNOWN}
 
 
@@ -179,3 +181,15 @@ def _read_call(
         plain=method is Method.SHOULD_RATE_LIMIT and encoding in ENCODINGS,
         parent=parent,
     )
+
+
+def unserved(head: Head, *, reflects: bool) -> bytes | None:
+    """The header block of the answer to a call that can be refused before it is whole; None for other calls."""
+    if head.refusal is not None:  # clients of plain HTTP may not read an answer before their request is sent
+        return None
+    if head.method is Method.UNKNOWN or (head.method in REFLECTION_METHODS and not reflects):
+        return refusal_block(Status.UNIMPLEMENTED, f"no such method: {head.path[:MAX_ECHO]}")
+    if head.encoding not in ENCODINGS:
+        accepted = (b"grpc-accept-encoding", ",".join(ENCODINGS).encode())
+        return refusal_block(Status.UNIMPLEMENTED, f"grpc-encoding {head.encoding[:MAX_ECHO]} is not served", accepted)
+    return None

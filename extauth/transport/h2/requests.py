@@ -16,8 +16,8 @@ from extauth.transport.h2.control_frames import Control
 from extauth.transport.h2.flow_control import LARGEST_WINDOW, Message
 from extauth.transport.h2.frames import DEFAULT_WINDOW, END_STREAM, ErrorCode, H2Error, unpadded
 from extauth.transport.h2.grpc_framing import GrpcError, Status, plain_block, refusal_block, trailer_block, unframe
-from extauth.transport.h2.reflection_calls import REFLECTION_METHODS, ReflectionCalls
-from extauth.transport.h2.request_head import Head, Method
+from extauth.transport.h2.reflection_calls import ReflectionCalls
+from extauth.transport.h2.request_head import REFLECTION_METHODS, Head, Method
 from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.h2.streams import MIN_PROGRESS, Request, Streams
