@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from chaos.client import OK, OVER, Client, Direct, Edge
+from chaos.cluster_faults import CLUSTER
 from chaos.config_faults import CONFIG
 from chaos.faults import Fault
 from chaos.load import Sample
@@ -26,7 +27,7 @@ from chaos.store_faults import STORE
 from extauth.rules.model import OnStoreFailure
 from tests.support.stack_counters import of_each_replica, undecided
 
-FAULTS = {**STORE, **SENTINEL, **REPLICA, **CONFIG}
+FAULTS = {**STORE, **SENTINEL, **CLUSTER, **REPLICA, **CONFIG}
 POLICIES = tuple(policy.value for policy in OnStoreFailure)
 BEFORE_S, AFTER_S = 1.0, 1.5  # of load, in which the limits are used up
 RECOVERY_S = 30.0  # after which all should be as before in any case

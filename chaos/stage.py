@@ -17,6 +17,7 @@ from chaos.load import config
 from scripts.stack import Ports, Stack, free_ports
 from scripts.stack.render import Edit
 from scripts.stack.upstream import UPSTREAM
+from tests.support.cluster import RealCluster
 from tests.support.proxy import Proxy
 from tests.support.sentinels import MASTER, Trio
 from tests.support.stores import Store
@@ -47,6 +48,8 @@ class Way(StrEnum):
     """Straight, by a name."""
     WATCHED = "watched"
     """Straight, to the master that sentinels name; the spare is its replica."""
+    CLUSTERED = "clustered"
+    """Straight, to the masters of a cluster; the store and the spare are not asked."""
 
 
 class Stage:
@@ -78,6 +81,8 @@ class Stage:
         self.spare = LocalStore(folder / "b", there, port if way is Way.NAMED else other)
         proxied = replicas if way in {Way.PROXIED, Way.TLS} else 0
         self.trio = Trio("valkey", folder, port)
+        partly = ("--cluster-require-full-coverage", "no")
+        self.cluster = RealCluster("valkey", folder / "c", options=partly) if way is Way.CLUSTERED else None
         self.proxies = [Proxy(each, port, tls=self._tls) for each in between[:proxied]]
         descriptors = folder / "descriptors"
         descriptors.mkdir(parents=True)
@@ -105,6 +110,9 @@ class Stage:
                 await self.start_spare()
                 self._exit.callback(self.trio.stop)
                 await asyncio.to_thread(self.trio.start)
+            if self.cluster is not None:
+                self._exit.callback(self.cluster.stop)
+                await asyncio.to_thread(self.cluster.start)
             for proxy in self.proxies:
                 await self._exit.enter_async_context(proxy)
             self.name_store(self.store.host)
@@ -182,6 +190,8 @@ class Stage:
             return [f"redis://{user}127.0.0.1:{proxy.address}" for proxy in self.proxies]
         if self.way is Way.WATCHED:
             return [f"redis+sentinel://{user}{self.trio.hosts}/{MASTER}"] * REPLICAS
+        if self.cluster is not None:
+            return [self.cluster.url] * REPLICAS
         host = NAME if self.way is Way.NAMED else self.store.host
         return [f"redis://{user}{host}:{self.store.port}"] * self.replicas
 

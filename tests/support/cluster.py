@@ -97,14 +97,19 @@ class RealCluster:
         for master, replica in zip(self.masters, self.replicas, strict=False):
             until(lambda replica=replica, master=master: self._knows(replica, master), self.views)  # type: ignore[misc]
             replica.command("CLUSTER", "REPLICATE", master.id)
-        for replica in self.replicas:
-            until(
-                lambda replica=replica: replica.command("INFO", "replication").get("master_link_status") == "up",  # type: ignore[misc]
-                self.views,
-            )
+        self.until_well()
+        return self
+
+    def until_well(self) -> None:
+        """Wait until all nodes say that all is well, and each master has a replica that may take over."""
         until(lambda: all(self._is_well(node) for node in self.nodes), self.views)
         until(lambda: all(self._knows_replicas(node) for node in self.masters), self.views)
-        return self
+        for replica in self.replicas:
+            until(lambda replica=replica: self._follows(replica), self.views)  # type: ignore[misc]
+
+    def owns(self, node: Node, slot: int) -> bool:
+        """Whether a node says that it serves a slot."""
+        return self._has_slot(node, slot, node)
 
     def stop(self) -> None:
         """End all that run."""
@@ -163,6 +168,10 @@ class RealCluster:
     def _is_well(self, node: Node) -> bool:
         info = node.cluster_info()
         return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes)
+
+    def _follows(self, replica: Node) -> bool:
+        info = replica.command("INFO", "replication")
+        return (info.get("role"), info.get("master_link_status")) == ("slave", "up")
 
     def _knows(self, node: Node, other: Node) -> bool:
         return other.id in text(node.command("CLUSTER", "NODES"))
