@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -65,8 +66,11 @@ def clustered(folder: Path) -> Iterator[dict[int, int]]:
             begin, end = (n * SLOTS // MASTERS for n in (i, i + 1))
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0])
-        while not all(b"cluster_state:ok" in client.execute_command("CLUSTER INFO") for client in clients):
-            pass
+        until = time.monotonic() + 30
+        while not all(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for client in clients):
+            if time.monotonic() > until:
+                raise SystemExit("the cluster did not start")
+            time.sleep(0.05)
         yield pids
 
 

@@ -190,9 +190,11 @@ class GuardedDenialCache(Denials):
         if not asked:
             return [k for k in known if k is not None]
         takens = await self._counters.take(asked)
-        counted = [(g, t) for g, t in zip(asked, takens, strict=True) if isinstance(t, TakeResult)]
-        if counted:
-            self.note([g for g, _ in counted], [t for _, t in counted], now_us)
+        counted = [t for t in takens if isinstance(t, TakeResult)]
+        if len(counted) == len(takens):
+            self.note(asked, counted, now_us)
+        elif counted:
+            self.note([g for g, t in zip(asked, takens, strict=True) if isinstance(t, TakeResult)], counted, now_us)
         if len(asked) == len(groups):
             return takens
         rest = iter(takens)

@@ -76,7 +76,9 @@ class ClusterCounters:
         """
         by_head: dict[bytes, list[int]] = {}
         for i, group in enumerate(groups):
-            head = group.take.names[0].partition(b"}")[0]
+            name = group.take.names[0]
+            end = name.find(b"}")
+            head = name[:end] if end >= 0 else name
             indices = by_head.get(head)
             if indices is None:
                 by_head[head] = [i]

@@ -51,11 +51,14 @@ class _GuardedMaster:
             except StoreError as error:
                 error.sent = False  # what is owed may have been, and these calls were not
                 raise
-        receipts = any(isinstance(group.take, Part) for group in groups)
+        receipts = any(group.take.__class__ is Part for group in groups)
         takens = await self._cluster.take_at(self.master, groups, receipts=receipts)
-        told = [(group, taken) for group, taken in zip(groups, takens, strict=True) if isinstance(taken, TakeResult)]
-        if told:
-            self._local.remember(*zip(*told, strict=True))
+        counted = [taken for taken in takens if isinstance(taken, TakeResult)]
+        if len(counted) == len(takens):
+            self._local.remember(groups, counted)
+        else:
+            told = [group for group, taken in zip(groups, takens, strict=True) if isinstance(taken, TakeResult)]
+            self._local.remember(told, counted)
         return takens
 
     async def settle(self, owed: Sequence[Owed]) -> None:

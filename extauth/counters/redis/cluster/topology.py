@@ -65,13 +65,14 @@ class Topology:
 
     def master_of(self, name: bytes) -> Master | None:
         """The master that serves the slot of a counter; None where nobody does, or it is not known yet."""
-        head, brace, _ = name.partition(b"}")
+        end = name.find(b"}")
+        head = name[:end] if end >= 0 else name
         try:
             return self._by_head[head]
         except KeyError:
             address = self.map.master_of(slot_of(name))
             master = None if address is None else self.masters[address]
-            if brace and len(self._by_head) < MOST_KNOWN:  # else the rest of the name belongs to it
+            if end >= 0 and len(self._by_head) < MOST_KNOWN:  # else the rest of the name belongs to it
                 self._by_head[head] = master
             return master
 
