@@ -29,7 +29,7 @@ TESTS = {
     ),
     "settle": ("tests/counters/test_settle_states.py", "tests/counters/test_settle.py"),
     "give_back": ("tests/counters/test_give_back.py",),
-    "replicas": ("tests/counters/test_heartbeat.py",),
+    "replicas": ("tests/counters/test_heartbeat.py", "tests/counters/test_heartbeat_reports.py"),
 }
 """Of each table, the slowest last: one failure is enough."""
 IN_REDIS = "not [memory and not [denials"

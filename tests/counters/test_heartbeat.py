@@ -1,10 +1,9 @@
 """What replicas learn of each other by their heartbeats, in real servers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from redis.asyncio import Redis
 
 from extauth.counters.breaker import BreakerState
 from extauth.counters.heartbeat import (
@@ -16,47 +15,15 @@ from extauth.counters.heartbeat import (
     replica_of,
     worker_name,
 )
-from extauth.counters.redis.counters import RedisCounters
-from extauth.counters.redis.registry import REPORTS_A_RUN
 from extauth.errors import StoreError
-from tests.support.clock import SECOND, Clock, Seconds
-from tests.support.stores import SERVERS, Store
-
-KEY = "extauth:replicas"
-A = Replica("10.0.0.1:8081", "1.2.3", "0123456789ab", "closed")
-B = Replica("[fd00::2]:8081", "1.2.3", "0123456789ab", "closed")
-C = Replica(None, "1.2.4", "ba9876543210", "closed")
+from tests.counters.heartbeat_rig import KEY, A, B, C, Rig, replicas
+from tests.support.stores import Store
 
 
-class Rig:
-    """Replicas that share an empty store; its clock and theirs go on by `wait`."""
-
-    def __init__(self, counters: RedisCounters, store_clock: Clock, client: Redis) -> None:
-        self.counters = counters
-        self.client = client
-        self._store_clock = store_clock
-        self._clock = Seconds()
-
-    def replica(self, described: Replica, report: bytes = b"", name: str | None = None) -> Heartbeat:
-        async def make_report() -> bytes:
-            return report
-
-        return Heartbeat(self.counters, lambda: described, make_report, name=name, clock=self._clock)
-
-    def wait(self, seconds: float) -> None:
-        self._store_clock.sleep(round(seconds * SECOND))
-        self._clock.now += seconds
-
-
-@pytest.fixture(params=SERVERS)
-async def rig(request: pytest.FixtureRequest, shared_store: Callable[[str], Store]) -> AsyncIterator[Rig]:
-    clock = Clock()
-    url = shared_store(request.param).url
-    counters = RedisCounters(url, 10, clock)
-    async with Redis.from_url(url) as client:
-        await client.delete(KEY, *await client.keys(f"{KEY}:*"))
-        yield Rig(counters, clock, client)
-    await counters.aclose()
+@pytest.fixture
+async def rig(any_store: Store) -> AsyncIterator[Rig]:
+    async with replicas(any_store) as rig:
+        yield rig
 
 
 async def test_each_replica_finds_the_others_and_not_itself(rig: Rig) -> None:
@@ -153,18 +120,6 @@ async def test_however_many_there_are_the_newest_hold_16_kib(rig: Rig) -> None:
     assert len(found) > 45
 
 
-async def test_each_reads_the_reports_of_the_others(rig: Rig) -> None:
-    full = b"\x00\n" + b"x" * 16_382
-    a, b, c = rig.replica(A, full), rig.replica(B, b"b"), rig.replica(C)
-    for each in (a, b, c, a):
-        await each.beat()
-    assert dict(zip(a.others, await a.read_reports(), strict=True)) == {B: b"b", C: b""}
-    await c.beat()
-    assert dict(zip(c.others, await c.read_reports(), strict=True)) == {A: full, B: b"b"}
-    await b.leave()
-    assert dict(zip(c.others, await c.read_reports(), strict=True)) == {A: full, B: b""}
-
-
 async def test_workers_count_by_themselves_and_are_one_replica_to_the_others(rig: Rig) -> None:
     replica = new_replica()
     first, second = (rig.replica(A, b"%d" % i, worker_name(replica, i)) for i in range(2))
@@ -180,41 +135,6 @@ async def test_workers_count_by_themselves_and_are_one_replica_to_the_others(rig
     await anew.beat()
     await other.beat()
     assert (other.most_seen(), len(other.reporting)) == (3, 1), "at the address that it had before"
-
-
-async def test_many_reports_are_read_in_portions(rig: Rig) -> None:
-    reader = rig.replica(A)
-    for i in range(2 * REPORTS_A_RUN + 1):
-        await rig.replica(C, b"%d" % i).beat()
-    await reader.beat()
-    assert sorted(await reader.read_reports()) == sorted(b"%d" % i for i in range(2 * REPORTS_A_RUN + 1))
-
-
-async def test_alone_there_are_no_reports(rig: Rig) -> None:
-    a = rig.replica(A, b"a")
-    await a.beat()
-    assert await a.read_reports() == []
-
-
-async def test_a_report_is_gone_soon_after_the_last_heartbeat(rig: Rig) -> None:
-    a = rig.replica(A, b"a")
-    await a.beat()
-    (key,) = await rig.client.keys(f"{KEY}:*")
-    assert 9_000 < await rig.client.pttl(key) <= 10_000
-    await a.leave()
-    assert await rig.client.keys(f"{KEY}:*") == []
-
-
-async def test_what_is_no_report_is_empty_or_cut(rig: Rig) -> None:
-    a, b = rig.replica(A, b"a"), rig.replica(B)
-    await a.beat()
-    await b.beat()
-    (key,) = await rig.client.keys(f"{KEY}:*")
-    await rig.client.set(key, b"x" * 100_000)
-    assert await b.read_reports() == [b"x" * 16_384]
-    await rig.client.delete(key)
-    await rig.client.lpush(key, "a value of another type")
-    assert await b.read_reports() == [b""]
 
 
 async def test_anybody_can_read_who_there_is(rig: Rig) -> None:
