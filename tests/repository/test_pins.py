@@ -9,15 +9,22 @@ CLIENTS = ROOT / "tests/transport/clients"
 
 
 def test_go_programs_have_a_version_and_a_hash() -> None:
-    run, tools = (ROOT / ".ci/run").read_text(), ROOT / ".ci/tools"
-    installed = re.findall(r"github\.com/\S+/cmd/[a-z0-9]+", run)
-    assert {program.rpartition("/")[2] for program in installed} == {"h2spec", "ghz"}
-    required = dict(re.findall(r"^\t(\S+) (v\S+)", (tools / "go.mod").read_text(), re.MULTILINE))
-    hashes = (tools / "go.sum").read_text()
-    for program in installed:
-        module = program.partition("/cmd/")[0]
-        assert f"{module} {required[module]} h1:" in hashes
-        assert f'"{program}"' in (tools / "tools.go").read_text()
+    run = (ROOT / ".ci/run").read_text()
+    installed = dict(re.findall(r"^install_tools (\S+) (.+)$", run, re.MULTILINE))
+    assert [program.rpartition("/")[2] for programs in installed.values() for program in programs.split()] == [
+        "h2spec",
+        "ghz",
+        "grpcurl",
+        "helm",
+    ]
+    for folder, programs in installed.items():
+        tools = ROOT / folder
+        required = dict(re.findall(r"^\t(\S+) (v\S+)", (tools / "go.mod").read_text(), re.MULTILINE))
+        hashes = (tools / "go.sum").read_text()
+        for program in programs.split():
+            module = program.partition("/cmd/")[0]
+            assert f"{module} {required[module]} h1:" in hashes
+            assert f'"{program}"' in (tools / "tools.go").read_text()
     assert "@" not in "".join(line for line in run.splitlines() if "go install" in line)
 
 
