@@ -150,6 +150,25 @@ async def test_a_sliding_window_takes_back_no_more_than_it_took_at_that_instant(
     assert (await shard.take(limit, 99)).admitted == 8
 
 
+async def test_a_sliding_window_takes_nothing_back_from_later_hits(shard: Shard) -> None:
+    limit = sliding(10)
+    part, _ = await shard.reserve(limit, 3)
+    assert part.taken_at_us is not None
+    await shard.give_back(limit, 3, part.taken_at_us)
+    shard.clock.sleep(SECOND)
+    assert (await shard.take(limit, 6)).admitted == 6
+    await shard.give_back(limit, 3, part.taken_at_us)
+    assert (await shard.take(limit, 99)).admitted == 4
+
+
+async def test_a_sliding_window_finds_hits_whose_instant_is_rounded(shard: Shard) -> None:
+    limit = sliding(20_000)  # hits of 60 ms are kept together
+    shard.clock.sleep(1)
+    assert (await shard.take(limit, 15_000)).admitted == 15_000
+    await shard.give_back(limit, 10_000, shard.clock())
+    assert (await shard.take(limit, 99_000)).admitted == 15_000
+
+
 async def test_a_sliding_window_from_which_all_is_given_back_holds_what_was_before(shard: Shard) -> None:
     limit = sliding(10)
     assert (await shard.take(limit, 2)).admitted == 2
