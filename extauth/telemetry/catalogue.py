@@ -156,8 +156,8 @@ STORE_BREAKER = Metric(
     "extauth_store_breaker",
     _G,
     "1 for the state that it is in, else 0.",
-    "The circuit breaker before Redis. `open`: Redis is not asked; `half-open`: one call tries it. A state that "
-    "changes often points to a Redis that is overloaded.",
+    "The circuit breaker before Redis. `open`: Redis is not asked; `half-open`: one call tries it. Of a "
+    "cluster's masters it is that of the worst. A state that changes often points to a Redis that is overloaded.",
     ("state",),
     across=Across.LARGEST,
 )
