@@ -148,6 +148,16 @@ async def test_the_calls_of_a_silent_master_are_not_counted_and_the_others_are(r
     assert await rig.admitted(NAMES) == [1] * len(NAMES)
 
 
+async def test_calls_have_a_part_for_each_master_and_combination_of_them(rig: Rig) -> None:
+    first, second, third = (rig.names_at(node) for node in rig.cluster.masters)
+    part_of = rig.takes.part_of
+    parts = [part_of([each[0]]) for each in (first, second, third)]
+    assert len(set(parts)) == 3
+    assert part_of([first[1]]) == parts[0]
+    assert part_of([first[0], second[0]]) == part_of([second[1], first[1], first[2]])
+    assert len({part_of([first[0], second[0]]), part_of([first[0], third[0]]), *parts}) == 5
+
+
 async def test_what_was_counted_without_a_master_is_settled_there(rig: Rig) -> None:
     name = rig.names_at(rig.cluster.masters[1])[0]
     groups = [Group(take((each, LIMIT, 1)), 3) for each in (name, rig.names_at(rig.cluster.masters[0])[0])]

@@ -147,6 +147,11 @@ class ClusterGuard:
         away = f"{len(errors)} of {len(self._guarded)} masters: " if errors else ""
         return StoreError(errors[0].kind if errors else "reply", away + "; ".join(reasons))
 
+    @property
+    def masters(self) -> int:
+        """The number of masters."""
+        return len(self._guarded)
+
     def master_of(self, name: bytes) -> Master | None:
         """The master that serves a counter's slot; None where nobody does."""
         return self._topology.master_of(name)

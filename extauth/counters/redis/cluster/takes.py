@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Hashable, Sequence
+from typing import Final
 
 from extauth.counters.redis.cluster.guard import ClusterGuard
 from extauth.errors import StoreError
 from extauth.limiter.counters import Group, ShardedCounters, Taken, Uncounted
+
+MOST_COMBINED: Final = 4  # masters, which have 15 combinations
 
 
 class ClusterTakes:
@@ -19,11 +22,12 @@ class ClusterTakes:
         """What stands for the masters that have these counters: calls with the same can be answered together.
 
         Calls over several shards are answered after several steps, and so apart even where one master has all of them.
+        Many masters have too many combinations for batches of their own: these have one part together.
         """
         master_of, shard_of = self._guard.master_of, self._guard.shard_of
         if len(names) == 1 or len({shard_of(name) for name in names}) == 1:
             return master_of(names[0])
-        return frozenset([master_of(name) for name in names])
+        return frozenset([master_of(name) for name in names]) if self._guard.masters <= MOST_COMBINED else self
 
     async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
         """As ShardedCounters say; all masters are asked at once."""
