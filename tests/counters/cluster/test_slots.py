@@ -65,6 +65,20 @@ def test_what_makes_no_sense_is_refused(reply: Any) -> None:  # noqa: ANN401 - w
         read_slots(reply, ASKED)
 
 
+replies = st.recursive(
+    st.none() | st.integers() | st.binary(max_size=9), lambda each: st.lists(each, max_size=4), max_leaves=12
+)
+
+
+@given(replies)
+def test_whatever_a_server_sends_is_read_or_refused(reply: object) -> None:
+    try:
+        told = read_slots(reply, ASKED)
+    except ValueError:
+        return
+    assert told.masters <= told.nodes
+
+
 @pytest.mark.parametrize(
     ("error", "to"),
     [
