@@ -10,7 +10,7 @@ CLIENTS = ROOT / "tests/transport/clients"
 
 def test_go_programs_have_a_version_and_a_hash() -> None:
     run = (ROOT / ".ci/run").read_text()
-    installed = dict(re.findall(r"^install_tools (\S+) (.+)$", run, re.MULTILINE))
+    installed = dict(re.findall(r"^ *install_tools (\S+) (.+)$", run, re.MULTILINE))
     assert [program.rpartition("/")[2] for programs in installed.values() for program in programs.split()] == [
         "h2spec",
         "ghz",
