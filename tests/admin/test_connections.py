@@ -125,9 +125,8 @@ def test_probes_are_answered_beside_a_thousand_silent_and_half_sent_connections(
     with serving(loop, ENDLESS) as served:
         hostile = [served.connect(HALF_SENT[i % 2 and 2]) for i in range(1000)]
         for path in PROBES:
-            began = time.monotonic()
             assert served.get(path).status == 200
-            assert time.monotonic() - began < 1
+        assert sum(not is_closed(client) for client in hostile) > 0, "they were answered beside these"
         until(lambda: sum(not is_closed(client) for client in hostile) <= PLACES)
         assert served.get("/page", "HEAD").status == 200, "people too"
         assert served.errors == []
