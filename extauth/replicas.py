@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from fractions import Fraction
-from importlib.metadata import version
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +21,7 @@ from extauth.transport.engine import Engine
 from extauth.transport.h2.health import STORE_SERVICE
 from extauth.transport.health_client import is_serving
 from extauth.transport.tls import Tls
+from extauth.version import own_version
 
 ASK_TIMEOUT_S = 0.5
 MOST_NAMED = 3  # replicas, in a log line
@@ -197,9 +197,7 @@ class Replicas:
         address = settings.advertise
         if address is None and self._registry is not None:
             address = reachable_address(settings.grpc_listen, self._registry.local_host())
-        return Replica(
-            address, version("extauth"), self._rules_digest(), str(self._breaker.state), self._settings.shards
-        )
+        return Replica(address, own_version(), self._rules_digest(), str(self._breaker.state), self._settings.shards)
 
     def _addresses(self) -> list[str]:
         others = () if self._heartbeat is None else self._heartbeat.others

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from importlib.metadata import version
 from pathlib import PurePath
 from time import monotonic, time
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,6 +20,7 @@ from extauth.telemetry.events import CALLERS_GET
 from extauth.telemetry.history import History
 from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.top import Caller, RuleTop, Top
+from extauth.version import own_version
 
 FRESH_S: Final = 0.5  # streams that ask within so many seconds share what was made
 TOP_FRESH_S: Final = 2.5
@@ -190,7 +190,7 @@ class Overview:
     def _service(self) -> dict[str, Any]:
         detail = self.sources.replicas.detail()
         return {
-            "version": version("extauth"),
+            "version": own_version(),
             "replica": self.sources.settings.advertise or socket.gethostname(),
             "status": self.sources.status(),
             "started_s": round(self._started_s, 3),

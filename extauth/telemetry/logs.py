@@ -2,9 +2,10 @@
 
 import logging
 import logging.config
-from importlib.metadata import version
 
 import structlog
+
+from extauth.version import own_version
 
 
 def configure_logs(level: str, *, json: bool, replica: str) -> None:
@@ -12,7 +13,7 @@ def configure_logs(level: str, *, json: bool, replica: str) -> None:
 
     Each JSON object also holds the version and the name of the `replica`: lines of many are read in one place.
     """
-    origin = {"version": version("extauth"), "replica": replica}
+    origin = {"version": own_version(), "replica": replica}
 
     def name_origin(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {**event, **origin}

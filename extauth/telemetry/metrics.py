@@ -3,7 +3,6 @@
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from enum import StrEnum
 from fractions import Fraction
-from importlib.metadata import version
 from time import time
 from typing import Any
 
@@ -25,6 +24,7 @@ from extauth.telemetry.near_limit import watch
 from extauth.telemetry.rule_counters import RuleCounters
 from extauth.telemetry.tables import OTHER, CounterTable, named_first
 from extauth.telemetry.template_series import TemplateSeries
+from extauth.version import own_version
 
 MAX_PATHS = 100
 MAX_TEMPLATES_BYTES = 8 << 20
@@ -85,7 +85,7 @@ class Metrics:
         self._rules = gauge(catalogue.RULES, registry)
         self._store_up = gauge(catalogue.STORE_UP, registry)
         self._breaker = gauge(catalogue.STORE_BREAKER, registry)
-        gauge(catalogue.BUILD_INFO, registry).labels(version("extauth")).set(1)
+        gauge(catalogue.BUILD_INFO, registry).labels(own_version()).set(1)
 
     def batch_decided(self, fact: BatchFact) -> None:
         """Count a batch."""

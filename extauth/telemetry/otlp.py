@@ -6,7 +6,6 @@ begins with `extauth.`.
 
 import logging
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +31,7 @@ from opentelemetry.trace import (
 from extauth.rls.request import SERVICE
 from extauth.rls.trace_context import TraceParent
 from extauth.telemetry.tracing import BatchRecord, CallRecord
+from extauth.version import own_version
 
 METHOD = f"{SERVICE}/ShouldRateLimit"
 _COMMAND = "EVALSHA"  # that counts
@@ -46,7 +46,7 @@ class OtlpReceiver:
     def __init__(self, *, replica: str, store: str | None) -> None:
         self._store = None if store is None else store_attributes(store)
         heard = _silence_sdk()
-        own = {"service.name": "extauth", "service.version": version("extauth"), "service.instance.id": replica}
+        own = {"service.name": "extauth", "service.version": own_version(), "service.instance.id": replica}
         provider = TracerProvider(
             sampler=ParentBased(ALWAYS_OFF),
             resource=Resource.create(own).merge(OTELResourceDetector().detect()),
@@ -54,7 +54,7 @@ class OtlpReceiver:
         )
         self._ended = _Ended()
         provider.add_span_processor(self._ended)
-        self._tracer = provider.get_tracer("extauth", version("extauth"))
+        self._tracer = provider.get_tracer("extauth", own_version())
         self._session = _Session()
         self._exporter = OTLPSpanExporter(session=self._session)
         self.warnings = heard.take()

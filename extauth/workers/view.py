@@ -3,12 +3,12 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Any, Final
 
 from extauth.counters.breaker import BreakerState
 from extauth.counters.heartbeat import Replica
 from extauth.telemetry.top import OthersTop, Top, TopOfAll, sum_tops, unpack_top
+from extauth.version import own_version
 from extauth.workers.crew import Crew
 from extauth.workers.process import WorkerProcess
 
@@ -67,7 +67,7 @@ class ReplicasView:
         known = [[Replica(*each) for each in state["replicas"]] for state in _states(self._crew)]
         own, *others = max(known, key=len, default=[Replica(None, "", "", "")])
         return (
-            Replica(own.address, version("extauth"), self._crew.rules.digest, str(self._breaker.state)),
+            Replica(own.address, own_version(), self._crew.rules.digest, str(self._breaker.state)),
             *others,
         )
 

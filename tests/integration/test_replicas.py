@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def metrics(served: Served) -> tuple[float, float, float]:
     series = dict(line.rsplit(" ", 1) for line in served.get("/metrics")[1].splitlines() if not line.startswith("#"))
     seen, cut_off, share = (float(series[f"extauth_{name}"]) for name in ("replicas", "cut_off", "local_share"))
     return seen, cut_off, share
+
+
+def test_heartbeats_go_on_without_a_file_descriptor_to_spare(own_store: Store, serve: Serve) -> None:
+    served = serve()
+    served.until(lambda: (detail(served)["status"], detail(served)["replicas"]) == ("ready", 1))
+    _, most = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (3, most))
+    with redis.Redis.from_url(own_store.url) as store:
+        for _ in range(3):
+            latest = store.get("extauth:replicas")
+            served.until(lambda: store.get("extauth:replicas") != latest)  # noqa: B023 - called at once
+    resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (most, most))
+    assert "Traceback" not in served.log.read_text()
 
 
 @pytest.mark.parametrize(
