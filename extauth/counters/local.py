@@ -30,6 +30,14 @@ class _Debt(NamedTuple):
     state: State
 
 
+class Settles(Protocol):
+    """What takes what is owed: the store, or the one of its servers that has the counters."""
+
+    async def settle(self, owed: Sequence[Owed]) -> None:
+        """As SharedCounters."""
+        ...
+
+
 class LocalCounters:
     """Counters of this replica alone, in at most about `max_bytes`; `now_us` is the shared store's clock.
 
@@ -47,10 +55,7 @@ class LocalCounters:
         *,
         now_us_of: Callable[[bytes], int] | None = None,
     ) -> None:
-        self._now_us = now_us
         self._now_us_of = now_us_of or (lambda _name: now_us())
-        self._one_clock = now_us_of is None
-        self._counted = False  # any counter since all were forgotten
         self._counters = MemoryCounters(now_us, max_bytes // 4)
         self._reported = ReportedLevels(max_bytes // 4 // COUNTER_BYTES)
         self._most_owed = max_bytes // 4 // OWED_BYTES
@@ -65,7 +70,6 @@ class LocalCounters:
         """Take from this replica's own counters, whose limits may be shares of those in `whole`."""
         names, checks = group.take.names, group.take.checks
         now = self._now_us_of(names[0])
-        self._counted = True
         self._begin_all(group, whole, now)
         taken = self._counters.take_at(group, now)
         if how is Uncounted.UNSENT:
@@ -78,7 +82,6 @@ class LocalCounters:
     def would_admit(self, group: Group, whole: Sequence[LimitCheck]) -> bool:
         """Whether `take` would admit the first of the calls; takes nothing."""
         now = self._now_us_of(group.take.names[0])
-        self._counted = True
         self._begin_all(group, whole, now)
         return self._counters.would_admit(group, now) > 0
 
@@ -86,19 +89,17 @@ class LocalCounters:
         """Note what one server reported: of these counters, that holds from now on."""
         if not groups:
             return
-        now = self._now_us() if self._one_clock else self._now_us_of(groups[0].take.names[0])
-        self._reported.remember(groups, takens, now)
-        if self._counted:
+        self._reported.remember(groups, takens, self._now_us_of(groups[0].take.names[0]))
+        if len(self._counters):
             for group in groups:
                 for name in group.take.names:
                     self._counters.forget(name)
-            self._counted = len(self._counters) > 0
 
     def take_back(self, returns: Sequence[Return]) -> None:
         """Note that the store took hits back."""
         self._reported.take_back(returns)
 
-    async def settle(self, names: Iterable[bytes], store: "Settles") -> None:
+    async def settle(self, names: Iterable[bytes], store: Settles) -> None:
         """Settle what is owed to these counters; raises StoreError. What was sent is never sent again."""
         debts = {name: debt for name in names if (debt := self._debts.pop(name, None)) is not None}
         if not debts:
@@ -116,6 +117,14 @@ class LocalCounters:
         except StoreError as error:
             if not error.sent:
                 self._debts = {**debts, **self._debts}
+            raise
+
+    async def settle_before(self, groups: Sequence[Group], store: Settles) -> None:
+        """Settle what is owed to the counters of groups that the store is asked about next; raises StoreError."""
+        try:
+            await self.settle([name for group in groups for name in group.take.names], store)
+        except StoreError as error:
+            error.sent = False  # what is owed may have been, and these calls were not
             raise
 
     def some_debtors(self, theirs: Callable[[bytes], bool] | None = None) -> list[bytes]:
@@ -174,14 +183,6 @@ def _in_terms_of(algorithm: AnyAlgorithm, debt: _Debt, now: int) -> _Debt | None
     return None if state is None else _Debt(algorithm, own(debt.before), state)
 
 
-class Settles(Protocol):
-    """What takes what is owed: the store, or the one of its servers that has the counters."""
-
-    async def settle(self, owed: Sequence[Owed]) -> None:
-        """As SharedCounters."""
-        ...
-
-
 class SettlingCounters:
     """The shared store, as `limiter.counters.Counters`: it is told first what is owed, and `local` what it reports."""
 
@@ -192,11 +193,7 @@ class SettlingCounters:
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say; however late the store answers, from then on its counts hold."""
         if self._local.owes:
-            try:
-                await self._local.settle([name for group in groups for name in group.take.names], self._counters)
-            except StoreError as error:
-                error.sent = False  # what is owed may have been, and these calls were not
-                raise
+            await self._local.settle_before(groups, self._counters)
         takens = await self._counters.take(groups)
         self._local.remember(groups, takens)
         return takens

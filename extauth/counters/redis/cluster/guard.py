@@ -46,11 +46,7 @@ class _GuardedMaster:
     async def take(self, groups: Sequence[Group]) -> Sequence[TakeResult | Uncounted]:
         """As breaker.Store; what the breaker calls."""
         if self._local.owes:
-            try:
-                await self._local.settle([name for group in groups for name in group.take.names], self)
-            except StoreError as error:
-                error.sent = False  # what is owed may have been, and these calls were not
-                raise
+            await self._local.settle_before(groups, self)
         receipts = any(group.take.__class__ is Part for group in groups)
         takens = await self._cluster.take_at(self.master, groups, receipts=receipts)
         counted = [taken for taken in takens if isinstance(taken, TakeResult)]
