@@ -86,10 +86,8 @@ class RedisConnection:
                 if error.code not in ELSEWHERE or not self._give_up(link):
                     raise
             return await (self._link or await self._connect()).send(command)
-        except TooSlowError as error:
-            raise self._too_slow(sent=sent) from error
-        except LostError as error:
-            raise self._no_connection(error, sent=sent) from error
+        except (TooSlowError, LostError) as error:
+            raise self._failed(error, sent=sent) from error
         except StoreError as error:  # of the attempt to connect
             error.sent = sent
             raise
@@ -117,10 +115,8 @@ class RedisConnection:
             for reply in replies:
                 if isinstance(reply, (LostError, TooSlowError)):
                     raise reply
-        except TooSlowError as error:
-            raise self._too_slow(sent=sent) from error
-        except LostError as error:
-            raise self._no_connection(error, sent=sent) from error
+        except (TooSlowError, LostError) as error:
+            raise self._failed(error, sent=sent) from error
         except StoreError as error:  # of the attempt to connect
             error.sent = sent
             raise
@@ -131,10 +127,8 @@ class RedisConnection:
         try:
             if self._link is None:
                 await self._connect()
-        except TooSlowError as error:
-            raise self._too_slow(sent=False) from error
-        except LostError as error:
-            raise self._no_connection(error, sent=False) from error
+        except (TooSlowError, LostError) as error:
+            raise self._failed(error, sent=False) from error
         except StoreError as error:
             error.sent = False
             raise
@@ -229,7 +223,9 @@ class RedisConnection:
         error = opening.exception()
         self._failure = (error.kind, str(error)) if isinstance(error, StoreError) else None
 
-    def _too_slow(self, *, sent: bool) -> StoreError:
+    def _failed(self, error: TooSlowError | LostError, *, sent: bool) -> StoreError:
+        if isinstance(error, LostError):
+            return self._no_connection(error, sent=sent)
         return StoreError("timeout", f"no answer from {self.title} within {self._timeout_s} s", sent=sent)
 
     def _no_connection(self, error: Exception, *, sent: bool = False) -> StoreError:
