@@ -151,10 +151,7 @@ class RedisCounters:
         return self._pipe.local_host()
 
     def _greeted(self, where: str, greeting: Greeting) -> None:
-        reason = ""
-        if greeting.evicts:
-            reason = f"Redis at {where} has the maxmemory-policy {greeting.policy}: where its memory is used up it "
-            reason += "throws counters away, and their callers begin anew"
+        reason = greeting.eviction(where)
         if reason and reason != self._said:
             self._evicts(reason)
         self._said = reason

@@ -25,10 +25,14 @@ class Greeting(NamedTuple):
     role: str = ""
     policy: str = ""
 
-    @property
-    def evicts(self) -> bool:
-        """Whether the server evicts keys where it has no memory left."""
-        return self.policy not in {"", "noeviction"}
+    def eviction(self, where: str) -> str:
+        """What is wrong where the server evicts keys when it has no memory left; empty where it does not."""
+        if self.policy in {"", "noeviction"}:
+            return ""
+        return (
+            f"Redis at {where} has the maxmemory-policy {self.policy}: where its memory is used up it "
+            "throws counters away, and their callers begin anew"
+        )
 
 
 async def greet(connection: AbstractConnection) -> Greeting:

@@ -211,10 +211,7 @@ class ClusterCounters:
         return Master(node, self._timeout_s, self._greeted, self._clock, self.rights)
 
     def _greeted(self, where: str, greeting: Greeting) -> None:
-        reason = ""
-        if greeting.evicts:
-            reason = f"Redis at {where} has the maxmemory-policy {greeting.policy}: where its memory is used up it "
-            reason += "throws counters away, and their callers begin anew"
+        reason = greeting.eviction(where)
         if reason and reason != self._said.get(where):
             self._evicts(reason)
         self._said[where] = reason
