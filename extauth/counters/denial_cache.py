@@ -9,7 +9,7 @@ reloaded, a flush, a fail-over, a clock that was set. It never admits anything.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from extauth.limiter.algorithms import Level
 from extauth.limiter.counters import (
@@ -24,6 +24,8 @@ from extauth.limiter.counters import (
     TakeResult,
 )
 from extauth.rules.model import Algorithm, Limit
+
+_T = TypeVar("_T")
 
 MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones before them
 ENTRY_BYTES = 350  # beside the counter's name
@@ -145,14 +147,11 @@ class DenialCache(Denials):
         """As Counters say; raises StoreError."""
         now_us = self.now_us()
         known = self.recall(groups, now_us)
-        asked = [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
+        asked = _unknown(groups, known)
         takens = await self._counters.take(asked) if asked else []
         if asked:
             self.note(asked, takens, now_us)
-        if len(asked) == len(groups):
-            return takens
-        rest = iter(takens)
-        return [next(rest) if k is None else k for k in known]
+        return takens if len(asked) == len(groups) else _joined(known, takens)
 
     async def connect(self) -> None:
         """As Counters say; raises StoreError."""
@@ -186,7 +185,7 @@ class GuardedDenialCache(Denials):
         """As ShardedCounters say; raises StoreError."""
         now_us = self.now_us()
         known = self.recall(groups, now_us)
-        asked = [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
+        asked = _unknown(groups, known)
         if not asked:
             return [k for k in known if k is not None]
         takens = await self._counters.take(asked)
@@ -195,14 +194,22 @@ class GuardedDenialCache(Denials):
             self.note(asked, counted, now_us)
         elif counted:
             self.note([g for g, t in zip(asked, takens, strict=True) if isinstance(t, TakeResult)], counted, now_us)
-        if len(asked) == len(groups):
-            return takens
-        rest = iter(takens)
-        return [next(rest) if k is None else k for k in known]
+        return takens if len(asked) == len(groups) else _joined(known, takens)
 
     def _learn(self, group: Group, outcome: TakeResult, asked_us: int, told_us: int) -> None:
         if not self._may_shrink(group.take):
             super()._learn(group, outcome, asked_us, told_us)
+
+
+def _unknown(groups: Sequence[Group], known: Sequence[TakeResult | None]) -> Sequence[Group]:
+    """Those of the groups whose result is not known."""
+    return [g for g, k in zip(groups, known, strict=True) if k is None] if known else groups
+
+
+def _joined(known: Sequence[TakeResult | None], takens: Sequence[_T]) -> list[TakeResult | _T]:
+    """The results that are known, and those of the others, in the order of all groups."""
+    rest = iter(takens)
+    return [next(rest) if k is None else k for k in known]
 
 
 def _after(check: LimitCheck, level: Level, calls: int, admitted: int) -> Level:
