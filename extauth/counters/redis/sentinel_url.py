@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from extauth.counters.redis.url_parts import HOST, SENTINELS, authority_fault, options_fault, unescaped
+from extauth.counters.redis.url_parts import SENTINELS, find_hosts, hosts_fault, options_fault, read_hosts
 
 SCHEMES: Final = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 DEFAULT_PORT: Final = 26379
@@ -36,17 +36,11 @@ class SentinelUrl:
 
 def sentinel_fault(rest: str, *, tls: bool) -> str:
     """What is wrong with what follows `redis+sentinel://`, and what would mend it; nothing where it will do."""
-    address = rest.partition("?")[0]
-    # Unless an address ends there, the ? is one of a password's, and the @ that counts comes after it.
-    several = rf"{HOST}(?::[0-9]*)?(?:,{HOST}(?::[0-9]*)?)*"
-    whole = address if re.fullmatch(rf"(?:[^/@#]*@)?{several}(?:/[^/@#]*)+", address) else rest
-    before, at, after = whole.rpartition("@")
-    if at and (escape := unescaped(before)):
-        return escape
-    authorities, _, path = after.partition("?")[0].partition("/")
+    escape, authorities, path = find_hosts(rest, "(?:/[^/@#]*)+")
     return (
-        _sentinels_fault(authorities.split(","))
-        or _path_fault(path)
+        escape
+        or _sentinels_fault(authorities)
+        or _path_fault(path.removeprefix("/"))
         or ("it holds a #: write it as %23" if "#" in rest else "")
         or _options_fault(rest, tls=tls)
     )
@@ -55,9 +49,7 @@ def sentinel_fault(rest: str, *, tls: bool) -> str:
 def read_sentinel_url(url: str) -> SentinelUrl:
     """Read a URL in which there is no fault."""
     scheme, _, rest = url.partition("://")
-    address, _, query = rest.partition("?")
-    user, at, after = address.rpartition("@")
-    authorities, _, path = after.partition("/")
+    user, authorities, path, query = read_hosts(rest)
     name, slash, db = path.partition("/")
     options = parse_qsl(query)
     plain = {name: value for name, value in options if not name.startswith(SENTINELS)}
@@ -71,8 +63,8 @@ def read_sentinel_url(url: str) -> SentinelUrl:
     kind = "rediss" if tls else "redis"
     return SentinelUrl(
         master=name,
-        master_url=f"{SCHEMES[scheme]}://{user}{at}master{slash}{db}?{urlencode(plain)}",
-        sentinel_urls=tuple([f"{kind}://{each}?{urlencode(own)}" for each in map(_with_port, authorities.split(","))]),
+        master_url=f"{SCHEMES[scheme]}://{user}master{slash}{db}?{urlencode(plain)}",
+        sentinel_urls=tuple([f"{kind}://{each}?{urlencode(own)}" for each in map(_with_port, authorities)]),
         shown=shown,
     )
 
@@ -83,13 +75,8 @@ def _options_fault(rest: str, *, tls: bool) -> str:
 
 
 def _sentinels_fault(authorities: list[str]) -> str:
-    for number, authority in enumerate(authorities, 1):
-        if not authority or authority.startswith(":"):
-            if len(authorities) == 1:
-                return f"it names no sentinel: write HOST:PORT of each, {_EXAMPLE}"
-            return f"sentinel number {number} has no host: write HOST:PORT of each with one comma between, {_EXAMPLE}"
-        if wrong := authority_fault(authority, f" of sentinel number {number}"):
-            return wrong
+    if wrong := hosts_fault(authorities, "sentinel", "it names no sentinel: write HOST:PORT of each", _EXAMPLE):
+        return wrong
     known = [_with_port(authority).lower() for authority in authorities]
     if len(set(known)) < len(known):
         return "it names a sentinel twice: each has one voice, so name each once"

@@ -43,6 +43,43 @@ _ESCAPED = {char: f"%{ord(char):02X}" for char in "@/?#[]"}
 HOST: Final = r"(?:[^/@:?#%\[\]\s,;]+|\[[0-9a-fA-F:.%\w]+\])"
 
 
+def read_hosts(rest: str) -> tuple[str, list[str], str, str]:
+    """What follows the scheme of a URL of several hosts in which there is no fault.
+
+    That is the user and password with their @, each HOST[:PORT], what follows the /, and what follows the ?.
+    """
+    address, _, query = rest.partition("?")
+    user, at, after = address.rpartition("@")
+    authorities, _, path = after.partition("/")
+    return user + at, authorities.split(","), path, query
+
+
+def find_hosts(rest: str, path: str) -> tuple[str, list[str], str]:
+    """What is wrong with the user and password of a URL of several hosts, each HOST[:PORT], and what follows them.
+
+    `path` is the pattern of what may follow them before the ?.
+    """
+    address = rest.partition("?")[0]
+    # Unless an address ends there, the ? is one of a password's, and the @ that counts comes after it.
+    several = rf"{HOST}(?::[0-9]*)?(?:,{HOST}(?::[0-9]*)?)*"
+    whole = address if re.fullmatch(rf"(?:[^/@#]*@)?{several}{path}", address) else rest
+    before, at, after = whole.rpartition("@")
+    authorities, slash, found = after.partition("?")[0].partition("/")
+    return unescaped(before) if at else "", authorities.split(","), slash + found
+
+
+def hosts_fault(authorities: Sequence[str], kind: str, none: str, example: str) -> str:
+    """What is wrong with the hosts, each of which is a `kind`; `none` is said where there is not one."""
+    for number, authority in enumerate(authorities, 1):
+        if not authority or authority.startswith(":"):
+            if len(authorities) == 1:
+                return f"{none}, {example}"
+            return f"{kind} number {number} has no host: write HOST:PORT of each with one comma between, {example}"
+        if wrong := authority_fault(authority, f" of {kind} number {number}"):
+            return wrong
+    return ""
+
+
 def authority_fault(authority: str, of: str = "") -> str:
     """What is wrong with HOST[:PORT], of which there is something; `of` names it, as in " of sentinel number 2"."""
     if authority.count(":") > 1 and "[" not in authority:
