@@ -9,10 +9,9 @@ from extauth.background import keep_up
 from extauth.compat.ports import Ports
 from extauth.compat.statsd import statsd_of
 from extauth.core import STOP_GRACE_S, Core
-from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
 from extauth.overview.feed import Sources
-from extauth.parts import first_rules, reload_tls, rule_source
+from extauth.parts import first_rules, follow_rules, reload_tls, rule_source
 from extauth.rules.matcher import Matcher
 from extauth.settings import Settings
 from extauth.telemetry import events
@@ -56,7 +55,7 @@ class Service(Core):
         self._ports = Ports(
             settings,
             decide=partial(decide_call, self.planner, self.batcher),
-            healthy=lambda: self.status == "ready" and self.has_rules_enough(),
+            healthy=self.front.healthy,
             scrape=(self.metrics if reference is None else reference).scrape,
         )
 
@@ -97,12 +96,7 @@ class Service(Core):
         await self._source.refresh()
 
     async def _follow_rules(self) -> None:
-        async for rules in self._source.updates():
-            if isinstance(rules, ConfigError):
-                self.front.reload_failed(rules)
-            else:
-                await self.take_rules(rules)
-                del rules  # or this would free them, all at once, when others come
+        await follow_rules(self._source, self.take_rules, self.front.reload_failed)
 
     def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
         """As Core.swap."""

@@ -12,7 +12,7 @@ from extauth.counters.breaker import BreakerState
 from extauth.counters.memory import MemoryCounters
 from extauth.limiter.build import build
 from extauth.limiter.facts import Observer
-from extauth.parts import batcher_of, limits_of, metrics_of, swap_rules, tls_of
+from extauth.parts import batcher_of, has_rules_enough, limits_of, metrics_of, swap_rules, tls_of
 from extauth.replicas import ALONE, Place, Replicas
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
@@ -158,10 +158,6 @@ class Core:
             self.forget_names(remasked.domains)
         return unused
 
-    def has_rules_enough(self) -> bool:
-        """Whether there are as many rules as health checks ask for: a domain, where the settings say so."""
-        return bool(self.planner.matcher.rules.domains) or not self.settings.healthy_with_rules
-
     def forget_names(self, domains: frozenset[str]) -> None:
         """Forget the names of domains whose masking is another since rules were loaded."""
 
@@ -169,7 +165,9 @@ class Core:
         return self.planner.matcher.rules.digest
 
     async def _report(self) -> None:
-        await self.replicas.keep_reporting(self.engine, self.has_rules_enough)
+        await self.replicas.keep_reporting(
+            self.engine, lambda: has_rules_enough(self.settings, self.planner.matcher.rules)
+        )
 
     def _breaker_changed(self) -> None:
         breaker = self.breaker

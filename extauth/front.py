@@ -11,6 +11,7 @@ from extauth.errors import ConfigError
 from extauth.limiter.counters import Counters
 from extauth.overview.feed import Overview, Sources
 from extauth.overview.page import live_page
+from extauth.parts import has_rules_enough
 from extauth.settings import Settings
 from extauth.telemetry import events
 from extauth.telemetry.top import TopOfAll
@@ -61,10 +62,7 @@ class Front:
 
         The state of the store is a detail: without it calls are answered too, by the failure policy.
         """
-        sources = self._sources
-        status = sources.status()
-        if status == "ready" and sources.settings.healthy_with_rules and not sources.planner.matcher.rules.domains:
-            status = "without_rules"
+        sources, status = self._sources, self._status()
         detail = {
             "status": status,
             "rules": sources.planner.matcher.size,
@@ -75,6 +73,16 @@ class Front:
         if sources.settings.counts_in_memory:
             detail["counters"] = IN_MEMORY
         return Readiness(status == "ready", detail)
+
+    def healthy(self) -> bool:
+        """Whether it is ready, without the detail."""
+        return self._status() == "ready"
+
+    def _status(self) -> str:
+        sources = self._sources
+        status = sources.status()
+        enough = has_rules_enough(sources.settings, sources.planner.matcher.rules)
+        return "without_rules" if status == "ready" and not enough else status
 
     def view(self) -> Iterator[str]:
         """The rules in force, masked, as JSON in pieces."""

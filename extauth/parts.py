@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,23 @@ class RuleSource(Protocol):
 
     async def begun(self) -> None:
         """Return once there are rules to begin with: those of `read`, or others of `updates`, which are in force."""
+
+
+def has_rules_enough(settings: Settings, rules: RuleSet) -> bool:
+    """Whether there are as many rules as health checks ask for: a domain, where the settings say so."""
+    return bool(rules.domains) or not settings.healthy_with_rules
+
+
+async def follow_rules(
+    source: RuleSource, take: Callable[[RuleSet], Awaitable[None]], failed: Callable[[ConfigError], None]
+) -> None:
+    """Have rules put in force by `take` as they come, for ever; `failed` hears why there are none."""
+    async for rules in source.updates():
+        if isinstance(rules, ConfigError):
+            failed(rules)
+        else:
+            await take(rules)
+            del rules  # or this would free them, all at once, when others come
 
 
 def rule_source(settings: Settings) -> RuleSource:

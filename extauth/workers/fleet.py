@@ -13,12 +13,20 @@ from extauth.compat.metrics import ReferenceMetrics
 from extauth.compat.ports import Ports
 from extauth.compat.statsd import statsd_of
 from extauth.core import STOP_GRACE_S
-from extauth.errors import ConfigError
 from extauth.front import Front, serving_facts
 from extauth.lifecycle import Compose
 from extauth.limiter.build import build_planner
 from extauth.overview.feed import Sources
-from extauth.parts import counters_of, first_rules, metrics_of, reload_tls, rule_source, swap_rules, tls_of
+from extauth.parts import (
+    counters_of,
+    first_rules,
+    follow_rules,
+    metrics_of,
+    reload_tls,
+    rule_source,
+    swap_rules,
+    tls_of,
+)
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
@@ -89,13 +97,10 @@ class Fleet:
         self._ports = Ports(
             settings,
             decide=crew.decide,
-            healthy=lambda: self.status == "ready" and self._has_rules_enough(),
+            healthy=self._front.healthy,
             scrape=(self._metrics if self.reference is None else self.reference).scrape,
             gather=self._gather,
         )
-
-    def _has_rules_enough(self) -> bool:
-        return bool(self._planner.matcher.rules.domains) or not self._settings.healthy_with_rules
 
     @property
     def status(self) -> str:
@@ -170,12 +175,7 @@ class Fleet:
                 self._crew.tell("tls")
 
     async def _follow_rules(self) -> None:
-        async for rules in self._source.updates():
-            if isinstance(rules, ConfigError):
-                self._front.reload_failed(rules)
-            else:
-                await self._take_rules(rules)
-                del rules  # or this would free them, all at once, when others come
+        await follow_rules(self._source, self._take_rules, self._front.reload_failed)
 
     async def _take_rules(self, rules: RuleSet) -> None:
         """Have the workers put rules in force, and then show them: what they counted before is of the rules before."""
