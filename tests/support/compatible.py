@@ -17,9 +17,8 @@ from extauth.rls.request import SERVICE, Descriptor, Entry
 from extauth.rls.response import Code, code_of
 from tests.support.environ import INHERITED
 from tests.support.ports import free_port
-from tests.support.process import ROOT, page
+from tests.support.process import ROOT, page, until_of
 from tests.support.stores import Store
-from tests.support.wait import until
 
 CONFIG = """
 domain: echo-ratelimit
@@ -73,14 +72,7 @@ class Process:
         return page(port, path, **headers)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        def now() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                return holds()
-            except OSError:
-                return False
-
-        until(now, self.log.read_text)
+        until_of(self.process, self.log, holds)
 
     def until_healthy(self) -> None:
         self.until(lambda: self.get(self.http, "/healthcheck") == (200, "OK"))

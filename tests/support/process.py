@@ -31,6 +31,19 @@ def page(port: int, path: str, **headers: str) -> tuple[int, str]:
         connection.close()
 
 
+def until_of(process: "subprocess.Popen[bytes]", log: Path, holds: Callable[[], bool]) -> None:
+    """Wait until it holds, for as long as the process runs; an OSError means that it does not hold yet."""
+
+    def now() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            return holds()
+        except OSError:
+            return False
+
+    until(now, log.read_text)
+
+
 class Served:
     """A running service on a Unix socket in `folder`, with its log there.
 
@@ -74,16 +87,8 @@ class Served:
         return page(self.admin_port, path)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until it holds, for as long as the process runs; an OSError means that it does not hold yet."""
-
-        def now() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                return holds()
-            except OSError:
-                return False
-
-        until(now, self.log.read_text)
+        """As until_of."""
+        until_of(self.process, self.log, holds)
 
     def until_ready(self) -> None:
         """Return once its admin server says that it is ready."""
