@@ -15,6 +15,7 @@ from docker.models.containers import Container
 
 from tests.compose.project import Project
 from tests.deploy.pages import container_on
+from tests.support.compatible import GATEWAY
 from tests.support.wait import until
 
 pytestmark = pytest.mark.timeout(600)
@@ -24,30 +25,12 @@ domain: rl
 descriptors: [{key: k, rate_limit: {unit: year, requests_per_unit: %d}}]
 """
 CALL = json.dumps({"domain": "rl", "descriptors": [{"entries": [{"key": "k", "value": "v"}]}]})
-ENVOY_GATEWAY = {
+ENVOY_GATEWAY = GATEWAY | {
     "RUNTIME_ROOT": "/data",
-    "RUNTIME_SUBDIRECTORY": "ratelimit",
-    "RUNTIME_IGNOREDOTFILES": "true",
-    "RUNTIME_WATCH_ROOT": "false",
-    "LOG_LEVEL": "info",
-    "USE_STATSD": "false",
-    "CONFIG_TYPE": "GRPC_XDS_SOTW",
     "CONFIG_GRPC_XDS_SERVER_URL": "envoy-gateway:18001",
-    "CONFIG_GRPC_XDS_NODE_ID": "envoy-ratelimit",
-    "GRPC_SERVER_USE_TLS": "true",
-    "GRPC_SERVER_TLS_CERT": "/certs/tls.crt",
-    "GRPC_SERVER_TLS_KEY": "/certs/tls.key",
-    "GRPC_SERVER_TLS_CA_CERT": "/certs/ca.crt",
-    "CONFIG_GRPC_XDS_SERVER_USE_TLS": "true",
-    "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": "/certs/tls.crt",
-    "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": "/certs/tls.key",
-    "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": "/certs/ca.crt",
-    "FORCE_START_WITHOUT_INITIAL_CONFIG": "true",
     "REDIS_SOCKET_TYPE": "tcp",
     "REDIS_URL": "redis:6379",
-    "USE_PROMETHEUS": "true",
     "PROMETHEUS_ADDR": ":19001",
-    "PROMETHEUS_MAPPER_YAML": "/etc/statsd-exporter/conf.yaml",
 }
 STATUS = """
 import sys, urllib.error, urllib.request

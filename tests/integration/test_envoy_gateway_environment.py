@@ -16,6 +16,7 @@ from extauth.rls.protobuf import fields
 from extauth.rls.request import SERVICE
 from tests.integration.test_envoy_gateway_xds import DOMAIN, ROUTE, Certificates, gateway, limited
 from tests.support.codes import OK, OVER_LIMIT
+from tests.support.compatible import GATEWAY
 from tests.support.environ import INHERITED
 from tests.support.go_xds import NODE, GoXds
 from tests.support.ports import free_port
@@ -42,27 +43,17 @@ class Ratelimit:
             "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "envoy-gateway",  # there, the host is called so
             "LOG_FORMAT": "json",
         }
-        environ = {
-            "REDIS_SOCKET_TYPE": "unix",  # there it is tcp
+        environ = GATEWAY | {  # there, Redis is at an address
             "REDIS_URL": str(store.socket),
             "RUNTIME_ROOT": "/data",
-            "RUNTIME_SUBDIRECTORY": "ratelimit",
-            "RUNTIME_IGNOREDOTFILES": "true",
-            "RUNTIME_WATCH_ROOT": "false",
-            "LOG_LEVEL": "info",
-            "USE_STATSD": "false",
-            "CONFIG_TYPE": "GRPC_XDS_SOTW",
             "CONFIG_GRPC_XDS_SERVER_URL": xds.address,
             "CONFIG_GRPC_XDS_NODE_ID": NODE,
-            "GRPC_SERVER_USE_TLS": "true",
             "GRPC_SERVER_TLS_CERT": str(folder / "server.crt"),
             "GRPC_SERVER_TLS_KEY": str(folder / "server.key"),
             "GRPC_SERVER_TLS_CA_CERT": str(folder / "ca.crt"),
-            "CONFIG_GRPC_XDS_SERVER_USE_TLS": "true",
             "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": str(folder / "client.crt"),
             "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": str(folder / "client.key"),
             "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": str(folder / "ca.crt"),
-            "FORCE_START_WITHOUT_INITIAL_CONFIG": "true",
         }
         argv = [sys.executable, "-m", "extauth", "ratelimit"]
         process = {**INHERITED, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
