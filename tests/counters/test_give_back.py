@@ -16,6 +16,7 @@ from extauth.rules.model import Algorithm, Limit, Unit
 from tests.counters.bench import gcra, sliding, window
 from tests.support.clock import HOUR, MINUTE, SECOND, Clock
 from tests.support.stores import SERVERS, Store
+from tests.support.takes import limits
 
 
 class OneShard(RedisCounters):
@@ -210,13 +211,6 @@ async def test_several_counters_take_back_in_one_run(shard: Shard) -> None:
     ] == [1, 2, 3]
 
 
-limits = st.builds(
-    Limit,
-    st.sampled_from([1, 3, 7, 10, 1000, 20_000]),
-    st.sampled_from([Unit.SECOND, Unit.MINUTE]),
-    st.sampled_from(Algorithm),
-    count_denied=st.booleans(),
-)
 flags = st.booleans()
 pauses = st.sampled_from([0, 0, 1, 999, 50_000, 1_000_000, 5_999_999, 61_000_000])
 jumps = pauses | st.sampled_from([-1, -61_000_000, HOUR])  # a clock that is set back, or far ahead

@@ -10,18 +10,11 @@ from extauth.counters.memory import MemoryCounters
 from extauth.counters.redis.counters import RedisCounters
 from extauth.limiter.algorithms import algorithm_of
 from extauth.limiter.counters import Group, Owed, TakeResult
-from extauth.rules.model import Algorithm, Limit, Unit
+from extauth.rules.model import Algorithm, Limit
 from tests.support.clock import Clock
 from tests.support.stores import Store
-from tests.support.takes import take
+from tests.support.takes import limits, take
 
-limits = st.builds(
-    Limit,
-    st.sampled_from([1, 3, 7, 10, 1000, 20_000]),
-    st.sampled_from([Unit.SECOND, Unit.MINUTE]),
-    st.sampled_from(Algorithm),
-    count_denied=st.booleans(),
-)
 pauses = st.sampled_from([0, 1, 999, 1_000_000, 5_999_999, 61_000_000])
 
 
