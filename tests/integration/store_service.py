@@ -104,8 +104,12 @@ class Service:
         return [line["event"] for line in lines]
 
 
+Serve = Callable[..., Service]
+"""Starts a service with its Redis URL and settings."""
+
+
 @asynccontextmanager
-async def services(folder: Path) -> AsyncIterator[Callable[..., Service]]:
+async def services(folder: Path) -> AsyncIterator[Serve]:
     """What starts services with their Redis URL and settings; they end together."""
     started: list[Service] = []
 

@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,13 @@ from extauth.cli import app
 from extauth.counters.redis.cluster.node import RIGHTS as CLUSTER_RIGHTS
 from extauth.counters.redis.counters import RIGHTS
 from tests.integration.cluster_load import RUN, VALUES, inspect, load, slot, until_it_counts_at
-from tests.integration.store_service import Service, services
+from tests.integration.store_service import Serve
 from tests.support.cluster import RealCluster
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.wait import until_async
 
 BACK_WITHIN_S = 1.0
 Start = Callable[..., RealCluster]
-Serve = Callable[..., Service]
 
 
 def server_files(folder: Path) -> dict[str, Path]:
@@ -46,12 +45,6 @@ def start(short_path: Path) -> Iterator[Start]:
     yield start
     for cluster in started:
         cluster.stop()
-
-
-@pytest.fixture
-async def serve(short_path: Path) -> AsyncIterator[Serve]:
-    async with services(short_path) as start:
-        yield start
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +12,13 @@ from click.testing import CliRunner
 from extauth.cli import app
 from extauth.counters.redis.cluster.slots import slot_of
 from extauth.limiter.counter_names import KeyNamer
-from tests.integration.store_service import Service, services
+from tests.integration.store_service import Serve, Service
 from tests.support.cluster import Node, RealCluster
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.wait import until_async
 
-Serve = Callable[..., Service]
 RUN = CliRunner()
 VALUES = [f"v{i}" for i in range(200)]
-
-
-@pytest.fixture
-async def serve(short_path: Path) -> AsyncIterator[Serve]:
-    async with services(short_path) as start:
-        yield start
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from extauth.cli import app
 from extauth.counters.redis.counters import RIGHTS
 from extauth.counters.redis.sentinel import RIGHTS as SENTINEL_RIGHTS
-from tests.integration.store_service import Service, services
+from tests.integration.store_service import Serve, Service
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.sentinels import MASTER, Server, Watched
 from tests.support.wait import until, until_async
@@ -24,7 +24,6 @@ RUN = CliRunner()
 SERVER = "redis"  # Debian's, whose sentinel takes the periods that make it quick
 BACK_WITHIN_S = 1.0
 Start = Callable[..., Watched]
-Serve = Callable[..., Service]
 
 
 @pytest.fixture
@@ -38,12 +37,6 @@ def start(short_path: Path) -> Iterator[Start]:
     yield start
     for watched in started:
         watched.stop()
-
-
-@pytest.fixture
-async def serve(short_path: Path) -> AsyncIterator[Serve]:
-    async with services(short_path) as start:
-        yield start
 
 
 def batches(server: Server) -> int:

@@ -5,14 +5,14 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.store_service import Service, services
+from tests.integration.store_service import Serve, Service
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.ports import free_port
 from tests.support.proxy import Conduct, Proxy
@@ -35,15 +35,6 @@ def user(*rules: str) -> Command:
 async def run(client: Redis, *commands: Command) -> None:
     for command in commands:
         await client.execute_command(*command)  # type: ignore[no-untyped-call]
-
-
-Serve = Callable[..., Service]
-
-
-@pytest.fixture
-async def serve(short_path: Path) -> AsyncIterator[Serve]:
-    async with services(short_path) as start:
-        yield start
 
 
 @pytest.fixture
