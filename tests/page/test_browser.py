@@ -128,7 +128,7 @@ def test_it_can_be_used_by_keyboard_alone(served: Served, visitor: Visitor) -> N
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
-    assert page.url.endswith("#main")
+    expect(page).to_have_url(re.compile("#main$"))
     reached = []
     for _ in range(30):
         page.keyboard.press("Tab")
