@@ -13,7 +13,7 @@ The pause is short again only after 5 s closed. A call's own deadline never open
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
@@ -36,6 +36,14 @@ class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
+
+
+_WORST_FIRST = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED)
+
+
+def worst(states: Iterable[BreakerState]) -> BreakerState:
+    """Open if any is, else half-open if any is; closed where there are none."""
+    return min(states, key=_WORST_FIRST.index, default=BreakerState.CLOSED)
 
 
 class Store(GuardedCounters, Protocol):

@@ -5,14 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
-from extauth.counters.breaker import BreakerState
+from extauth.counters.breaker import BreakerState, worst
 from extauth.counters.heartbeat import Replica
 from extauth.telemetry.top import OthersTop, Top, TopOfAll, sum_tops, unpack_top
 from extauth.version import own_version
 from extauth.workers.crew import Crew
 from extauth.workers.process import WorkerProcess
 
-_WORST: Final = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED)
 UP: Final = "up"
 
 
@@ -51,8 +50,7 @@ class BreakerView:
     @property
     def state(self) -> BreakerState:
         """The worst state of a worker's breaker."""
-        states = [BreakerState(state["breaker"]) for state in _states(self._crew)]
-        return min(states, key=_WORST.index, default=BreakerState.CLOSED)
+        return worst(BreakerState(state["breaker"]) for state in _states(self._crew))
 
 
 class ReplicasView:

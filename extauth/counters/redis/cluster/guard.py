@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from extauth.counters.breaker import Breaker, BreakerState
+from extauth.counters.breaker import Breaker, BreakerState, worst
 from extauth.counters.local import LocalCounters
 from extauth.counters.redis.cluster.by_key import take_by_key
 from extauth.counters.redis.cluster.counters import ClusterCounters
@@ -116,8 +116,7 @@ class ClusterGuard:
         """As Guard: open if a part of the store is not asked."""
         if not self._looked or not self._guarded or self._topology.unserved():
             return BreakerState.OPEN
-        states = {each.state for each in self._guarded.values()}
-        return next(s for s in (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED) if s in states)
+        return worst(each.state for each in self._guarded.values())
 
     @property
     def registry_state(self) -> BreakerState:
