@@ -24,21 +24,23 @@ class ClusterTakes:
         Calls over several shards are answered after several steps, and so apart even where one master has all of them.
         Many masters have too many combinations for batches of their own: these have one part together.
         """
-        master_of, shard_of = self._guard.master_of, self._guard.shard_of
-        if len(names) == 1 or len({shard_of(name) for name in names}) == 1:
+        master_of = self._guard.master_of
+        if not self._are_several(names):
             return master_of(names[0])
         return frozenset([master_of(name) for name in names]) if self._guard.masters <= MOST_COMBINED else self
 
+    def _are_several(self, names: Sequence[bytes]) -> bool:
+        """Whether the counters lie on several shards."""
+        shard_of = self._guard.shard_of
+        return len(names) > 1 and len({shard_of(name) for name in names}) > 1
+
     async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
         """As ShardedCounters say; all masters are asked at once."""
-        master_of, shard_of = self._guard.master_of, self._guard.shard_of
+        master_of = self._guard.master_of
         parts: dict[Hashable, list[int]] = {}
         for i, group in enumerate(groups):
             names = group.take.names
-            if len(names) > 1 and len({shard_of(name) for name in names}) > 1:
-                part: Hashable = self
-            else:
-                part = master_of(names[0])
+            part: Hashable = self if self._are_several(names) else master_of(names[0])
             indices = parts.get(part)
             if indices is None:
                 parts[part] = [i]
