@@ -151,6 +151,14 @@ class RedisConnection:
         """This end's IP address; None over a Unix socket, or without a connection."""
         return None if self._link is None else self._link.local_host()
 
+    def drop_senseless(self) -> StoreError:
+        """Give the connection up after a reply that is none of the script's, and say so.
+
+        It may be another command's: so may be all that follow.
+        """
+        self.drop("a reply that makes no sense")
+        return StoreError("reply", "Redis replied what the script never says")
+
     def drop(self, reason: str) -> None:
         """Give the connection up: what comes over it can no longer be trusted, or waited for."""
         if self._link is not None:

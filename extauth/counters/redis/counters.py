@@ -91,9 +91,7 @@ class RedisCounters:
             self._offset_us = min(max(self._offset_us, earliest), latest)
             takens = read_take(reply, groups)
         except (TypeError, ValueError, IndexError):
-            # A reply that is none of this script's may be another command's: so may be all that follow.
-            self._pipe.drop("a reply that makes no sense")
-            raise StoreError("reply", "Redis replied what the script never says") from None
+            raise self._pipe.drop_senseless() from None
         if most:
             note_receipts(groups, reply[1])
         return takens
@@ -179,8 +177,7 @@ class RedisCounters:
         except ReplyError as error:
             raise self._refused(error) from error
         if not isinstance(reply, kind):
-            self._pipe.drop("a reply that makes no sense")
-            raise StoreError("reply", "Redis replied what the script never says")
+            raise self._pipe.drop_senseless()
         return reply
 
     async def execute(self, packed: bytes) -> object:

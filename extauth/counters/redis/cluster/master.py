@@ -104,7 +104,5 @@ class Master:
                 earliest, latest = reply[1] - told_us, reply[1] - asked_us
                 self.offset_us = min(max(self.offset_us, earliest), latest)
         except (TypeError, ValueError, IndexError):
-            # A reply that is none of this script's may be another command's: so may be all that follow.
-            self.pipe.drop("a reply that makes no sense")
-            raise StoreError("reply", "Redis replied what the script never says") from None
+            raise self.pipe.drop_senseless() from None
         return results
