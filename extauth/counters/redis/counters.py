@@ -84,12 +84,10 @@ class RedisCounters:
         except ReplyError as error:
             raise self._refused(error) from error
         try:
-            if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
-                raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
+            takens = read_take(reply, groups, number, size)
             # The reply's instant lies between these two: a slow reply must not set the clock back.
             earliest, latest = reply[1] - time.monotonic_ns() // 1000, reply[1] - asked_us
             self._offset_us = min(max(self._offset_us, earliest), latest)
-            takens = read_take(reply, groups)
         except (TypeError, ValueError, IndexError):
             raise self._pipe.drop_senseless() from None
         if most:

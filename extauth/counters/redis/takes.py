@@ -64,8 +64,13 @@ def note_receipts(groups: Sequence[Group], at_us: int) -> None:
             take.taken(at_us)
 
 
-def read_take(reply: Sequence[int], groups: Sequence[Group]) -> list[TakeResult]:
-    """A reply of the right size; raises ValueError where it admits what was not asked for."""
+def read_take(reply: Sequence[int], groups: Sequence[Group], number: int, size: int) -> list[TakeResult]:
+    """The reply to the take of that number; raises ValueError, TypeError or IndexError where it is another's.
+
+    It must be so many numbers, and admit nothing that was not asked for.
+    """
+    if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
+        raise ValueError
     takens = []
     at = 2
     for take, calls in groups:

@@ -73,9 +73,7 @@ class TakeRun:
 
     def read(self, reply: Any) -> list[TakeResult]:  # noqa: ANN401
         """See Run."""
-        if reply[0] != self._number or len(reply) != self._size or not isinstance(sum(reply), int):
-            raise ValueError
-        takens = read_take(reply, self._groups)
+        takens = read_take(reply, self._groups, self._number, self._size)
         if self._receipts:
             note_receipts(self._groups, reply[1])
         return takens
