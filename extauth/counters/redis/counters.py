@@ -10,6 +10,7 @@ from extauth.counters.redis.protocol import ReplyError
 from extauth.counters.redis.registry import HeartbeatKeys
 from extauth.counters.redis.scripts import Script, command
 from extauth.counters.redis.server import REFUSALS
+from extauth.counters.redis.server_clock import ServerClock
 from extauth.counters.redis.takes import note_receipts, pack_most, pack_returns, pack_settle, pack_take, read_take
 from extauth.counters.redis.watched_master import server_of
 from extauth.errors import StoreError
@@ -45,7 +46,7 @@ class RedisCounters:
         self._clock = clock
         self._asked = 0
         self._prefix = prefix
-        self._offset_us = 0  # of the server's clock, from the monotonic one
+        self._server_clock = ServerClock()
         self._take_script, self._settle_script, self._return_script = map(Script, ("take", "settle", "give_back"))
         # Two keys, for one alone has no fault to find with a node of a cluster. Each is gone after a second.
         names = tuple(f"{prefix}:probe:{i}".encode("utf-8", "surrogateescape") for i in "ab")
@@ -85,9 +86,7 @@ class RedisCounters:
             raise self._refused(error) from error
         try:
             takens = read_take(reply, groups, number, size)
-            # The reply's instant lies between these two: a slow reply must not set the clock back.
-            earliest, latest = reply[1] - time.monotonic_ns() // 1000, reply[1] - asked_us
-            self._offset_us = min(max(self._offset_us, earliest), latest)
+            self._server_clock.note(reply[1], asked_us, time.monotonic_ns() // 1000)
         except (TypeError, ValueError, IndexError):
             raise self._pipe.drop_senseless() from None
         if most:
@@ -110,7 +109,7 @@ class RedisCounters:
         """The clock of Redis as its last reply said, and this process's since; before one, this machine's own."""
         if self._clock is not None:
             return self._clock()
-        return time.monotonic_ns() // 1000 + (self._offset_us or wall_offset_us())
+        return self._server_clock.now_us()
 
     async def settle(self, owed: Sequence[Owed]) -> None:
         """One run of settle.lua, which is not sent again where its reply is lost."""
@@ -203,8 +202,3 @@ class _OneServer:
 
     async def execute(self, _key: bytes, packed: bytes) -> object:
         return await self._counters.execute(packed)
-
-
-def wall_offset_us() -> int:
-    """Of this machine's clock, from the monotonic one."""
-    return (time.time_ns() - time.monotonic_ns()) // 1000

@@ -14,7 +14,7 @@ from extauth.counters.redis.cluster.runs import CommandRun, Run, TakeRun, WriteR
 from extauth.counters.redis.cluster.slots import slot_of
 from extauth.counters.redis.cluster.topology import Topology
 from extauth.counters.redis.cluster.url import read_cluster_url
-from extauth.counters.redis.counters import RIGHTS, wall_offset_us
+from extauth.counters.redis.counters import RIGHTS
 from extauth.counters.redis.endpoint import fault
 from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.registry import HeartbeatKeys
@@ -25,7 +25,6 @@ from extauth.limiter.counters import CounterSet, Group, LimitCheck, Owed, Return
 from extauth.rules.model import Limit, Unit
 
 _T = TypeVar("_T")
-_UNKNOWN = "Redis replied what the script never says"
 
 
 class ClusterCounters:
@@ -151,7 +150,7 @@ class ClusterCounters:
         if self._clock is not None:
             return self._clock()
         master = self.topology.master_of(name)
-        return time.monotonic_ns() // 1000 + ((master and master.offset_us) or wall_offset_us())
+        return time.time_ns() // 1000 if master is None else master.server_clock.now_us()
 
     def now(self) -> bytes:
         """The time for scripts: empty where the servers' own clocks count."""
@@ -227,7 +226,7 @@ class _Slots:
     async def run(self, key: bytes, script: Script, packed: tuple[bytes, bytes], kind: type[_T]) -> _T:
         reply = await self._counters.run(CommandRun(key, packed, script))
         if not isinstance(reply, kind):
-            raise StoreError("reply", _UNKNOWN)
+            raise StoreError("reply", "Redis replied what the script never says")
         return reply
 
     async def execute(self, key: bytes, packed: bytes) -> object:

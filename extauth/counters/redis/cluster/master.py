@@ -11,6 +11,7 @@ from extauth.counters.redis.greeting import Greeting
 from extauth.counters.redis.protocol import ReplyError
 from extauth.counters.redis.scripts import command
 from extauth.counters.redis.server import REFUSALS, Address
+from extauth.counters.redis.server_clock import ServerClock
 from extauth.errors import StoreError
 
 _ASKING: Final = command(b"ASKING")
@@ -36,7 +37,7 @@ class Master:
     ) -> None:
         self.address: Address = node.address
         self.pipe = RedisConnection(node, timeout_s, greeted)
-        self.offset_us = 0  # of the server's clock, from the monotonic one
+        self.server_clock = ServerClock()
         self._clock = clock
         self._rights = rights
 
@@ -100,9 +101,7 @@ class Master:
         try:
             results = run.read(reply)
             if run.timed:
-                # The reply's instant lies between these two: a slow reply must not set the clock back.
-                earliest, latest = reply[1] - told_us, reply[1] - asked_us
-                self.offset_us = min(max(self.offset_us, earliest), latest)
+                self.server_clock.note(reply[1], asked_us, told_us)
         except (TypeError, ValueError, IndexError):
             raise self.pipe.drop_senseless() from None
         return results
