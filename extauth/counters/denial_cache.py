@@ -31,6 +31,7 @@ MAX_BYTES = 6 << 20  # of entries that are learnt, and as much of the ones befor
 ENTRY_BYTES = 350  # beside the counter's name
 # On Python 3.11 it takes as long to look a member of an Enum up as to call a function.
 _ENFORCED, _DENIAL_CACHE = Mode.ENFORCED, Source.DENIAL_CACHE
+_new = tuple.__new__  # the constructor of a NamedTuple is a Python function, which takes twice as long
 # Clocks run at different speeds: a denial ends by this much of its age early.
 DRIFT = 1000
 
@@ -111,22 +112,25 @@ class Denials:
         levels = []
         sure = False
         for name, check in zip(take.names, take.checks, strict=True):
-            algorithm = check.algorithm
             entry = self._entries.get(name) or self._old_entries.get(name)
-            if entry is None or entry.limit is not check.limit:
+            if entry is None:
                 return None
-            age_us = now_us - entry.asked_us
-            counts = check.limit.count_denied  # until its window ends, then
+            limit, level, asked_us, told_us = entry
+            if limit is not check.limit:
+                return None
+            algorithm = check.algorithm
+            age_us = now_us - asked_us
+            counts = limit.count_denied  # until its window ends, then
             if age_us > self._bound_us and not counts:
                 return None
-            later = algorithm.later(entry.level, age_us + age_us // DRIFT + 1)
-            over = not check.calls_that_fit(later)
+            later = algorithm.later(level, age_us + age_us // DRIFT + 1)
+            over = not algorithm.calls_that_fit(check.cost, later)
             if counts and not over and (age_us > self._bound_us or not check.stops):
                 return None
             sure = sure or (over and check.mode is _ENFORCED)
             # What is told errs to the other side, so that nobody is told to come too early.
-            levels.append(algorithm.later(entry.level, now_us - entry.told_us))
-        return TakeResult(0, tuple(levels), _DENIAL_CACHE) if sure else None
+            levels.append(algorithm.later(level, now_us - told_us))
+        return _new(TakeResult, (0, tuple(levels), _DENIAL_CACHE)) if sure else None
 
 
 class DenialCache(Denials):

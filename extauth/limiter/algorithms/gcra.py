@@ -16,6 +16,8 @@ from extauth.limiter.algorithms.outcome import ANY_NUMBER, MAX_BACKLOG_US, MAX_H
 from extauth.limiter.algorithms.protocol import FixedSize, State, pack_limit
 from extauth.rules.model import EmissionInterval, Limit
 
+_new = tuple.__new__  # the constructor of a NamedTuple is a Python function, which takes twice as long
+
 
 class Backlog(NamedTuple):
     """A gcra level, the time until the bucket is full again: `whole_us`, and `rest` / ticks_per_us microseconds."""
@@ -68,7 +70,8 @@ class Gcra:
         if cost < 0:
             return ANY_NUMBER
         interval = self._interval
-        left = self._capacity - level.whole_us * self._ticks_per_us - level.rest
+        whole_us, rest = level
+        left = self._capacity - whole_us * self._ticks_per_us - rest
         if cost == 0:
             return ANY_NUMBER if left >= interval else 0
         return max(left // (cost * interval), 0)
@@ -86,20 +89,20 @@ class Gcra:
     def outcome(self, cost: int, level: Backlog, calls: int, *, over: bool) -> Outcome:
         """The outcome of a call once the hits of `calls` calls are counted."""
         ticks_per_us, interval, capacity = self._ticks_per_us, self._interval, self._capacity
-        after = level.whole_us * ticks_per_us + level.rest + calls * cost * interval
-        after = max(min(after, self._most), 0)
+        whole_us, rest = level
+        after = max(min(whole_us * ticks_per_us + rest + calls * cost * interval, self._most), 0)
         reset_us = -(-after // ticks_per_us)
         if not over:
-            return Outcome(False, max((capacity - after) // interval, 0), reset_us)
+            return _new(Outcome, (False, max((capacity - after) // interval, 0), reset_us, None))
         needed = max(cost, 1) * interval
-        return Outcome(
-            True, 0, reset_us, None if needed > capacity else -(-(after + needed - capacity) // ticks_per_us)
-        )
+        wait_us = None if needed > capacity else -(-(after + needed - capacity) // ticks_per_us)
+        return _new(Outcome, (True, 0, reset_us, wait_us))
 
     def countdown(self, level: Backlog) -> tuple[int, int, int, int]:
         """What admitted calls are told: (remaining, reset in ticks, ticks per hit, ticks per second)."""
         interval, ticks_per_us = self._interval, self._ticks_per_us
-        backlog = level.whole_us * ticks_per_us + level.rest
+        whole_us, rest = level
+        backlog = whole_us * ticks_per_us + rest
         return (self._capacity - backlog) // interval, backlog, interval, ticks_per_us * 1_000_000
 
     def used_hits(self, level: Backlog) -> int:
@@ -113,7 +116,8 @@ class Gcra:
 
     def later(self, level: Backlog, elapsed_us: int) -> Backlog:
         """The level `elapsed_us` later."""
-        return Backlog(level.whole_us - elapsed_us, level.rest) if elapsed_us <= level.whole_us else Backlog(0, 0)
+        whole_us, rest = level
+        return _new(Backlog, (whole_us - elapsed_us, rest) if elapsed_us <= whole_us else (0, 0))
 
     def in_terms(self, state: State, now: int) -> bool:
         """Whether the state is in this limit's terms, and not from a clock that was ahead of this one."""
