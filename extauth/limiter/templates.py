@@ -3,8 +3,9 @@
 The answers to one plan's calls differ in a few numbers only, so everything else is written once for each PlanTemplate.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from extauth.limiter.algorithms import Level, Outcome
 from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult, Uncounted
@@ -13,7 +14,7 @@ from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import UNLIMITED_AT, PlanTemplate
 from extauth.limiter.verdict import denying_limit, status_code, tightest_limit
-from extauth.rls.protobuf import bytes_field, number_field, varint
+from extauth.rls.protobuf import MORE, SHORT, TWO_BYTES, bytes_field, number_field, varint
 from extauth.rls.response import (
     NO_LIMIT,
     UNLIMITED,
@@ -38,17 +39,33 @@ Answer: TypeAlias = bytes | Uncounted
 """A message, or where the call must fail, whether the store was asked about it."""
 
 _STATUS, _REMAINING = b"\x12", b"\x18"  # the tags of a response's `statuses`, and of a status' `limit_remaining`
+_REMAINING_MORE = [_REMAINING + byte for byte in MORE]
+_MAX_HEAD = TWO_BYTES - 1000  # so that the length of a status takes two bytes
+_varint = lru_cache(maxsize=1024)(varint)
 _NO_LIMIT, _UNLIMITED = encode_status(NO_LIMIT), encode_status(UNLIMITED)
+
+
+class _OneCounter(NamedTuple):
+    """How to answer admitted calls that take from one counter.
+
+    `before`, the length of a status, `head`, what is told of the counter, `after`: these are a message.
+    """
+
+    countdown: Callable[[Any], tuple[int, int, int, int]]
+    cost: int
+    before: bytes
+    head: bytes
+    after: bytes
 
 
 class _ResponseTemplate:
     """What all answers for a PlanTemplate have in common.
 
     `pieces` are the statuses in order: bytes where nothing is counted, else the counters' indices. Where there is but
-    one counter, `before` and `after` surround its status; where there is none, `uncounted` is the whole answer.
+    one counter, `one` says how to answer; where there is none, `uncounted` is the whole answer.
     """
 
-    __slots__ = ("after", "before", "counts_denied", "limits", "mark", "pieces", "simple", "tail", "tier", "uncounted")
+    __slots__ = ("counts_denied", "limits", "mark", "one", "pieces", "tail", "tier", "uncounted")
 
     def __init__(self, template: PlanTemplate) -> None:
         self.tier = template.tier
@@ -60,17 +77,20 @@ class _ResponseTemplate:
         self.mark = without_store_mark(Source.LOCAL if template.local else None)
         self.tail = admission_tail(template.tier) + self.mark
         own = [at for at, piece in enumerate(self.pieces) if not isinstance(piece, bytes)]
-        self.simple = len(template.checks) == 1 and len(own) == 1 and _counts_down(template.checks[0])
         before, after = self.pieces[: own[0] if own else 0], self.pieces[own[0] + 1 if own else 0 :]
-        self.before = _ADMITTED + b"".join(piece for piece in before if isinstance(piece, bytes))
-        self.after = b"".join(piece for piece in after if isinstance(piece, bytes)) + self.tail
-        self.uncounted = self.before + self.after
-        self.before += _STATUS
+        first = _ADMITTED + b"".join(piece for piece in before if isinstance(piece, bytes))
+        last = b"".join(piece for piece in after if isinstance(piece, bytes)) + self.tail
+        self.uncounted = first + last
+        self.one: _OneCounter | None = None
+        if len(template.checks) == 1 and len(own) == 1:
+            check, head = template.checks[0], _ADMITTED + self.limits[0]
+            if _counts_down(check) and len(head) < _MAX_HEAD:
+                self.one = _OneCounter(check.algorithm.countdown, check.cost, first + _STATUS, head, last)
 
     def size(self, template: PlanTemplate) -> int:
         """About how many bytes it takes up, including the PlanTemplate: nothing else may refer to that any more."""
-        ends = len(self.before) + len(self.after) + len(self.tail)
-        return template.bytes + 200 + ends + 100 * len(template.checks) + 60 * len(template.counters_of)
+        ends = len(self.uncounted) + len(self.tail)
+        return template.bytes + 300 + 2 * ends + 100 * len(template.checks) + 60 * len(template.counters_of)
 
 
 def _counts_down(check: LimitCheck) -> bool:
@@ -87,9 +107,49 @@ class Answers:
         self._limiter = limiter
         self._headers = headers
         self._templates: Memo[PlanTemplate, _ResponseTemplate] = Memo(MAX_TEMPLATES_BYTES)
-        self._denials: Memo[tuple[PlanTemplate, tuple[int, ...], int | None, Limit | None], bytes] = Memo(
-            MAX_DENIALS_BYTES
-        )
+        self._denials: Memo[tuple[PlanTemplate, bool, int, int, int | None], bytes] = Memo(MAX_DENIALS_BYTES)
+
+    def encode_all(self, groups: Iterable[GroupResult]) -> list[bytes | Iterator[Answer]]:
+        """For each group the answers to its calls, as `encode` says, but where it is one message: that."""
+        encoded: list[bytes | Iterator[Answer]] = []
+        last: PlanTemplate | None = None
+        one: _OneCounter | None = None
+        for group in groups:
+            plan, calls, taken, _, _ = group
+            if plan.template is not last:
+                last = plan.template
+                one = self._usual(last)
+                if one is not None:
+                    countdown, cost, before, head, after = one
+                    size = len(head)
+            if calls != 1 or one is None or taken is None:
+                encoded.append(iter(self.encode(group)))
+            elif taken[0]:
+                # As _admissions; to call that for each group takes as long again.
+                remaining, reset, ticks_per_hit, ticks_per_s = countdown(taken[1][0])
+                remaining -= cost
+                if remaining >= TWO_BYTES:
+                    left = _REMAINING_MORE[remaining & 0x7F] + MORE[remaining >> 7 & 0x7F] + _varint(remaining >> 14)
+                else:
+                    left = _REMAINING + SHORT[remaining] if remaining > 0 else b""
+                until = _until_reset(-(-(reset + cost * ticks_per_hit) // ticks_per_s))
+                encoded.append(b"".join((before, SHORT[size + len(left) + len(until)], head, left, until, after)))
+            else:
+                encoded.append(self._denial_by_one(last, taken, 0))
+        return encoded
+
+    def _usual(self, template: PlanTemplate) -> _OneCounter | None:
+        """How to answer admitted calls, where no answer says more than that."""
+        if self._headers is not None or template.metadata is not None:
+            return None
+        return self._response(template).one
+
+    def _response(self, template: PlanTemplate) -> _ResponseTemplate:
+        response = self._templates.get(template)
+        if response is None:
+            response = _ResponseTemplate(template)
+            self._templates.remember(template, response, response.size(template))
+        return response
 
     def encode(self, group: GroupResult) -> list[Answer]:
         """A `RateLimitResponse` for each call, in order of arrival; Uncounted if the call must fail."""
@@ -99,16 +159,13 @@ class Answers:
             return [self._plainly(group, 0)] * calls
         if self._headers is not None or template.metadata is not None:
             return [self._plainly(group, call) for call in range(calls)]
-        response = self._templates.get(template)
-        if response is None:
-            response = _ResponseTemplate(template)
-            self._templates.remember(template, response, response.size(template))
+        response = self._response(template)
         checks, admitted = template.checks, taken.admitted
         if not checks:
             return [response.uncounted] * calls
         messages: list[Answer]
-        if response.simple:
-            messages = _admissions(response, checks[0], taken.levels[0], admitted)
+        if response.one is not None:
+            messages = _admissions(response.one, taken.levels[0], admitted)
         else:
             messages = [self._admission(response, checks, taken, call) for call in range(admitted)]
         if admitted < calls:
@@ -131,27 +188,34 @@ class Answers:
         return b"".join((_ADMITTED, *_statuses(response, checks, outcomes), response.tail))
 
     def _denial(self, template: PlanTemplate, response: _ResponseTemplate, taken: TakeResult, call: int) -> bytes:
+        if response.one is not None:
+            return self._denial_by_one(template, taken, call)
+        checks = template.checks
         outcomes = [
-            check.outcome(level, call, taken.admitted)
-            for check, level in zip(template.checks, taken.levels, strict=True)
+            check.outcome(level, call, taken.admitted) for check, level in zip(checks, taken.levels, strict=True)
         ]
-        denying, wait_us, _ = denying_limit(template.checks, outcomes)
-        retry_after_s = None if wait_us is None else whole_seconds(wait_us)
-        if response.simple:
-            numbers = tuple(n for o in outcomes for n in (o.over, o.remaining, whole_seconds(o.reset_us)))
-            key = (template, numbers, retry_after_s, denying)
-            message = self._denials.get(key)
-            if message is not None:
-                return message
-        statuses = _statuses(response, template.checks, outcomes)
-        message = b"".join((_DENIED, *statuses, denial_tail(response.tier, denying, retry_after_s), response.mark))
-        if response.simple:
+        denying, wait_us, _ = denying_limit(checks, outcomes)
+        return _denial(response, checks, outcomes, denying, None if wait_us is None else whole_seconds(wait_us))
+
+    def _denial_by_one(self, template: PlanTemplate, taken: TakeResult, call: int) -> bytes:
+        """The answer to a denied call where the template of responses has `one`."""
+        checks = template.checks
+        admitted, levels, _ = taken
+        outcome = over, remaining, reset_us, wait_us = checks[0].outcome(levels[0], call, admitted)
+        wait_s = None if wait_us is None else -(-wait_us // 1_000_000)
+        key = (template, over, remaining, -(-reset_us // 1_000_000), wait_s)
+        message = self._denials.get(key)
+        if message is None:
+            message = _denial(self._response(template), checks, [outcome], checks[0].limit, wait_s)
             self._denials.remember(key, message, 500 + len(message))
         return message
 
 
 class LoggedAnswers(Answers):
     """Answers that carry the `log` of their plans, which no two requests share."""
+
+    def _usual(self, template: PlanTemplate) -> None:
+        return None
 
     def encode(self, group: GroupResult) -> list[Answer]:
         """As Answers.encode."""
@@ -166,6 +230,17 @@ class LoggedAnswers(Answers):
         return [answer + tail if isinstance(answer, bytes) else answer for answer in answers]
 
 
+def _denial(
+    response: _ResponseTemplate,
+    checks: tuple[LimitCheck, ...],
+    outcomes: list[Outcome],
+    denying: Limit,
+    retry_after_s: int | None,
+) -> bytes:
+    statuses = _statuses(response, checks, outcomes)
+    return b"".join((_DENIED, *statuses, denial_tail(response.tier, denying, retry_after_s), response.mark))
+
+
 def _statuses(response: _ResponseTemplate, checks: tuple[LimitCheck, ...], outcomes: list[Outcome]) -> list[bytes]:
     statuses = []
     for piece in response.pieces:
@@ -177,18 +252,21 @@ def _statuses(response: _ResponseTemplate, checks: tuple[LimitCheck, ...], outco
     return statuses
 
 
-def _admissions(response: _ResponseTemplate, check: LimitCheck, level: Level, admitted: int) -> list[Answer]:
+def _admissions(counted: _OneCounter, level: Level, admitted: int) -> list[Answer]:
     """The answers to admitted calls that take from one counter, as `outcome` tells of each."""
+    countdown, cost, before, head, after = counted
     messages: list[Answer] = []
-    before, after, head = response.before, response.after, _ADMITTED + response.limits[0]
-    cost, size = check.cost, len(head)
-    remaining, reset, ticks_per_hit, ticks_per_s = check.algorithm.countdown(level)
+    size = len(head)
+    remaining, reset, ticks_per_hit, ticks_per_s = countdown(level)
     for _ in range(admitted):
         remaining -= cost
         reset += cost * ticks_per_hit
-        left = _REMAINING + varint(remaining) if remaining else b""
+        if remaining >= TWO_BYTES:
+            left = _REMAINING_MORE[remaining & 0x7F] + MORE[remaining >> 7 & 0x7F] + _varint(remaining >> 14)
+        else:
+            left = _REMAINING + SHORT[remaining] if remaining > 0 else b""
         until = _until_reset(-(-reset // ticks_per_s))
-        messages.append(b"".join((before, varint(size + len(left) + len(until)), head, left, until, after)))
+        messages.append(b"".join((before, SHORT[size + len(left) + len(until)], head, left, until, after)))
     return messages
 
 

@@ -70,15 +70,16 @@ def text_of(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-_MORE = [bytes((n | 0x80,)) for n in range(0x80)]  # bytes after which the number goes on
-_SHORT = [bytes((n,)) for n in range(0x80)] + [bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, 0x4000)]
+TWO_BYTES = 0x4000  # the first number that a varint of two bytes cannot hold
+MORE = [bytes((n | 0x80,)) for n in range(0x80)]  # bytes after which the number goes on
+SHORT = [bytes((n,)) for n in range(0x80)] + [bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, TWO_BYTES)]
 
 
 def varint(number: int) -> bytes:
     """`number` (≥ 0) as a varint."""
-    if number < 0x4000:
-        return _SHORT[number]
-    return _MORE[number & 0x7F] + _MORE[number >> 7 & 0x7F] + varint(number >> 14)
+    if number < TWO_BYTES:
+        return SHORT[number]
+    return MORE[number & 0x7F] + MORE[number >> 7 & 0x7F] + varint(number >> 14)
 
 
 def number_field(field: int, number: int) -> bytes:

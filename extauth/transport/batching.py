@@ -149,10 +149,7 @@ class Batcher:
         try:
             result = await self._limiter.decide(counts)
             decided_at = self.clock()
-            answers = {
-                plan: iter(self._answers.encode(group)).__next__
-                for plan, group in zip(counts, result.groups, strict=True)
-            }
+            answers = dict(zip(counts, self._answers.encode_all(result.groups), strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, it fails these calls and no later ones
             self._log(error)
             self._fail(batch)
@@ -161,7 +158,7 @@ class Batcher:
         for calls in batch:
             self.deadlines.discard(calls)
             try:
-                messages = [answers[plan]() for plan in calls.plans]
+                messages = [a if isinstance(a := answers[plan], bytes) else next(a) for plan in calls.plans]
                 calls.caller.answer(calls, messages)
                 if calls.parents:
                     sampled += _sampled(calls, messages, dict(zip(counts, result.groups, strict=True)))

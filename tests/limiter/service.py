@@ -48,7 +48,8 @@ class Service:
         each = [descriptor(d) if isinstance(d, str) else d for d in descriptors]
         message = bytes(RateLimitRequest(domain="d", descriptors=each, hits_addend=hits))
         decided = await self.limiter.decide(Counter([self.planner.plan(message)]))
-        (answer,) = self.answers.encode(decided.groups[0])
+        (encoded,) = self.answers.encode_all(decided.groups)
+        answer = encoded if isinstance(encoded, bytes) else next(encoded)
         assert isinstance(answer, bytes)
         return RateLimitResponse.parse(answer)
 

@@ -1,5 +1,6 @@
 """The templates beside the plain encoder, and that beside envoy-data-plane."""
 
+import pytest
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,13 +72,29 @@ def _admitted(checks: list[LimitCheck], levels: list[Level], calls: int) -> int:
 
 
 @settings(max_examples=400, deadline=None)
-@given(settled())
-def test_templates_write_what_the_plain_encoder_writes(settled: GroupResult) -> None:
+@given(st.lists(settled(), min_size=1, max_size=4))
+def test_templates_write_what_the_plain_encoder_writes(batch: list[GroupResult]) -> None:
     _, limiter, answers = decider_of()
-    verdicts = [limiter.verdict(settled, call) for call in range(settled.calls)]
-    want = [Uncounted.UNSENT if verdict is None else encode_response(verdict) for verdict in verdicts]
-    assert answers.encode(settled) == want
-    assert answers.encode(settled) == want, "and again, from memory"
+    verdicts = [[limiter.verdict(group, call) for call in range(group.calls)] for group in batch]
+    want = [[Uncounted.UNSENT if v is None else encode_response(v) for v in each] for each in verdicts]
+    again = [*batch, *batch]
+    encoded = [[each] if isinstance(each, bytes) else list(each) for each in answers.encode_all(again)]
+    assert encoded == [*want, *want], "the second time from memory"
+    assert [answers.encode(group) for group in batch] == want
+
+
+@pytest.mark.parametrize("name_size", [0, 200, 16_200, 17_000])
+@pytest.mark.parametrize("requests", [100, 0x4000, 0x4001, 2**32 - 1])
+def test_numbers_take_as_many_bytes_as_they_need(requests: int, name_size: int) -> None:
+    limit = Limit(requests, Unit.DAY, Algorithm.GCRA, name="n" * name_size)
+    check = LimitCheck(limit, 1)
+    plan = Plan((b"a",), PlanTemplate((check,), ((0,),), None, Labels()))
+    group = GroupResult(plan, 1, TakeResult(1, (check.algorithm.read(0, 0),)))
+    _, limiter, answers = decider_of()
+    verdict = limiter.verdict(group, 0)
+    assert verdict is not None
+    (encoded,) = answers.encode_all([group])
+    assert (encoded if isinstance(encoded, bytes) else next(encoded)) == encode_response(verdict)
 
 
 durations = st.integers(0, 2**52)
