@@ -10,7 +10,16 @@ from typing import Any, Final, NamedTuple
 from extauth.address import reachable_address
 from extauth.counters.breaker import BreakerState, Guard
 from extauth.counters.cut_off import CutOff
-from extauth.counters.heartbeat import BEAT_S, Heartbeat, Registry, Replica, automatic_share, replica_of
+from extauth.counters.heartbeat import (
+    BEAT_S,
+    Heartbeat,
+    Registry,
+    Replica,
+    automatic_share,
+    other_shards,
+    replica_of,
+    shards_detail,
+)
 from extauth.errors import StoreError
 from extauth.limiter.failure import FailurePolicy
 from extauth.settings import Settings
@@ -170,8 +179,7 @@ class Replicas:
         """What is known of the others, for people."""
         if self._heartbeat is None:
             return {}
-        differ = self._other_shards()
-        shards = {"shards": self._settings.shards, "other_shards": sorted(set(differ.values()))} if differ else {}
+        shards = shards_detail(self._settings.shards, self._heartbeat.others)
         return {"replicas": self.seen(), "cut_off": self.is_cut_off(), **shards}
 
     @property
@@ -229,10 +237,7 @@ class Replicas:
             self._shards_log.changed(state=bool(self._other_shards()))
 
     def _other_shards(self) -> dict[str, int]:
-        """The numbers of shards of replicas that have another number than this one, by their addresses."""
-        others = () if self._heartbeat is None else self._heartbeat.others
-        found = {other.address or "a replica without an address": other.shards for other in others}
-        return {address: shards for address, shards in found.items() if shards != self._settings.shards}
+        return other_shards(self._settings.shards, () if self._heartbeat is None else self._heartbeat.others)
 
     def _write_shards(self, differ: bool) -> None:
         if differ:

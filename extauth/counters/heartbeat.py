@@ -4,10 +4,10 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from fractions import Fraction
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from extauth.counters.breaker import BreakerState
 from extauth.errors import StoreError
@@ -54,6 +54,18 @@ class Replica(NamedTuple):
     breaker: str
     shards: int = SHARDS
     """EXTAUTH_SHARDS; versions that had no such setting used what is its default now."""
+
+
+def other_shards(shards: int, others: Iterable[Replica]) -> dict[str, int]:
+    """The numbers of shards of replicas that have another number than this one, by their addresses."""
+    found = {other.address or "a replica without an address": other.shards for other in others}
+    return {address: other for address, other in found.items() if other != shards}
+
+
+def shards_detail(shards: int, others: Iterable[Replica]) -> dict[str, Any]:
+    """What /readyz says of them; nothing where all replicas have one number."""
+    differ = other_shards(shards, others)
+    return {"shards": shards, "other_shards": sorted(set(differ.values()))} if differ else {}
 
 
 def read_lines(lines: bytes) -> dict[str, Replica]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from extauth.counters.breaker import BreakerState, worst
-from extauth.counters.heartbeat import Replica
+from extauth.counters.heartbeat import Replica, shards_detail
 from extauth.telemetry.top import OthersTop, Top, TopOfAll, sum_tops, unpack_top
 from extauth.version import own_version
 from extauth.workers.crew import Crew
@@ -65,7 +65,7 @@ class ReplicasView:
         known = [[Replica(*each) for each in state["replicas"]] for state in _states(self._crew)]
         own, *others = max(known, key=len, default=[Replica(None, "", "", "")])
         return (
-            Replica(own.address, own_version(), self._crew.rules.digest, str(self._breaker.state)),
+            Replica(own.address, own_version(), self._crew.rules.digest, str(self._breaker.state), own.shards),
             *others,
         )
 
@@ -76,9 +76,11 @@ class ReplicasView:
 
     def detail(self) -> dict[str, Any]:
         """As Replicas.detail, and how many workers there are."""
+        own, *others = self.all()
         return {
-            "replicas": len(self.all()),
+            "replicas": 1 + len(others),
             "cut_off": self.cut_off,
+            **shards_detail(own.shards, others),
             "workers": self._crew.workers,
             "workers_ready": len(self._crew.ready),
         }

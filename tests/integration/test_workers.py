@@ -254,6 +254,16 @@ async def test_each_worker_counts_as_a_replica_for_shares_and_its_parent_for_peo
         assert sorted(await client.ask_all(5, "ten", "b")) == [OK] * 4 + [OVER_LIMIT] * 6, "a quarter of ten for each"
 
 
+async def test_replicas_with_another_number_of_shards_are_shown(serve: Serve) -> None:
+    first, second = serve(), serve(EXTAUTH_SHARDS="32")
+    await until_async(lambda: _differs(first, [32]), every_s=0.1)
+    await until_async(lambda: _differs(second, [16]), every_s=0.1)
+
+
+async def _differs(served: Served, others: list[int]) -> bool:
+    return bool((await page(served, "/readyz")).get("other_shards") == others)
+
+
 async def _knows_two(served: Served) -> bool:
     """Whether it knows another replica with both of its workers, from which it has the shares."""
     return bool((await page(served, "/readyz"))["replicas"] == 2)
