@@ -24,13 +24,13 @@ class ServerFiles(NamedTuple):
 
 
 class GoXds:
-    """Listens at `address`; `events` are what it reports."""
+    """Listens at `address`, and has snapshots for one node; `events` are what it reports."""
 
-    def __init__(self, files: ServerFiles | None = None, port: int | None = None) -> None:
+    def __init__(self, files: ServerFiles | None = None, port: int | None = None, node: str = NODE) -> None:
         self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.events: list[dict[str, Any]] = []
-        argv = [go_program(SOURCES), "-listen", self.address, "-node", NODE]
+        argv = [go_program(SOURCES), "-listen", self.address, "-node", node]
         if files is not None:
             argv += ["-cert", str(files.cert), "-key", str(files.key), "-ca", str(files.ca)]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
