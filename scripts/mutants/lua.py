@@ -17,16 +17,18 @@ from scripts.mutants.staged import ROOT, stage
 
 TABLES = ROOT / "tests" / "mutants"
 SCRIPTS = "extauth/counters/redis/lua"
+_TAKE = (
+    "tests/counters/test_contract.py",
+    "tests/counters/test_contract_changes.py",
+    "tests/counters/test_contract_sliding.py",
+    "tests/counters/test_redis.py",
+    "tests/counters/test_redis_expiry.py",
+    "tests/counters/test_redis_rights.py",
+    "tests/counters/test_properties.py",
+)
 TESTS = {
-    "take": (
-        "tests/counters/test_contract.py",
-        "tests/counters/test_contract_changes.py",
-        "tests/counters/test_contract_sliding.py",
-        "tests/counters/test_redis.py",
-        "tests/counters/test_redis_expiry.py",
-        "tests/counters/test_redis_rights.py",
-        "tests/counters/test_properties.py",
-    ),
+    "take": _TAKE,
+    "sliding_window": _TAKE,
     "settle": ("tests/counters/test_settle_states.py", "tests/counters/test_settle.py"),
     "give_back": ("tests/counters/test_give_back.py",),
     "replicas": ("tests/counters/test_heartbeat.py", "tests/counters/test_heartbeat_reports.py"),
