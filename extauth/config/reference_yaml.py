@@ -8,7 +8,7 @@ import yaml
 
 from extauth.config.schema import REFERENCE_KEYS
 from extauth.errors import Diagnostic, Place
-from extauth.rules.model import FLAGS, Algorithm, Domain, Kind, Limit, Rule, RuleSet, Unit
+from extauth.rules.model import FLAGS, Domain, Kind, Limit, Rule, RuleSet, Unit
 
 _UNITS = {unit.seconds * 1_000_000: unit for unit in Unit}
 _PATTERNS = {Kind.SHA256: "a digest", Kind.REGEX: "a regex", Kind.RANGE: "a range", Kind.CIDR: "a network"}
@@ -119,7 +119,7 @@ class _Expander:
     def _check_limit(self, rule: Rule, limit: Limit) -> None:
         if limit.unlimited:
             return
-        if limit.algorithm is not Algorithm.FIXED_WINDOW:
+        if not limit.algorithm.in_reference:
             burst = "" if limit.burst is None else " and no burst"
             self._cannot(rule, f"the reference has no {limit.algorithm}{burst}", "use algorithm: fixed_window")
         elif not limit.count_denied:

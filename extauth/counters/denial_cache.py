@@ -23,7 +23,7 @@ from extauth.limiter.counters import (
     Taken,
     TakeResult,
 )
-from extauth.rules.model import Algorithm, Limit
+from extauth.rules.model import Limit
 
 _T = TypeVar("_T")
 
@@ -99,7 +99,7 @@ class Denials:
         for check in take.checks:
             if not check.algorithm.falls_evenly:
                 return
-            if check.limit.count_denied and not (self._windows and check.limit.algorithm is Algorithm.FIXED_WINDOW):
+            if check.limit.count_denied and not (self._windows and check.algorithm.holds_until_end):
                 return
         for name, check, level in zip(take.names, take.checks, outcome.levels, strict=True):
             self._bytes += ENTRY_BYTES + len(name)

@@ -5,15 +5,16 @@ from typing import NamedTuple
 
 from extauth.limiter.counters import LimitCheck, Mode
 from extauth.limiter.descriptor_plan import RuleEffect
-from extauth.rules.model import Algorithm, Limit
+from extauth.rules.model import Limit
 
 
 class GlobalModes(NamedTuple):
     """Modes of all requests.
 
     `shadow_mode`: nothing is denied. `quota_mode`: all limits are quotas. `metadata`: answers carry dynamic metadata.
-    `log_descriptors`: they carry, in it, what `descriptor_log` describes. `lenient_peeks`: a check of a fixed window
-    that costs nothing is `lenient`. `stop_at_limit`: one that counts denied hits `stops`. LimitCheck describes both.
+    `log_descriptors`: they carry, in it, what `descriptor_log` describes. Of limits that envoyproxy/ratelimit has, too,
+    `lenient_peeks`: a check that costs nothing is `lenient`; `stop_at_limit`: one that counts denied hits `stops`.
+    LimitCheck describes both.
     """
 
     shadow_mode: bool = False
@@ -25,7 +26,7 @@ class GlobalModes(NamedTuple):
 
     def check(self, limit: Limit, cost: int, mode: Mode) -> LimitCheck:
         """The check of a limit by these modes."""
-        if limit.algorithm is not Algorithm.FIXED_WINDOW:
+        if not limit.algorithm.in_reference:
             return LimitCheck(limit, cost, mode)
         stops = self.stop_at_limit and limit.count_denied
         return LimitCheck(limit, cost, mode, stops, self.lenient_peeks and not cost)

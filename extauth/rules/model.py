@@ -39,20 +39,25 @@ class Unit(Enum):
 class Algorithm(StrEnum):
     """How a limit counts.
 
-    `counts_denied` is the default of `count_denied`: fixed windows count denied hits, as envoyproxy/ratelimit does.
-    `own_keys` are those of a `rate_limit` that other algorithms do not have.
+    `in_reference`: envoyproxy/ratelimit has it, too, and its ways of counting may be asked for. `counts_denied` is the
+    default of `count_denied`: fixed windows count denied hits, as envoyproxy/ratelimit does. `own_keys` are those of a
+    `rate_limit` that other algorithms do not have.
     """
 
-    FIXED_WINDOW = "fixed_window", True
-    SLIDING_WINDOW = "sliding_window", False
-    GCRA = "gcra", False, "burst"
+    FIXED_WINDOW = "fixed_window", True, True
+    SLIDING_WINDOW = "sliding_window", False, False
+    GCRA = "gcra", False, False, "burst"
 
+    in_reference: bool
     counts_denied: bool
     own_keys: tuple[str, ...]
 
-    def __new__(cls, value: str, counts_denied: bool = False, *own_keys: str) -> Self:  # noqa: D102 - a row
+    def __new__(  # noqa: D102 - a row
+        cls, value: str, in_reference: bool = False, counts_denied: bool = False, *own_keys: str
+    ) -> Self:
         self = str.__new__(cls, value)
-        self._value_, self.counts_denied, self.own_keys = value, counts_denied, own_keys
+        self._value_, self.own_keys = value, own_keys
+        self.in_reference, self.counts_denied = in_reference, counts_denied
         return self
 
 

@@ -36,6 +36,7 @@ class FixedWindow:
 
     cost_us: ClassVar = 5
     falls_evenly: ClassVar = True
+    holds_until_end: ClassVar = True
     numbers: ClassVar = 2
     read: ClassVar = WindowUsage
 

@@ -52,6 +52,7 @@ class Gcra:
 
     cost_us: ClassVar = 5
     falls_evenly: ClassVar = True
+    holds_until_end: ClassVar = False
     numbers: ClassVar = 2
     read: ClassVar = Backlog
 

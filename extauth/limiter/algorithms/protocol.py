@@ -61,11 +61,13 @@ S = TypeVar("S", bound=State)
 class LimitAlgorithm(Protocol[L, S]):
     """How one limit counts: in levels `L`, the state of a counter before a group's first call, and states `S`.
 
-    `cost_us` is about what a counter takes of a run of take.lua. `falls_evenly` says that `later` is exact.
+    `cost_us` is about what a counter takes of a run of take.lua. `falls_evenly` says that `later` is exact, and
+    `holds_until_end` that what is used stays used until all of it ends at once.
     """
 
     cost_us: ClassVar[int]
     falls_evenly: ClassVar[bool]
+    holds_until_end: ClassVar[bool]
     numbers: ClassVar[int]
     """Length of a level in the script's reply."""
     read: ClassVar[type[Any]]

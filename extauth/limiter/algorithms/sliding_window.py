@@ -77,6 +77,7 @@ class SlidingWindow:
 
     cost_us: ClassVar = 20  # of a long log, which is searched
     falls_evenly: ClassVar = False
+    holds_until_end: ClassVar = False
     numbers: ClassVar = 3
     read: ClassVar = LogUsage
 
