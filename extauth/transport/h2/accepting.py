@@ -14,10 +14,10 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, cast
 
-from extauth.transport.engine import EngineContext
 from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason, Unused
 from extauth.transport.h2.connection import START_S
 from extauth.transport.h2.protocol import H2Protocol
+from extauth.transport.h2.server_state import ServerState
 
 LOOK_EVERY_S = 0.05  # the shortest time between two searches for unused connections
 RETRY_S = 0.1  # the time until the next attempt, after accepting has failed
@@ -57,13 +57,9 @@ class Acceptor:
     keep nobody out who calls; where there are none, new connections are turned away.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[Callable[[], object]], H2Protocol],
-        connections: OpenConnections,
-        context: EngineContext,
-    ) -> None:
-        self._connect = connect
+    def __init__(self, state: ServerState, connections: OpenConnections) -> None:
+        context = state.context
+        self._state = state
         self._connections = connections
         self._limits = context.limits
         self._on_guard = context.on_guard
@@ -163,7 +159,7 @@ class Acceptor:
         made: list[H2Protocol] = []
 
         def connect() -> H2Protocol:
-            made.append(self._connect(lambda: self._starting.pop(task, None)))
+            made.append(H2Protocol(self._state, self._connections, lambda: self._starting.pop(task, None)))
             return made[-1]
 
         try:

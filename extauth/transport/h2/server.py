@@ -1,14 +1,12 @@
 """The h2 engine: listens, and checks its connections regularly."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 
 from extauth.transport.deadlines import after_io
 from extauth.transport.engine import EngineContext
 from extauth.transport.h2.accepting import Acceptor, OpenConnections
 from extauth.transport.h2.closing import CloseReason
-from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.handover import HandedConnections
 from extauth.transport.listening import clear_socket, open_port
@@ -29,16 +27,13 @@ class H2Server:
         self._state = ServerState(context)
         self._clock = context.clock
         self._check_every_s = min(CHECK_S, context.limits.stall_timeout_s / 4)
-        self._acceptor = Acceptor(self._connect, self._connections, context)
+        self._acceptor = Acceptor(self._state, self._connections)
         self._checks: asyncio.Task[None] | None = None
         self._draining = False
 
     def count_connections(self) -> int:
         """The number of open connections, TLS handshakes included."""
         return len(self._acceptor)
-
-    def _connect(self, made: Callable[[], object]) -> H2Protocol:
-        return H2Protocol(self._state, self._connections, made)
 
     async def start(self) -> None:
         """Listen and report SERVING; raises SettingsError if the address is not available."""
