@@ -64,7 +64,7 @@ class Core:
         decider = build(rules, self._parts.asked, options)
         planner = self.planner = decider.planner
         self.metrics.watch_plan_memo(lambda: planner.hits, lambda: planner.misses)
-        self.callers = Callers(planner.describe_counter, self.masked)
+        self.callers = Callers(planner, self.masked)
         observers: list[Observer] = [self.metrics, self.store, self.callers]
         if isinstance(self.planner, SampledPlanner):
             observers.append(DecisionLog(self.planner, events.decision))

@@ -18,12 +18,13 @@ All sketches together have at most 4 × (MAX_RULES × RULE_CALLERS + POOL_CALLER
 import random
 from collections.abc import Callable, Container, Sequence
 from time import perf_counter, time
-from typing import Final, TypeAlias
+from typing import Final
 
 from extauth.errors import InvalidRequestError
 from extauth.limiter.counters import Mode, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.plan import UNLIMITED_AT, Plan, Tally
+from extauth.limiter.planner import Planner
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.caller_report import OwnWindows, Reporter, Sketches, Steps, at_once, in_turns
 from extauth.telemetry.caller_windows import CallerWindows, Who
@@ -43,9 +44,6 @@ MAX_KEPT_MESSAGE_BYTES: Final = 512  # the planner remembers no larger ones
 DESCRIBED_A_SECOND: Final = 20
 MAX_CANDIDATES: Final = 1000
 
-Describe: TypeAlias = Callable[[bytes, bytes], str | None]
-"""(message, name of a counter) → the caller, as `Planner.describe_counter`."""
-
 
 class _Rule:
     """Where the callers of a rule are counted."""
@@ -61,20 +59,20 @@ class _Rule:
 class Callers:
     """An observer that counts callers.
 
-    `describe` names a caller; `masked` knows which rules' names must not be shown any more. `clock` is that of the
+    The `planner` names a caller; `masked` knows which rules' names must not be shown any more. `clock` is that of the
     facts, in seconds; `wall_s` gives seconds since the epoch; `draw` gives a random number from 0 to below 1.
     """
 
     def __init__(
         self,
-        describe: Describe,
+        planner: Planner,
         masked: MaskedNames | None = None,
         *,
         clock: Callable[[], float] = perf_counter,
         wall_s: Callable[[], float] = time,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._describe = describe
+        self._planner = planner
         self._clock = clock
         self._wall_s = wall_s
         now_s = clock()
@@ -218,7 +216,7 @@ class Callers:
         plan = who.plan() if who.plan is not None else None
         if plan is not None and plan.message:
             try:
-                who.text = self._describe(plan.message, key)
+                who.text = self._planner.describe_counter(plan.message, key)
             except InvalidRequestError:  # it was planned, so it is valid: only if what is valid depends on the rules
                 who.text = None
             who.plan = None

@@ -42,7 +42,7 @@ class CallersRig:
         draws = iter(drawn)
         self.masked = MaskedNames()
         self.callers = Callers(
-            self.decider.planner.describe_counter,
+            self.decider.planner,
             self.masked,
             clock=self.clock,
             wall_s=lambda: NOON_S + self.clock.now - self.began_s,
