@@ -1,6 +1,7 @@
 -- Arguments: ARGV[1], now_us ('' = this server's clock). Defines for the files after it: the clock (now, spare_ms), the bounds of numbers, kind_of(state) → kind, used_hits(key, state) → hits, and what reads and writes states.
 --
--- take.lua is run as one script: state, gcra, fixed_window, sliding_window and take.lua, joined in this order.
+-- take.lua is run as one script: state, gcra, fixed_window, sliding_window, limits and take.lua, joined in this order. In
+--     place of take.lua, settle.lua and give_back.lua make scripts of their own.
 -- States: '<Bddddd' 1, at_us, whole_us, rest, interval, ticks_per_us: at at_us the backlog was whole_us + rest / ticks_per_us
 --     microseconds; or '<Bdd' 2, end_us, used; or '<Bddddd' 3, period_us, dropped, base, total, newest_us, and a log of '<dd'
 --     at_us, total: the hits since the log began, up to and with those at at_us. Its first `dropped` entries are out of
