@@ -72,3 +72,16 @@ def test_every_link_to_a_file_or_heading_leads_somewhere(page: str) -> None:
             headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", *PAGES])
+def test_every_source_file_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w./*-]+\.(?:py|lua|sh|toml))`", text) if "NAME" not in name}
+    missing = [
+        name
+        for name in named
+        if not any(next(folder.glob(f"**/{name}"), None) for folder in (ROOT / "extauth", ROOT / "tests"))
+        and not next(ROOT.glob(name), None)
+    ]
+    assert missing == []
