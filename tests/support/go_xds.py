@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,16 +24,11 @@ class ServerFiles(NamedTuple):
     ca: Path
 
 
-class GoXds:
-    """Listens at `address`, and has snapshots for one node; `events` are what it reports."""
+class XdsServer:
+    """A server that a command starts, which has snapshots for one node; `events` are what it reports."""
 
-    def __init__(self, files: ServerFiles | None = None, port: int | None = None, node: str = NODE) -> None:
-        self.port = port or free_port()
-        self.address = f"127.0.0.1:{self.port}"
+    def __init__(self, argv: Sequence[str]) -> None:
         self.events: list[dict[str, Any]] = []
-        argv = [go_program(SOURCES), "-listen", self.address, "-node", node]
-        if files is not None:
-            argv += ["-cert", str(files.cert), "-key", str(files.key), "-ca", str(files.ca)]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._hearing = threading.Thread(target=self._hear, daemon=True)
         self._hearing.start()
@@ -79,3 +75,20 @@ class GoXds:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.events.append(json.loads(line))
+
+
+class GoXds(XdsServer):
+    """One on this host, which listens at `address`."""
+
+    def __init__(self, files: ServerFiles | None = None, port: int | None = None, node: str = NODE) -> None:
+        self.port = port or free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        super().__init__([go_program(SOURCES), *arguments(self.address, node, files)])
+
+
+def arguments(address: str, node: str, files: ServerFiles | None) -> list[str]:
+    """What the program is told."""
+    given = ["-listen", address, "-node", node]
+    if files is not None:
+        given += ["-cert", str(files.cert), "-key", str(files.key), "-ca", str(files.ca)]
+    return given
