@@ -99,7 +99,7 @@ With several [workers](operations.md#workers), the column `workers` says how the
 `largest` or the `smallest`, each for series of the same labels; `same` is the parent's own, which holds for all.
 `process_*` are of each process: they have one more label then, `worker`, which is `parent`, `0`, `1` and so on.
 
-Requests can add a bounded number of series only, or with several workers so many for each of them; names from the
+Requests can add a bounded number of series only, or with several workers that number for each; names from the
 config files always have their own. After a reload, series of rules that are gone stay for a while, so that no counter
 falls while it is still read.
 

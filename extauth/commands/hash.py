@@ -34,7 +34,7 @@ def hash_key(context: click.Context, *, as_json: bool) -> None:
     """
     with failing(as_json=as_json):
         if context.args:
-            message = "hash takes no arguments: a key there would stand in the shell's history and in the process list"
+            message = "hash takes no arguments: a key there would be in the shell's history and in the process list"
             raise CommandError(f"{message}; pipe it in")
         key = _read_key()
         if not key:

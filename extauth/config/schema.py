@@ -83,7 +83,7 @@ class RateLimitModel(Model):
     replaces: list[ReplacesModel] = Field(
         default_factory=list, description="Limits that do not apply to a request to which this one does."
     )
-    unit_multiplier: Multiplier = Field(1, description="The window is so many units long.")
+    unit_multiplier: Multiplier = Field(1, description="The number of units that a window lasts.")
     algorithm: AlgorithmName | None = Field(None, description="How to count; by default the file's.")
     burst: Positive | None = Field(
         None, description="gcra: how many requests at one instant after a rest; by default requests_per_unit."

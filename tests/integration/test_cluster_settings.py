@@ -19,7 +19,7 @@ WRONG = [
     ("redis+cluster://a,", "node number 2 has no host: "),
     ("redis+cluster://a:hush", "the port of node number 1 must be 1 to 65535"),
     ("redis+cluster://a:1,b:0", "the port of node number 2 must be 1 to 65535"),
-    ("redis+cluster://a,fe80::1:6379", "an IPv6 address stands in brackets"),
+    ("redis+cluster://a,fe80::1:6379", "an IPv6 address is written in brackets"),
     ("redis+cluster://a,[::1", "the host of node number 2 is no name and no address"),
     ("redis+cluster://a,b/1", "a Redis Cluster has only the database 0: write nothing after the nodes"),
     ("redis+cluster://a/hush", "a Redis Cluster has only the database 0: "),

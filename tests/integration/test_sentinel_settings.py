@@ -23,7 +23,7 @@ FAULTS = [
     ("redis+sentinel://a:hush/m", "the port of sentinel number 1 must be 1 to 65535"),
     ("redis+sentinel://a:1,b:0/m", "the port of sentinel number 2 must be 1 to 65535"),
     ("redis+sentinel://a,b:/m", "the port of sentinel number 2 must be 1 to 65535"),
-    ("redis+sentinel://a,fe80::1:6379/m", "an IPv6 address stands in brackets"),
+    ("redis+sentinel://a,fe80::1:6379/m", "an IPv6 address is written in brackets"),
     ("redis+sentinel://a,[::1/m", "the host of sentinel number 2 is no name and no address"),
     ("redis+sentinel://a,b,A:26379/m", "it names a sentinel twice: each has one voice, so name each once"),
     ("redis+sentinel://a,b", "it names no master: after the sentinels comes the name by which they know it" + LIKE),

@@ -176,7 +176,7 @@ URL_FAULTS = [
     ("redis://", "it names no host; "),
     ("redis://[::1", "the host is no name and no address"),
     ("redis://::1:6379", "it names no host; "),
-    ("redis://fe80::1:6379", "an IPv6 address stands in brackets, as in redis://[::1]:6379"),
+    ("redis://fe80::1:6379", "an IPv6 address is written in brackets, as in redis://[::1]:6379"),
     ("redis://h:1/hush", "after the host may come only /DB, a number"),
     ("unix:hush", "the socket's path must begin with a /, as in unix:///run/redis.sock"),
     ("unix://relative/hush", "the socket's path must begin with a /, as in unix:///run/redis.sock"),

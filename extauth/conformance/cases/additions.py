@@ -35,7 +35,7 @@ async def gcra_admits_a_burst(server: Server) -> Result:
 
 @CASES.case("docs/configuration.md#a-limit")
 async def burst(server: Server) -> Result:
-    """With burst, gcra admits so many at once."""
+    """With burst, gcra admits that many at once."""
     return compare(["OK"] * 3 + ["OVER_LIMIT"], await _hits(server, "burst", 1, 1, 1, 1))
 
 
@@ -75,7 +75,7 @@ async def denied_request_takes_nothing_anywhere(server: Server) -> Result:
 
 @CASES.case("docs/configuration.md#a-limit")
 async def unit_multiplier(server: Server) -> Result:
-    """With unit_multiplier the window is so many units; Envoy is told no unit, for it would show a wrong window."""
+    """With unit_multiplier the window lasts that many units; Envoy gets no unit, for it would show a wrong window."""
     one = descriptor(("two-days", server.fresh()))
     answers = [await server.ask(one) for _ in range(4)]
     limits = {answer.statuses[0].limit for answer in answers}

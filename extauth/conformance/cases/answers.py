@@ -25,7 +25,7 @@ async def unknown_domain_is_ok(server: Server) -> Result:
 
 @CASES.case("envoyproxy/ratelimit src/limiter/base_limiter.go, GetResponseDescriptorStatus")
 async def unmatched_descriptor_is_ok(server: Server) -> Result:
-    """A descriptor that no rule speaks of is OK, with a status that has nothing else."""
+    """A descriptor that no rule matches is OK, with a status that has nothing else."""
     answer = await server.ask(descriptor((f"unmatched-{server.fresh()}", "x")))
     return compare(("OK", (Status("OK"),)), (answer.code, answer.statuses))
 

@@ -79,7 +79,7 @@ async def same_descriptor_twice_tells_the_same(server: Server) -> Result:
 
 @CASES.case(DIFFERENCES)
 async def override_counts_apart(server: Server) -> Result:
-    """A descriptor's own limit does not take from the counter of the rule that it stands in for (else: one counter)."""
+    """A descriptor's own limit does not take from the counter of the rule that it replaces (else: one counter)."""
     entry = ("ten", server.fresh())
     await server.ask(descriptor(entry), hits=3)
     own = await server.ask(descriptor(entry, limit=Override(10)))

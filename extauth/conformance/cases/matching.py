@@ -65,7 +65,7 @@ async def wildcard_in_the_middle(server: Server) -> Result:
 
 @CASES.case(WILDCARDS)
 async def several_wildcards(server: Server) -> Result:
-    """The parts between several * must stand in the value in their order."""
+    """The parts between several * must be in the value in their order."""
     expected = {
         "/api/v1/resource/2/action": 114,
         "/api//resource//action": 114,

@@ -30,7 +30,7 @@ async def override_beats_the_rule(server: Server) -> Result:
 
 @CASES.case(GET_LIMIT)
 async def override_without_modes(server: Server) -> Result:
-    """A descriptor's own limit denies, even where the rule that it stands in for is in shadow_mode."""
+    """A descriptor's own limit denies, even where the rule that it replaces is in shadow_mode."""
     one = descriptor(("shadow", server.fresh()), limit=Override(1))
     return compare(["OK", "OVER_LIMIT"], await server.codes(one, calls=2))
 

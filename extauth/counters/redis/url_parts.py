@@ -83,7 +83,7 @@ def hosts_fault(authorities: Sequence[str], kind: str, none: str, example: str) 
 def authority_fault(authority: str, of: str = "") -> str:
     """What is wrong with HOST[:PORT], of which there is something; `of` names it, as in " of sentinel number 2"."""
     if authority.count(":") > 1 and "[" not in authority:
-        return "an IPv6 address stands in brackets, as in redis://[::1]:6379"
+        return "an IPv6 address is written in brackets, as in redis://[::1]:6379"
     match = re.fullmatch(rf"{HOST}(?::(.*))?", authority)
     if not match:
         return f"the host{of} is no name and no address"
