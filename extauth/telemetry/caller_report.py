@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from hashlib import blake2b
 from heapq import nlargest
 from operator import itemgetter
 from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
+from extauth.limiter.planner import Planner
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.caller_windows import CallerWindows, Who
 from extauth.telemetry.sketch import Entry, SpaceSaving
@@ -55,10 +56,10 @@ class Report(NamedTuple):
 
 
 class Reporter:
-    """Makes reports. `name` gives a caller its text, if it can; an instant and `to_wall` make one of Unix time."""
+    """Makes reports. The `planner` names callers; an instant and `to_wall` make one of Unix time."""
 
-    def __init__(self, name: Callable[[Who, bytes], None], to_wall: float, most: int, most_rules: int) -> None:
-        self._name = name
+    def __init__(self, planner: Planner, to_wall: float, most: int, most_rules: int) -> None:
+        self._planner = planner
         self._to_wall = to_wall
         self._most = most
         self._most_rules = most_rules
@@ -109,7 +110,7 @@ class Reporter:
             who: Who = entry.note
             if who.text is None and self._names_left:
                 self._names_left -= 1
-                self._name(who, key)
+                who.make_text(self._planner, key)
             if who.text is not None:
                 return who.text
         for sketch, entry in entries:

@@ -2,8 +2,11 @@
 
 import weakref
 from collections.abc import Callable, Container
+from contextlib import suppress
 
+from extauth.errors import InvalidRequestError
 from extauth.limiter.plan import Plan
+from extauth.limiter.planner import Planner
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.sketch import SpaceSaving
 
@@ -20,6 +23,15 @@ class Who:
         self.rule: RuleName | None = rule
         self.plan: Callable[[], Plan | None] | None = weakref.ref(plan)
         self.text: str | None = None
+
+    def make_text(self, planner: Planner, key: bytes) -> None:
+        """Make the text of the caller whose counter is `key`, if its plan is still there."""
+        plan = self.plan() if self.plan is not None else None
+        if plan is not None and plan.message:
+            # It was planned, so it is valid: unless what is valid depends on the rules.
+            with suppress(InvalidRequestError):
+                self.text = planner.describe_counter(plan.message, key)
+            self.plan = None
 
 
 class CallerWindows:

@@ -20,14 +20,13 @@ from collections.abc import Callable, Container, Sequence
 from time import perf_counter, time
 from typing import Final
 
-from extauth.errors import InvalidRequestError
 from extauth.limiter.counters import Mode, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.plan import UNLIMITED_AT, Plan, Tally
 from extauth.limiter.planner import Planner
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry.caller_report import OwnWindows, Reporter, Sketches, Steps, at_once, in_turns
-from extauth.telemetry.caller_windows import CallerWindows, Who
+from extauth.telemetry.caller_windows import CallerWindows
 from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.sampling import Sampling
 from extauth.telemetry.top import MOST_CALLERS, MOST_RULES, Top
@@ -185,7 +184,7 @@ class Callers:
         forgotten_soon = template.local or len(plan.message) > MAX_KEPT_MESSAGE_BYTES
         if who.text is None and forgotten_soon and self._describes_left:
             self._describes_left -= 1
-            self._name(who, key)
+            who.make_text(self._planner, key)
 
     def _deserves_own(self, rule: RuleName, now_s: float) -> bool:
         """Whether a rule whose callers are in the pool is to have sketches of its own, which it then has."""
@@ -211,16 +210,6 @@ class Callers:
         tally.callers = rules = tuple([own.get(rule, self._pool) for rule in tally.rules])
         return rules
 
-    def _name(self, who: Who, key: bytes) -> None:
-        """Make the caller's text, if its plan is still there."""
-        plan = who.plan() if who.plan is not None else None
-        if plan is not None and plan.message:
-            try:
-                who.text = self._planner.describe_counter(plan.message, key)
-            except InvalidRequestError:  # it was planned, so it is valid: only if what is valid depends on the rules
-                who.text = None
-            who.plan = None
-
     # Reporting
 
     def top(self, most: int = MOST_CALLERS, most_rules: int = MOST_RULES) -> Top:
@@ -244,7 +233,7 @@ class Callers:
             )
             for kind in ("denied", "busiest")
         )
-        rules, left_out = yield from Reporter(self._name, to_wall, most, most_rules).steps(denied, busiest)
+        rules, left_out = yield from Reporter(self._planner, to_wall, most, most_rules).steps(denied, busiest)
         since_s = round(self._pool.denied.before_s + to_wall, 1)
         return Top(since_s, self._denials.examined, self._calls.examined, rules, left_out)
 
