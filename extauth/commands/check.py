@@ -59,7 +59,7 @@ def check(
     """Ask a rate limit service as Envoy does, and show its answer. This counts.
 
     Any server of envoy.service.ratelimit.v3.RateLimitService will do. Give the descriptors as Envoy would send them,
-    one an argument; a status is told of each. With --repeat, each answer is a line, and a summary ends it.
+    one an argument; each gets a status. With --repeat, each answer is a line, and a summary ends it.
     """
     from extauth.commands.client import TlsOptions, connected
     from extauth.explain.request import read_descriptor

@@ -17,12 +17,12 @@ Exit code: 0 where a limit applies, 1 where none does, 2 where the config cannot
 @options.request
 @options.as_json
 def explain(request: options.GivenRequest, *, as_json: bool) -> None:
-    """Say which rules a request hits, and why.
+    """Show which rules a request hits, and why.
 
-    Also what limits it, and what it counts. Nothing is counted, and no store asked. Give the descriptors as Envoy would
-    send them, one an argument. Entry by entry, the rule that is hit is told with
-    the others for its key that are not; secret values among these are masked. Counters are told by their names in the
-    store, for which EXTAUTH_KEY_PREFIX, EXTAUTH_KEY_SECRET and EXTAUTH_SHARDS are read as `extauth serve` reads them.
+    Also what limits it, and what it counts. Nothing is counted, and no store is asked. Give the descriptors as Envoy
+    would send them, one an argument. Entry by entry, the rule that is hit is printed with the others for its key that
+    are not; secret values among these are masked. Counters are printed by their names in the store, for which
+    EXTAUTH_KEY_PREFIX, EXTAUTH_KEY_SECRET and EXTAUTH_SHARDS are read as `extauth serve` reads them.
     """
     from extauth.commands.preview import preview
     from extauth.explain.explanation import descriptor_lines, explain_descriptor, summary, view
