@@ -90,7 +90,7 @@ def _workers(value: str | int) -> int | Literal["auto"]:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    """Raises ValueError, which says what is wrong without what stands there."""
+    """Raises ValueError, which says what is wrong without the value itself."""
     if wrong := fault(value.get_secret_value()):
         raise ValueError(wrong)
     return value

@@ -1,4 +1,4 @@
-"""The store of counters, with what stands between it and the limiter."""
+"""The store of counters, with what is between it and the limiter."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ Exit code: 0."""
 def schema(*, as_json: bool) -> None:
     """Print the JSON Schema of config files.
 
-    It ships with the package, as extauth/rules/schema.json. It says what may stand where; whether tiers exist, patterns
+    It ships with the package, as extauth/rules/schema.json. It says which keys may be where; if tiers exist, patterns
     compile and no descriptor comes twice, only `extauth validate` knows. With --json it is on one line.
     """
     from extauth.config.json_schema import file_schema

@@ -10,7 +10,7 @@ _HEAD = ("since", "last", "rule", "caller")
 
 
 def top_lines(shown: TopOfAll, rows: int = 20) -> list[str]:
-    """Who is denied most, then who calls most: at most so many rows each."""
+    """Who is denied most, then who calls most: at most `rows` rows each."""
     return list(_lines(shown, rows))
 
 

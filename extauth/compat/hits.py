@@ -74,7 +74,7 @@ def count_hits(check: LimitCheck, calls: int, taken: TakeResult, level: Level, n
 
 
 class _RuleSeries:
-    """The series of a rule; but for the usual two, each is made when it begins to count."""
+    """The series of a rule; except the usual two, each is made when it begins to count."""
 
     __slots__ = ("_cells", "_name", "_table", "total", "within")
 

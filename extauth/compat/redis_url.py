@@ -42,7 +42,7 @@ class _User(NamedTuple):
         return _User(self.name or other.name, self.password or other.password)
 
     def in_url(self) -> str:
-        """What stands before the host."""
+        """The part before the host."""
         return f"{quote(self.name, safe='')}:{quote(self.password, safe='')}@" if any(self) else ""
 
     def options(self, prefix: str = "") -> dict[str, str]:

@@ -28,7 +28,7 @@ def load_rules(texts: Mapping[str, str], *, merge: bool = False) -> RuleSet:
 def load_valid_domains(
     texts: Mapping[str, str], old: RuleSet, unread: Iterable[Diagnostic] = (), *, merge: bool = False
 ) -> RuleSet:
-    """As `load_rules`, but for each domain by itself: one with a problem retains the rules that `old` has for it.
+    """As `load_rules`, but each domain by itself: one with a problem retains the rules that `old` has for it.
 
     `unread` are problems of files that could not even be read.
     """

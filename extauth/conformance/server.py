@@ -28,7 +28,7 @@ ALL_REMAINING = 2**32 - 1
 CALL_TIMEOUT_S = 10
 
 Reload = Callable[[int], Awaitable[None]]
-"""Has the rule `reload` admit so many a day, and returns once that is in force; raises ConformanceError."""
+"""Has the rule `reload` admit that many a day, and returns once that is in force; raises ConformanceError."""
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # else channels of one address share a connection
@@ -139,7 +139,7 @@ class Server:
         return _answer(await self.call(request(self.domain, *descriptors, hits=hits)))
 
     async def codes(self, *descriptors: RateLimitDescriptor, calls: int) -> list[str]:
-        """The overall codes of so many equal calls, one after the other."""
+        """The overall codes of `calls` equal calls, one after the other."""
         return [(await self.ask(*descriptors)).code for _ in range(calls)]
 
     async def limit_of(self, *entries: tuple[str, str]) -> int | None:

@@ -47,7 +47,7 @@ def worst(states: Iterable[BreakerState]) -> BreakerState:
 
 
 class Store(GuardedCounters, Protocol):
-    """What stands behind a breaker; it may leave groups uncounted that another server should have counted."""
+    """The store behind a breaker; it may leave groups uncounted that another server should have counted."""
 
     async def connect(self) -> None:
         """As `limiter.counters.Counters`."""

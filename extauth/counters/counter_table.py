@@ -51,7 +51,7 @@ class CounterTable(Generic[_C]):
         return self._counters.get(name)
 
     def make_room(self, size: int, now: int) -> bool:
-        """Drop expired counters until so many bytes are free, or say that they cannot be."""
+        """Drop expired counters until `size` bytes are free, or say that they cannot be."""
         for _ in range(MAX_EXPIRED):
             if self._bytes + size <= self._max_bytes or not self._queue or self._queue[0][0] > now:
                 break

@@ -162,13 +162,13 @@ class Heartbeat:
     def most_seen(self) -> int:
         """The most heartbeats, this one included, in the minute up to the last one; 0 where there was none.
 
-        So many replicas, or workers of them, each count for themselves while the store is away.
+        That many replicas, or workers of them, each count for themselves while the store is away.
         """
         return max((count for _, count in self._seen), default=0)
 
 
 def automatic_share(seen: int, at_least: int | None) -> Fraction:
-    """The part of each limit for one of the `seen` that count by themselves, itself included; `at_least` so many do."""
+    """One over the number of those that count by themselves: the `seen`, itself included, and at least `at_least`."""
     return Fraction(1, max(seen, at_least or 1))
 
 

@@ -97,6 +97,6 @@ class ShardedRequest:
                         yield shard, Return(name, check.algorithm, hits, at_us)
 
     def part_of(self, step: Step, most: int) -> Group:
-        """What a shard is asked in a step, where at most so many calls may be admitted."""
+        """What a shard is asked in a step, where at most `most` calls may be admitted."""
         names = self.group.take.names
         return Group(Part(tuple([names[i] for i in step.places]), step.checks, most), self.group.calls)

@@ -1,4 +1,4 @@
-"""The request that a command line speaks of: from its arguments to the message that Envoy would send."""
+"""The request that a command line describes: from its arguments to the message that Envoy would send."""
 
 from extauth.errors import CommandError
 from extauth.rls.request import Descriptor, Entry

@@ -1,4 +1,4 @@
-"""How a request's counters stand in the store, asked without taking anything."""
+"""What is used of a request's counters in the store, asked without taking anything."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -27,7 +27,7 @@ _FIRST_TAGS: Final = (
 
 @lru_cache(maxsize=4)
 def tags(shards: int) -> tuple[str, ...]:
-    """The hash tags of so many shards, 1 to SLOTS.
+    """The hash tags of `shards` shards, 1 to SLOTS.
 
     The slot of the i-th is i x SLOTS / shards, so that nodes that share the slots out evenly share the counters out
     evenly too. A slot has the same tag whatever the number of shards.
@@ -46,7 +46,7 @@ def tags(shards: int) -> tuple[str, ...]:
 
 
 class ShardOf:
-    """The number of the shard that a counter lies on: the index of its name's tag among so many."""
+    """The number of the shard that a counter lies on: the index of its name's tag among those of `shards`."""
 
     def __init__(self, shards: int = SHARDS) -> None:
         self._numbers = {tag.encode(): number for number, tag in enumerate(tags(shards))}
@@ -66,7 +66,7 @@ _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 class KeyNamer:
     """Names the counter of a descriptor: `PREFIX:{TAG}:LEN:DOMAIN,LEN:KEY=HASH,…`, and `:WHICH` where it has several.
 
-    Values, among them API keys and addresses, stand in it only as a 128-bit BLAKE2b hash, keyed if there is a secret:
+    Values, among them API keys and addresses, are in it only as a 128-bit BLAKE2b hash, keyed if there is a secret:
     who reads the store's keys but not the secret cannot try out values. Lengths (in bytes) before the domain and the
     entries' keys keep two descriptors from ever sharing a name. Where all values of a wildcard share a counter, the
     hash is that of the pattern, after a ~. More than MAX_ENTRIES entries, or what would be a name of more than

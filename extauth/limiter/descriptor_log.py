@@ -1,7 +1,7 @@
 """What answers hold of a request for Envoy's access log, so that `extauth replay` can decide it again.
 
 It is the entry `log` of the dynamic metadata: `{"domain": D, "descriptors": [{"entries": [ENTRY, …]}, …]}`. An entry is
-`[key, value]` if the value stands there as it is, else `[key, beginning, hash]`: the hash is that of `Masking.hashed`.
+`[key, value]` if the value is there as it is, else `[key, beginning, hash]`: the hash is that of `Masking.hashed`.
 The beginning is null for the values of secret keys. `hits`, `limit` and `negative` are there where the request or the
 descriptor had them. A request that is too large is `{"domain": D, "omitted": REASON}`.
 """

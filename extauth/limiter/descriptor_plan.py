@@ -17,7 +17,7 @@ from extauth.rules.rule_names import RuleName, override_name
 DESCRIPTOR_PLAN_BYTES = 400  # of a DescriptorPlan, beside its key and its counters' names
 OWN_EFFECT_BYTES = 450  # of a RuleEffect that one descriptor has for itself, beside its texts
 MAX_DESCRIPTOR_PLANS_BYTES = 12 << 20  # of all domains together,
-MIN_DESCRIPTOR_PLANS_BYTES = 1 << 17  # but for each one this
+MIN_DESCRIPTOR_PLANS_BYTES = 1 << 17  # but this for each domain
 MAX_EFFECTS_BYTES = 4 << 20
 MAX_KEY_BYTES = 512  # larger descriptors are remembered by their hash
 DESCRIPTOR_US = 15  # about what it takes to plan a descriptor; for each of its entries it is 1 more

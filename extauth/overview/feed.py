@@ -22,7 +22,7 @@ from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.top import Caller, RuleTop, Top
 from extauth.version import own_version
 
-FRESH_S: Final = 0.5  # streams that ask within so many seconds share what was made
+FRESH_S: Final = 0.5  # streams that ask within this time share what was made
 TOP_FRESH_S: Final = 2.5
 HEARD_S: Final = 2 * BEAT_S + 2
 """Within this time after a reload of its own, a replica hears by heartbeat that the others have the same rules."""

@@ -89,7 +89,7 @@ class RuleTable:
             self._set(key, totals, number)
 
     def _in_files(self, key: tuple[str, str]) -> tuple[bool, Place]:
-        """Where a rule stands among the others: in the order of the files, and after these what requests have named."""
+        """The place of a rule among the others: in the order of the files, and after these what requests have named."""
         rule = self._index.get(key)
         return rule is None, NOWHERE if rule is None else rule.place
 

@@ -1,6 +1,6 @@
 """Values that a log has hashed: those that the config names are known again, the others are told apart.
 
-A value that the config names in clear is put back. In place of any other stands HASHED_SIGN and its hash, which no
+A value that the config names in clear is put back. In place of any other there is HASHED_SIGN and its hash, which no
 request's value in the log begins with. Such a value is matched by `value_sha256` and by bare keys; whether a pattern
 matches it cannot be told, unless the pattern takes any value or none.
 """

@@ -33,7 +33,7 @@ class Problems:
 
 
 class LogFile:
-    """One log. `read_bytes` of its `size_bytes` (None: unknown) have been read, as they stand in the file."""
+    """One log. `read_bytes` of its `size_bytes` (None: unknown) have been read, as they are in the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

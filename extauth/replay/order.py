@@ -16,7 +16,7 @@ _TIME = itemgetter(0)
 def in_order(logs: Sequence[Iterable[T]]) -> Iterator[T]:
     """The items of all logs by their first part, the time; equal ones in the order of their log.
 
-    An item that stands further from its place than half of the items that are held comes late.
+    An item that is further from its place than half of the items that are held comes late.
     """
     held = max(MAX_HELD // max(len(logs), 1), 2)
     sorted_logs = [_sorted(log, held) for log in logs]

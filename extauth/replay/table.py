@@ -96,7 +96,7 @@ def notes(view: View) -> Iterator[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows, their columns as wide as they need to be; whole numbers stand to the right."""
+    """The rows, their columns as wide as they need to be; whole numbers are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = [all(cell.isdigit() or not cell for cell in column[1:]) for column in zip(*rows, strict=True)]
     for row in rows:

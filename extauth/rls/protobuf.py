@@ -22,7 +22,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     any honest one has.
     """
     at = read = 0
-    groups: list[int] = []  # the numbers of those that are open: what stands in a group is skipped with it
+    groups: list[int] = []  # the numbers of those that are open: what is in a group is skipped with it
     while at < len(message):
         read += 1
         if read > MAX_FIELDS:

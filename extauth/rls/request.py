@@ -27,7 +27,7 @@ _FIRST, _SECOND = b"\x0a\x12"  # those of an Entry too, and of a descriptor's en
 class Entry(NamedTuple):
     """One (key, value) of a descriptor; `envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry`.
 
-    Bytes that are not UTF-8 stand in it as surrogate escapes (PEP 383).
+    Bytes that are not UTF-8 are in it as surrogate escapes (PEP 383).
     """
 
     key: str
@@ -69,7 +69,7 @@ _new: _New = tuple.__new__  # of a NamedTuple, whose own is written in Python
 
 
 def split_request(message: bytes) -> Request:
-    """Read a `RateLimitRequest` but for what stands in its descriptors; raises InvalidRequestError.
+    """Read a `RateLimitRequest` except for the contents of its descriptors; raises InvalidRequestError.
 
     Unknown fields are skipped, and known ones of another wire type; of a field that comes twice, the last counts.
     """

@@ -61,7 +61,7 @@ def compile_pattern(rule: Rule) -> Test:
 
 
 def _glob(parts: list[str], text: str) -> bool:
-    """Whether the parts stand in the text in order, the first at its beginning and the last at its end."""
+    """Whether the parts are in the text in order, the first at its beginning and the last at its end."""
     first, *middle, last = parts
     if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
         return False

@@ -1,6 +1,6 @@
 """Names of rules in metrics: each rule of a domain has one, and no two have the same.
 
-As in envoyproxy/ratelimit: KEY_VALUE.KEY, and so on. Values that the file names stand in it in clear, those of secret
+As in envoyproxy/ratelimit: KEY_VALUE.KEY, and so on. Values that the file names are in it in clear, those of secret
 keys masked. Values of requests do so only where the file asks for it (`value_to_metric`, `detailed_metric`).
 """
 

@@ -1,7 +1,7 @@
 """Who is denied most, and who calls most, by rule: bounded sketches of this replica's callers.
 
 A caller is a descriptor that a rule limits, as text: its entries, with secret values masked. Counted is by the names of
-the callers' counters, in which values stand as hashes only. The text is made when somebody wants to see it, from the
+the callers' counters, in which values are hashed. The text is made when somebody wants to see it, from the
 message of a plan that the planner still remembers: no message is kept for this, and none longer than the planner does.
 
 The counts are of the last WINDOW_S to twice as many seconds. A rule that has many callers gets sketches of its own, the
@@ -36,7 +36,7 @@ MAX_RULES: Final = 24
 RULE_CALLERS: Final = 64
 POOL_CALLERS: Final = 512
 MANY_CALLERS: Final = 8
-"""A rule with so many callers gets sketches of its own."""
+"""A rule with this number of callers gets sketches of its own."""
 
 MISS_WORK: Final = 10
 MAX_KEPT_MESSAGE_BYTES: Final = 512  # the planner remembers no larger ones
@@ -213,7 +213,7 @@ class Callers:
     # Reporting
 
     def top(self, most: int = MOST_CALLERS, most_rules: int = MOST_RULES) -> Top:
-        """The `most` most denied and busiest callers of each rule, of at most so many rules."""
+        """The `most` most denied and busiest callers of each rule, of at most `most_rules` rules."""
         return at_once(self._report(most, most_rules))
 
     async def look(self, most: int = MOST_CALLERS, most_rules: int = MOST_RULES) -> Top:

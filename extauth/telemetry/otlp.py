@@ -157,7 +157,7 @@ class _Heard(logging.Handler):
 
 
 def _silence_sdk() -> _Heard:
-    """Keep the SDK's lines out of the log: of each batch that is lost there is one, and variables stand in them."""
+    """Keep the SDK's lines out of the log: of each batch that is lost there is one, and they contain variables."""
     logger = logging.getLogger("opentelemetry")
     logger.propagate = False
     heard = _Heard()

@@ -59,7 +59,7 @@ class RuleCounters:
     """Tables of counters by domain and rule.
 
     The calls of a rule are counted in its plans, which a decision has touched anyway, and added to the tables before
-    these are read, or when MAX_COUNTED plans have some. That keeps these plans in memory, but for those of large
+    these are read, or when MAX_COUNTED plans have some. That keeps these plans in memory, except those of large
     messages, whose calls are added at once. Of the names that contain values of requests, the first
     MAX_NAMES_FROM_REQUESTS have series; the others share `other`. `add_requests` gets, of the calls that are added, the
     template, their number, and how many of them were denied. If `everything_shadowed`, all rules count as being in
@@ -171,7 +171,7 @@ class RuleCounters:
             self._add_some(len(self._counted) - MAX_COUNTED)
 
     def _add_some(self, plans: int, most_series: int = MAX_COUNTED) -> int:
-        """Add the calls of so many plans, those that have waited longest; returns how many they were.
+        """Add the calls of `plans` plans, those that have waited longest; returns how many they were.
 
         They are fewer if `most_series` have to be made for them.
         """

@@ -27,7 +27,7 @@ def count_workers(settings: Settings) -> int:
 
 
 def settings_of_worker(settings: Settings, workers: int) -> Settings:
-    """The settings of each of so many workers: what bounds the whole replica is divided among them."""
+    """The settings of each of `workers` workers: what bounds the whole replica is divided among them."""
     return settings.model_copy(
         update={
             "max_connections": -(-settings.max_connections // workers),

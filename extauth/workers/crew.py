@@ -163,7 +163,7 @@ class Crew:
             process.tell(what)
 
     async def ask(self, ask: _Ask, most: int | None = None) -> list[tuple[WorkerProcess, Any]]:
-        """The answers of all that take calls, or of at most so many of them, and that answer in time."""
+        """The answers of all that take calls, or of at most `most` of them, and that answer in time."""
         asked = {ask(process): process for process in self.ready[:most]}
         if not asked:
             return []

@@ -48,7 +48,7 @@ ENDING_S: Final = 3.0
 
 
 def fleet_of(workers: int) -> Compose:
-    """What makes a service of so many workers."""
+    """What makes a service of several workers."""
     return lambda settings, environ: Fleet(settings, environ, workers)
 
 

@@ -34,7 +34,7 @@ TOP_BYTES: Final = 1 << 20
 
 
 class Post(NamedTuple):
-    """The sockets to a worker's parent, its number among so many workers, and the ID of its heartbeat."""
+    """The sockets to a worker's parent, its number among `workers`, and the ID of its heartbeat."""
 
     parent: socket.socket
     handed: socket.socket

@@ -187,7 +187,7 @@ URL_FAULTS = [
     ("redis://h?db=hush", "the option db must be a number"),
     ("redis://h?db=-1", "the option db must be a number"),
     ("redis://h?db=", "the option db has no value"),
-    ("redis://h?password=hush&password=hush", "the option password stands there twice"),
+    ("redis://h?password=hush&password=hush", "the option password is given twice"),
     ("redis://h?ssl_ca_certs=/hush", "the option ssl_ca_certs is for rediss:// alone"),
     ("rediss://h?ssl_cert_reqs=hush", "the option ssl_cert_reqs must be none, optional or required"),
     ("rediss://h?ssl_check_hostname=hush", "the option ssl_check_hostname must be true or false"),

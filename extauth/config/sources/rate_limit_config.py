@@ -92,7 +92,7 @@ def _limit_model(policy: Policy) -> RateLimitModel:
 
 
 def file_of(name: str) -> str:
-    """What stands in messages and views in place of a file's name."""
+    """What messages and views have in place of a file's name."""
     return f"xds:{shown(name) or '(unnamed)'}"
 
 

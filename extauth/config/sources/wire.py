@@ -16,7 +16,7 @@ Field = tuple[int, int, int]
 
 
 def fields_of(message: bytes, at: int, end: int, most: int) -> list[Field]:
-    """The fields of the message in `message[at:end]`, at most so many.
+    """The fields of the message in `message[at:end]`, at most `most` of them.
 
     Groups and numbers of four bytes are left out: no message here has any. Raises InvalidRequestError where the bytes
     are no message.

@@ -75,7 +75,7 @@ def _node_metadata(value: str) -> str:
 
 
 def _headers(value: SecretStr) -> SecretStr:
-    """Raises ValueError, which says nothing about what stands there."""
+    """Raises ValueError, whose message does not contain the value."""
     for name, text in _pairs(value.get_secret_value(), ":").items():
         if not _HEADER.fullmatch(name.lower()) or name.lower().startswith("grpc-") or not _VALUE.fullmatch(text):
             raise ValueError

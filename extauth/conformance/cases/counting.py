@@ -134,7 +134,7 @@ async def denied_hits_count(server: Server) -> Result:
 
 @CASES.case(FIXED_WINDOW)
 async def same_descriptor_twice(server: Server) -> Result:
-    """A descriptor that stands twice in a request takes from its counter twice."""
+    """A descriptor that is twice in a request takes from its counter twice."""
     one = descriptor(("three", server.fresh()))
     twice = await server.ask(one, one)
     once = await server.ask(one)

@@ -72,7 +72,7 @@ async def negative_hits_make_room(server: Server) -> Result:
 
 @CASES.case(DIFFERENCES)
 async def same_descriptor_twice_tells_the_same(server: Server) -> Result:
-    """Both statuses of a descriptor that stands twice tell what is left in the end (else: one after the other)."""
+    """Both statuses of a descriptor that is there twice tell what is left in the end (else: one after the other)."""
     one = descriptor(("three", server.fresh()))
     return compare_either([1, 1], [2, 1], (await server.ask(one, one)).remaining)
 

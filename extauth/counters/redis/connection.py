@@ -95,7 +95,7 @@ class RedisConnection:
     async def execute_all(self, commands: Sequence[bytes], *, again: bool = True) -> list[Any]:
         """The replies to packed commands, one or more, that go out in one write, in order.
 
-        An error reply stands in its place as the ReplyError. Commands that a dying connection left without a reply are
+        An error reply is in its place, as the ReplyError. Commands that a dying connection left without a reply are
         sent `again`, once. Raises StoreError where one of them has no reply in time.
         """
         sent = False

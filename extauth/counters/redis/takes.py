@@ -67,7 +67,7 @@ def note_receipts(groups: Sequence[Group], at_us: int) -> None:
 def read_take(reply: Sequence[int], groups: Sequence[Group], number: int, size: int) -> list[TakeResult]:
     """The reply to the take of that number; raises ValueError, TypeError or IndexError where it is another's.
 
-    It must be so many numbers, and admit nothing that was not asked for.
+    It must have the right number of numbers, and admit nothing that was not asked for.
     """
     if reply[0] != number or len(reply) != size or not isinstance(sum(reply), int):
         raise ValueError

@@ -114,7 +114,7 @@ def options_fault(query: str, *, tls: bool, secure: str = "rediss", sentinel_tls
         if not value:
             return f"the option {name} has no value"
         if name in seen:
-            return f"the option {name} stands there twice"
+            return f"the option {name} is given twice"
         seen.add(name)
         if wrong := _option_fault(name, value, tls=tls, secure=secure, sentinel_tls=sentinel_tls):
             return wrong

@@ -162,7 +162,7 @@ class Gcra:
         return (ticks,) if ticks > 0 else ()
 
     def settle(self, state: Bucket | None, owed: tuple[int, ...], now: int) -> Bucket | None:
-        """The state once so many ticks are added to its backlog."""
+        """The state once these ticks are added to its backlog."""
         backlog = (state.backlog_at(now) if state else 0) + sum(owed)
         return self._bucket(backlog, now) if backlog else None
 

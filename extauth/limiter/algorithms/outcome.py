@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
 
 
 def calls_that_fit_in(left: int, cost: int) -> int:
-    """Number of calls of so many hits that fit where `left` hits are left."""
+    """Number of calls of `cost` hits that fit where `left` hits are left."""
     if cost < 0:
         return ANY_NUMBER
     if cost == 0:
