@@ -131,7 +131,8 @@ class Metrics:
                     series.near.value += rules.count_limits(plan, calls, taken, series.watches)
             else:
                 first.denied += calls - admitted
-                series.near.value += rules.count_limits(plan, calls, taken, series.watches)
+                if admitted or last.soft or len(levels) > 1:
+                    series.near.value += rules.count_limits(plan, calls, taken, series.watches)
                 if source is _DENIAL_CACHE:
                     repeated += calls
                 else:
@@ -170,7 +171,7 @@ class Metrics:
             admitted = calls if given is OnStoreFailure.ALLOW else 0
         series.allowed.value += admitted
         series.denied.value += calls - admitted
-        self._rules_asked.count(plan, calls)
+        self._rules_asked.count(plan, calls, 0 if taken is None else calls - admitted)
         if taken is not None:
             series.near.value += self._rules_asked.count_limits(plan, calls, taken, series.watches)
 

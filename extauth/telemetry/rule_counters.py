@@ -98,23 +98,24 @@ class RuleCounters:
             self._add(plan, plan.calls, plan.denied)
             plan.calls = plan.denied = 0
 
-    def count(self, plan: Plan, calls: int) -> None:
+    def count(self, plan: Plan, calls: int, denied: int) -> None:
         """Count calls in the series of their rules."""
-        for cell in self._series(plan).asked:
+        series = self._series(plan)
+        for cell in series.asked:
             cell.value += calls
+        if denied and series.only is not None and not plan.template.soft:
+            series.only.over.value += denied
 
     def count_limits(self, plan: Plan, calls: int, taken: TakeResult, watches: Sequence[Watch]) -> int:
         """Count, for each rule, the calls that its limits had no room for, and those that came near them.
 
-        The calls were counted in the plan before; `watches` has one for each check of the plan. Returns how many were
-        admitted and came near any limit that is not in shadow mode.
+        The calls were counted before, and with them those over a plan's only limit, if that is enforced: the denied
+        ones. `watches` has one for each check of the plan. Returns how many calls were admitted and came near any limit
+        that is not in shadow mode.
         """
         series = self._series(plan)
         template, only, admitted = plan.template, series.only, taken.admitted
         if only is not None and not template.soft:
-            over = calls - admitted
-            if over:
-                only.over.value += over
             check = plan.checks[0]
             if not admitted or check.cost <= 0:
                 return 0
@@ -187,15 +188,17 @@ class RuleCounters:
                 template, requests, denied = plan.template, 0, 0
             requests += calls
             added += 1
-            if plan.denied:
-                denied += plan.denied
-                plan.denied = 0
             series = plan.tally.series
             if series is None or series.generation is not generation:
                 series = self._make_series(plan)
                 most_series -= len(series.limits)
             for cell in series.asked:
                 cell.value += calls
+            if plan.denied:
+                denied += plan.denied
+                if series.only is not None and not template.soft:
+                    series.only.over.value += plan.denied
+                plan.denied = 0
             if most_series <= 0:
                 break
         if template is not None:
@@ -203,7 +206,7 @@ class RuleCounters:
         return added
 
     def _add(self, plan: Plan, calls: int, denied: int) -> None:
-        self.count(plan, calls)
+        self.count(plan, calls, denied)
         self._add_requests(plan.template, calls, denied)
 
     def _series(self, plan: Plan) -> _RuleSeries:
