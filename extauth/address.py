@@ -1,10 +1,19 @@
 """Addresses to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH."""
 
 import errno
+import re
 import socket
 from ipaddress import IPv6Address, ip_address
 
 _NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
+
+
+def check_address(value: str) -> str:
+    """HOST:PORT or [IPV6]:PORT, the port 1 to 65535; raises ValueError where it is neither."""
+    match = re.fullmatch(r"(?:[^\[\]:/\s]+|\[[0-9a-fA-F:.%\w]+\]):(\d{1,5})", value)
+    if not match or not 0 < int(match[1]) < 65536:
+        raise ValueError
+    return value
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 
-from extauth.address import split_address
+from extauth.address import check_address, split_address
 from extauth.config.sources.xds_settings import XdsSettings
 from extauth.counters.redis.endpoint import fault
 from extauth.errors import SettingsError
@@ -19,6 +19,7 @@ from extauth.limiter.counter_names import SHARDS, SLOTS
 from extauth.limiter.modes import GlobalModes
 from extauth.rls.response import ResponseHeaders
 from extauth.rules.model import OnStoreFailure
+from extauth.telemetry.statsd_settings import StatsdSettings
 
 PREFIX = "EXTAUTH_"
 # Kubernetes sets these for a Service that is called extauth.
@@ -32,32 +33,17 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def _address(value: str) -> str:
-    """HOST:PORT, [IPV6]:PORT; the port 1 to 65535."""
-    match = re.fullmatch(r"(?:[^\[\]:/\s]+|\[[0-9a-fA-F:.%\w]+\]):(\d{1,5})", value)
-    if not match or not 0 < int(match[1]) < 65536:
-        raise ValueError
-    return value
-
-
 def _address_or_socket(value: str) -> str:
-    return value if re.fullmatch(r"unix:.+", value) else _address(value)
+    return value if re.fullmatch(r"unix:.+", value) else check_address(value)
 
 
 def _optional_address(value: str | None) -> str | None:
-    return None if value is None else _address(value)
-
-
-def _statsd(value: str | None) -> str | None:
-    scheme, _, address = (value or "tcp://a:1").partition("://")
-    if scheme not in {"tcp", "udp"} or not _address(address):
-        raise ValueError
-    return value
+    return None if value is None else check_address(value)
 
 
 def _reachable(value: str) -> str:
     """An address under which others find this host, and no wildcard to listen on."""
-    host, _ = split_address(_address(value))
+    host, _ = split_address(check_address(value))
     try:
         address = ip_address(host)
     except ValueError:
@@ -119,7 +105,7 @@ def _response_headers(setting: str) -> ResponseHeaders | None:
     return ResponseHeaders() if setting == "on" else ResponseHeaders(*setting.split(","))
 
 
-class Settings(XdsSettings):
+class Settings(XdsSettings, StatsdSettings):
     """All settings; a field's description says what is allowed."""
 
     config_files: str = Field(
@@ -139,7 +125,7 @@ class Settings(XdsSettings):
     grpc_listen: Annotated[str, AfterValidator(_address_or_socket)] = Field(
         "127.0.0.1:8081", description="HOST:PORT, [IPV6]:PORT or unix:PATH"
     )
-    admin_listen: Annotated[str, AfterValidator(_address)] = Field(
+    admin_listen: Annotated[str, AfterValidator(check_address)] = Field(
         "127.0.0.1:6070", description="HOST:PORT or [IPV6]:PORT"
     )
     admin_hosts: Annotated[tuple[str, ...], BeforeValidator(_host_names)] = Field(
@@ -153,11 +139,6 @@ class Settings(XdsSettings):
         None, description="HOST:PORT or [IPV6]:PORT"
     )
     metrics_path: str = Field("/metrics", pattern=r"^/[!-~]*$", description="a path that begins with a /")
-    statsd: Annotated[str | None, AfterValidator(_statsd)] = Field(
-        None, description="tcp:// or udp:// and HOST:PORT or [IPV6]:PORT, in compatible mode"
-    )
-    statsd_interval: float = Field(10, ge=0.1, le=3600, description="seconds, 0.1 to 3600")
-    statsd_tags: str = Field("", pattern=r"^([^:,]+:[^:,]*(,|$))*$", description="NAME:VALUE,NAME:VALUE,…")
     compatible: bool = Field(False, description="true or false; `extauth ratelimit` sets it")
     grpc_tls_cert: Path | None = Field(None, description="a PEM file: the certificate and its chain; needs the key")
     grpc_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")
@@ -276,7 +257,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             name = str(detail["loc"][0])
             field = Settings.model_fields[name]
             shown = "…" if field.annotation is SecretStr else repr(given[name])
-            reason = str(detail.get("ctx", {}).get("error", "")) if name == "redis_url" else ""
+            reason = str(detail.get("ctx", {}).get("error", "")) if name in {"redis_url", "statsd_rename"} else ""
             wrong = f"is not allowed: {reason}" if reason else "is not allowed"
             lines.append(f"{PREFIX}{name.upper()}={shown} {wrong}; allowed: {field.description}")
         raise SettingsError("\n".join(lines)) from None  # pydantic's error shows a password

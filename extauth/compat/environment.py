@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from extauth.address import split_address
+from extauth.compat.dogstatsd import MOGRIFIERS, dogstatsd_tags, mogrifiers
 from extauth.compat.given import Given
 from extauth.compat.redis_url import RedisVariables, redis_url
 from extauth.compat.variables import BY_NAME, VARIABLES, is_set
@@ -210,24 +211,35 @@ def _redis(given: Given) -> None:
     given.put("EXTAUTH_REDIS_URL", url, "REDIS_URL", "REDIS_AUTH", "REDIS_TYPE")
 
 
-def _metrics(given: Given) -> None:
-    if given.read("DISABLE_STATS"):
-        given.leave(
-            "DISABLE_STATS is true", "USE_STATSD", "STATSD_", "EXTRA_TAGS", "STATS_FLUSH_", "USE_PROM", "PROMETHEUS_"
-        )
-        return
-    if given.read("USE_STATSD"):
+def _statsd(given: Given) -> None:
+    address = _address(given.read("STATSD_HOST"), given.read("STATSD_PORT"))
+    tags: Mapping[str, str] = given.read("EXTRA_TAGS")
+    if given.read("USE_DOG_STATSD"):
+        given.put("EXTAUTH_STATSD", f"dogstatsd://{address}", "STATSD_HOST", "STATSD_PORT", "USE_DOG_STATSD")
+        tags = dogstatsd_tags(given)
+        mogrifiers(given)
+        if given.read("USE_STATSD"):
+            given.leave("USE_DOG_STATSD is true", "USE_STATSD")
+    else:
+        given.leave("USE_DOG_STATSD is not true", MOGRIFIERS)
+        if not given.read("USE_STATSD"):
+            given.leave("USE_STATSD is not true", "STATSD_", "EXTRA_TAGS", "STATS_FLUSH_")
+            return
         # It has no variable for the protocol of its own, but the library that it uses does.
         protocol = "udp" if given.environ.get("STATSD_PROTOCOL", "").lower() == "udp" else "tcp"
-        address = _address(given.read("STATSD_HOST"), given.read("STATSD_PORT"))
         given.put("EXTAUTH_STATSD", f"{protocol}://{address}", "STATSD_HOST", "STATSD_PORT", "USE_STATSD")
-        interval_s = min(max(given.read("STATS_FLUSH_INTERVAL"), 0.1), 3600)
-        given.put("EXTAUTH_STATSD_INTERVAL", _seconds(interval_s), "STATS_FLUSH_INTERVAL")
-        tags = ",".join(f"{name}:{value}" for name, value in given.read("EXTRA_TAGS").items())
-        if tags:
-            given.put("EXTAUTH_STATSD_TAGS", tags, "EXTRA_TAGS")
-    else:
-        given.leave("USE_STATSD is not true", "STATSD_", "EXTRA_TAGS", "STATS_FLUSH_")
+    interval_s = min(max(given.read("STATS_FLUSH_INTERVAL"), 0.1), 3600)
+    given.put("EXTAUTH_STATSD_INTERVAL", _seconds(interval_s), "STATS_FLUSH_INTERVAL")
+    if tags:
+        given.put("EXTAUTH_STATSD_TAGS", ",".join(f"{name}:{value}" for name, value in tags.items()), "EXTRA_TAGS")
+
+
+def _metrics(given: Given) -> None:
+    if given.read("DISABLE_STATS"):
+        statsd = ("USE_STATSD", "USE_DOG_STATSD", "STATSD_", "EXTRA_TAGS", "STATS_FLUSH_")
+        given.leave("DISABLE_STATS is true", *statsd, "USE_PROM", "PROMETHEUS_")
+        return
+    _statsd(given)
     if not given.read("USE_PROMETHEUS"):
         given.leave("USE_PROMETHEUS is not true", "PROMETHEUS_")
     else:

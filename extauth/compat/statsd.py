@@ -1,4 +1,4 @@
-"""Sends the metrics to statsd under envoyproxy/ratelimit's names.
+"""Sends the metrics to statsd, or to DogStatsD, under envoyproxy/ratelimit's names.
 
 The client libraries for statsd block where their sockets do, or are no longer kept, so this writes the lines itself. It
 never waits for a listener, and holds a bounded number of bytes for it: what was not written yet is only a number, and
@@ -6,26 +6,25 @@ goes out with a later flush. What was written when a connection breaks is lost.
 """
 
 import asyncio
-import re
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from extauth.address import split_address
 from extauth.compat import names
 from extauth.compat.metrics import ReferenceMetrics, Totals
+from extauth.compat.statsd_lines import Line, dogstatsd_lines, statsd_lines
 from extauth.errors import SettingsError
 from extauth.settings import Settings
 from extauth.telemetry import events
+from extauth.telemetry.statsd_settings import read_renamings
+from extauth.telemetry.tables import PIECE_LINES
 
 MAX_DATAGRAM_BYTES: Final = 1432  # what an Ethernet frame holds of IPv6 and UDP, and a little less
 MAX_BUFFER_BYTES: Final = 262_144
 CONNECT_TIMEOUT_S: Final = 5
 REFUSED_WITHIN_S: Final = 0.1
 """How long it may take until a datagram turns out to have been for nobody."""
-
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_RESERVED: Final = str.maketrans(".:|", "___")
 
 
 def statsd_of(
@@ -40,7 +39,11 @@ def statsd_of(
     if reference is None:
         raise SettingsError("EXTAUTH_STATSD needs EXTAUTH_COMPATIBLE=true: only then are hits counted by these names")
     tags = dict(pair.split(":") for pair in settings.statsd_tags.split(",") if pair)
-    return Statsd(settings.statsd, reference, interval_s=settings.statsd_interval, tags=tags, gather=gather)
+    if settings.statsd.startswith("dogstatsd:"):
+        line = dogstatsd_lines(tags, read_renamings(settings.statsd_rename))
+    else:
+        line = statsd_lines(tags)
+    return Statsd(settings.statsd, reference, interval_s=settings.statsd_interval, line=line, gather=gather)
 
 
 class _Connection(asyncio.DatagramProtocol, asyncio.Protocol):
@@ -65,8 +68,8 @@ class _Connection(asyncio.DatagramProtocol, asyncio.Protocol):
 class Statsd:
     """Sends what `metrics` have counted since the last flush to `url`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
 
-    It does so every `interval_s` seconds; `tags` are part of all names, as there. `gather`, if given, is
-    awaited before.
+    It does so every `interval_s` seconds, in lines that `line` makes; with `dogstatsd://HOST:PORT`, in datagrams, too.
+    `gather`, if given, is awaited before.
     """
 
     def __init__(
@@ -75,13 +78,13 @@ class Statsd:
         metrics: ReferenceMetrics,
         *,
         interval_s: float = 10,
-        tags: Mapping[str, str] | None = None,
+        line: Line,
         gather: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._scheme, _, self._address = url.partition("://")
         self._metrics = metrics
         self._interval_s = interval_s
-        self._tags = "".join([f".__{key}={value.translate(_RESERVED)}" for key, value in sorted((tags or {}).items())])
+        self._line = line
         self._gather = gather
         self._connection: _Connection | None = None
         self._sent = Totals()
@@ -120,13 +123,16 @@ class Statsd:
             transport.abort()
             self._note(connection.lost)
             return
-        for lines in self._lines():
+        for piece in self._changes():
+            for at in range(0, len(piece), PIECE_LINES):
+                if connection.lost is not None:
+                    break
+                self._write(transport, [self._line(*each) for each in piece[at : at + PIECE_LINES]])
+                await asyncio.sleep(0)
             if connection.lost is not None:
                 break
-            self._write(transport, lines)
             if self.waiting_bytes > MAX_BUFFER_BYTES:
                 break  # the rest has not been read yet, and goes out with the next flush
-            await asyncio.sleep(0)
         self._left_bytes = self.waiting_bytes
 
     async def _open(self) -> _Connection | None:
@@ -152,7 +158,7 @@ class Statsd:
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
         host, port = split_address(self._address)
-        if self._scheme == "udp":
+        if self._scheme != "tcp":
             # Datagrams to an address where nobody listens fail later only: each time, the next address is tried.
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
             address = found[self._losses % len(found)][4]
@@ -180,13 +186,13 @@ class Statsd:
         if datagram:
             transport.sendto(datagram)
 
-    def _lines(self) -> Iterator[list[bytes]]:
-        """What has changed, in pieces; it counts as sent when the piece after it is asked for, or none."""
+    def _changes(self) -> Iterator[list[tuple[str, str, str]]]:
+        """What `line` makes lines of, in pieces; one counts as sent when the piece after it is asked for, or none."""
         now, before = self._metrics.totals(), self._sent
         self._sent = now
         old = dict(self._metrics.service_stats(before))
-        lines = [
-            self._line(name, str(value - old.get(name, 0)), "c")
+        changes = [
+            (name, str(value - old.get(name, 0)), "c")
             for name, value in self._metrics.service_stats(now)
             if value != old.get(name, 0)
         ]
@@ -194,10 +200,7 @@ class Statsd:
         if calls > 0:
             # One line stands for all calls: the mean, which was seen so many times.
             mean_ms = (now.seconds - before.seconds) / calls * 1000
-            lines.append(self._line(names.RESPONSE_TIME, f"{mean_ms:.6f}", f"ms|@{1 / calls:.9g}"))
-        yield lines
+            changes.append((names.RESPONSE_TIME, f"{mean_ms:.6f}", f"ms|@{1 / calls:.9g}"))
+        yield changes
         for piece, _ in self._metrics.hits.changes():
-            yield [self._line(names.statsd_name(*values), str(hits), "c") for values, hits in piece]
-
-    def _line(self, name: str, value: str, kind: str) -> bytes:
-        return f"{_CONTROL.sub('_', name)}{self._tags}:{value}|{kind}\n".encode("utf-8", "backslashreplace")
+            yield [(names.statsd_name(*values), str(hits), "c") for values, hits in piece]

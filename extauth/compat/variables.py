@@ -70,7 +70,6 @@ _NO_MEMCACHE = "counters are kept in Redis or Valkey"
 _WITHOUT = "EXTAUTH_START_WITHOUT_RULES"
 _BACKOFF = "a lost stream is opened again after half a second, then after up to 30"
 _TRACES = "OpenTelemetry's own variables switch traces on, such as OTEL_EXPORTER_OTLP_ENDPOINT"
-_NO_DOGSTATSD = "statsd or Prometheus; there is no DogStatsD"
 _HEADERS = "EXTAUTH_RESPONSE_HEADERS"
 _TLS = "EXTAUTH_GRPC_TLS_"
 
@@ -115,12 +114,12 @@ VARIABLES: Final = (
     _v("XDS_CLIENT_BACKOFF_JITTER", _B, "true", "", _BACKOFF),
     _v("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES", _I, "0", "EXTAUTH_XDS_MAX_MESSAGE_BYTES"),
     # Metrics.
-    _v("USE_DOG_STATSD", _B, "false", "", _NO_DOGSTATSD),
-    _v("USE_DOG_STATSD_MOGRIFIERS", _T, "", "", _NO_DOGSTATSD),
+    _v("USE_DOG_STATSD", _B, "false", "EXTAUTH_STATSD", "`dogstatsd://HOST:PORT`, in place of statsd"),
+    _v("USE_DOG_STATSD_MOGRIFIERS", _T, "", "EXTAUTH_STATSD_RENAME", "each by its `DOG_STATSD_MOGRIFIER_NAME_*`"),
     _v("USE_STATSD", _B, "true", "EXTAUTH_STATSD", "none where it is `false`"),
     _v("STATSD_HOST", _T, "localhost", "EXTAUTH_STATSD", "`tcp://HOST:PORT`: the host", common=True),
     _v("STATSD_PORT", _I, "8125", "EXTAUTH_STATSD", "the port; `udp://` with `STATSD_PROTOCOL=udp`", common=True),
-    _v("EXTRA_TAGS", _M, "", "EXTAUTH_STATSD_TAGS", "in statsd's names", common=True),
+    _v("EXTRA_TAGS", _M, "", "EXTAUTH_STATSD_TAGS", "in statsd's names; tags of DogStatsD", common=True),
     _v("STATS_FLUSH_INTERVAL", _D, "10s", "EXTAUTH_STATSD_INTERVAL", "seconds without a unit", common=True),
     _v("DISABLE_STATS", _B, "false", "EXTAUTH_STATSD", "`true`: neither statsd nor a port for Prometheus"),
     _v("USE_PROMETHEUS", _B, "false", "EXTAUTH_METRICS_LISTEN", "the admin port has `/metrics` anyway"),

@@ -160,6 +160,15 @@ TLS = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/c/tls.crt", "GRP
             {"STATSD_PROTOCOL": "udp", "STATS_FLUSH_INTERVAL": "1ms"},
             {"STATSD": "udp://localhost:8125", "STATSD_INTERVAL": "0.1"},
         ),
+        (
+            {"USE_DOG_STATSD": "true", "STATSD_HOST": "agent", "STATSD_PROTOCOL": "tcp", "EXTRA_TAGS": "b:1.2,a:x"},
+            {"STATSD": "dogstatsd://agent:8125", "STATSD_INTERVAL": "10", "STATSD_TAGS": "a:x,b:1_2"},
+        ),
+        (
+            {"USE_DOG_STATSD": "1", "DD_ENV": "prod", "DD_VERSION": "1.2:3", "DD_ENTITY_ID": "", "EXTRA_TAGS": "env:x"},
+            {"STATSD_TAGS": "env:x,version:1.2_3"},
+        ),
+        ({"DD_ENV": "prod"}, {"STATSD_TAGS": None}),
         ({"STATSD_PORT": "tcp://10.0.0.1:8125"}, {"STATSD": "tcp://localhost:8125"}),
         ({"USE_PROMETHEUS": "true"}, {"METRICS_LISTEN": "[::]:9090"}),
         (
@@ -169,7 +178,7 @@ TLS = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "/c/tls.crt", "GRP
     ],
     ids=str,
 )
-def test_each_stands_for_a_setting(environ: dict[str, str], expected: dict[str, str]) -> None:
+def test_each_stands_for_a_setting(environ: dict[str, str], expected: dict[str, str | None]) -> None:
     translated = ours(**environ)
     assert {name: translated.get(name) for name in expected} == expected
 
@@ -182,6 +191,8 @@ def test_each_stands_for_a_setting(environ: dict[str, str], expected: dict[str, 
         ({"PROMETHEUS_ADDR": ":1"}, "METRICS_LISTEN"),
         ({"USE_STATSD": "false", "STATSD_HOST": "h"}, "STATSD"),
         ({"DISABLE_STATS": "true"}, "STATSD"),
+        ({"DISABLE_STATS": "true", "USE_DOG_STATSD": "true"}, "STATSD"),
+        ({"USE_DOG_STATSD_MOGRIFIERS": "HITS"}, "STATSD_RENAME"),
         ({"USE_PROMETHEUS": "true", "DISABLE_STATS": "true"}, "METRICS_LISTEN"),
         ({"LIMIT_LIMIT_HEADER": "X"}, "RESPONSE_HEADERS"),
         ({"SHADOW_MODE": ""}, "SHADOW_MODE"),

@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from extauth.compat.hits import Stat, hits_table
 from extauth.compat.metrics import ReferenceMetrics
 from extauth.compat.statsd import MAX_BUFFER_BYTES, MAX_DATAGRAM_BYTES, Statsd, statsd_of
+from extauth.compat.statsd_lines import Line, statsd_lines
 from extauth.errors import SettingsError
 from extauth.settings import read_settings
 from extauth.telemetry.metrics import Metrics
@@ -33,11 +34,11 @@ def _log_as_it_was() -> Iterator[None]:
 class Sent:
     """Metrics that are sent to a port of this host."""
 
-    def __init__(self, scheme: str, port: int, tags: Mapping[str, str]) -> None:
+    def __init__(self, scheme: str, port: int, line: Line) -> None:
         self.metrics = Metrics()
         self.hits = hits_table()
         reference = ReferenceMetrics(self.metrics, self.hits)
-        self.statsd = Statsd(f"{scheme}://127.0.0.1:{port}", reference, tags=tags)
+        self.statsd = Statsd(f"{scheme}://127.0.0.1:{port}", reference, line=line)
 
     def count(self, hits: int, rule: str = "k_v") -> None:
         self.hits.cell("d", rule, Stat.TOTAL_HITS).value += hits
@@ -45,7 +46,7 @@ class Sent:
 
 @contextmanager
 def sending(scheme: str, port: int, **tags: str) -> Iterator[Sent]:
-    sent = Sent(scheme, port, tags)
+    sent = Sent(scheme, port, statsd_lines(tags))
     yield sent
     sent.statsd.close()
 
