@@ -16,22 +16,30 @@ _RECORD = struct.Struct(
 )  # the level's first two numbers, the hits taken since, and when, in µs of the store's clock
 
 
+_FIRST = 256  # counters for which there is room at first
+
+
 class _Generation:
-    """The records of some counters, each in the terms of a limit; their places are `base` and up."""
+    """The records of some counters, each in the terms of a limit; their places are `base` and up.
+
+    The piece of memory grows as counters come: with few callers it is not to hold 2 MB for those that it may get.
+    """
 
     __slots__ = ("algorithms", "base", "records", "slots")
 
-    def __init__(self, base: int, counters: int) -> None:
+    def __init__(self, base: int) -> None:
         self.base = base
         self.slots: dict[bytes, int] = {}
         self.algorithms: list[AnyAlgorithm] = []
-        self.records = bytearray(counters * _RECORD.size)
+        self.records = bytearray(_FIRST * _RECORD.size)
 
     def place(self, name: bytes, algorithm: AnyAlgorithm) -> int:
         slot = self.slots.get(name)
         if slot is None or self.algorithms[slot] is not algorithm:
             slot = self.slots[name] = len(self.algorithms)
             self.algorithms.append(algorithm)
+            if len(self.algorithms) * _RECORD.size > len(self.records):
+                self.records += bytes(len(self.records) // 4)  # in place: whoever holds them writes into the same
         return self.base + slot * _RECORD.size
 
 
@@ -45,7 +53,7 @@ class ReportedLevels:
 
     def __init__(self, counters: int) -> None:
         self._most = max(counters, 1)
-        self._new = self._old = _Generation(0, self._most)
+        self._new = self._old = _Generation(0)
 
     def remember(self, groups: Sequence[Group], takens: Sequence[TakeResult], now_us: int) -> None:
         """Note what the store reported."""
@@ -105,7 +113,7 @@ class ReportedLevels:
         names, checks, new = take.names, take.checks, self._new
         if len(new.algorithms) + len(names) > self._most:
             self._old = new
-            new = self._new = _Generation(new.base + len(new.records), max(self._most, len(names)))
+            new = self._new = _Generation(new.base + len(new.records))
         places = tuple([new.place(name, check.algorithm) for name, check in zip(names, checks, strict=True)])
         take.reported = places[0] if len(places) == 1 else places
         return places

@@ -1,5 +1,7 @@
 """What is known of the store's counters when it is away."""
 
+import tracemalloc
+
 import pytest
 
 from extauth.counters.memory import MemoryCounters
@@ -82,6 +84,17 @@ async def test_the_oldest_are_forgotten_and_those_that_come_again_are_not() -> N
     assert rig.used(b"0", limit) == 27
     assert rig.used(b"5", limit) == 9
     assert rig.used(b"1", limit) == 0
+
+
+async def test_memory_is_taken_as_counters_come() -> None:
+    tracemalloc.start()
+    rig, limit = Rig(100_000), LIMITS[0]
+    assert tracemalloc.get_traced_memory()[0] < 100_000
+    tracemalloc.stop()
+    groups = [Group(take((b"%d" % i, limit, 9)), 1) for i in range(2000)]
+    for _ in range(2):  # the second time their places are known
+        rig.levels.remember(groups, await rig.store.take(groups), rig.clock())
+    assert {rig.used(b"%d" % i, limit) for i in range(2000)} == {18}
 
 
 async def test_another_algorithm_is_told_the_hits() -> None:
