@@ -1,7 +1,6 @@
 """Logs: structlog's events, and the libraries' own lines, in one format on standard error."""
 
 import logging
-import logging.config
 
 import structlog
 
@@ -28,22 +27,14 @@ def configure_logs(level: str, *, json: bool, replica: str) -> None:
     # The default console traceback, where rich is installed, prints local variables: passwords among them.
     console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     renderer = structlog.processors.JSONRenderer() if json else console
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {
-                "structlog": {
-                    "()": structlog.stdlib.ProcessorFormatter,
-                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-                    "foreign_pre_chain": shared,
-                }
-            },
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
-            "root": {"handlers": ["stderr"], "level": "WARNING"},
-            "loggers": {"extauth": {"level": level.upper()}},
-        }
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer], foreign_pre_chain=shared
+        )
     )
+    logging.basicConfig(handlers=[handler], level="WARNING", force=True)
+    logging.getLogger("extauth").setLevel(level.upper())
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
