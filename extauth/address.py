@@ -46,6 +46,14 @@ def reachable_address(listen: str, local_host: str | None) -> str | None:
     return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
 
 
+def plain_host(host: str) -> str | bytes:
+    """The host as `socket.getaddrinfo` is to be given it: bytes, unless it has letters beyond ASCII.
+
+    For text, Python loads the tables of international names, which take half a megabyte, and most hosts need none.
+    """
+    return host.encode() if host.isascii() else host
+
+
 def listen_on(address: str, backlog: int) -> list[socket.socket]:
     """Sockets that listen on the address, or on each address of its name; raises OSError or UnicodeError."""
     if address.startswith("unix:"):
@@ -69,7 +77,7 @@ def _listen_on_all(host: str, port: int, backlog: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     missing: OSError | None = None  # `localhost` includes ::1 even without IPv6
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(plain_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, where in dict.fromkeys(found):
             try:
                 listeners.append(socket.create_server(where[:2], family=family, backlog=backlog))

@@ -33,8 +33,8 @@ class Resolver:
         self._system = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
 
-    def _look_up(self, host: str, port: int, family: int = 0, *rest: int, **named: int) -> object:
-        if host != NAME or named.get("flags"):
+    def _look_up(self, host: str | bytes, port: int, family: int = 0, *rest: int, **named: int) -> object:
+        if host != NAME.encode() or named.get("flags"):
             return self._system(host, port, family, *rest, **named)
         self.asked += 1
         if self.asked <= self.hanging:

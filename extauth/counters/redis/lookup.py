@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 from redis.asyncio.connection import Connection, SSLConnection
 
+from extauth.address import plain_host
+
 RENEW_S = 0.4
 """A look-up that takes longer is given up for a new one: what makes it hang may be over."""
 MOST_RUNNING = 32
@@ -75,7 +77,7 @@ class AddressLookup:
 
 
 def _resolve(host: str, port: int, flags: int) -> list[str]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    found = socket.getaddrinfo(plain_host(host), port, type=socket.SOCK_STREAM, flags=flags)
     addresses = [socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0] for *_, address in found]
     return list(dict.fromkeys(addresses))
 
