@@ -45,6 +45,13 @@ def test_blocks_mean_what_was_encoded(blocks: list[tuple[list[tuple[str, str]], 
         assert decoder.decode(encoder.encode(encoded, huffman)) == read_head(encoded)
 
 
+def test_each_byte_has_its_huffman_code() -> None:
+    for byte in range(256):
+        fields = [(b"x", bytes((byte,)) * 3, False)]
+        decoder = HeaderDecoder(65_536, lambda: None)
+        assert decoder.decode(cast(Any, Encoder()).encode(fields, True)) == read_head(fields), byte
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=5))
 @example([b"\x82\xc0\x82"])
