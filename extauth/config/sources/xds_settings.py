@@ -85,7 +85,8 @@ def _headers(value: SecretStr) -> SecretStr:
 class XdsSettings(BaseModel):
     """The settings of an xDS server."""
 
-    model_config = ConfigDict(frozen=True)
+    # Built when it is first used, which only the class of all settings is: what is built for a class takes a megabyte.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     config: Annotated[Path | XdsServer, BeforeValidator(parse_config)] = Field(
         Path("envoy/descriptors"),
