@@ -14,7 +14,7 @@ from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
 from extauth.limiter.plan import UNLIMITED_AT, PlanTemplate
 from extauth.limiter.verdict import denying_limit, status_code, tightest_limit
-from extauth.rls.protobuf import MORE, SHORT, TWO_BYTES, bytes_field, number_field, varint
+from extauth.rls.protobuf import MORE, SHORT, TABLED, TWO_BYTES, bytes_field, number_field, varint
 from extauth.rls.response import (
     NO_LIMIT,
     UNLIMITED,
@@ -40,7 +40,7 @@ Answer: TypeAlias = bytes | Uncounted
 
 _STATUS, _REMAINING = b"\x12", b"\x18"  # the tags of a response's `statuses`, and of a status' `limit_remaining`
 _REMAINING_MORE = [_REMAINING + byte for byte in MORE]
-_MAX_HEAD = TWO_BYTES - 1000  # so that the length of a status takes two bytes
+_MAX_HEAD = TABLED - 1000  # so that SHORT has the length of a status
 _varint = lru_cache(maxsize=1024)(varint)
 _NO_LIMIT, _UNLIMITED = encode_status(NO_LIMIT), encode_status(UNLIMITED)
 
@@ -130,6 +130,8 @@ class Answers:
                 remaining -= cost
                 if remaining >= TWO_BYTES:
                     left = _REMAINING_MORE[remaining & 0x7F] + MORE[remaining >> 7 & 0x7F] + _varint(remaining >> 14)
+                elif remaining >= TABLED:
+                    left = _REMAINING_MORE[remaining & 0x7F] + SHORT[remaining >> 7]
                 else:
                     left = _REMAINING + SHORT[remaining] if remaining > 0 else b""
                 until = _until_reset(-(-(reset + cost * ticks_per_hit) // ticks_per_s))
@@ -263,6 +265,8 @@ def _admissions(counted: _OneCounter, level: Level, admitted: int) -> list[Answe
         reset += cost * ticks_per_hit
         if remaining >= TWO_BYTES:
             left = _REMAINING_MORE[remaining & 0x7F] + MORE[remaining >> 7 & 0x7F] + _varint(remaining >> 14)
+        elif remaining >= TABLED:
+            left = _REMAINING_MORE[remaining & 0x7F] + SHORT[remaining >> 7]
         else:
             left = _REMAINING + SHORT[remaining] if remaining > 0 else b""
         until = _until_reset(-(-reset // ticks_per_s))

@@ -72,13 +72,16 @@ def text_of(value: bytes) -> str:
 
 TWO_BYTES = 0x4000  # the first number that a varint of two bytes cannot hold
 MORE = [bytes((n | 0x80,)) for n in range(0x80)]  # bytes after which the number goes on
-SHORT = [bytes((n,)) for n in range(0x80)] + [bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, TWO_BYTES)]
+TABLED = 0x800  # of all that take two bytes, the table would hold a megabyte
+SHORT = [bytes((n,)) for n in range(0x80)] + [bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x80, TABLED)]
 
 
 def varint(number: int) -> bytes:
     """`number` (≥ 0) as a varint."""
-    if number < TWO_BYTES:
+    if number < TABLED:
         return SHORT[number]
+    if number < TWO_BYTES:
+        return MORE[number & 0x7F] + SHORT[number >> 7]
     return MORE[number & 0x7F] + MORE[number >> 7 & 0x7F] + varint(number >> 14)
 
 

@@ -83,18 +83,19 @@ def test_templates_write_what_the_plain_encoder_writes(batch: list[GroupResult])
     assert [answers.encode(group) for group in batch] == want
 
 
-@pytest.mark.parametrize("name_size", [0, 200, 16_200, 17_000])
-@pytest.mark.parametrize("requests", [100, 0x4000, 0x4001, 2**32 - 1])
-def test_numbers_take_as_many_bytes_as_they_need(requests: int, name_size: int) -> None:
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("name_size", [0, 200, 1_030, 1_050, 17_000])
+@pytest.mark.parametrize("requests", [100, 0x800, 0x801, 0x4000, 0x4001, 2**32 - 1])
+def test_numbers_take_as_many_bytes_as_they_need(requests: int, name_size: int, calls: int) -> None:
     limit = Limit(requests, Unit.DAY, Algorithm.GCRA, name="n" * name_size)
     check = LimitCheck(limit, 1)
     plan = Plan((b"a",), PlanTemplate((check,), ((0,),), None, Labels()))
-    group = GroupResult(plan, 1, TakeResult(1, (check.algorithm.read(0, 0),)))
+    group = GroupResult(plan, calls, TakeResult(calls, (check.algorithm.read(0, 0),)))
     _, limiter, answers = decider_of()
-    verdict = limiter.verdict(group, 0)
-    assert verdict is not None
+    verdicts = [limiter.verdict(group, call) for call in range(calls)]
     (encoded,) = answers.encode_all([group])
-    assert (encoded if isinstance(encoded, bytes) else next(encoded)) == encode_response(verdict)
+    written = [encoded] if isinstance(encoded, bytes) else list(encoded)
+    assert written == [encode_response(verdict) for verdict in verdicts if verdict is not None]
 
 
 durations = st.integers(0, 2**52)
