@@ -204,7 +204,7 @@ async def _wakes(path: Path, wake: asyncio.Event, *, recursive: bool = False) ->
     while True:
         try:
             folder = path if await asyncio.to_thread(path.is_dir) else path.parent
-            async for _ in watchfiles.awatch(
+            changes = watchfiles.watch(
                 folder,
                 watch_filter=None,
                 step=20,
@@ -213,8 +213,14 @@ async def _wakes(path: Path, wake: asyncio.Event, *, recursive: bool = False) ->
                 yield_on_timeout=True,
                 recursive=recursive,
                 stop_event=wake,
-            ):
+                raise_interrupt=False,
+            )
+            # In a thread of our own: what awatch has for that takes a megabyte.
+            while await asyncio.to_thread(next, changes, None) is not None:
                 yield
+        except asyncio.CancelledError:
+            wake.set()  # which ends the thread
+            raise
         except OSError:  # no such folder at the moment, or no inotify watch left: looking will do
             with suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), POLL_MS / 1000)
