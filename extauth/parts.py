@@ -84,7 +84,7 @@ def rule_source(settings: Settings) -> RuleSource:
     )
 
 
-def counters_of(settings: Settings) -> StoredCounters | MemoryCounters:
+def counters_of(settings: Settings) -> "StoredCounters | MemoryCounters":
     """Where calls are counted."""
     if settings.counts_in_memory:
         return MemoryCounters(lambda: time.monotonic_ns() // 1000, settings.memory_bytes)

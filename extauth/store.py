@@ -2,17 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from extauth.counters.breaker import Breaker, BreakerState, Guard
 from extauth.counters.denial_cache import DenialCache, GuardedDenialCache
 from extauth.counters.local import LocalCounters, SettlingCounters
 from extauth.counters.memory import MemoryCounters
-from extauth.counters.redis.cluster.counters import ClusterCounters
-from extauth.counters.redis.cluster.guard import ClusterGuard
-from extauth.counters.redis.cluster.takes import ClusterTakes
 from extauth.counters.redis.counters import RedisCounters
-from extauth.counters.several_shards import SeveralShards
 from extauth.counters.upkeep import keep_settled
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import ShardOf
@@ -21,7 +17,10 @@ from extauth.parts import counters_of
 from extauth.settings import Settings
 from extauth.transport.parted import PartOf
 
-AnyCounters: TypeAlias = RedisCounters | ClusterCounters | MemoryCounters
+if TYPE_CHECKING:
+    from extauth.counters.redis.cluster.counters import ClusterCounters
+
+AnyCounters: TypeAlias = "RedisCounters | ClusterCounters | MemoryCounters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ def store_of(settings: Settings, changed: Callable[[], None], failed: Callable[[
     `changed` is called after each change of the breaker, and `failed` for each batch, trial and probe that fails.
     """
     counters = counters_of(settings)
-    if isinstance(counters, ClusterCounters):
+    if not isinstance(counters, RedisCounters | MemoryCounters):
         return _cluster(settings, counters, changed, failed)
     local = LocalCounters(counters.now_us, settings.local_bytes)
     settling = SettlingCounters(counters, local)
@@ -77,8 +76,13 @@ def store_of(settings: Settings, changed: Callable[[], None], failed: Callable[[
 
 
 def _cluster(
-    settings: Settings, counters: ClusterCounters, changed: Callable[[], None], failed: Callable[[StoreError], None]
+    settings: Settings, counters: "ClusterCounters", changed: Callable[[], None], failed: Callable[[StoreError], None]
 ) -> Store:
+    # Imported only here, as the counters of a cluster are: see `open_counters`.
+    from extauth.counters.redis.cluster.guard import ClusterGuard  # noqa: PLC0415
+    from extauth.counters.redis.cluster.takes import ClusterTakes  # noqa: PLC0415
+    from extauth.counters.several_shards import SeveralShards  # noqa: PLC0415
+
     local = LocalCounters(counters.now_us, settings.local_bytes, now_us_of=counters.now_us)
     guard = ClusterGuard(counters, local, ShardOf(settings.shards), changed, failed)
     shards = SeveralShards(guard)
