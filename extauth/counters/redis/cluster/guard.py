@@ -1,11 +1,14 @@
 """The circuit breakers of a cluster, one for each master: while one is away, the others count on."""
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from time import monotonic
 from typing import Final
 
-from extauth.counters.breaker import Breaker, BreakerState, worst
+from extauth.counters.breaker import Breaker, BreakerState, Store, worst
 from extauth.counters.local import LocalCounters
 from extauth.counters.redis.cluster.by_key import take_by_key
 from extauth.counters.redis.cluster.counters import ClusterCounters
@@ -26,10 +29,10 @@ class _GuardedMaster:
         master: Master,
         local: LocalCounters,
         changed: Callable[[], None],
-        failed: Callable[[StoreError], None],
+        make_breaker: Callable[[Store, Callable[[], None]], Breaker],
     ) -> None:
         self.master = master
-        self.breaker = Breaker(self, self._breaker_changed, failed)
+        self.breaker = make_breaker(self, self._breaker_changed)
         # The first calls are its trial, unless a look comes first: they wait for no connection.
         self.breaker.state = BreakerState.OPEN
         self.tried = False
@@ -87,7 +90,7 @@ class ClusterGuard:
 
     It is closed if each master's breaker is and each slot has a master. Calls of one turn of the event loop go to a
     master together. `changed` is called after each change of `state`, and perhaps in between, and `failed` for each
-    batch, trial and probe that a master fails.
+    batch, trial and probe that a master fails. `clock` and `chance` are the breakers'.
     """
 
     def __init__(
@@ -97,6 +100,9 @@ class ClusterGuard:
         shard_of: ShardOf,
         changed: Callable[[], None] = lambda: None,
         failed: Callable[[StoreError], None] = lambda _error: None,
+        *,
+        clock: Callable[[], float] = monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.shard_of: Callable[[bytes], int] = shard_of
         self._cluster = cluster
@@ -106,6 +112,7 @@ class ClusterGuard:
         self._local = local
         self._changed = changed
         self._failed = failed
+        self._make_breaker = partial(Breaker, failed=failed, clock=clock, chance=chance)
         self._guarded: dict[Master, _GuardedMaster] = {}
         self._looked = False
         self._ending: set[asyncio.Task[None]] = set()
@@ -121,7 +128,11 @@ class ClusterGuard:
     @property
     def registry_state(self) -> BreakerState:
         """As Guard."""
-        master = self._topology.master_of(self._cluster.heartbeats_key)
+        return self.state_of(self._cluster.heartbeats_key)
+
+    def state_of(self, name: bytes) -> BreakerState:
+        """Whether the master is asked that serves the slot of a key."""
+        master = self._topology.master_of(name)
         guarded = None if master is None else self._guarded.get(master)
         return BreakerState.OPEN if guarded is None else guarded.state
 
@@ -259,7 +270,7 @@ class ClusterGuard:
             guarded = self._guarded.get(master)
             if guarded is None:
                 self._guarded[master] = _GuardedMaster(
-                    self._cluster, master, self._local, self._master_changed, self._failed
+                    self._cluster, master, self._local, self._master_changed, self._make_breaker
                 )
             elif guarded.breaker.state is not BreakerState.CLOSED:
                 guarded.breaker.retry()

@@ -49,33 +49,33 @@ class TakeRun:
 
     def __init__(self, script: Script, groups: Sequence[Group], number: int, *, receipts: bool = False) -> None:
         self.script = script
+        self.groups = groups
         self._receipts = receipts
-        self._groups = groups
         self._number = number % MOST_NUMBER
         self._size = 0
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self.groups)
 
     def names(self) -> list[bytes]:
         """See Run."""
-        return list(dict.fromkeys(name for group in self._groups for name in group.take.names))
+        return list(dict.fromkeys(name for group in self.groups for name in group.take.names))
 
     def parts(self) -> "list[TakeRun]":
         """See Run."""
-        return [TakeRun(self.script, [group], self._number, receipts=self._receipts) for group in self._groups]
+        return [TakeRun(self.script, [group], self._number, receipts=self._receipts) for group in self.groups]
 
     def pack(self, now: bytes) -> tuple[bytes, bytes]:
         """See Run."""
-        most = pack_most(self._groups) if self._receipts else b""
-        head, body, self._size = pack_take(self._groups, self._number, now, most)
+        most = pack_most(self.groups) if self._receipts else b""
+        head, body, self._size = pack_take(self.groups, self._number, now, most)
         return head, body
 
     def read(self, reply: Any) -> list[TakeResult]:  # noqa: ANN401
         """See Run."""
-        takens = read_take(reply, self._groups, self._number, self._size)
+        takens = read_take(reply, self.groups, self._number, self._size)
         if self._receipts:
-            note_receipts(self._groups, reply[1])
+            note_receipts(self.groups, reply[1])
         return takens
 
 
@@ -92,27 +92,27 @@ class WriteRun(Generic[_Item]):
         self, script: Script, items: Sequence[_Item], pack: Callable[[Sequence[_Item], bytes], tuple[bytes, bytes]]
     ) -> None:
         self.script = script
-        self._items: Sequence[_Item] = items
+        self.items: Sequence[_Item] = items
         self._pack: Callable[[Sequence[_Item], bytes], tuple[bytes, bytes]] = pack
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def names(self) -> list[bytes]:
         """See Run."""
-        return list(dict.fromkeys(item.name for item in self._items))
+        return list(dict.fromkeys(item.name for item in self.items))
 
     def parts(self) -> "list[WriteRun[_Item]]":
         """See Run."""
-        return [WriteRun(self.script, [item], self._pack) for item in self._items]
+        return [WriteRun(self.script, [item], self._pack) for item in self.items]
 
     def pack(self, now: bytes) -> tuple[bytes, bytes]:
         """See Run."""
-        return self._pack(self._items, now)
+        return self._pack(self.items, now)
 
     def read(self, _reply: object) -> list[None]:
         """See Run; the reply says nothing."""
-        return [None] * len(self._items)
+        return [None] * len(self.items)
 
 
 class CommandRun:
