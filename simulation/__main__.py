@@ -24,6 +24,8 @@ class _Figures(NamedTuple):
     failing: list[int]
     answered: Counter[str]
     trips: int
+    clusters: int
+    returned: int
     faults: Counter[str]
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     seeds = range(arguments.seed, arguments.seed + arguments.schedules)
     parts = [seeds[at : at + AT_ONCE] for at in range(0, len(seeds), AT_ONCE)]
     failing: list[int] = []
-    answered, faults, trips = Counter[str](), Counter[str](), 0
+    answered, faults, trips, clusters, returned = Counter[str](), Counter[str](), 0, 0, 0
     with ProcessPoolExecutor(arguments.jobs) as pool:
         for figures in pool.map(run_all, parts):
             for seed in figures.failing:
@@ -48,10 +50,13 @@ def main() -> None:
             answered += figures.answered
             faults += figures.faults
             trips += figures.trips
+            clusters += figures.clusters
+            returned += figures.returned
     took_s = time.perf_counter() - began
     print(f"{len(seeds)} schedules of {DURATION_S:g} s in {took_s:.0f} s: {len(failing)} failed")
     print(f"{answered.total()} calls: " + ", ".join(f"{answered[name]} by {name}" for name in sorted(answered)))
     print(f"{trips} times a breaker opened; faults: " + ", ".join(f"{faults[kind]} {kind}" for kind in KINDS))
+    print(f"{clusters} schedules with a cluster, on whose shards {returned} hits were given back")
     if failing:
         print(f"failing seeds: {' '.join(map(str, failing))}")
         raise SystemExit(1)
@@ -59,7 +64,7 @@ def main() -> None:
 
 def run_all(seeds: range) -> _Figures:
     """Run the schedules of these seeds."""
-    figures = _Figures([], Counter(), 0, Counter())
+    figures = _Figures([], Counter(), 0, 0, 0, Counter())
     for seed in seeds:
         schedule = Schedule.of(seed)
         result = run(schedule)
@@ -67,7 +72,11 @@ def run_all(seeds: range) -> _Figures:
             figures.failing.append(seed)
         figures.answered.update(result.answered)
         figures.faults.update(fault.kind for fault in schedule.faults)
-        figures = figures._replace(trips=figures.trips + result.trips)
+        figures = figures._replace(
+            trips=figures.trips + result.trips,
+            clusters=figures.clusters + schedule.layout.is_cluster,
+            returned=figures.returned + result.returned,
+        )
     return figures
 
 
@@ -75,7 +84,8 @@ def explain(seed: int) -> Iterator[str]:
     """A failing seed's schedule, shortened, and all that happens in it until something is wrong."""
     schedule = shrink(Schedule.of(seed))
     result = run(schedule, record=True)
-    yield f"seed {seed}: {schedule.replicas} replicas, a share being {schedule.share or 'auto'} of a limit"
+    store = f"{schedule.layout.masters} masters of a cluster" if schedule.layout.is_cluster else "one server"
+    yield f"seed {seed}: {schedule.replicas} replicas, a share being {schedule.share or 'auto'} of a limit, on {store}"
     yield from (f"  at {fault.at_s:.3f} s: {fault}" for fault in schedule.faults)
     yield "  seconds    actor                event"
     for line in result.record:

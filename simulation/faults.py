@@ -1,27 +1,32 @@
 """What goes wrong, and when."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-ALL = -1  # in place of a replica
+ALL = -1  # in place of a replica or a master
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `kind` from `at_s` to `until_s`, of one replica or of all; `amount` is seconds where it has any."""
+    """One fault: `kind` from `at_s` to `until_s`, of one replica or of all; `amount` is seconds where it has any.
+
+    Faults of the store, and of the way to it, are those of one `master` or of all.
+    """
 
     at_s: float
     until_s: float
     kind: str
     replica: int = ALL
     amount: float = 0.0
+    master: int = ALL
 
     def __str__(self) -> str:
         who = "" if self.kind in STORE_KINDS else " all replicas" if self.replica == ALL else f" replica {self.replica}"
         lasts = "" if self.kind in INSTANTS else f" for {self.until_s - self.at_s:.3f} s"
         amount = f" ({self.amount:+.3f} s)" if self.amount else ""
-        return f"{self.kind}{who}{amount}{lasts}"
+        where = "" if self.master == ALL else f", master {self.master}"
+        return f"{self.kind}{who}{where}{amount}{lasts}"
 
 
 STORE_KINDS = ("freeze", "crash, data kept", "crash, data lost", "clock step")
@@ -59,6 +64,16 @@ def faults_of(random: Random, replicas: int, until_s: float) -> Sequence[Fault]:
             amount = random.choice((0.004, 0.02, 0.09, 0.2)) * random.uniform(0.5, 1.5)
         faults.append(Fault(at_s, ends_s, kind, replica, amount))
     return sorted(faults, key=lambda fault: fault.at_s)
+
+
+def of_masters(random: Random, faults: Sequence[Fault], masters: int) -> Sequence[Fault]:
+    """The same faults, most of them of one of the masters alone."""
+    return [
+        fault
+        if fault.kind in REPLICA_KINDS or random.random() < 0.35
+        else replace(fault, master=random.randrange(masters))
+        for fault in faults
+    ]
 
 
 def stops_of(random: Random, replicas: int, until_s: float, stops: int, longest_s: Sequence[float]) -> Sequence[Fault]:

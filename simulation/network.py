@@ -1,4 +1,4 @@
-"""The way from a replica to the store and back, on which messages are late, lost, or overtake one another."""
+"""The way from a replica to a server and back, on which messages are late, lost, or overtake one another."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from extauth.counters.waiting import in_steps
 from extauth.errors import StoreError
-from extauth.limiter.counters import Group, Owed, TakeResult
+from extauth.limiter.counters import Group, Owed, Part, Return, TakeResult
 from simulation.loop import VirtualLoop
 from simulation.store import Store
 
@@ -32,9 +32,12 @@ class _Asked:
 
 
 class Counted(NamedTuple):
-    """What the store admitted of a group: the plan's id, the calls, and the store's clock and elapsed time then."""
+    """What the store admitted at an instant, of its clock and of its elapsed time, of calls that take from a counter.
 
-    plan: int
+    `name` is the identity of the counter's name, and so says which kind of request of which replica it was.
+    """
+
+    name: int
     admitted: int
     at_us: int
     elapsed_us: int
@@ -44,8 +47,16 @@ counted: ContextVar[list[Counted]] = ContextVar("counted")
 """What the store admitted of the batch that is being decided, in one part or several."""
 
 
+class Command(NamedTuple):
+    """One of the commands of a message: `work` is done by the store, and `sending` when it is sent."""
+
+    what: str
+    work: Callable[[], Any]
+    sending: Callable[[], None] = lambda: None
+
+
 class Link:
-    """`limiter.counters.SharedCounters` of one replica, over a network with faults.
+    """`limiter.counters.SharedCounters` of one replica, on one server, over a network with faults.
 
     A command fails with kind `timeout` once the oldest has waited for TIMEOUT_S, or with `connection` when the store or
     the network ends the connection. A new connection must be answered once before anything else is sent. `process` is
@@ -61,7 +72,8 @@ class Link:
         self._closed = False
         self.sent_calls: dict[int, int] = {}  # by id of the plan: how many of its calls were sent
         self.sent_settlements: list[tuple[Sequence[Owed], list[bool]]] = []  # and whether the store added it
-        self._loop = loop
+        self.receipts: dict[int, tuple[Part, list[Counted]]] = {}  # by id of the Part, of requests over several shards
+        self.loop = loop
         self._store = store
         self._random = random
         self._said = said
@@ -72,7 +84,7 @@ class Link:
 
     def now_us(self) -> int:
         """The store's clock as the last reply said."""
-        return self._loop.time_us() + self._offset_us
+        return self.loop.time_us() + self._offset_us
 
     def elapsed_us(self) -> int:
         """The store's, of which only the oracles know."""
@@ -80,6 +92,12 @@ class Link:
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say."""
+        asked_us = self.loop.time_us()
+        (told,) = await self.send([self.taking(groups)])
+        return self.read_take(groups, told, asked_us)
+
+    def taking(self, groups: Sequence[Group]) -> Command:
+        """A take, whose reply `read_take` reads."""
 
         def count() -> tuple[list[TakeResult], int, int]:
             return self._store.take(groups), self._store.now_us(), self._store.elapsed_us()
@@ -89,12 +107,22 @@ class Link:
                 self.sent_calls[id(take)] = self.sent_calls.get(id(take), 0) + calls
 
         what = "take " + ", ".join(f"{group.calls}x {b'+'.join(group.take.names).decode()}" for group in groups)
-        asked_us = self._loop.time_us()
-        takens, at_us, elapsed_us = await self._ask(what, count, note_sent)
-        earliest, latest = at_us - self._loop.time_us(), at_us - asked_us
+        return Command(what, count, note_sent)
+
+    def read_take(
+        self, groups: Sequence[Group], told: tuple[list[TakeResult], int, int], asked_us: int
+    ) -> list[TakeResult]:
+        """The results of a take that was sent at an instant."""
+        takens, at_us, elapsed_us = told
+        earliest, latest = at_us - self.loop.time_us(), at_us - asked_us
         self._offset_us = min(max(self._offset_us, earliest), latest)
-        for group, taken in zip(groups, takens, strict=True):
-            counted.get().append(Counted(id(group.take), taken.admitted, at_us, elapsed_us))
+        for (take, _), taken in zip(groups, takens, strict=True):
+            noted = [Counted(id(name), taken.admitted, at_us, elapsed_us) for name in take.names]
+            if isinstance(take, Part):
+                take.taken(at_us)
+                self.receipts.setdefault(id(take), (take, []))[1].extend(noted)
+            elif counted.get(None) is not None:
+                counted.get().extend(noted)
         return takens
 
     async def connect(self) -> None:
@@ -113,6 +141,10 @@ class Link:
 
     async def settle(self, owed: Sequence[Owed]) -> None:
         """As SharedCounters say."""
+        await self.send([self.settling(owed)])
+
+    def settling(self, owed: Sequence[Owed]) -> Command:
+        """A settlement."""
         added = [False]
 
         def add() -> None:
@@ -120,7 +152,34 @@ class Link:
             added[0] = True
 
         what = "settle " + ", ".join(f"{each.name.decode()} {each.numbers}" for each in owed)
-        await self._ask(what, add, lambda: self.sent_settlements.append((owed, added)))
+        return Command(what, add, lambda: self.sent_settlements.append((owed, added)))
+
+    def returning(self, returns: Sequence[Return]) -> Command:
+        """Give hits back."""
+        what = "give back " + ", ".join(f"{each.hits} of {each.name.decode()} at {each.at_us}" for each in returns)
+        return Command(what, lambda: self._store.give_back(returns))
+
+    async def send(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:
+        """The replies to commands that go out in one message; with `again`, once more where the connection dies."""
+        what = "; ".join(command.what for command in commands)
+
+        def work() -> list[Any]:
+            return [command.work() for command in commands]
+
+        def note_sent() -> None:
+            for command in commands:
+                command.sending()
+
+        try:
+            return await self._ask(what, work, note_sent)
+        except StoreError as error:
+            if not again or not error.sent or error.kind != "connection":
+                raise
+        try:
+            return await self._ask(f"{what}, again", work)
+        except StoreError as error:
+            error.sent = True
+            raise
 
     async def exchange_heartbeats(self, replica: str, address: str, rest: str, report: bytes = b"") -> bytes:
         """As counters.heartbeat.Registry describes, without reports."""
@@ -136,7 +195,7 @@ class Link:
 
     def cut(self, reason: str) -> None:
         """End the connection, and with it all commands that wait, once the process learns of it."""
-        self._loop.call_soon(self._fail_all, list(self._pending), "connection", reason, context=self._process)
+        self.loop.call_soon(self._fail_all, list(self._pending), "connection", reason, context=self._process)
 
     def begin(self, kind: str, amount_s: float) -> None:
         """Begin a fault."""
@@ -171,7 +230,7 @@ class Link:
         self._number += 1
         name = f"#{self._number}"
         self._said(f"{name} {what}")
-        reply: asyncio.Future[_T] = self._loop.create_future()
+        reply: asyncio.Future[_T] = self.loop.create_future()
         asked = self._pending[reply] = _Asked(what)
         sending()
         if self._fails("lost requests"):
@@ -179,9 +238,7 @@ class Link:
         else:
             self._arrival = self._when(self._arrival, self._faults.get("slow requests", 0.0))
             life = self._store.life
-            self._loop.arrive_at(
-                self._arrival, self._store.handle, lambda: self._do(name, life, work, reply), to=_WORLD
-            )
+            self.loop.arrive_at(self._arrival, self._store.handle, lambda: self._do(name, life, work, reply), to=_WORLD)
         steps, step_s = in_steps(TIMEOUT_S)
         self._watch(reply, asked, steps, step_s)
         try:
@@ -196,7 +253,7 @@ class Link:
     def _watch(self, reply: "asyncio.Future[Any]", asked: "_Asked", steps: int, step_s: float) -> None:
         """Wait in steps, as extauth does: a stop of the process is one step, however long."""
         if steps:
-            asked.timer = self._loop.call_later(step_s, self._watch, reply, asked, steps - 1, step_s)
+            asked.timer = self.loop.call_later(step_s, self._watch, reply, asked, steps - 1, step_s)
         elif not reply.done():
             self._said(f"no answer to {asked.what}")
             self._fail_all(list(self._pending), "timeout", f"no answer within {TIMEOUT_S} s")
@@ -214,14 +271,14 @@ class Link:
             self._said(f"{name} lost on the way back")
             return
         self._reply = self._when(self._reply, self._faults.get("slow replies", 0.0))
-        self._loop.arrive_at(self._reply, _deliver, reply, result, to=self._process)
+        self.loop.arrive_at(self._reply, _deliver, reply, result, to=self._process)
 
     def _fails(self, kind: str) -> bool:
         return kind in self._faults or ("flaky" in self._faults and self._random.random() < FLAKY)
 
     def _when(self, previous: float, delay_s: float) -> float:
         """When a message arrives: behind the one before it, unless they overtake one another."""
-        at = self._loop.time() + self._random.uniform(*HEALTHY_S) + delay_s
+        at = self.loop.time() + self._random.uniform(*HEALTHY_S) + delay_s
         jitter_s = self._faults.get("disorder")
         return max(at, previous) if jitter_s is None else at + self._random.uniform(0, jitter_s)
 

@@ -1,90 +1,20 @@
-"""Plain oracles: what may be admitted by the store, and in all.
+"""A plain oracle of what may be admitted in all, by the store and by replicas that count alone.
 
-They count again, in the simplest way there is, and share no code with the algorithms of extauth.
+It counts again, in the simplest way there is, and shares no code with the algorithms of extauth.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from operator import attrgetter
 from typing import NamedTuple
 
-from extauth.limiter.counters import Group, Mode, Owed, TakeResult
 from extauth.rules.model import Algorithm, Limit
 
 Fail = Callable[[str], None]
 DRIFT_US = 100_000
 """A replica's idea of the store's clock is late by the way of the last reply, which this bounds: a timeout."""
 _AT = attrgetter("at_us")
-
-
-class StoreOracle:
-    """Watches the store: it admits no more than the limit, with what was settled counted in."""
-
-    def __init__(self, limits: Mapping[bytes, Limit], fail: Fail) -> None:
-        self.admitted: defaultdict[int, int] = defaultdict(int)  # calls, by id of the plan
-        self.calls: defaultdict[int, int] = defaultdict(int)
-        self.losses = self.setbacks = 0  # how often its data were lost, and its clock set back
-        self._limits = limits
-        self._fail = fail
-        self._hits: defaultdict[bytes, list[tuple[int, int]]] = defaultdict(list)  # (instant, hits) of each counter
-        self._buckets: dict[bytes, tuple[int, Fraction]] = {}  # (instant, hits in it)
-
-    def taken(self, groups: Sequence[Group], takens: Sequence[TakeResult], now: int) -> None:
-        """The store has counted."""
-        for (take, calls), taken in zip(groups, takens, strict=True):
-            self.calls[id(take)] += calls
-            self.admitted[id(take)] += taken.admitted
-            for name, check in zip(take.names, take.checks, strict=True):
-                if check.mode is Mode.ENFORCED:
-                    used = self._add(name, check.limit, taken.admitted * check.cost, now)
-                    if taken.admitted and used > check.limit.capacity:
-                        self._fail(f"the store admitted {float(used):g} of {name.decode()}, {check.limit}")
-
-    def settled(self, owed: Sequence[Owed], now: int) -> None:
-        """The store has added what was owed."""
-        for name, _, numbers in owed:
-            limit = self._limits[name]
-            if limit.algorithm is Algorithm.GCRA:  # ticks
-                interval = limit.emission_interval
-                at, level = self._buckets.get(name, (now, Fraction(0)))
-                drained = Fraction(max(now - at, 0) * interval.ticks_per_us, interval.ticks)
-                self._buckets[name] = now, max(level - drained, Fraction(0)) + Fraction(numbers[0], interval.ticks)
-                continue
-            pairs = zip(numbers[::2], numbers[1::2], strict=True)
-            if limit.algorithm is Algorithm.FIXED_WINDOW:
-                self._hits[name] += [
-                    (now, hits) for ends_at, hits in pairs if ends_at - limit.period_us <= now < ends_at
-                ]
-            else:
-                self._hits[name] += [(min(at, now), hits) for at, hits in pairs]
-
-    def lost_data(self) -> None:
-        """All counters are gone."""
-        self.losses += 1
-        self._hits.clear()
-        self._buckets.clear()
-
-    def stepped(self, by_us: int) -> None:
-        """The clock was set. Back: the windows that it was in are gone, and may come again."""
-        if by_us < 0:
-            self.setbacks += 1
-            self._hits.clear()
-
-    def _add(self, name: bytes, limit: Limit, hits: int, now: int) -> Fraction:
-        """Add hits, or none: a clock that went back is looked at by denials, too; returns how many are used."""
-        if limit.algorithm is Algorithm.GCRA:
-            at, level = self._buckets.get(name, (now, Fraction(0)))
-            drained = Fraction(max(now - at, 0) * limit.requests_per_unit, limit.period_us)
-            level = max(level - drained, Fraction(0)) + hits
-            self._buckets[name] = now, level
-            return level
-        if hits:
-            self._hits[name].append((now, hits))
-        if limit.algorithm is Algorithm.FIXED_WINDOW:
-            window = now // limit.period_us
-            return Fraction(sum(n for at, n in self._hits[name] if at // limit.period_us == window))
-        return Fraction(sum(n for at, n in self._hits[name] if now - limit.period_us < at))
 
 
 class Admission(NamedTuple):

@@ -8,27 +8,29 @@ from fractions import Fraction
 from random import Random
 
 from extauth.core import STORE_CHECK_S
-from extauth.counters.breaker import Breaker, BreakerState
-from extauth.counters.denial_cache import DenialCache
+from extauth.counters.breaker import BreakerState
 from extauth.counters.heartbeat import Heartbeat, automatic_share
 from extauth.counters.heartbeat import Replica as Described
-from extauth.counters.local import LocalCounters, SettlingCounters
 from extauth.counters.upkeep import keep_settled
 from extauth.errors import StoreError
 from extauth.limiter.build import LimiterOptions, build
-from extauth.limiter.counters import Group, Source, TakeResult, Uncounted
+from extauth.limiter.counters import Source, Uncounted
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
+from extauth.limiter.plan import Plan
 from extauth.limiter.templates import Answer
 from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.transport.batching import Batcher
-from simulation.caller import OK, Batches, Caller, source_of
+from extauth.transport.parted import PartedBatcher
+from simulation.caller import Batches, Caller, Instants, is_admission, source_of
+from simulation.layout import Layout
 from simulation.loop import VirtualLoop
 from simulation.network import Link
 from simulation.oracle import Admission, Fail
 from simulation.traffic import SERVICE_POLICY, Call, Kind, kinds
+from simulation.wiring import cluster, one_server
 
-DENIALS_S = 1.0
 PATIENT_S = 0.02  # a connection, and two batches that settle something first, over a healthy network
+PATIENT_OF_SEVERAL_S = 0.04  # as often for each of three shards
 LOOK_S = STORE_CHECK_S
 
 
@@ -36,33 +38,13 @@ class Answered(Counter[str]):
     """How many calls were answered, by who decided: `store`, `local`, `failure_policy`, `status`."""
 
 
-class _Reports:
-    """Between the denial cache and what settles: notes when the store reports about a counter."""
-
-    def __init__(self, counters: SettlingCounters, reported: Callable[[bytes], None]) -> None:
-        self._counters = counters
-        self._reported = reported
-
-    async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
-        takens = await self._counters.take(groups)
-        for group in groups:
-            for name in group.take.names:
-                self._reported(name)
-        return takens
-
-    async def connect(self) -> None:
-        await self._counters.connect()
-
-    async def probe(self) -> None:
-        await self._counters.probe()
-
-
 class Replica:
     """One life of a replica, from its start until it crashes or is stopped.
 
-    It must be made in a context of its own, which is that of its process. `share` is its part of each limit, by default
-    as `auto`, where it was `told` how many replicas there are. From `healed_at` on the store decides every call whose
-    caller has the patience. `fail` is called with what must not be, `said` with what happens.
+    It must be made in a context of its own, which is that of its process. `links` are to the servers of the `layout`.
+    `share` is its part of each limit, by default as `auto`, where it was `told` how many replicas there are. From
+    `healed_at` on the store decides every call whose caller has the patience. `fail` is called with what must not be,
+    `said` with what happens.
     """
 
     def __init__(
@@ -71,7 +53,8 @@ class Replica:
         number_and_life: tuple[int, int],
         *,
         loop: VirtualLoop,
-        link: Link,
+        layout: Layout,
+        links: Sequence[Link],
         random: Random,
         share: Fraction | None,
         told: int | None,
@@ -82,16 +65,15 @@ class Replica:
         self.name = name
         self.number, self.life = number_and_life
         self.shares: list[Fraction] = []  # with which it has reckoned, of those that follow from heartbeats
-        self.kinds = kinds()  # a process has plans of its own
-        self.link = link
+        self.kinds = kinds(layout)  # a process has plans of its own
+        self.links = links
         self.answered = Answered()
-        self.admitted_by_store: defaultdict[int, int] = defaultdict(int)  # calls, by id of the plan
+        self.admitted_by_store: defaultdict[int, int] = defaultdict(int)  # calls, by id of the counter's name
         self.admissions: defaultdict[bytes, list[Admission]] = defaultdict(list)
         self.stretches: defaultdict[bytes, list[list[Admission]]] = defaultdict(lambda: [[]])
         self.asked: defaultdict[int, int] = defaultdict(int)  # by id of the plan: calls of which the store was asked
-        self.unsent: defaultdict[int, int] = defaultdict(int)  # calls that were answered that nothing was sent
         self.trips = 0
-        self._times_away = 1
+        self.gone = False
         self._closed = True
         self.resumed_at = 0.0  # from the last stop of its process
         self._stopped: list[tuple[Call, int]] | None = None  # the calls that came meanwhile, while it is stopped
@@ -99,36 +81,43 @@ class Replica:
         self.healed_at = healed_at
         self.fail = fail
         self._loop = loop
+        self._layout = layout
         self._said = said
         self._kinds = {id(kind.plan.tally): kind for kind in self.kinds}  # plans of local counting have these, too
-        self._alone: list[Kind] = []  # admitted by a batch whose fact is still to come
-        self.local = LocalCounters(link.now_us, 4 << 20)
-        self.settling = SettlingCounters(link, self.local)
-        denials = DenialCache(_Reports(self.settling, self._reported), DENIALS_S, loop.time_us)
-        self.breaker = Breaker(denials, self._changed, clock=loop.time, chance=random.random)
+        self._alone: list[tuple[Kind, Instants]] = []  # admitted by a batch whose fact is still to come
+        if layout.is_cluster:
+            self.wiring = cluster(loop, links, layout, random, self._changed)
+        else:
+            self.wiring = one_server(loop, links[0], random, self._changed)
+        self.local = self.wiring.local
+        self.local.reported = self._reported
+        self._ready = asyncio.Event()
+        if self.wiring.ready:
+            self._ready.set()
+        # One counter of each master, its breaker's state, and how often it was away.
+        self._of_master = {layout.master_of(name): name for kind in self.kinds for name in kind.plan.names}
+        self._states = dict.fromkeys(self._of_master, BreakerState.CLOSED)
+        self._times_away = dict.fromkeys(self._of_master, 1)
         options = LimiterOptions(on_store_failure=SERVICE_POLICY, local=self.local)
-        self.batches = Batches(self.breaker)
+        self.batches = Batches(self.wiring.asked)
         decider = build(RuleSet(), self.batches, options)
         self.policy = decider.limiter.policy
         self._auto = share is None
         self._told = told
-        self.heartbeat = Heartbeat(link, self._describe, clock=loop.time)
+        self.heartbeat = Heartbeat(self.wiring.registry, self._describe, clock=loop.time)
         if share is not None:
             self.policy.share = share
-        self.batcher = Batcher(decider, [self], clock=loop.time)
+        part_of = self.wiring.part_of
+        self.batcher = (
+            Batcher(decider, [self], clock=loop.time)
+            if part_of is None
+            else PartedBatcher(decider, [self], part_of=part_of, clock=loop.time)
+        )
         self.callers = [Caller(self, loop.time) for _ in range(2)]
         self._process = copy_context()
         self._work = [
-            asyncio.create_task(each)
-            for each in (
-                self._look(),
-                keep_settled(self._settle_some),
-                self.heartbeat.keep(lambda: self.breaker.state, self._beaten),
-            )
+            asyncio.create_task(each) for each in (self._look(), keep_settled(self.wiring.settle_some), self._beat())
         ]
-
-    async def _settle_some(self) -> bool:
-        return self.breaker.state is BreakerState.CLOSED and await self.settling.settle_some()
 
     def call(self, call: Call, number: int) -> None:
         """Have one of the callers call; while the process is stopped, the system keeps what they send."""
@@ -138,6 +127,8 @@ class Replica:
             self._process.run(self._call, call, number)
 
     def _call(self, call: Call, number: int) -> None:
+        if not self._ready.is_set():  # nobody is sent to a replica that has not started yet
+            return
         kind = self.kinds[call.plan]
         self._said(f"call {call.calls}x {kind}, {call.deadline_s * 1000:g} ms")
         self.callers[number % 2].call(kind, call.calls, call.deadline_s)
@@ -159,18 +150,21 @@ class Replica:
 
     async def crash(self) -> None:
         """Be gone at once: what is under way is neither answered nor sent."""
+        self.gone = True
         self.fail = self._said = lambda _: None
         self._stopped = None
         self._loop.resume_process(self.name, timers_first=False)
         await self._cancel()
-        self.link.close()
-        await self.breaker.aclose()
+        for link in self.links:
+            link.close()
+        await self.wiring.aclose()
 
     async def stop(self) -> None:
         """Stop as the app does; what is under way must be over."""
         await self._cancel()
-        await self.breaker.aclose()
-        self.link.close()
+        await self.wiring.aclose()
+        for link in self.links:
+            link.close()
 
     async def _cancel(self) -> None:
         for task in self._work:
@@ -179,21 +173,39 @@ class Replica:
 
     async def _look(self) -> None:
         while True:
-            await self.breaker.look()
+            await self.wiring.guard.look()
+            self._ready.set()
             await asyncio.sleep(LOOK_S)
 
-    @property
-    def alone(self) -> int:
-        """Which of the times it is that calls need not wait for the store, which is away; 0 where it is not."""
-        return 0 if self.breaker.state is BreakerState.CLOSED else self._times_away
+    async def _beat(self) -> None:
+        await self._ready.wait()
+        await self.heartbeat.keep(lambda: self.wiring.guard.registry_state, self._beaten)
+
+    def alone(self, kind: Kind) -> Sequence[int]:
+        """Which of the times it is that calls need not wait, all masters being away; empty where one is not."""
+        masters = sorted(kind.masters)
+        if any(self._states[master] is BreakerState.CLOSED for master in masters):
+            return ()
+        return [self._times_away[master] for master in masters]
+
+    def is_well(self, kind: Kind) -> bool:
+        """Whether all of its masters are asked; one server is expected to be, once all faults are over."""
+        return not self._layout.is_cluster or all(
+            self._states[master] is BreakerState.CLOSED for master in kind.masters
+        )
 
     def _changed(self) -> None:
-        self.trips += self.breaker.state is BreakerState.OPEN
-        if self._closed and self.breaker.state is BreakerState.OPEN:
+        state = self.wiring.guard.state
+        if self._closed and state is BreakerState.OPEN:
             self._set_share()
-        self._closed = self.breaker.state is BreakerState.CLOSED
-        self._times_away += self.breaker.state is BreakerState.CLOSED
-        self._said(f"breaker {self.breaker.state}")
+        self._closed = state is BreakerState.CLOSED
+        for master, name in self._of_master.items():
+            before, now = self._states[master], self.wiring.state_of(name)
+            self._states[master] = now
+            if now is not before:
+                self.trips += now is BreakerState.OPEN
+                self._times_away[master] += now is BreakerState.CLOSED
+                self._said(f"breaker {now}" + (f" of master {master}" if self._layout.is_cluster else ""))
 
     def _set_share(self) -> None:
         """As the app does when the breaker opens."""
@@ -203,7 +215,7 @@ class Replica:
             self._said(f"reckons with a share of {share}")
 
     def _describe(self) -> Described:
-        return Described(f"replica-{self.number}:8081", "1", "rules", str(self.breaker.state))
+        return Described(f"replica-{self.number}:8081", "1", "rules", str(self.wiring.guard.state))
 
     def _beaten(self, error: StoreError | None) -> None:
         if error is not None:
@@ -214,44 +226,64 @@ class Replica:
 
     # What was decided
 
+    def instants_of(self, plan: Plan, message: Answer) -> Instants:
+        """When the store admitted a call of a batch that is answered so; of a call that it has not, none."""
+        kind = self._kinds[id(plan.tally)]
+        if isinstance(message, Uncounted) or not is_admission(message):
+            return ()
+        if not kind.spread and source_of(message) != "store":
+            return ()
+        instants = [self.batches.next_instant(counted.name) for counted in kind.enforced]
+        for counted, instant in zip(kind.enforced, instants, strict=True):
+            self.admitted_by_store[id(counted.name)] += instant is not None
+        return instants
+
     def answered_call(
         self,
         kind: Kind,
         message: Answer,
         allowed_s: float,
         *,
+        well: bool,
         sent: bool | None = None,
-        at: tuple[int, int] | None = None,
+        instants: Instants = (),
     ) -> None:
-        """Note the answer to a call that had `allowed_s`, and that the store admitted `at` an instant, if it did.
+        """Note the answer to a call that had `allowed_s`, and the `instants` of a batch that was counted in the store.
 
-        Where `sent` is None, the batch's fact will say whether the store was asked.
+        `well` says whether all masters were asked when it came. Where `sent` is None, the batch's fact will say whether
+        the store was asked.
         """
         if isinstance(message, Uncounted):
             self.answered["status"] += 1
             if OnStoreFailure.ERROR not in kind.policies:
                 self.fail(f"a call of {kind} got a status, though no policy is error")
-            if message is Uncounted.UNSENT:
-                self.unsent[id(kind.plan)] += 1
             return
+        uncounted = kind.uncounted(instants) if is_admission(message) else []
         source = source_of(message)
+        if source == "store" and kind.spread and uncounted:  # which an answer does not tell of a part of the limits
+            source = "failure_policy"
         self.answered[source] += 1
-        if source != "store" and allowed_s >= PATIENT_S and self._loop.time() > self.healed_at:
+        if (
+            source != "store"
+            and well
+            and allowed_s >= (PATIENT_OF_SEVERAL_S if kind.spread else PATIENT_S)
+            and self._loop.time() > self.healed_at
+        ):
             self.fail(f"a call of {kind} was decided by {source}, though the store is back")
-        if not message.startswith(OK):
+        if not is_admission(message):
             return
-        if source != "store" and kind.policies & {OnStoreFailure.DENY, OnStoreFailure.ERROR}:
+        policies = {counted.policy for counted in uncounted}
+        if policies & {OnStoreFailure.DENY, OnStoreFailure.ERROR}:
             self.fail(f"a call of {kind} was admitted by {source}")
-        if source == "failure_policy":
-            if kind.policies != {OnStoreFailure.ALLOW}:
-                self.fail(f"a call of {kind} was admitted without being counted")
-        elif at is not None:
-            self.admitted_by_store[id(kind.plan)] += 1
-            self._admit(kind, *at, alone=None, sent=False)
-        elif sent is None:
-            self._alone.append(kind)
+        allowed = policies <= {OnStoreFailure.ALLOW} if kind.spread else policies == {OnStoreFailure.ALLOW}
+        if source == "failure_policy" and not allowed:
+            self.fail(f"a call of {kind} was admitted without being counted")
+        if source == "store" and uncounted:
+            self.fail(f"a call of {kind} was told to be admitted by the store, which it was not")
+        if sent is None and uncounted:
+            self._alone.append((kind, instants))
         else:
-            self._admit(kind, self.link.now_us(), self.link.elapsed_us(), alone=self.name, sent=sent)
+            self._admit(kind, instants, sent=bool(sent))
 
     def batch_decided(self, fact: BatchFact) -> None:
         """Note which calls the store was asked about."""
@@ -262,8 +294,8 @@ class Replica:
             if sent[kind] or group.source is Source.STORE:
                 self.asked[id(kind.plan)] += group.calls
             self._count_alone(group)
-        for kind in self._alone:
-            self._admit(kind, self.link.now_us(), self.link.elapsed_us(), alone=self.name, sent=sent[kind])
+        for kind, instants in self._alone:
+            self._admit(kind, instants, sent=sent[kind])
         self._alone.clear()
 
     def call_shed(self, fact: ShedFact) -> None:
@@ -275,9 +307,13 @@ class Replica:
             for name, check in zip(group.plan.names, group.plan.checks, strict=True):
                 self.alone_hits[name] += group.calls * check.cost
 
-    def _admit(self, kind: Kind, at_us: int, elapsed_us: int, *, alone: str | None, sent: bool) -> None:
-        admission = Admission(at_us, elapsed_us, kind.cost, alone, sent, self.policy.share)
-        for counted in kind.enforced:
-            self.admissions[counted.name].append(admission)
-            if alone is not None:
-                self.stretches[counted.name][-1].append(admission)
+    def _admit(self, kind: Kind, instants: Instants, *, sent: bool) -> None:
+        for i, counted in enumerate(kind.enforced):
+            name, instant = counted.name, instants[i] if instants else None
+            if instant is not None:
+                self.admissions[name].append(Admission(*instant, kind.cost, None, share=self.policy.share))
+            elif counted.policy is not OnStoreFailure.ALLOW:
+                link = self.links[self._layout.master_of(name)]
+                admission = Admission(link.now_us(), link.elapsed_us(), kind.cost, self.name, sent, self.policy.share)
+                self.admissions[name].append(admission)
+                self.stretches[name][-1].append(admission)

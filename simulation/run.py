@@ -1,28 +1,33 @@
 """One schedule: replicas, callers and faults from a seed, and whether everything holds that must."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from random import Random
 from typing import cast
 
+from extauth.counters.breaker import BreakerState
 from extauth.counters.heartbeat import BEAT_S
-from extauth.rules.model import Algorithm, OnStoreFailure
-from simulation.faults import ALL, Fault, faults_of, stops_of
+from simulation.checks import Checks
+from simulation.faults import ALL, LINK_KINDS, Fault, faults_of, of_masters, stops_of
+from simulation.layout import ONE_SERVER, Layout
 from simulation.loop import START_S, VirtualLoop, process, run_virtually
 from simulation.network import Link
-from simulation.oracle import Admission, Bound, StoreOracle, check_alone, check_in_all
 from simulation.replica import LOOK_S, Replica
 from simulation.store import Store
-from simulation.traffic import LIMITS, SERVICE_POLICY, Call, calls_of
+from simulation.store_oracle import StoreOracle
+from simulation.traffic import Call, calls_of, calls_to_cluster, layout_of, limits
 
 FAULTS_END_S = 2.4
 BACK_S = 1.0  # by then after the last fault every call is decided by the store
 DURATION_S = FAULTS_END_S + 1.5
 WARM_UP_S = BEAT_S + 0.1  # until each replica has heard of the others
+CLUSTERS = 1 / 3  # of all schedules
+SKEWS_US = (0, 20_000, 3_000_000, 60_000_000)
 QUIET_S = 0.5  # from the last call until nothing is left to do
 
 
@@ -37,10 +42,30 @@ class Schedule:
     ahead_us: int  # of the store's clock, after the start of an hour
     calls: Sequence[Call]
     faults: Sequence[Fault]
+    layout: Layout = ONE_SERVER
+    skews_us: Sequence[int] = (0,)  # of each master's clock, beside `ahead_us`
 
     @classmethod
     def of(cls, seed: int) -> "Schedule":
-        """The schedule of a seed."""
+        """The schedule of a seed: with one server, or with a cluster."""
+        return cls.of_cluster(seed) if Random(f"{seed} masters").random() < CLUSTERS else cls.of_server(seed)
+
+    @classmethod
+    def of_cluster(cls, seed: int) -> "Schedule":
+        """The schedule of a seed where the store is a cluster."""
+        other, random = cls.of_server(seed), Random(f"{seed} of a cluster")
+        layout = layout_of(random)
+        return replace(
+            other,
+            calls=calls_to_cluster(random, other.replicas, DURATION_S),
+            faults=of_masters(random, other.faults, layout.masters),
+            layout=layout,
+            skews_us=[random.randint(-most_us, most_us) for most_us in random.choices(SKEWS_US, k=layout.masters)],
+        )
+
+    @classmethod
+    def of_server(cls, seed: int) -> "Schedule":
+        """The schedule of a seed where the store is one server."""
         random = Random(seed)
         replicas = random.choice((1, 2, 2, 3))
         share = random.choice((Fraction(1), Fraction(1, replicas)))
@@ -66,6 +91,8 @@ class Result:
     record: list[str] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)
     trips: int = 0
+    returned: int = 0
+    """Hits that shards took back."""
 
 
 def run(schedule: Schedule, *, record: bool = False) -> Result:
@@ -87,8 +114,12 @@ class _Run:
         schedule = self._schedule
         self._loop = loop = cast(VirtualLoop, asyncio.get_running_loop())
         self._begins = START_S + (WARM_UP_S if schedule.share is None else 0)
-        self._oracle = StoreOracle(LIMITS, self._fail)
-        self._store = Store(loop, self._oracle, schedule.ahead_us)
+        own_limits = limits(schedule.layout)
+        self._oracles = [StoreOracle(own_limits, self._fail) for _ in schedule.skews_us]
+        self._stores = [
+            Store(loop, oracle, schedule.ahead_us + skew_us)
+            for oracle, skew_us in zip(self._oracles, schedule.skews_us, strict=True)
+        ]
         self._healed_at = self._begins + BACK_S + max((fault.until_s for fault in schedule.faults), default=-BACK_S)
         for number in range(schedule.replicas):
             self._start(number)
@@ -102,7 +133,7 @@ class _Run:
             max(self._healed_at + 2 * LOOK_S - BACK_S - loop.time(), 0) + QUIET_S
         )  # two looks at the store, too: the one after a trial is left out
         await self._stop()
-        self._check()
+        Checks(schedule, self._lives, self._oracles, self._result, self._fail).check()
         return self._result
 
     async def _stop(self) -> None:
@@ -114,6 +145,8 @@ class _Run:
                 self._fail(f"{replica.name} still owes the store {replica.local.some_debtors()}")
             if len(replica.batcher.deadlines):
                 self._fail(f"{replica.name} still watches {len(replica.batcher.deadlines)} deadlines")
+            if replica.wiring.guard.state is not BreakerState.CLOSED:
+                self._fail(f"{replica.name}: the breaker is {replica.wiring.guard.state}, though the store is back")
             await replica.stop()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if others:
@@ -129,26 +162,36 @@ class _Run:
         life = 1 + sum(replica.number == number for replica in self._lives)
         name = f"replica {number}" + (f" (life {life})" if life > 1 else "")
 
-        def said(event: str) -> None:
-            self._say(name, event)
+        def said(where: str, event: str) -> None:
+            self._say(name, where + event)
 
         context = copy_context()
         context.run(process.set, name)
-        link = Link(self._loop, self._store, Random(f"{self._schedule.seed} {name}"), said, context)
-        random = Random(f"{self._schedule.seed} {name} pauses")
-        share, fail = self._schedule.share, self._fail
+        schedule = self._schedule
+        links = [
+            Link(
+                self._loop,
+                store,
+                Random(f"{schedule.seed} {name}" + (f" {master}" if schedule.layout.is_cluster else "")),
+                partial(said, f"master {master}: " if schedule.layout.is_cluster else ""),
+                context,
+            )
+            for master, store in enumerate(self._stores)
+        ]
+        random = Random(f"{schedule.seed} {name} pauses")
         replica = context.run(
             Replica,
             name,
             (number, life),
             loop=self._loop,
-            link=link,
+            layout=schedule.layout,
+            links=links,
             random=random,
-            share=share,
-            told=self._schedule.told,
+            share=schedule.share,
+            told=schedule.told,
             healed_at=self._healed_at,
-            fail=fail,
-            said=said,
+            fail=self._fail,
+            said=partial(said, ""),
         )
         self._lives.append(replica)
         self._live[number] = replica
@@ -166,23 +209,42 @@ class _Run:
 
     def _cause(self, fault: Fault) -> Callable[[], None] | None:
         """Begin it; returns what ends it."""
-        store = self._store
+        masters = [fault.master] if fault.master != ALL else list(range(len(self._stores)))
+        if fault.kind == "replica crash":
+            return self._crash(fault.replica)
+        if fault.kind == "replica stop":
+            return self._suspend(fault.replica)
+        if fault.kind in LINK_KINDS:
+            return self._disturb(fault, masters)
+        ends = [self._break(fault, master) for master in masters]
+
+        def end() -> None:
+            for each in ends:
+                if each is not None:
+                    each()
+
+        return end if any(ends) else None
+
+    def _break(self, fault: Fault, master: int) -> Callable[[], None] | None:
+        store = self._stores[master]
         if fault.kind == "freeze":
             store.freeze()
             return store.thaw
         if fault.kind == "clock step":
             store.step(int(fault.amount * 1_000_000))
             return None
-        if fault.kind.startswith("crash"):
-            store.crash(lose=fault.kind.endswith("lost"))
-            for replica in self._lives:
-                replica.link.cut("the store is gone")
-            return store.restart
-        if fault.kind == "replica crash":
-            return self._crash(fault.replica)
-        if fault.kind == "replica stop":
-            return self._suspend(fault.replica)
-        links = [replica.link for number, replica in self._live.items() if fault.replica in {ALL, number}]
+        store.crash(lose=fault.kind.endswith("lost"))
+        for replica in self._lives:
+            replica.links[master].cut("the store is gone")
+        return store.restart
+
+    def _disturb(self, fault: Fault, masters: Sequence[int]) -> Callable[[], None]:
+        links = [
+            replica.links[master]
+            for number, replica in self._live.items()
+            if fault.replica in {ALL, number}
+            for master in masters
+        ]
         for link in links:
             link.begin(fault.kind, fault.amount)
 
@@ -205,75 +267,6 @@ class _Run:
             return None
         replica.suspend()
         return lambda: replica.resume(timers_first=number % 2 == 0)
-
-    # What must hold
-
-    def _check(self) -> None:
-        for replica in self._lives:
-            self._result.answered.update(replica.answered)
-            self._result.trips += replica.trips
-            self._check_shares(replica)
-            for kind in replica.kinds:
-                key = id(kind.plan)
-                told, did = replica.admitted_by_store[key], self._oracle.admitted[key]
-                if told > did:
-                    self._fail(f"{replica.name} told {told} of {kind} that the store admitted them: it did {did}")
-        for replica in self._live.values():
-            for kind in replica.kinds:
-                key = id(kind.plan)
-                sent, asked = replica.link.sent_calls.get(key, 0), replica.asked[key]
-                if sent > asked:
-                    self._fail(f"{replica.name} sent {sent} calls of {kind}, and says that it sent {asked}")
-        self._check_stops()
-        self._check_settlements()
-        policies = {name: limit.on_store_failure or SERVICE_POLICY for name, limit in LIMITS.items()}
-        for name, limit in LIMITS.items():
-            if policies[name] is OnStoreFailure.ALLOW:
-                continue
-            anew = self._oracle.losses + (0 if limit.algorithm is Algorithm.GCRA else self._oracle.setbacks)
-            bound = Bound(limit, self._schedule.replicas, anew)
-            admissions: list[Admission] = []
-            for replica in self._lives:
-                admissions += replica.admissions[name]
-                for stretch in replica.stretches[name]:
-                    check_alone(name, bound, stretch, self._fail)
-            check_in_all(name, bound, admissions, self._lost[name], self._fail)
-
-    def _check_stops(self) -> None:
-        """A process that was stopped does not take that for a store that does not answer."""
-        only_stops = all(fault.kind == "replica stop" for fault in self._schedule.faults)
-        if only_stops and self._result.trips:
-            self._fail(f"a breaker opened {self._result.trips} times, though the store was always there")
-
-    def _check_shares(self, replica: Replica) -> None:
-        """Whoever has heard of all replicas, or was told how many there are, takes its part and no more."""
-        part = Fraction(1, self._schedule.replicas)
-        knows = self._schedule.told is not None or replica.life == 1
-        for share in replica.shares:
-            if share < part or (knows and share > part):
-                self._fail(f"{replica.name} reckoned with a share of {share}, of {self._schedule.replicas} replicas")
-
-    def _check_settlements(self) -> None:
-        """What was settled is not more than what was counted; also note what was lost on the way."""
-        self._lost: defaultdict[bytes, list[tuple[int, int]]] = defaultdict(list)
-        for replica in self._lives:
-            settled: defaultdict[bytes, int] = defaultdict(int)
-            for owed, added in replica.link.sent_settlements:
-                for name, _, numbers in owed:
-                    if LIMITS[name].algorithm is Algorithm.GCRA:
-                        hits = -(-numbers[0] // LIMITS[name].emission_interval.ticks)
-                        settled[name] += numbers[0] // LIMITS[name].emission_interval.ticks
-                        pairs = [(0, hits)]
-                    else:
-                        pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-                        settled[name] += sum(numbers[1::2])
-                    if not added[0]:
-                        self._lost[name] += pairs
-            for name, hits in settled.items():
-                if hits > replica.alone_hits[name]:
-                    self._fail(
-                        f"{replica.name} settled {hits} of {name.decode()}, and had counted {replica.alone_hits[name]}"
-                    )
 
     def _fail(self, what: str) -> None:
         self._result.wrong.append(f"{self._loop.time() - self._begins:9.6f} {what}")

@@ -1,11 +1,14 @@
-"""The one store that the replicas share: counters in memory, on a clock of its own, that can freeze and crash."""
+"""The store that the replicas share, or one of its masters.
+
+Counters in memory, on a clock of its own, that can freeze and crash.
+"""
 
 from collections.abc import Callable, Sequence
 
 from extauth.counters.memory import MemoryCounters
-from extauth.limiter.counters import Group, Owed, TakeResult
+from extauth.limiter.counters import Group, Owed, Part, Return, TakeResult
 from simulation.loop import VirtualLoop, run_now
-from simulation.oracle import StoreOracle
+from simulation.store_oracle import StoreOracle
 
 HEARTBEAT_US = 10_000_000
 NOON_US = 1_700_049_600 * 1_000_000
@@ -35,8 +38,8 @@ class Store:
         return self._loop.time_us() + self._forward_us
 
     def take(self, groups: Sequence[Group]) -> list[TakeResult]:
-        """Count."""
-        takens = run_now(self._counters.take(groups))
+        """Count; what is noted on a Part here is not known to who sent it."""
+        takens = run_now(self._counters.take(list(map(_received, groups))))
         self._oracle.taken(groups, takens, self.now_us())
         return takens
 
@@ -57,6 +60,11 @@ class Store:
         """Add what is owed."""
         run_now(self._counters.settle(owed))
         self._oracle.settled(owed, self.now_us())
+
+    def give_back(self, returns: Sequence[Return]) -> None:
+        """Take hits back."""
+        run_now(self._counters.give_back(returns))
+        self._oracle.given_back(returns)
 
     def handle(self, request: Callable[[], None]) -> None:
         """Do what has arrived, or hold it while frozen."""
@@ -94,3 +102,8 @@ class Store:
         self._ahead_us += by_us
         self._forward_us += max(by_us, 0)
         self._oracle.stepped(by_us)
+
+
+def _received(group: Group) -> Group:
+    take = group.take
+    return Group(Part(take.names, take.checks, take.most), group.calls) if isinstance(take, Part) else group

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
+from extauth.limiter.counter_names import SHARDS
 from extauth.limiter.counters import LimitCheck, Mode
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Algorithm, Limit, OnStoreFailure, Unit
+from simulation.layout import Layout
 
 DEADLINES_S = (0.003, 0.01, 0.015, 0.04, 0.15, float("inf"))
 SERVICE_POLICY = OnStoreFailure.LOCAL
@@ -31,6 +33,11 @@ class Counted:
     name: bytes
     limit: Limit
 
+    @property
+    def policy(self) -> OnStoreFailure:
+        """What calls get without the store."""
+        return policy_of(self.limit)
+
 
 class _Spec(NamedTuple):
     name: bytes
@@ -49,7 +56,7 @@ _LOCAL, _ALLOW, _DENY, _ERROR = (
     OnStoreFailure.ERROR,
 )
 
-LIMITS = {
+_LIMITS = {
     spec.name: Limit(
         spec.requests,
         Unit.SECOND,
@@ -73,8 +80,18 @@ LIMITS = {
         _Spec(b"shadow", Algorithm.GCRA, 2, 2),
         _Spec(b"quota-a", Algorithm.FIXED_WINDOW, 6, 2),
         _Spec(b"quota-b", Algorithm.GCRA, 4, 2),
+        _Spec(b"spent", Algorithm.GCRA, 1, 60),
+        _Spec(b"own", Algorithm.GCRA, 8, 2),
+        _Spec(b"own-fixed", Algorithm.FIXED_WINDOW, 7, 2),
+        _Spec(b"own-sliding", Algorithm.SLIDING_WINDOW, 16, 4),
+        _Spec(b"all", Algorithm.FIXED_WINDOW, 10, 2),
+        _Spec(b"all-gcra", Algorithm.GCRA, 9, 2),
+        _Spec(b"all-sliding", Algorithm.SLIDING_WINDOW, 10, 2),
+        _Spec(b"together-a", Algorithm.GCRA, 12, 2),
+        _Spec(b"together-b", Algorithm.SLIDING_WINDOW, 8, 2),
     )
 }
+TOGETHER = (b"together-a", b"together-b")  # on one shard, as in a domain with `together: true`
 
 # The counters of each kind of request, each with its mode, and the cost.
 _KINDS: tuple[tuple[tuple[tuple[bytes, Mode], ...], int], ...] = (
@@ -96,30 +113,97 @@ _KINDS: tuple[tuple[tuple[tuple[bytes, Mode], ...], int], ...] = (
     (((b"error", Mode.ENFORCED), (b"sliding", Mode.ENFORCED)), 1),
 )
 
+# Those of a cluster, too: callers' own limits, which are lower, before limits that they share. One caller is used up
+# all the time, and others, who have room, use the shared limits up.
+_KINDS_OF_CLUSTERS: tuple[tuple[tuple[tuple[bytes, Mode], ...], int], ...] = (
+    (((b"spent", Mode.ENFORCED), (b"all", Mode.ENFORCED)), 1),
+    (((b"all-gcra", Mode.ENFORCED), (b"spent", Mode.ENFORCED)), 1),
+    (((b"own", Mode.ENFORCED), (b"all", Mode.ENFORCED)), 1),
+    (((b"own-fixed", Mode.ENFORCED), (b"all", Mode.ENFORCED)), 2),
+    (((b"all", Mode.ENFORCED), (b"own-sliding", Mode.ENFORCED)), 1),
+    (((b"own", Mode.ENFORCED), (b"all-gcra", Mode.ENFORCED)), 2),
+    (((b"own-sliding", Mode.ENFORCED), (b"all-gcra", Mode.ENFORCED)), 1),
+    (((b"own-fixed", Mode.ENFORCED), (b"all-sliding", Mode.ENFORCED)), 1),
+    (((b"own", Mode.ENFORCED), (b"all-sliding", Mode.ENFORCED), (b"all", Mode.ENFORCED)), 1),
+    (((b"own-sliding", Mode.ENFORCED), (b"gcra", Mode.ENFORCED), (b"all-sliding", Mode.ENFORCED)), 1),
+    (((b"sliding", Mode.ENFORCED), (b"own", Mode.ENFORCED), (b"fixed", Mode.ENFORCED)), 1),
+    (((b"fixed-denied", Mode.ENFORCED), (b"own", Mode.ENFORCED)), 1),
+    (((b"own", Mode.ENFORCED), (b"deny", Mode.ENFORCED)), 3),
+    (((b"all-sliding", Mode.ENFORCED), (b"error", Mode.ENFORCED)), 1),
+    (((b"allow", Mode.ENFORCED), (b"all", Mode.ENFORCED)), 1),
+    (((b"shadow", Mode.SHADOW), (b"own-sliding", Mode.ENFORCED)), 1),
+    (((b"all", Mode.ENFORCED), (b"own", Mode.REPORT_ONLY)), 1),
+    (((b"quota-a", Mode.QUOTA), (b"quota-b", Mode.QUOTA), (b"all-gcra", Mode.ENFORCED)), 1),
+    (((b"all", Mode.ENFORCED),), 1),
+    (((b"all-gcra", Mode.ENFORCED),), 1),
+    (((b"together-a", Mode.ENFORCED), (b"together-b", Mode.ENFORCED)), 1),
+)
+
+
+def policy_of(limit: Limit) -> OnStoreFailure:
+    """What calls get without the store."""
+    return limit.on_store_failure or SERVICE_POLICY
+
+
+def limits(layout: Layout) -> dict[bytes, Limit]:
+    """The limit of each counter, by its name in the store."""
+    return {layout.name(name): limit for name, limit in _LIMITS.items()}
+
 
 class Kind:
-    """A kind of request; `enforced` are the counters whose limits each bind it, and `policies` are those of these."""
+    """A kind of request; `enforced` are the counters whose limits each bind it, and `policies` are those of these.
 
-    def __init__(self, counters: tuple[tuple[bytes, Mode], ...], cost: int) -> None:
-        checks = tuple(LimitCheck(LIMITS[name], cost, mode) for name, mode in counters)
+    The counters of one that is `spread` lie on several shards, `steps` of them, and `masters` have any of them.
+    """
+
+    def __init__(self, counters: tuple[tuple[bytes, Mode], ...], cost: int, layout: Layout) -> None:
+        checks = tuple(LimitCheck(_LIMITS[name], cost, mode) for name, mode in counters)
         template = PlanTemplate(checks, tuple((i,) for i in range(len(checks))), None, Labels())
-        self.plan = Plan(tuple(name for name, _ in counters), template, Tally(()))
+        names = tuple(layout.name(name) for name, _ in counters)
+        self.plan = Plan(names, template, Tally(()))
         self.cost = cost
-        self.enforced = [Counted(name, LIMITS[name]) for name, mode in counters if mode is Mode.ENFORCED]
-        self.policies = {counted.limit.on_store_failure or SERVICE_POLICY for counted in self.enforced}
+        self.enforced = [
+            Counted(name, check.limit) for name, check in zip(names, checks, strict=True) if check.mode is Mode.ENFORCED
+        ]
+        self.policies = {counted.policy for counted in self.enforced}
+        self.steps = len(set(map(layout.shard_of, names)))
+        self.spread = self.steps > 1
+        self.masters = frozenset(map(layout.master_of, names))
+
+    def uncounted(self, instants: Sequence[object]) -> list[Counted]:
+        """The counters that bind it and that have no instant; all of them where there are no instants."""
+        return [each for i, each in enumerate(self.enforced) if not instants or instants[i] is None]
 
     def __str__(self) -> str:
         return f"{b'+'.join(self.plan.names).decode()} x{self.cost}"
 
 
-def kinds() -> list[Kind]:
+def kinds(layout: Layout) -> list[Kind]:
     """Each kind of request, with a plan of its own."""
-    return [Kind(counters, cost) for counters, cost in _KINDS]
+    all_kinds = (*_KINDS, *_KINDS_OF_CLUSTERS) if layout.is_cluster else _KINDS
+    return [Kind(counters, cost, layout) for counters, cost in all_kinds]
+
+
+def layout_of(random: Random) -> Layout:
+    """A cluster whose counters lie on a few of its shards."""
+    used = random.sample(range(SHARDS), random.randint(3, 6))
+    shards = {name: random.choice(used) for name in _LIMITS}
+    return Layout(random.choice((2, 3)), {**shards, **dict.fromkeys(TOGETHER, random.choice(used))})
 
 
 def calls_of(random: Random, replicas: int, duration_s: float) -> list[Call]:
     """When which calls come: steadily, some at once, and never none for long."""
     wanted = random.sample(range(len(_KINDS)), random.randint(1, 6))
+    return sorted(call for replica in range(replicas) for call in _calls_to(random, replica, wanted, duration_s))
+
+
+def calls_to_cluster(random: Random, replicas: int, duration_s: float) -> list[Call]:
+    """The same, with kinds of clusters among them."""
+    first = len(_KINDS)
+    wanted = [
+        *random.sample(range(first), random.randint(0, 3)),
+        *random.sample(range(first, first + len(_KINDS_OF_CLUSTERS)), random.randint(2, 7)),
+    ]
     return sorted(call for replica in range(replicas) for call in _calls_to(random, replica, wanted, duration_s))
 
 

@@ -4,9 +4,10 @@ from fractions import Fraction
 
 import pytest
 
-from extauth.limiter.counters import Group, Owed, TakeResult
+from extauth.limiter.counters import Group, Owed, Part, Return, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
-from simulation.oracle import Admission, Bound, StoreOracle, check_alone, check_in_all
+from simulation.oracle import Admission, Bound, check_alone, check_in_all
+from simulation.store_oracle import StoreOracle
 from tests.support.clock import MINUTE, NOON, SECOND
 from tests.support.takes import take
 
@@ -25,6 +26,15 @@ class Watched:
 
     def admit(self, calls: int, at_us: int = NOON) -> None:
         self.oracle.taken([Group(self.take, calls)], [TakeResult(calls, ())], at_us)
+
+    def reserve(self, calls: int, at_us: int = NOON) -> None:
+        """Admit calls that another shard may still deny."""
+        part = Part(self.take.names, self.take.checks, calls)
+        self.oracle.taken([Group(part, calls)], [TakeResult(calls, ())], at_us)
+
+    def give_back(self, hits: int, at_us: int = NOON) -> None:
+        (name,), (check,) = self.take.names, self.take.checks
+        self.oracle.given_back([Return(name, check.algorithm, hits, at_us)])
 
 
 @algorithms
@@ -64,6 +74,54 @@ def test_lost_data_may_be_admitted_anew(limit: Limit) -> None:
     watched.admit(10)
     assert watched.wrong == []
     assert watched.oracle.losses == 1
+
+
+@algorithms
+def test_what_was_given_back_may_be_admitted_by_others(limit: Limit) -> None:
+    watched = Watched(limit)
+    watched.admit(2)
+    watched.reserve(8, NOON + SECOND)
+    watched.give_back(3, NOON + SECOND)
+    watched.admit(3, NOON + SECOND)
+    assert watched.wrong == []
+    watched.admit(1, NOON + SECOND)
+    assert len(watched.wrong) == 1
+
+
+@algorithms
+def test_hits_are_given_back_once(limit: Limit) -> None:
+    watched = Watched(limit)
+    watched.reserve(4)
+    watched.reserve(3, NOON + SECOND)
+    watched.give_back(4)
+    watched.give_back(3, NOON + SECOND)
+    assert watched.wrong == []
+    watched.give_back(3, NOON + SECOND)
+    assert watched.wrong == [f"3 hits of k were given back that were not taken at {NOON + SECOND}"]
+
+
+@algorithms
+def test_hits_of_lost_data_may_be_given_back_from_others(limit: Limit) -> None:
+    watched = Watched(limit)
+    watched.reserve(4)
+    watched.oracle.lost_data()
+    watched.reserve(10, NOON + SECOND)
+    watched.give_back(4)
+    watched.admit(4, NOON + SECOND)
+    assert watched.wrong == []
+    watched.admit(1, NOON + SECOND)
+    assert len(watched.wrong) == 1
+
+
+def test_a_bucket_drains_as_if_what_was_given_back_had_never_been_taken() -> None:
+    watched = Watched(LIMITS[str(Algorithm.GCRA)])
+    watched.reserve(4)
+    watched.admit(2, NOON + 12 * SECOND)  # two have drained
+    watched.give_back(4)
+    watched.admit(8, NOON + 12 * SECOND)
+    assert watched.wrong == []
+    watched.admit(1, NOON + 12 * SECOND)
+    assert len(watched.wrong) == 1
 
 
 def admissions(hits: int, alone: str | None, *, sent: bool = False, after_us: int = 0) -> list[Admission]:

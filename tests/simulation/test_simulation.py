@@ -1,5 +1,7 @@
 """Schedules of faults in simulated time, after each of which everything must hold that the simulation checks."""
 
+from collections.abc import Callable
+
 import pytest
 
 from simulation.run import Schedule, run
@@ -26,10 +28,11 @@ def test_schedules(first: int) -> None:
     ],
 )
 def test_seeds_that_failed(seed: int, what: str) -> None:
-    assert run(Schedule.of(seed)).wrong == [], what
+    assert run(Schedule.of_server(seed)).wrong == [], what
 
 
-def test_a_seed_gives_the_same_run_each_time() -> None:
-    records = [run(Schedule.of(7), record=True).record for _ in range(2)]
+@pytest.mark.parametrize("of", [Schedule.of_server, Schedule.of_cluster])
+def test_a_seed_gives_the_same_run_each_time(of: Callable[[int], Schedule]) -> None:
+    records = [run(of(7), record=True).record for _ in range(2)]
     assert len(records[0]) > 100
     assert records[0] == records[1]
