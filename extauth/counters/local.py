@@ -56,6 +56,7 @@ class LocalCounters:
         now_us_of: Callable[[bytes], int] | None = None,
     ) -> None:
         self._now_us_of = now_us_of or (lambda _name: now_us())
+        self._one_clock = now_us_of is None
         self._counters = MemoryCounters(now_us, max_bytes // 4)
         self._reported = ReportedLevels(max_bytes // 4 // COUNTER_BYTES)
         self._most_owed = max_bytes // 4 // OWED_BYTES
@@ -69,11 +70,12 @@ class LocalCounters:
     def take(self, group: Group, whole: Sequence[LimitCheck], how: Uncounted) -> TakeResult:
         """Take from this replica's own counters, whose limits may be shares of those in `whole`."""
         names, checks = group.take.names, group.take.checks
-        now = self._now_us_of(names[0])
-        self._begin_all(group, whole, now)
-        taken = self._counters.take_at(group, now)
+        nows = self._instants(names)
+        self._begin_all(group, whole, nows)
+        taken = self._counters.take_at(group, min(nows), nows)
         if how is Uncounted.UNSENT:
-            for name, check, of, level, last in zip(names, checks, whole, taken.levels, are_last(names), strict=True):
+            levels, lasts = taken.levels, are_last(names)
+            for name, check, of, level, last, now in zip(names, checks, whole, levels, lasts, nows, strict=True):
                 hits = check.hits(level, group.calls, taken.admitted)
                 if last and hits > 0:
                     self._owe(name, of.algorithm, hits, now)
@@ -81,9 +83,9 @@ class LocalCounters:
 
     def would_admit(self, group: Group, whole: Sequence[LimitCheck]) -> bool:
         """Whether `take` would admit the first of the calls; takes nothing."""
-        now = self._now_us_of(group.take.names[0])
-        self._begin_all(group, whole, now)
-        return self._counters.would_admit(group, now) > 0
+        nows = self._instants(group.take.names)
+        self._begin_all(group, whole, nows)
+        return self._counters.would_admit(group, nows) > 0
 
     def remember(self, groups: Sequence[Group], takens: Sequence[TakeResult]) -> None:
         """Note what one server reported: of these counters, that holds from now on."""
@@ -143,8 +145,14 @@ class LocalCounters:
                 found.append(name)
         return found
 
-    def _begin_all(self, group: Group, whole: Sequence[LimitCheck], now: int) -> None:
-        for name, check, of in zip(group.take.names, group.take.checks, whole, strict=True):
+    def _instants(self, names: Sequence[bytes]) -> Sequence[int]:
+        """Now, by the clock of each counter: by another one a window would begin anew."""
+        if self._one_clock or len(names) == 1:
+            return [self._now_us_of(names[0])] * len(names)
+        return list(map(self._now_us_of, names))
+
+    def _begin_all(self, group: Group, whole: Sequence[LimitCheck], nows: Sequence[int]) -> None:
+        for name, check, of, now in zip(group.take.names, group.take.checks, whole, nows, strict=True):
             if not self._counters.holds(name):
                 self._begin(name, check.algorithm, of.algorithm, now)
 

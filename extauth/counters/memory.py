@@ -36,10 +36,10 @@ class MemoryCounters:
         self._states.keep_reserve(now)
         return [self._take(group, now) for group in groups]
 
-    def take_at(self, group: Group, now: int) -> TakeResult:
-        """Take for one group, at an instant of the clock."""
+    def take_at(self, group: Group, now: int, nows: Sequence[int] | None = None) -> TakeResult:
+        """Take for one group, at an instant of the clock; with `nows`, at one of each counter's own clock."""
         self._states.keep_reserve(now)
-        return self._take(group, now)
+        return self._take(group, now, nows)
 
     def holds(self, name: bytes) -> bool:
         """Whether there is a counter by this name."""
@@ -75,19 +75,22 @@ class MemoryCounters:
             if state is not None and (without := algorithm.give_back(state, hits, at_us, now)) is not state:
                 self.put(name, without)
 
-    def would_admit(self, group: Group, now: int) -> int:
+    def would_admit(self, group: Group, nows: Sequence[int]) -> int:
         """The number of the calls that `take_at` would admit; takes nothing."""
-        return self._look(group, now)[0]
+        return self._look(group, nows)[0]
 
-    def _take(self, group: Group, now: int) -> TakeResult:
+    def _take(self, group: Group, now: int, nows: Sequence[int] | None = None) -> TakeResult:
         part = group.take if isinstance(group.take, Part) else None
         if part is not None:
             part.taken(now)
         elif len(group.take.names) == 1 and (taken := self._take_whole(group, now)) is not None:
             return taken
-        admitted, states, levels, fits = self._look(group, now)
         names, checks = group.take.names, group.take.checks
+        if nows is None:
+            nows = [now] * len(names)
+        admitted, states, levels, fits = self._look(group, nows)
         for i, (name, check, last, state) in enumerate(zip(names, checks, are_last(names), states, strict=True)):
+            now = nows[i]
             algorithm, cost, used = check.algorithm, check.cost, check.algorithm.used_hits(levels[i])
             hits = check.counted_calls(group.calls, admitted, fits[i]) * cost
             if fits[i] < group.calls:
@@ -110,17 +113,17 @@ class MemoryCounters:
         self.put(name, algorithm.take(state, hits, now))
         return TakeResult(calls, (level,))
 
-    def _look(self, group: Group, now: int) -> tuple[int, list[Any], list[Level], list[int]]:
+    def _look(self, group: Group, nows: Sequence[int]) -> tuple[int, list[Any], list[Level], list[int]]:
         """The number of calls to admit; and of each check the state, the level and the number of calls that fit."""
         names, checks = group.take.names, group.take.checks
-        refused = self._without_room(names, now)
+        refused = self._without_room(names, min(nows))
         states: list[Any] = [  # each of its check's own kind
             check.algorithm.take(None, check.limit.capacity, now)
             if name in refused
             else self._own(name, check.algorithm, now, keep=kept)
-            for name, check, kept in zip(names, checks, are_last(names), strict=True)
+            for name, check, kept, now in zip(names, checks, are_last(names), nows, strict=True)
         ]
-        levels = [check.algorithm.level(state, now) for state, check in zip(states, checks, strict=True)]
+        levels = [check.algorithm.level(state, now) for state, check, now in zip(states, checks, nows, strict=True)]
         fits = [check.calls_that_fit(level) for check, level in zip(checks, levels, strict=True)]
         enforced = [fit for check, fit in zip(checks, fits, strict=True) if check.mode is Mode.ENFORCED]
         most = group.take.most if isinstance(group.take, Part) else group.calls

@@ -224,3 +224,31 @@ def test_the_debtors_of_one_server_are_found_among_very_many_of_another() -> Non
     looks = [rig.local.some_debtors(lambda name: name == b"own") for _ in range(4)]
     assert [b"own"] in looks
     assert len(rig.local.some_debtors(lambda name: name != b"own")) == SETTLED_AT_ONCE
+
+
+@algorithms
+@pytest.mark.parametrize("ahead_us", [-90 * SECOND, 90 * SECOND])
+@pytest.mark.parametrize("known", [0, 4])
+async def test_each_counter_counts_by_the_clock_of_its_own_server(
+    algorithm: Algorithm, ahead_us: int, known: int
+) -> None:
+    """Where servers' clocks differ, and a request's counters lie on two that are both away."""
+    clock = Clock()
+    skews_us = {b"a": 0, b"b": ahead_us}
+    stores = {name: MemoryCounters(lambda name=name: clock() + skews_us[name]) for name in skews_us}  # type: ignore[misc]
+    local = LocalCounters(clock, 1 << 20, now_us_of=lambda name: clock() + skews_us[name])
+    policy = FailurePolicy(OnStoreFailure.LOCAL, local)
+    check = LimitCheck(Limit(10, Unit.MINUTE, algorithm, count_denied=False), 1)
+    alone = Plan((b"b",), PlanTemplate((check,), ((0,),), None, Labels()))
+    plans = [Plan((b"a", b"b"), PlanTemplate((check, check), ((0,), (1,)), None, Labels())), alone]
+    await SettlingCounters(stores[b"b"], local).take([Group(alone, known)])
+    admitted = 0
+    for i in range(20):
+        taken = policy.decide(plans[i % 2], 1, UNSENT).taken
+        assert taken is not None
+        admitted += taken.admitted
+    assert admitted == 10 - known
+    for name, used in (b"a", admitted // 2), (b"b", 10):
+        await local.settle([name], stores[name])
+        (taken,) = await stores[name].take([Group(Plan((name,), alone.template), 99)])
+        assert taken.admitted == 10 - used, "what was admitted is settled in the right window"
