@@ -37,7 +37,7 @@ class Checks:
     def check(self) -> None:
         """Check all of it."""
         for replica in self._lives:
-            self._result.answered.update(replica.answered)
+            self._result.answered.update(replica.decided.answered)
             self._result.trips += replica.trips
             self._check_shares(replica)
             self._check_told(replica)
@@ -52,8 +52,8 @@ class Checks:
             bound = Bound(limit, self._schedule.replicas, anew)
             admissions: list[Admission] = []
             for replica in self._lives:
-                admissions += replica.admissions[name]
-                for stretch in replica.stretches[name]:
+                admissions += replica.decided.admissions[name]
+                for stretch in replica.decided.stretches[name]:
                     check_alone(name, bound, stretch, self._fail)
             check_in_all(name, bound, admissions, self._lost[name], self._fail)
 
@@ -65,7 +65,7 @@ class Checks:
         for kind in replica.kinds:
             for counted in kind.enforced:
                 oracle, key = self._oracle_of(counted.name), id(counted.name)
-                told, did = replica.admitted_by_store[key], oracle.admitted[key]
+                told, did = replica.decided.admitted_by_store[key], oracle.admitted[key]
                 if told > did:
                     self._fail(f"{replica.name} told {told} of {kind} that the store admitted them: it did {did}")
                 if not kind.spread:
@@ -84,7 +84,7 @@ class Checks:
             return
         for kind in replica.kinds:
             key = id(kind.plan)
-            sent, asked = sum(link.sent_calls.get(key, 0) for link in replica.links), replica.asked[key]
+            sent, asked = sum(link.sent_calls.get(key, 0) for link in replica.links), replica.decided.asked[key]
             if sent > asked:
                 self._fail(f"{replica.name} sent {sent} calls of {kind}, and says that it sent {asked}")
 
@@ -118,7 +118,6 @@ class Checks:
                     if not added[0]:
                         self._lost[name] += pairs
             for name, hits in settled.items():
-                if hits > replica.alone_hits[name]:
-                    self._fail(
-                        f"{replica.name} settled {hits} of {name.decode()}, and had counted {replica.alone_hits[name]}"
-                    )
+                alone = replica.decided.alone_hits[name]
+                if hits > alone:
+                    self._fail(f"{replica.name} settled {hits} of {name.decode()}, and had counted {alone}")

@@ -1,7 +1,6 @@
 """One replica, composed as the app composes it."""
 
 import asyncio
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from fractions import Fraction
@@ -14,28 +13,19 @@ from extauth.counters.heartbeat import Replica as Described
 from extauth.counters.upkeep import keep_settled
 from extauth.errors import StoreError
 from extauth.limiter.build import LimiterOptions, build
-from extauth.limiter.counters import Source, Uncounted
-from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
-from extauth.limiter.plan import Plan
-from extauth.limiter.templates import Answer
-from extauth.rules.model import OnStoreFailure, RuleSet
+from extauth.rules.model import RuleSet
 from extauth.transport.batching import Batcher
 from extauth.transport.parted import PartedBatcher
-from simulation.caller import Batches, Caller, Instants, is_admission, source_of
+from simulation.caller import Caller
+from simulation.decided import Batches, Decided
 from simulation.layout import Layout
 from simulation.loop import VirtualLoop
 from simulation.network import Link
-from simulation.oracle import Admission, Fail
+from simulation.oracle import Fail
 from simulation.traffic import SERVICE_POLICY, Call, Kind, kinds
 from simulation.wiring import cluster, one_server
 
-PATIENT_S = 0.02  # a connection, and two batches that settle something first, over a healthy network
-PATIENT_OF_SEVERAL_S = 0.04  # as often for each of three shards
 LOOK_S = STORE_CHECK_S
-
-
-class Answered(Counter[str]):
-    """How many calls were answered, by who decided: `store`, `local`, `failure_policy`, `status`."""
 
 
 class Replica:
@@ -67,30 +57,19 @@ class Replica:
         self.shares: list[Fraction] = []  # with which it has reckoned, of those that follow from heartbeats
         self.kinds = kinds(layout)  # a process has plans of its own
         self.links = links
-        self.answered = Answered()
-        self.admitted_by_store: defaultdict[int, int] = defaultdict(int)  # calls, by id of the counter's name
-        self.admissions: defaultdict[bytes, list[Admission]] = defaultdict(list)
-        self.stretches: defaultdict[bytes, list[list[Admission]]] = defaultdict(lambda: [[]])
-        self.asked: defaultdict[int, int] = defaultdict(int)  # by id of the plan: calls of which the store was asked
         self.trips = 0
         self.gone = False
         self._closed = True
         self.resumed_at = 0.0  # from the last stop of its process
         self._stopped: list[tuple[Call, int]] | None = None  # the calls that came meanwhile, while it is stopped
-        self.alone_hits: defaultdict[bytes, int] = defaultdict(int)  # that were asked for, while nothing was sent
-        self.healed_at = healed_at
-        self.fail = fail
         self._loop = loop
         self._layout = layout
         self._said = said
-        self._kinds = {id(kind.plan.tally): kind for kind in self.kinds}  # plans of local counting have these, too
-        self._alone: list[tuple[Kind, Instants]] = []  # admitted by a batch whose fact is still to come
         if layout.is_cluster:
             self.wiring = cluster(loop, links, layout, random, self._changed)
         else:
             self.wiring = one_server(loop, links[0], random, self._changed)
         self.local = self.wiring.local
-        self.local.reported = self._reported
         self._ready = asyncio.Event()
         if self.wiring.ready:
             self._ready.set()
@@ -99,9 +78,21 @@ class Replica:
         self._states = dict.fromkeys(self._of_master, BreakerState.CLOSED)
         self._times_away = dict.fromkeys(self._of_master, 1)
         options = LimiterOptions(on_store_failure=SERVICE_POLICY, local=self.local)
-        self.batches = Batches(self.wiring.asked)
-        decider = build(RuleSet(), self.batches, options)
+        batches = Batches(self.wiring.asked)
+        decider = build(RuleSet(), batches, options)
         self.policy = decider.limiter.policy
+        self.decided = Decided(
+            name,
+            self.kinds,
+            layout=layout,
+            links=links,
+            batches=batches,
+            policy=self.policy,
+            loop=loop,
+            healed_at=healed_at,
+            fail=fail,
+        )
+        self.local.reported = self.decided.counter_reported
         self._auto = share is None
         self._told = told
         self.heartbeat = Heartbeat(self.wiring.registry, self._describe, clock=loop.time)
@@ -109,9 +100,9 @@ class Replica:
             self.policy.share = share
         part_of = self.wiring.part_of
         self.batcher = (
-            Batcher(decider, [self], clock=loop.time)
+            Batcher(decider, [self.decided], clock=loop.time)
             if part_of is None
-            else PartedBatcher(decider, [self], part_of=part_of, clock=loop.time)
+            else PartedBatcher(decider, [self.decided], part_of=part_of, clock=loop.time)
         )
         self.callers = [Caller(self, loop.time) for _ in range(2)]
         self._process = copy_context()
@@ -151,7 +142,7 @@ class Replica:
     async def crash(self) -> None:
         """Be gone at once: what is under way is neither answered nor sent."""
         self.gone = True
-        self.fail = self._said = lambda _: None
+        self.decided.fail = self._said = lambda _: None
         self._stopped = None
         self._loop.resume_process(self.name, timers_first=False)
         await self._cancel()
@@ -220,100 +211,3 @@ class Replica:
     def _beaten(self, error: StoreError | None) -> None:
         if error is not None:
             self._said(f"the heartbeat failed: {error.kind}")
-
-    def _reported(self, name: bytes) -> None:
-        self.stretches[name].append([])
-
-    # What was decided
-
-    def instants_of(self, plan: Plan, message: Answer) -> Instants:
-        """When the store admitted a call of a batch that is answered so; of a call that it has not, none."""
-        kind = self._kinds[id(plan.tally)]
-        if isinstance(message, Uncounted) or not is_admission(message):
-            return ()
-        if not kind.spread and source_of(message) != "store":
-            return ()
-        instants = [self.batches.next_instant(counted.name) for counted in kind.enforced]
-        for counted, instant in zip(kind.enforced, instants, strict=True):
-            self.admitted_by_store[id(counted.name)] += instant is not None
-        return instants
-
-    def answered_call(
-        self,
-        kind: Kind,
-        message: Answer,
-        allowed_s: float,
-        *,
-        well: bool,
-        sent: bool | None = None,
-        instants: Instants = (),
-    ) -> None:
-        """Note the answer to a call that had `allowed_s`, and the `instants` of a batch that was counted in the store.
-
-        `well` says whether all masters were asked when it came. Where `sent` is None, the batch's fact will say whether
-        the store was asked.
-        """
-        if isinstance(message, Uncounted):
-            self.answered["status"] += 1
-            if OnStoreFailure.ERROR not in kind.policies:
-                self.fail(f"a call of {kind} got a status, though no policy is error")
-            return
-        uncounted = kind.uncounted(instants) if is_admission(message) else []
-        source = source_of(message)
-        if source == "store" and kind.spread and uncounted:  # which an answer does not tell of a part of the limits
-            source = "failure_policy"
-        self.answered[source] += 1
-        if (
-            source != "store"
-            and well
-            and allowed_s >= (PATIENT_OF_SEVERAL_S if kind.spread else PATIENT_S)
-            and self._loop.time() > self.healed_at
-        ):
-            self.fail(f"a call of {kind} was decided by {source}, though the store is back")
-        if not is_admission(message):
-            return
-        policies = {counted.policy for counted in uncounted}
-        if policies & {OnStoreFailure.DENY, OnStoreFailure.ERROR}:
-            self.fail(f"a call of {kind} was admitted by {source}")
-        allowed = policies <= {OnStoreFailure.ALLOW} if kind.spread else policies == {OnStoreFailure.ALLOW}
-        if source == "failure_policy" and not allowed:
-            self.fail(f"a call of {kind} was admitted without being counted")
-        if source == "store" and uncounted:
-            self.fail(f"a call of {kind} was told to be admitted by the store, which it was not")
-        if sent is None and uncounted:
-            self._alone.append((kind, instants))
-        else:
-            self._admit(kind, instants, sent=bool(sent))
-
-    def batch_decided(self, fact: BatchFact) -> None:
-        """Note which calls the store was asked about."""
-        sent = {}
-        for group in fact.groups:
-            kind = self._kinds[id(group.plan.tally)]
-            sent[kind] = group.without_store is Uncounted.SENT
-            if sent[kind] or group.source is Source.STORE:
-                self.asked[id(kind.plan)] += group.calls
-            self._count_alone(group)
-        for kind, instants in self._alone:
-            self._admit(kind, instants, sent=sent[kind])
-        self._alone.clear()
-
-    def call_shed(self, fact: ShedFact) -> None:
-        """Note what it took."""
-        self._count_alone(fact.group)
-
-    def _count_alone(self, group: GroupResult) -> None:
-        if group.source is Source.LOCAL and group.without_store is Uncounted.UNSENT:
-            for name, check in zip(group.plan.names, group.plan.checks, strict=True):
-                self.alone_hits[name] += group.calls * check.cost
-
-    def _admit(self, kind: Kind, instants: Instants, *, sent: bool) -> None:
-        for i, counted in enumerate(kind.enforced):
-            name, instant = counted.name, instants[i] if instants else None
-            if instant is not None:
-                self.admissions[name].append(Admission(*instant, kind.cost, None, share=self.policy.share))
-            elif counted.policy is not OnStoreFailure.ALLOW:
-                link = self.links[self._layout.master_of(name)]
-                admission = Admission(link.now_us(), link.elapsed_us(), kind.cost, self.name, sent, self.policy.share)
-                self.admissions[name].append(admission)
-                self.stretches[name][-1].append(admission)
