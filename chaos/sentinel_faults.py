@@ -5,7 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from chaos.faults import Fault, Faults
+from chaos.faults import FEW, Fault, Faults
 from chaos.stage import Stage, Way
 
 
@@ -40,6 +40,6 @@ async def _switched(stage: Stage) -> None:
 
 # What the old master had not replicated yet is lost.
 SENTINEL: Faults = {
-    "sentinel_failover": Fault(cause=failed_over, way=Way.WATCHED, seconds=0, forgets=1),
+    "sentinel_failover": Fault(cause=failed_over, way=Way.WATCHED, seconds=0, forgets=1, policies=FEW),
     "sentinel_master_killed": Fault(cause=master_killed, way=Way.WATCHED, seconds=0, forgets=1),
 }

@@ -251,6 +251,6 @@ STORE: Faults = {
     ),
     "rights_narrowed": Fault(cause=commands(user("-set"), mend=(user("+set"),))),
     "script_flush": Fault(cause=repeated(0.02, ("SCRIPT", "FLUSH"))),
-    "client_kill": Fault(cause=repeated(0.1, HANG_UP)),
+    "client_kill": Fault(cause=repeated(0.1, HANG_UP), policies=FEW),
     "certificate_expired": Fault(cause=certificate_expired, way=Way.TLS),
 }
