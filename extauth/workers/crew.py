@@ -118,7 +118,7 @@ class Crew:
         running, beginning = asyncio.create_task(process.run()), asyncio.create_task(self._note_begin(process))
         try:
             with suppress(OSError):  # it has ended already
-                await process.send_rules(await asyncio.to_thread(_packed, self.rules))
+                await process.send_rules(self._packed)
             if self._draining:
                 process.tell("drain")
             if self._stopping.is_set():
@@ -215,7 +215,7 @@ class Crew:
         A worker that does not take them, or takes others, is started again.
         """
         self.rules = rules
-        pieces = await asyncio.to_thread(_packed, rules)
+        pieces = await self._packed()
         processes = list(self._processes.values())
         await asyncio.gather(*(self._send_rules(process, pieces) for process in processes))
         for process in processes:
@@ -225,11 +225,13 @@ class Crew:
         self.swaps += 1
 
     async def _send_rules(self, process: WorkerProcess, pieces: list[bytes]) -> None:
+        async def packed() -> list[bytes]:
+            return pieces
+
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(RULES_S):
-                await process.send_rules(pieces)
+                await process.send_rules(packed)
                 await process.until_rules_taken()
 
-
-def _packed(rules: RuleSet) -> list[bytes]:
-    return list(pack(rules, whole=True))
+    async def _packed(self) -> list[bytes]:
+        return await asyncio.to_thread(lambda: list(pack(self.rules, whole=True)))

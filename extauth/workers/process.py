@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -36,6 +36,7 @@ class WorkerProcess:
         self.ready = asyncio.Event()
         self.rules = ""
         self._rules_sent = self._rules_taken = 0  # sets of them
+        self._sending_rules = asyncio.Lock()
         self._took_rules = asyncio.Event()
         self.state: Mapping[str, Any] = {}
         self.calls_a_second = 0
@@ -89,18 +90,24 @@ class WorkerProcess:
         self._handed += taken
         return taken
 
-    async def send_rules(self, pieces: Iterable[bytes]) -> None:
-        """Send rules, packed whole, to be put in force; raises OSError if the process is gone."""
-        self._rules_sent += 1
-        sent = 0
-        for piece in pieces:
-            self._channel.send("piece", piece)
-            sent += len(piece)
-            if sent >= DRAINED_BYTES:
-                await self._channel.drain()
-                sent = 0
-        self._channel.send("rules")
-        await self._channel.drain()
+    async def send_rules(self, packed: Callable[[], Awaitable[Iterable[bytes]]]) -> None:
+        """Send rules to be put in force; raises OSError if the process is gone.
+
+        One set is sent after the other: pieces of two would be read as one. `packed` gives the pieces, packed whole,
+        once it is their turn, so that whoever asks it for the newest rules sends none that are older than the last.
+        """
+        async with self._sending_rules:
+            pieces = await packed()
+            self._rules_sent += 1
+            sent = 0
+            for piece in pieces:
+                self._channel.send("piece", piece)
+                sent += len(piece)
+                if sent >= DRAINED_BYTES:
+                    await self._channel.drain()
+                    sent = 0
+            self._channel.send("rules")
+            await self._channel.drain()
 
     async def until_rules_taken(self) -> None:
         """Return once all rules that were sent before have been in force, or the process is gone."""

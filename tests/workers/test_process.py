@@ -1,0 +1,71 @@
+"""What a worker is sent, as its end of the channel has it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from extauth.workers.channel import Channel, Message
+from extauth.workers.process import WorkerProcess
+
+BOTH = [b"a" * 65_536] * 64
+"""More than the sockets and the channel's buffer hold."""
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[tuple[WorkerProcess, Channel]]:
+    """A worker's process as its parent has it, and the worker's end of the channel."""
+    ours, theirs = socket.socketpair()
+    handed, handed_theirs = socket.socketpair()
+    with handed, handed_theirs:
+        channel, worker = await Channel.over(ours), await Channel.over(theirs)
+        yield WorkerProcess(0, await asyncio.create_subprocess_exec("true"), channel, handed), worker
+        channel.close()
+        worker.close()
+
+
+async def received(worker: Channel, sets: int) -> list[list[bytes]]:
+    """So many sets of rules, as they were sent."""
+    found: list[list[bytes]] = [[]]
+    while len(found) <= sets:
+        message: Message = await asyncio.wait_for(worker.receive(), 10)
+        if message == ("rules",):
+            found.append([])
+        else:
+            found[-1].append(message[1])
+    return found[:-1]
+
+
+async def test_rules_that_are_sent_at_a_time_come_one_set_after_the_other(ends: tuple[WorkerProcess, Channel]) -> None:
+    process, worker = ends
+
+    async def old() -> list[bytes]:
+        return BOTH
+
+    async def new() -> list[bytes]:
+        return [b"b"]
+
+    sending = asyncio.gather(process.send_rules(old), process.send_rules(new))
+    assert await received(worker, 2) == [BOTH, [b"b"]]
+    await sending
+
+
+async def test_rules_are_asked_for_once_it_is_their_turn(ends: tuple[WorkerProcess, Channel]) -> None:
+    process, worker = ends
+    newest, packing = [b"old"], asyncio.Event()
+
+    async def packed() -> list[bytes]:
+        pieces = list(newest)
+        await packing.wait()
+        return pieces
+
+    async def last() -> list[bytes]:
+        return newest
+
+    sending = asyncio.gather(process.send_rules(packed), process.send_rules(last))
+    await asyncio.sleep(0)
+    newest[:] = [b"new"]
+    packing.set()
+    assert await received(worker, 2) == [[b"old"], [b"new"]]
+    await sending
