@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
@@ -22,6 +21,13 @@ from extauth.config.many_objects import collector_off
 from extauth.config.sources.discovery import INVALID_ARGUMENT, TYPE, decode_response, encode_node, encode_request
 from extauth.config.sources.resources import Built, ResourceReader
 from extauth.config.sources.xds_cache import read_cache, write_cache
+from extauth.config.sources.xds_pauses import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    READ_PAUSE_S,
+    BuildPauses,
+    StreamPauses,
+)
 from extauth.config.sources.xds_settings import XdsOptions, XdsServer
 from extauth.errors import ConfigError, InvalidRequestError, SourceError
 from extauth.rules.model import RuleSet
@@ -29,10 +35,6 @@ from extauth.rules.model import RuleSet
 if TYPE_CHECKING:
     from extauth.config.sources.xds_stream import XdsStream
 
-FIRST_PAUSE_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 30.0
-STEADY_S: Final = 30.0
-"""A stream that was open for so long ended by chance, so that the next one is not made to wait."""
 QUICK_S: Final = 1.0
 WAITING_S: Final = 2.0
 """A stream that is open for so long without a response waits for the server's first rules."""
@@ -94,7 +96,7 @@ class XdsSource:
         self._options = options
         self._reports = reports
         self._cache = cache
-        self._pauses_s = pauses_s
+        self._pauses = StreamPauses(*pauses_s)
         self._node = encode_node(options.node_id, options.node_metadata)
         self._reader = ResourceReader(merge=merge, keep_bytes=cache is not None)
         self._session: _Session | None = None
@@ -106,6 +108,7 @@ class XdsSource:
         self._answered = False
         """Whether the server has sent rules since the start."""
         self._refreshes: list[asyncio.Future[None]] = []
+        self._build_pauses = BuildPauses()
 
     def read(self) -> RuleSet:
         """The rules of the cache; none where there are none."""
@@ -182,7 +185,9 @@ class XdsSource:
         session = self._session
         if session is None or session.newest is None:
             return session, None
+        await asyncio.sleep(self._build_pauses.before_build())  # only the newest of what comes meanwhile is built
         message, session.newest = session.newest, None
+        assert message is not None  # noqa: S101 - nobody else takes it
         try:
             return session, await asyncio.to_thread(self._built, message)
         except InvalidRequestError as error:
@@ -239,14 +244,10 @@ class XdsSource:
 
     async def _follow(self) -> None:
         """Keep a stream open, for ever."""
-        first_s, longest_s = self._pauses_s
-        failures = 0
         while True:
             began, before = monotonic(), self._session
             self._reports.away(await self._one_stream())
-            heard = self._session is not before
-            failures = 0 if heard or monotonic() - began >= STEADY_S else failures + 1
-            await asyncio.sleep(min(first_s * 2 ** min(failures, 20), longest_s) * (0.5 + random() / 2))  # noqa: S311
+            await asyncio.sleep(self._pauses.after_stream(monotonic() - began, heard=self._session is not before))
 
     async def _one_stream(self) -> str:
         """Open a stream and read it until it ends; returns why it did, or could not be opened."""
@@ -290,3 +291,4 @@ class XdsSource:
                 self._session = session
                 self._reports.connected(waiting=False)
             self._wake.set()
+            await asyncio.sleep(READ_PAUSE_S)
