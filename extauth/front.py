@@ -114,6 +114,6 @@ def serving_facts(settings: Settings, sources: Sources) -> dict[str, object]:
         **({"counters": IN_MEMORY} if settings.counts_in_memory else {}),
         "on_store_failure": str(settings.on_store_failure),
         "config": str(settings.config),
-        "domains": list(matcher.rules.domains),
+        "domains": events.some_names(matcher.rules.domains),
         "rules": matcher.size,
     }

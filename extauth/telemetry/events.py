@@ -1,11 +1,16 @@
 """Log events about the rules and the store, each with its effect on callers."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
+from typing import Any, Final
 
-from extauth.errors import ConfigError
+from extauth.errors import ConfigError, Diagnostic
 from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.telemetry.logs import logger
+
+MOST_NAMED: Final = 50
+"""Names in a line, and problems and warnings of a config, each of which is a line."""
+MOST_CHARS: Final = 256
 
 CALLERS_GET = {
     OnStoreFailure.LOCAL: "each replica counts by itself, from where the store was",
@@ -48,39 +53,34 @@ def store_evicts(reason: str) -> None:
 
 def rules_read(rules: RuleSet) -> None:
     """Log the errors and the probable mistakes in the config files."""
-    for problem in rules.problems:
-        logger().error(
-            "config_rejected", problem=str(problem), kept="the domain keeps its earlier rules, if it had any"
-        )
-    for warning in rules.warnings:
-        logger().warning("config_warning", problem=str(warning))
+    _each("error", "config_rejected", rules.problems, kept="the domain keeps its earlier rules, if it had any")
+    _each("warning", "config_warning", rules.warnings)
 
 
 def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
     """Log that other rules are in force, at least for some domains; `size` is the number of rules."""
-    domains = list(rules.domains)
     if gone := sorted(before.domains.keys() - rules.domains.keys()):
-        logger().warning("domains_gone", domains=gone, effect="calls for them are no longer limited")
+        logger().warning("domains_gone", domains=some_names(gone), effect="calls for them are no longer limited")
     if not rules.retained:
-        logger().info("config_reloaded", domains=domains, rules=size)
+        logger().info("config_reloaded", domains=some_names(rules.domains), rules=size)
     elif rules.digest != before.digest:
         logger().warning(
             "config_reloaded_in_part",
-            reloaded=[name for name in domains if name not in rules.retained],
-            not_reloaded=sorted(rules.retained),
+            reloaded=some_names([name for name in rules.domains if name not in rules.retained]),
+            not_reloaded=some_names(sorted(rules.retained)),
             effect="the domains that were not reloaded keep the rules that they had",
         )
 
 
 def remasked(domains: Collection[str]) -> None:
     """Log that other values of these domains are masked than before."""
-    logger().info("masking_changed", domains=sorted(domains), effect="what was counted of their rules begins anew")
+    effect = "what was counted of their rules begins anew"
+    logger().info("masking_changed", domains=some_names(sorted(domains)), effect=effect)
 
 
 def reload_failed(error: ConfigError) -> None:
     """Log that the config could not be read at all."""
-    for problem in error.problems:
-        logger().error("config_rejected", problem=str(problem), kept="the rules in force stay")
+    _each("error", "config_rejected", error.problems, kept="the rules in force stay")
 
 
 def traces(lost: str | None) -> None:
@@ -114,3 +114,18 @@ def max_connections_lowered(to: int) -> None:
 def decision(facts: dict[str, Any]) -> None:
     """Log a decision of the sample."""
     logger().debug("decision", **facts)
+
+
+def some_names(names: Collection[str]) -> list[str]:
+    """The first of the names, each shortened if it is long, and how many more there are."""
+    some = [name if len(name) <= MOST_CHARS else name[:MOST_CHARS] + "…" for name in islice(names, MOST_NAMED)]
+    return some if len(names) <= MOST_NAMED else [*some, f"and {len(names) - MOST_NAMED} more"]
+
+
+def _each(level: str, event: str, diagnostics: Sequence[Diagnostic], **facts: str) -> None:
+    """Log the first diagnostics, a line each, and how many more there are."""
+    problems: Iterable[str] = map(str, diagnostics[:MOST_NAMED])
+    if len(diagnostics) > MOST_NAMED:
+        problems = [*problems, f"and {len(diagnostics) - MOST_NAMED} more"]
+    for problem in problems:
+        getattr(logger(), level)(event, problem=problem, **facts)
