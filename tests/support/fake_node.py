@@ -68,3 +68,28 @@ class FakeNode:
                 return f"-{self.error}\r\n".encode()
             case _:
                 return b"+OK\r\n"
+
+
+class SilentNode:
+    """Takes connections at a port of 127.0.0.1, and says nothing on them; `connections` is how many there were."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.address = ""
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+    async def _accept(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)

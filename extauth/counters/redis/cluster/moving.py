@@ -6,7 +6,8 @@ were. Its items then go one by one: in one run where all of an item's keys are o
 several keys needs each of them to exist at the target: an empty string there stands for a counter that is unused. An
 item whose keys are on both sides has no result here: see by_key.py.
 
-An item without a result is Uncounted: UNSENT, unless a server was asked that gave no answer.
+An item without a result is Uncounted: UNSENT, unless a server was asked that gave no answer. Where a slot is on its way
+to a master that is dead, its items are not sent there for a moment: others in their batch would wait with them.
 """
 
 import asyncio
@@ -31,6 +32,14 @@ class Masters(Protocol):
 
     def at(self, address: Address) -> Master:
         """The master at an address, known or not."""
+        ...
+
+    def note_away(self, address: Address) -> None:
+        """Note that the master at an address did not answer."""
+        ...
+
+    def is_away(self, address: Address) -> bool:
+        """Whether it did not answer a moment ago."""
         ...
 
     def refresh_soon(self) -> None:
@@ -74,20 +83,34 @@ async def _follow(masters: Masters, master: Master, run: Run, error: ReplyError,
         return [Uncounted.UNSENT] * len(run)
     if code == "MOVED" and target is not None:
         masters.refresh_soon()
-        return await _at(masters, masters.at(target), run, left - 1)
+        return await _at(masters, target, run, left - 1)
     if len(run) > 1:
         return await _one_by_one(masters, master, run, left - 1)
     if code == "ASK" and target is not None and len(run.names()) == 1:
-        return await _at(masters, masters.at(target), run, left - 1, asking=True)
+        return await _at(masters, target, run, left - 1, asking=True)
     return await _where_its_keys_are(masters, master, run, left - 1)
 
 
-async def _at(masters: Masters, target: Master, run: Run, left: int, *, asking: bool = False) -> Sequence[Any]:
+async def _send_on(
+    masters: Masters, target: Address, runs: Sequence[Run], *, asking: bool = False
+) -> list[Sequence[Any] | ReplyError]:
+    """As Master.send, of the master at an address to which runs were redirected."""
+    if masters.is_away(target):
+        raise StoreError("connection", f"Redis at {target} did not answer a moment ago", sent=False)
+    try:
+        return await masters.at(target).send(runs, asking=asking)
+    except StoreError as error:
+        if error.kind in {"connection", "timeout"}:
+            masters.note_away(target)
+        raise
+
+
+async def _at(masters: Masters, target: Address, run: Run, left: int, *, asking: bool = False) -> Sequence[Any]:
     """The results from another master, whose faults are not the first one's."""
     try:
-        (result,) = await target.send([run], asking=asking)
+        (result,) = await _send_on(masters, target, [run], asking=asking)
         if isinstance(result, ReplyError):
-            return await _follow(masters, target, run, result, left)
+            return await _follow(masters, masters.at(target), run, result, left)
     except StoreError as error:
         return [Uncounted.of(sent=error.sent)] * len(run)
     return result
@@ -104,7 +127,7 @@ async def _one_by_one(masters: Masters, master: Master, run: Run, left: int) -> 
                 asked.setdefault(target, []).append(i)
     for target, indices in asked.items():  # usually it is one
         try:
-            there = await masters.at(target).send([parts[i] for i in indices], asking=True)
+            there = await _send_on(masters, target, [parts[i] for i in indices], asking=True)
         except StoreError as error:
             there = [[Uncounted.of(sent=error.sent)] for _ in indices]
         for i, result in zip(indices, there, strict=True):
@@ -127,9 +150,9 @@ async def _where_its_keys_are(masters: Masters, master: Master, run: Run, left: 
     if len(gone) < len(names) or target is None:
         masters.note_split(names[0])
         return [Uncounted.UNSENT] * len(run)
-    there = masters.at(target)
+    places = [CommandRun.of(b"SET", name, b"", b"PX", PLACE_MS, b"NX") for name in names]
     try:
-        await there.send([CommandRun.of(b"SET", name, b"", b"PX", PLACE_MS, b"NX") for name in names], asking=True)
+        await _send_on(masters, target, places, asking=True)
     except StoreError:
         return [Uncounted.UNSENT] * len(run)
-    return await _at(masters, there, run, left, asking=True)
+    return await _at(masters, target, run, left, asking=True)

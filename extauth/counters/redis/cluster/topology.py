@@ -28,6 +28,7 @@ LEAST_PAUSE_S: Final = 0.03
 ANSWERS_WITHIN_S: Final = 0.5
 MOST_ASKED: Final = 5
 SPLIT_S: Final = 1.0
+AWAY_S: Final = 1.0
 MOST_REDIRECTED: Final = 64
 MOST_KNOWN: Final = 10_000
 """Beginnings of names whose master is remembered."""
@@ -51,6 +52,7 @@ class Topology:
         self._make = make
         self._redirected: dict[Address, Master] = {}  # to which calls were sent, and which are no known masters
         self._split: dict[int, float] = {}  # slots, and until when that is believed
+        self._away: dict[Address, float] = {}  # to which calls were sent in vain, and until when they are not again
         self._by_head: dict[bytes, Master | None] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -89,6 +91,16 @@ class Topology:
             if len(self._redirected) > MOST_REDIRECTED:
                 self._close([self._redirected.pop(next(iter(self._redirected)))])
         return master
+
+    def note_away(self, address: Address) -> None:
+        """Note that what is at an address to which a call was redirected did not answer."""
+        if len(self._away) >= MOST_REDIRECTED:
+            self._away.clear()
+        self._away[address] = monotonic() + AWAY_S
+
+    def is_away(self, address: Address) -> bool:
+        """Whether what is at an address did not answer a redirected call a moment ago."""
+        return bool(self._away) and self._away.get(address, 0.0) >= monotonic()
 
     def refresh_soon(self) -> None:
         """Have the nodes asked who serves which slot, in the background."""
