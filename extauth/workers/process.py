@@ -179,6 +179,7 @@ class WorkerProcess:
             case "part", int(number), part:
                 self._answers[number][0](part)
             case "done", int(number), last:
+                self._late_since = 0.0  # slow as it may be, it does not hang
                 _, answer = self._answers.pop(number)
                 if not answer.done():
                     answer.set_result(last)

@@ -20,9 +20,11 @@ async def ends() -> AsyncIterator[tuple[WorkerProcess, Channel]]:
     handed, handed_theirs = socket.socketpair()
     with handed, handed_theirs:
         channel, worker = await Channel.over(ours), await Channel.over(theirs)
-        yield WorkerProcess(0, await asyncio.create_subprocess_exec("true"), channel, handed), worker
+        process = await asyncio.create_subprocess_exec("true")
+        yield WorkerProcess(0, process, channel, handed), worker
         channel.close()
         worker.close()
+        await process.wait()
 
 
 async def received(worker: Channel, sets: int) -> list[list[bytes]]:
@@ -69,3 +71,17 @@ async def test_rules_are_asked_for_once_it_is_their_turn(ends: tuple[WorkerProce
     packing.set()
     assert await received(worker, 2) == [[b"old"], [b"new"]]
     await sending
+
+
+async def test_a_worker_that_answers_late_does_not_hang(ends: tuple[WorkerProcess, Channel]) -> None:
+    process, worker = ends
+    running = asyncio.create_task(process.run())
+    answer = process.ask("changes")
+    assert await worker.receive() == ("ask", 1, "changes")
+    process.note(None)
+    assert process.late_s > 0
+    worker.send("done", 1, {"decided": 5})
+    assert await asyncio.wait_for(answer, 10) == {"decided": 5}
+    assert process.late_s == 0
+    worker.close()
+    assert await running == 0
