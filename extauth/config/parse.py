@@ -35,7 +35,8 @@ class ParsedFile:
     """The contents of one file.
 
     `name` is its domain's, None where even that cannot be read; `domain` is None where there are `problems`. `names`
-    are those of its limits, `replaced` are the names that limits replace. `place` is where the domain's name is.
+    are those of its limits, `replaced` are the names that limits replace. `place` is where the domain's name is. Of a
+    resource, `parts` are those that take memory.
     """
 
     file: str
@@ -46,6 +47,7 @@ class ParsedFile:
     warnings: list[Diagnostic] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     replaced: list[ReplacedName] = field(default_factory=list)
+    parts: int = 0
 
 
 def parse_file(file: str, text: str) -> ParsedFile:

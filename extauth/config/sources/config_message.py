@@ -7,7 +7,7 @@ from extauth.config.sources.wire import DOUBLE, fields_of
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 
 MAX_DESCRIPTORS: Final = 300_000
-"""Of a message, and fields of each message in it."""
+"""Of a message, replaced limits and values of metadata among them, and fields of each message in it."""
 MAX_DEPTH: Final = 100
 """How deep messages may nest."""
 
@@ -17,6 +17,7 @@ _NUMBER_1, _NUMBER_2, _NUMBER_3, _SHADOW, _DETAILED, _QUOTA, _METADATA = 0x08, 0
 _NULL, _DOUBLE, _STRING, _BOOL, _STRUCT, _LIST = 0x08, 0x11, 0x1A, 0x20, 0x2A, 0x32
 
 _MAX_EXACT = 2.0**53
+_MANY = f"more than {MAX_DESCRIPTORS} descriptors, limits that they replace, and values of metadata"
 
 
 class Policy(NamedTuple):
@@ -51,14 +52,17 @@ class Config(NamedTuple):
 
 
 class ConfigDecoder:
-    """Decodes one message; `name` is what is known of its name when an error is raised."""
+    """Decodes one message; `name` is what is known of its name when an error is raised.
+
+    `parts` are those that take memory: descriptors, the limits that they replace, and values of metadata.
+    """
 
     def __init__(self, message: bytes) -> None:
         self.name = _name_of(message)
         self._message = message
         self._texts: dict[bytes, str] = {}  # keys and values of generated rules repeat
         self._policies: dict[bytes, Policy] = {}
-        self._descriptors = 0
+        self.parts = 0
 
     def config(self) -> Config:
         """The message; raises InvalidRequestError, or UnicodeDecodeError for a text that is not UTF-8."""
@@ -81,9 +85,7 @@ class ConfigDecoder:
         return text
 
     def _descriptor(self, at: int, end: int, depth: int) -> Descriptor:
-        self._descriptors += 1
-        if self._descriptors > MAX_DESCRIPTORS:
-            raise RequestTooLargeError(f"more than {MAX_DESCRIPTORS} descriptors")
+        self._count(1)
         _check(depth)
         message = self._message
         key = value = ""
@@ -116,8 +118,19 @@ class ConfigDecoder:
             shadow_mode,
             detailed_metric,
             quota_mode,
-            _StructDecoder(b"".join(metadata)).whole(depth + 1) if metadata else None,
+            self._metadata(b"".join(metadata), depth + 1) if metadata else None,
         )
+
+    def _metadata(self, message: bytes, depth: int) -> dict[str, Any]:
+        decoder = _StructDecoder(message, MAX_DESCRIPTORS - self.parts)
+        found = decoder.whole(depth)
+        self._count(decoder.values)
+        return found
+
+    def _count(self, parts: int) -> None:
+        self.parts += parts
+        if self.parts > MAX_DESCRIPTORS:
+            raise RequestTooLargeError(_MANY)
 
     def _policy(self, message: bytes) -> Policy:
         known = self._policies.get(message)
@@ -139,6 +152,7 @@ class ConfigDecoder:
             elif tag == _PART_5:
                 names = [message[a:b] for t, a, b in fields_of(message, at, end, MAX_DESCRIPTORS) if t == _TEXT_1]
                 replaces.append("" if not names else [self._text(each) for each in names][-1])
+        self._count(len(replaces))
         policy = self._policies[message] = Policy(unit, requests, unlimited, name, tuple(replaces))
         return policy
 
@@ -150,10 +164,12 @@ def _name_of(message: bytes) -> str:
 
 
 class _StructDecoder:
-    """Decodes one google.protobuf.Struct."""
+    """Decodes one google.protobuf.Struct, which has so many `values`, at most `most`."""
 
-    def __init__(self, message: bytes) -> None:
+    def __init__(self, message: bytes, most: int) -> None:
+        self.values = 0
         self._message = message
+        self._most = most
 
     def whole(self, depth: int) -> dict[str, Any]:
         return self._struct(0, len(self._message), depth)
@@ -178,6 +194,9 @@ class _StructDecoder:
 
     def _value(self, at: int, end: int, depth: int) -> Any:  # noqa: ANN401 - any JSON
         """A google.protobuf.Value; of several kinds the last one counts."""
+        self.values += 1
+        if self.values > self._most:
+            raise RequestTooLargeError(_MANY)
         _check(depth)
         message = self._message
         found: Any = None

@@ -5,14 +5,14 @@ no limit, is no warning here.
 """
 
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from extauth.config.compile import Compiler
 from extauth.config.diagnostics import Diagnostics, bounded, shown
 from extauth.config.known_keys import Location
 from extauth.config.parse import ParsedFile
 from extauth.config.schema import DescriptorModel, FileModel, RateLimitModel, ReplacesModel
-from extauth.config.sources.config_message import Config, ConfigDecoder, Descriptor, Policy
+from extauth.config.sources.config_message import MAX_DESCRIPTORS, Config, ConfigDecoder, Descriptor, Policy
 from extauth.config.sources.discovery import TYPE, Resource
 from extauth.config.sources.plain_rules import UNITS, NotPlainError, PlainRules
 from extauth.errors import Diagnostic, InvalidRequestError, Place
@@ -31,7 +31,7 @@ def parse_resource(resource: Resource) -> ParsedFile:
         config = decoder.config()
         if not config.domain:
             return _undecoded(config.name, "the resource names no domain")
-        return _parsed(config, sha256(resource.value).hexdigest())
+        return _parsed(config, sha256(resource.value).hexdigest(), decoder.parts)
     except InvalidRequestError as error:
         return _undecoded(decoder.name, f"the resource cannot be decoded: {error}")
     except UnicodeDecodeError:
@@ -42,25 +42,25 @@ def parse_resource(resource: Resource) -> ParsedFile:
         )
 
 
-def _parsed(config: Config, digest: str) -> ParsedFile:
+def _parsed(config: Config, digest: str, parts: int) -> ParsedFile:
     file = file_of(config.name or config.domain)
     place = Place(file)
     plain = PlainRules(place)
     try:
         domain = Domain(config.domain, rules=plain.rules(config.descriptors), files=(file,), digest=digest)
     except NotPlainError:
-        return _compiled(config, digest, place)
-    return ParsedFile(file, place, config.domain, domain, names=plain.names, replaced=plain.replaced)
+        return _compiled(config, digest, place, parts)
+    return ParsedFile(file, place, config.domain, domain, names=plain.names, replaced=plain.replaced, parts=parts)
 
 
-def _compiled(config: Config, digest: str, place: Place) -> ParsedFile:
+def _compiled(config: Config, digest: str, place: Place, parts: int) -> ParsedFile:
     """The same by the schema of files, with the problems that it finds."""
     found = _Diagnostics(place)
     model = FileModel.model_construct(domain=config.domain, descriptors=list(map(_model, config.descriptors)))
     _check_names(model.descriptors, ("descriptors",), found)
     compiler = Compiler(model, found, digest=digest)
     domain = compiler.domain()
-    parsed = ParsedFile(place.file, place, config.domain, names=compiler.names, replaced=compiler.replaced)
+    parsed = ParsedFile(place.file, place, config.domain, names=compiler.names, replaced=compiler.replaced, parts=parts)
     parsed.problems = bounded(place.file, found.problems, "problems")
     parsed.domain = None if parsed.problems else domain
     return parsed
@@ -89,6 +89,14 @@ def _limit_model(policy: Policy) -> RateLimitModel:
         replaces=[ReplacesModel.model_construct(name=name) for name in policy.replaces],
         **given,
     )
+
+
+TOO_MANY: Final = Diagnostic.error(
+    Place("xds:"),
+    f"all resources together have more than {MAX_DESCRIPTORS} descriptors, limits that they replace, and values of "
+    "metadata, so no rules are changed",
+    "have the control plane send fewer",
+)
 
 
 def file_of(name: str) -> str:
