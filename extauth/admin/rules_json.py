@@ -39,8 +39,7 @@ def _rules(rules: Iterable[Rule], domain: Domain, masking: Masking) -> Iterator[
         yield (", " if i else "") + json.dumps(_rule(rule, domain, masking))[:-1]
         if rule.kind is Kind.VALUES:
             yield ', "values": ['
-            secret = domain.secret.cover(rule.key)
-            yield from _separated(json.dumps(masking.show(str(value), secret=secret)) for value in rule.values)
+            yield from _separated(json.dumps(_shown(str(value), rule, domain, masking)) for value in rule.values)
             yield "]"
         if rule.rules:
             yield from _rules(rule.rules, domain, masking)
@@ -53,9 +52,13 @@ def _separated(parts: Iterable[str]) -> Iterator[str]:
         yield f", {part}" if i else part
 
 
+def _shown(value: str, rule: Rule, domain: Domain, masking: Masking) -> str:
+    return masking.show(value, secret=domain.secret.covers(rule.key, value))
+
+
 def _rule(rule: Rule, domain: Domain, masking: Masking) -> dict[str, Any]:
     def shown(value: str) -> str:
-        return masking.show(value, secret=domain.secret.cover(rule.key))
+        return _shown(value, rule, domain, masking)
 
     view: dict[str, Any] = {"line": rule.place.line, "key": rule.key}
     match rule.kind:

@@ -54,7 +54,7 @@ def config_lines(matcher: Matcher) -> Iterator[str]:
 def _lines(rules: tuple[Rule, ...], before: str, domain: Domain, masking: Masking) -> Iterator[str]:
     for rule in rules:
         value = rule.value or ""
-        shown = masking.show(value, secret=domain.secret.cover(rule.key)) if value else ""
+        shown = masking.show(value, secret=domain.secret.covers(rule.key, value)) if value else ""
         name = f"{before}.{rule.key}_{shown}" if shown else f"{before}.{rule.key}"
         for limit in rule.limits:
             unit = "UNKNOWN" if limit.unlimited else limit.unit.name

@@ -44,8 +44,8 @@ def place(rule: Rule) -> str:
 
 def rule_in_words(rule: Rule, domain: Domain, typed: str, masking: Masking) -> str:
     """What the rule matches; secret values are masked, except for the one that the user `typed`."""
-    value, secret = rule.value or "", domain.secret.cover(rule.key)
-    shown = value if value == typed else masking.show(value, secret=secret)
+    value = rule.value or ""
+    shown = value if value == typed else masking.show(value, secret=domain.secret.covers(rule.key, value))
     match rule.kind:
         case Kind.VALUE:
             return f"{rule.key}={shown}"
@@ -54,6 +54,7 @@ def rule_in_words(rule: Rule, domain: Domain, typed: str, masking: Masking) -> s
         case Kind.SHA256:
             what = f"value_sha256 {masking.digest(value)}"
         case Kind.WILDCARD:
+            secret = domain.secret.covers(rule.key, rule.value or rule.key)
             what = f"the wildcard {masking.show(wildcard(rule), secret=secret)}"
         case Kind.REGEX:
             what = f"the regex {shown}"
@@ -61,9 +62,10 @@ def rule_in_words(rule: Rule, domain: Domain, typed: str, masking: Masking) -> s
             networks = list(map(str, rule.values))
             what = f"one of {len(networks)} networks"
             if len(networks) == 1:
-                what = (
-                    f"the network {networks[0] if networks[0] == typed else masking.show(networks[0], secret=secret)}"
-                )
+                (network,) = networks
+                if network != typed:
+                    network = masking.show(network, secret=domain.secret.covers(rule.key, network))
+                what = f"the network {network}"
         case Kind.RANGE:
             what = "the numbers from {} to before {}".format(*rule.values)
         case _:

@@ -2,7 +2,7 @@
 
 It is the entry `log` of the dynamic metadata: `{"domain": D, "descriptors": [{"entries": [ENTRY, …]}, …]}`. An entry is
 `[key, value]` if the value is there as it is, else `[key, beginning, hash]`: the hash is that of `Masking.hashed`.
-The beginning is null for the values of secret keys. `hits`, `limit` and `negative` are there where the request or the
+The beginning is null for secret values. `hits`, `limit` and `negative` are there where the request or the
 descriptor had them. A request that is too large is `{"domain": D, "omitted": REASON}`.
 """
 
@@ -44,7 +44,7 @@ def describe_for_log(request: Request, matcher: Matcher) -> dict[str, Any]:
 
 
 def _describe(descriptor: Descriptor, secret: SecretKeys, masking: Masking) -> dict[str, Any]:
-    entries = [_entry(key, value, masking, secret=secret.cover(key)) for key, value in descriptor.entries]
+    entries = [_entry(key, value, masking, secret=secret.covers(key, value)) for key, value in descriptor.entries]
     described: dict[str, Any] = {"entries": entries}
     if descriptor.limit is not None:
         described["limit"] = [descriptor.limit.requests_per_unit, str(descriptor.limit.unit)]

@@ -116,7 +116,7 @@ class DescriptorPlanner:
         entries = descriptor.entries
         if rules.is_label(entries):
             label, value = entries[0]
-            shown = self._matcher.masking.show(value, secret=rules.secret.cover(label))
+            shown = self._matcher.masking.show(value, secret=rules.secret.covers(label, value))
             return DescriptorPlan((), RuleEffect(path=shown, bytes=OWN_EFFECT_BYTES + len(shown)))
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:

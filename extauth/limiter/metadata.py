@@ -30,7 +30,9 @@ def describe_request(request: Request, matcher: Matcher) -> dict[str, Any]:
     secret = NAMED_SO if rules is None else rules.secret
     descriptors = []
     for descriptor in map(decode_descriptor, request.descriptors):
-        entries = (f"{key}={masking.mask(value) if secret.cover(key) else value}" for key, value in descriptor.entries)
+        entries = (
+            f"{key}={masking.mask(value) if secret.covers(key, value) else value}" for key, value in descriptor.entries
+        )
         descriptors.append({"entries": list(entries), **_describe_numbers(descriptor)})
     hits = {} if request.hits_addend == 1 else {"hitsAddend": request.hits_addend}
     return {"domain": request.domain, "descriptors": descriptors, **hits}
@@ -46,9 +48,9 @@ def describe_entries(domain: str, descriptor: Descriptor, matcher: Matcher) -> s
     match = None if descriptor.limit is not None else matcher.match(domain, entries)
     parts = []
     for i, (key, value) in enumerate(entries):
-        shared = match.shared[i] if match is not None else None
-        covered = secret.cover(key) or (match is not None and secret.cover(match.path[i].key))
-        parts.append(f"{key}={masking.show(value if shared is None else shared, secret=covered)}")
+        shared, rule_key = (None, None) if match is None else (match.shared[i], match.path[i].key)
+        shown = value if shared is None else shared
+        parts.append(f"{key}={masking.show(shown, secret=secret.covers(key, shown, rule_key))}")
     return masking.shorten(", ".join(parts))
 
 

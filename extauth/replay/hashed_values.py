@@ -68,7 +68,7 @@ class HashedMatcher(Matcher):
         if value is None:
             begin = (entry.shown or "")[:40]
             return f"{entry.key}={begin}#{entry.hash}"
-        secret = entry.shown is None or (rules is not None and rules.secret.cover(entry.key))
+        secret = entry.shown is None or (rules is not None and rules.secret.covers(entry.key, value))
         return f"{entry.key}={self.masking.show(value, secret=secret)}"
 
     def match(self, domain: str, entries: Sequence[tuple[str, str]]) -> Match | None:

@@ -13,17 +13,28 @@ class SecretKeys(NamedTuple):
     """Which entry keys have secret values: `keys` and, with `by_name`, those whose name contains one of SECRET_WORDS.
 
     In the name, case, `-` and `_` are disregarded. A pattern of keys counts as secret then: it may match such a name.
+    A value that equals its key is secret only if `keys` lists the key: the key itself is shown in clear everywhere.
     """
 
     keys: frozenset[str] = frozenset()
     by_name: bool = True
 
-    def cover(self, key: str) -> bool:
-        """Whether the values of `key` are secret."""
-        if key in self.keys:
+    def covers(self, key: str, value: str, rule_key: str | None = None) -> bool:
+        """Whether `value` is secret beside `key`.
+
+        `rule_key` is the key of the rule that an entry hit: where it is a pattern, it may be secret without the other.
+        """
+        if key in self.keys or rule_key in self.keys:
             return True
-        plain = key.lower().replace("-", "").replace("_", "")
-        return self.by_name and ("*" in key or _SECRET_WORD.search(plain) is not None)
+        if value == key or not self.by_name:
+            return False
+        return _is_named_so(key) or (rule_key is not None and rule_key != key and _is_named_so(rule_key))
+
+    def covers_alike(self, other: "SecretKeys", key: str) -> bool:
+        """Whether the same values of `key` are secret by both."""
+        if key in self.keys or key in other.keys:
+            return key in self.keys and key in other.keys
+        return self.by_name == other.by_name or not _is_named_so(key)
 
     def merged(self, other: "SecretKeys") -> "SecretKeys":
         """What is secret in either of two files of one domain."""
@@ -75,6 +86,11 @@ class Masking:
 
     def _fingerprint(self, value: str) -> str:
         return blake2b(_utf8(value), digest_size=3, key=self._key).hexdigest()
+
+
+def _is_named_so(key: str) -> bool:
+    plain = key.lower().replace("-", "").replace("_", "")
+    return "*" in key or _SECRET_WORD.search(plain) is not None
 
 
 def _printable(text: str) -> str:

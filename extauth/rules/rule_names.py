@@ -60,11 +60,11 @@ def request_name(
     parts = []
     for rule, (key, value) in zip(path, entries, strict=True):
         if detailed or rule.value_to_metric:
-            secret = domain.secret.cover(rule.key) or domain.secret.cover(key)
+            secret = domain.secret.covers(key, value, rule.key)
             shown = _value(rule, domain, masking) if rule.share_threshold else masking.show(value, secret=secret)
             parts.append(_joined(key, shown))
         elif rule.kind is Kind.VALUES:
-            parts.append(_joined(rule.key, masking.show(value, secret=domain.secret.cover(rule.key))))
+            parts.append(_joined(rule.key, masking.show(value, secret=domain.secret.covers(rule.key, value))))
         else:
             parts.append(_joined(rule.key, _value(rule, domain, masking)))
     in_file = not detailed and not any(rule.value_to_metric for rule in path)
@@ -89,7 +89,7 @@ def _value(rule: Rule, domain: Domain, masking: Masking) -> str:
             return masking.digest(rule.value or "")
         case _:
             value = rule.value or ""
-    return masking.show(value, secret=domain.secret.cover(rule.key)) if value else ""
+    return masking.show(value, secret=domain.secret.covers(rule.key, value)) if value else ""
 
 
 def _joined(key: str, value: str | None) -> str:

@@ -45,7 +45,7 @@ class MaskedNames:
             known[name] = _Known(domain.secret, labels)
             if before.secret != domain.secret:
                 remasked.add(name)
-                paths |= any(domain.secret.cover(key) != before.secret.cover(key) for key in labels)
+                paths |= not all(domain.secret.covers_alike(before.secret, key) for key in labels)
         self._known = known
         return Remasked(frozenset(remasked), paths)
 

@@ -58,6 +58,14 @@ SHOWN = [
     (f"{{key: k, shadow_mode: true, {LIMIT}}}", {"shadow_mode": True, "rate_limit": A_DAY}),
     (f"{{key: k, detailed_metric: true, {LIMIT}}}", {"detailed_metric": True, "rate_limit": A_DAY}),
     ("{key: k, metadata: {a: 1}}", {"metadata": {"a": 1}}),
+    (
+        "{key: k, descriptors: [{key: token, values: [token, abc]}]}",
+        {"descriptors": [{"line": 4, "key": "token", "values": ["token", MASKING.mask("abc")]}]},
+    ),
+    (
+        "{key: k, descriptors: [{key: /auth/*, value: /auth/*}]}",
+        {"descriptors": [{"line": 4, "key": "/auth/*", "value": "/auth/*"}]},
+    ),
     ("{key: k, tier: t}", {"tier": "t", "rate_limit": {**A_DAY, "name": "t"}}),
     (
         "{key: k, descriptors: [{key: below, value: v}]}",

@@ -113,6 +113,18 @@ def test_values_of_others_are_masked(config: Path) -> None:
     assert f"token=a-secret-of-another hits {config}:2: exactly this value" in typed.stdout
 
 
+@pytest.mark.parametrize(("secret", "shown"), [("[k]", True), ("[token, 'auth*', 'x*']", False)])
+def test_a_value_of_another_that_equals_its_key_is_masked_only_where_the_file_lists_the_key(
+    config: Path, secret: str, shown: bool
+) -> None:
+    rules = "[{key: token, value: token}, {key: 'auth*', value: 'auth*'}, {key: 'x*'}]"
+    config.write_text(f"domain: d\nsecret: {secret}\ndescriptors: {rules}\n")
+    result = RUN.invoke(app, ["explain", "--config", str(config), "d", "token=zzz"])
+    for words in ("(token=token)", "(auth*, the wildcard auth*_auth*)", "(x*, the wildcard x*)"):
+        assert (words in result.stdout) is shown
+    assert result.stdout.count("***~") == (0 if shown else 3)
+
+
 @pytest.mark.parametrize(
     ("value", "hit", "others"),
     [

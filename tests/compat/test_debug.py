@@ -15,6 +15,7 @@ descriptors:
       - {key: user, shadow_mode: true, rate_limit: {unit: week, requests_per_unit: 7}}
   - {key: api_key, value: hush-hush, quota_mode: true, rate_limit: {unit: day, requests_per_unit: 1}}
   - {key: vip, rate_limit: {unlimited: true}}
+  - {key: /auth/*, value: /auth/*, rate_limit: {unit: hour, requests_per_unit: 3}}
 """
 
 
@@ -27,4 +28,5 @@ def test_a_line_a_limit_with_secrets_masked() -> None:
         "shop.path_/a.user: unit=WEEK requests_per_unit=7, shadow_mode: true, quota_mode: false\n",
         f"shop.api_key_{masked}: unit=DAY requests_per_unit=1, shadow_mode: false, quota_mode: true\n",
         "shop.vip: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false\n",
+        "shop./auth/*_/auth/*: unit=HOUR requests_per_unit=3, shadow_mode: false, quota_mode: false\n",
     ]

@@ -33,6 +33,23 @@ descriptors:
     - {key: deep, value: x, rate_limit: {unit: hour, requests_per_unit: 9}}
     - {key: deep, value: y, rate_limit: {unit: hour, requests_per_unit: 9}}
 - {key: api_key, value: a-very-secret-key, rate_limit: {unit: hour, requests_per_unit: 9}}
+- key: httproute/ns/shop/rule/0/match/0/*
+  value: httproute/ns/shop/rule/0/match/0/*
+  descriptors:
+  - &rule {key: rule-0-match-0, value: rule-0-match-0, rate_limit: {unit: hour, requests_per_unit: 9}}
+- key: httproute/ns/auth-tokens/rule/0/match/0/www_example_com
+  value: httproute/ns/auth-tokens/rule/0/match/0/www_example_com
+  descriptors:
+  - key: rule-0-match-0
+    value: rule-0-match-0
+    descriptors:
+    - {key: masked_remote_address, value: 192.168.0.0/16, rate_limit: {unit: hour, requests_per_unit: 9}}
+- key: grpcroute/ns/session.v1/rule/0/match/-1/*
+  value: grpcroute/ns/session.v1/rule/0/match/-1/*
+  descriptors: [*rule]
+- key: password
+  value: password
+  rate_limit: {unit: hour, requests_per_unit: 9}
 """
 OUTER = ("rule-0-match-0", "rule-0-match-0"), ("rule-0-match-1", "a:b|c")
 
@@ -118,6 +135,28 @@ async def test_secret_values_are_masked() -> None:
     text = scraped(counted.reference) + str(list(counted.reference.stats()))
     assert "api_key_a-***~" in text
     assert "very-secret" not in text
+
+
+SHOP = "httproute/ns/shop/rule/0/match/0/*"
+TOKENS = "httproute/ns/auth-tokens/rule/0/match/0/www_example_com"
+SESSION = "grpcroute/ns/session.v1/rule/0/match/-1/*"
+IN_ROUTE = "rule-0-match-0_rule-0-match-0"
+ROUTES = [
+    ([SHOP, "rule-0-match-0"], [f"{SHOP}_{SHOP}", IN_ROUTE]),
+    ([TOKENS, "rule-0-match-0", "masked_remote_address=192.168.0.0/16"], [f"{TOKENS}_{TOKENS}", IN_ROUTE]),
+    ([SESSION, "rule-0-match-0"], ["grpcroute/ns/session", "v1/rule/0/match/-1/*_grpcroute/ns/session"]),
+    (["password"], ["password_password"]),
+]
+
+
+@pytest.mark.parametrize(("route", "names"), ROUTES, ids=lambda each: str(each[0]))
+async def test_the_names_of_routes_are_those_of_the_reference(route: list[str], names: list[str]) -> None:
+    counted = Counted()
+    pairs = (entry.partition("=") for entry in route)
+    await counted.call(*((key, value or key) for key, _, value in pairs))
+    keys = ",".join(f'key{number}="{name}"' for number, name in enumerate(names, 1))
+    shown = f'{{domain="ns/gateway/http",{keys}}}'
+    assert series(counted.reference) == {f"total_hits{shown}": 1, f"within_limit{shown}": 1}
 
 
 def test_errors_and_loads_are_those_of_the_service() -> None:

@@ -53,6 +53,10 @@ CASES: list[tuple[str, list[str | None]]] = [
     ("path=\0#", ["path", "\0#", hashed("\0#")]),
     ("api_key=sesame", ["api_key", None, hashed("sesame")]),
     ("X-Auth-Token=sesame", ["X-Auth-Token", None, hashed("sesame")]),
+    ("route/auth/*=route/auth/*", ["route/auth/*", "route/auth/*"]),
+    ("route/auth/*=route/auth/", ["route/auth/*", None, hashed("route/auth/")]),
+    (f"auth{LONG}=auth{LONG}", ["auth" + LONG, "auth" + "x" * 252, hashed("auth" + LONG)]),
+    ("\0auth=\0auth", ["\0auth", "\0auth", hashed("\0auth")]),
 ]
 
 
@@ -81,6 +85,8 @@ async def test_hashes_are_keyed_by_the_secret() -> None:
 async def test_a_file_chooses_its_secret_keys() -> None:
     log = await logged(Service("secret: [path]\n" + RULES, LOGGED), "path=/a")
     assert log["descriptors"] == [{"entries": [["path", None, hashed("/a")]]}]
+    log = await logged(Service("secret: [path]\n" + RULES, LOGGED), "path=path", "token=token")
+    assert log["descriptors"] == [{"entries": [["path", None, hashed("path")]]}, {"entries": [["token", "token"]]}]
     log = await logged(Service("secret: []\n" + RULES, LOGGED), "api_key=k")
     assert log["descriptors"] == [{"entries": [["api_key", "k"]]}]
 

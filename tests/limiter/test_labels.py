@@ -9,6 +9,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from extauth.rules.masking import Masking
 from tests.limiter.service import Service, descriptor
 
+ROUTE = "httproute/d/auth/rule/0/match/0/*"  # as Envoy Gateway calls it: a value that equals its key is no secret
 NAMES = [
     ("- {key: a}", ["a=of-a-caller"], "a"),
     ("- {key: a, value: of-the-file}", ["a=of-the-file"], "a_of-the-file"),
@@ -34,6 +35,12 @@ NAMES = [
     ("- {key: X-Api-Key, value_regex: se.*}", ["X-Api-Key=se"], f"X-Api-Key_{Masking().mask('se.*')}"),
     ("- {key: auth-token, value_to_metric: true}", ["auth-token=s"], f"auth-token_{Masking().mask('s')}"),
     ("- {key: passwords, detailed_metric: true}", ["passwords=s"], f"passwords_{Masking().mask('s')}"),
+    (f"- {{key: {ROUTE}, value: {ROUTE}}}", [f"{ROUTE}={ROUTE}"], f"{ROUTE}_{ROUTE}"),
+    ("- {key: token, values: [token, other]}", ["token=token"], "token_token"),
+    ("- {key: token, values: [token, other]}", ["token=other"], f"token_{Masking().mask('other')}"),
+    ("- {key: 'header_*', value_to_metric: true}", ["header_auth=header_auth"], "header_auth_header_auth"),
+    ("- {key: 'header_*', value_to_metric: true}", ["header_a=header_*"], f"header_a_{Masking().mask('header_*')}"),
+    ("- {key: '*', detailed_metric: true}", ["password=password"], "password_password"),
 ]
 
 
@@ -109,10 +116,18 @@ def test_a_request_does_not_count_as_a_rule_of_the_file(rules: str, asked: list[
     assert service.planner.plan(message).tally.rules[0].name == name
 
 
-def test_a_label_of_a_secret_key_is_masked() -> None:
-    service = Service("labels: [path]\nsecret: [path]\ndescriptors: []")
-    message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor("path=/users/jane")]))
-    assert service.planner.plan(message).template.labels.path == Masking().mask("/users/jane")
+@pytest.mark.parametrize(
+    ("secret", "value", "path"),
+    [
+        ("secret: [path]", "/users/jane", Masking().mask("/users/jane")),
+        ("secret: [path]", "path", Masking().mask("path")),
+        ("", "path", "path"),
+    ],
+)
+def test_a_label_of_a_secret_key_is_masked(secret: str, value: str, path: str) -> None:
+    service = Service(f"labels: [path]\n{secret}\ndescriptors: []")
+    message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(f"path={value}")]))
+    assert service.planner.plan(message).template.labels.path == path
 
 
 @pytest.mark.parametrize(
@@ -125,6 +140,23 @@ def test_the_file_says_which_keys_are_secret(secret: str, name: str | None) -> N
     message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor("token=v", "k=w")]))
     masks = Masking().mask
     assert service.planner.plan(message).tally.rules[0].name == (name or f"token_{masks('v')}.k_{masks('w')}")
+
+
+@pytest.mark.parametrize(
+    ("secret", "more", "asked", "name"),
+    [
+        (ROUTE, "", [f"{ROUTE}={ROUTE}"], f"{ROUTE}_{Masking().mask(ROUTE)}"),
+        (ROUTE, ", detailed_metric: true", [f"{ROUTE}={ROUTE}"], f"{ROUTE}_{Masking().mask(ROUTE)}"),
+        ("token", "", [f"{ROUTE}={ROUTE}"], f"{ROUTE}_{ROUTE}"),
+    ],
+)
+def test_a_value_that_equals_its_key_is_masked_where_the_file_lists_the_key(
+    secret: str, more: str, asked: list[str], name: str
+) -> None:
+    limit = "rate_limit: {unit: day, requests_per_unit: 1}"
+    service = Service(f"secret: ['{secret}']\ndescriptors: [{{key: '{ROUTE}', value: '{ROUTE}', {limit}{more}}}]")
+    message = bytes(RateLimitRequest(domain="d", descriptors=[descriptor(*asked)]))
+    assert service.planner.plan(message).tally.rules[0].name == name
 
 
 def test_a_secret_key_keys_the_fingerprints() -> None:

@@ -126,8 +126,35 @@ def test_long_values_are_matched_whole() -> None:
     assert [line_hit(config, Logger(), f"path={value}") for value in (long, longer, "x" * 256)] == [3, 4, 4]
 
 
+OWN = "route/*"
+SHOWN = [
+    ("", "", f"{OWN}={OWN}", f"{OWN}={OWN}"),
+    ("", "", "token=token", "token=token"),
+    ("", "", "token=known", f"token={MASKING.mask('known')}"),
+    ("", "", "token=other", f"token=#{MASKING.hashed('other')}"),
+    (f"secret: ['{OWN}']", "", f"{OWN}={OWN}", f"{OWN}={MASKING.mask(OWN)}"),
+    ("", f"secret: ['{OWN}']", f"{OWN}={OWN}", f"{OWN}={MASKING.mask(OWN)}"),
+]
+
+
+@pytest.mark.parametrize(("logged", "replayed", "asked", "shown"), SHOWN)
+def test_a_report_shows_what_neither_the_log_nor_the_config_masks(
+    logged: str, replayed: str, asked: str, shown: str
+) -> None:
+    rules = f"descriptors: [{{key: '{OWN}', value: '{OWN}'}}, {{key: token, values: [token, known]}}]"
+    logger = Logger(f"domain: d\n{logged}\n{rules}")
+    matcher = HashedMatcher(load_rules({"f.yaml": f"domain: d\n{replayed}\n{rules}"}), MASKING)
+    (read,) = read_request(logger.asked([descriptor(asked)])).descriptors
+    assert [matcher.show(entry, "d") for entry in read.entries] == [shown]
+
+
+def test_a_pattern_is_tried_on_a_value_that_equals_its_key() -> None:
+    config = f"domain: d\ndescriptors:\n- {{key: '{OWN}', value: '{OWN}', {LIMIT}}}\n"
+    assert line_hit(config, Logger(), f"{OWN}={OWN}") == 3
+
+
 KEYS = st.sampled_from(["api_key", "token", "path"])
-VALUES = st.sampled_from(["", "a", "b", "ab", "12", "*", "\0a", "é" * 130, "\udcffx"])
+VALUES = st.sampled_from(["", "a", "b", "ab", "12", "*", "token", "\0a", "é" * 130, "\udcffx"])
 MATCHERS = st.one_of(
     st.just(""),
     VALUES.filter(lambda value: value not in {"", "\0a", "\udcffx"}).map(lambda value: f", value: {value!r}"),

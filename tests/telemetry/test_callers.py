@@ -12,6 +12,7 @@ from extauth.limiter.build import LimiterOptions
 from extauth.limiter.counters import Group, TakeResult
 from extauth.limiter.facts import ShedFact
 from extauth.rls.encode import encode_request
+from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.telemetry.callers import (
     WINDOW_S,
@@ -58,6 +59,27 @@ async def test_secret_values_are_masked() -> None:
     (caller,) = rig.denied("api_key")
     assert caller.startswith("api_key=a-***~")
     assert "secret" not in caller
+
+
+ROUTE = "httproute/ns/auth/rule/0/match/0/*"
+MASK = Masking().mask
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "name", "caller"),
+    [
+        (f"key: '{ROUTE}', value: '{ROUTE}'", f"{ROUTE}={ROUTE}", f"{ROUTE}_{ROUTE}", f"{ROUTE}={ROUTE}"),
+        ("key: 'plan_*'", "plan_a=a-value", "plan_*", f"plan_a={MASK('a-value')}"),
+        ("key: 'plan_*'", "plan_a=plan_*", "plan_*", f"plan_a={MASK('plan_*')}"),
+        ("key: 'plan_*'", "plan_a=plan_a", "plan_*", "plan_a=plan_a"),
+    ],
+)
+async def test_values_under_a_pattern_of_keys_are_masked_unless_they_equal_the_key(
+    rule: str, asked: str, name: str, caller: str
+) -> None:
+    rig = CallersRig(f"domain: d\ndescriptors: [{{{rule}, rate_limit: {{unit: year, requests_per_unit: 2}}}}]")
+    await rig.call(asked, calls=4)
+    assert rig.denied(name) == {caller: 2}
 
 
 async def test_one_that_turns_secret_is_masked_from_then_on() -> None:

@@ -22,6 +22,7 @@ from tests.support.facts import batch, settled
 
 USUAL, CUSTOMER, NOTHING = SecretKeys(), SecretKeys(frozenset({"customer"})), SecretKeys(by_name=False)
 PATH = SecretKeys(frozenset({"path"}))
+AUTH_PATH = SecretKeys(frozenset({"auth_path"}))  # secret by its name, too, except for the value `auth_path`
 IN_D, PATHS_IN_D = Remasked(frozenset("d")), Remasked(frozenset("d"), paths=True)
 
 
@@ -46,6 +47,8 @@ def domain(secret: SecretKeys = USUAL, *labels: str) -> Domain:
         ([rules(d=domain()), rules(), rules(d=domain(CUSTOMER))], IN_D),
         ([rules(d=domain(USUAL, "path")), rules(d=domain(CUSTOMER))], IN_D),
         ([rules(d=domain(USUAL, "path")), rules(d=domain(PATH, "path"))], PATHS_IN_D),
+        ([rules(d=domain(USUAL, "auth_path")), rules(d=domain(AUTH_PATH, "auth_path"))], PATHS_IN_D),
+        ([rules(d=domain(USUAL, "auth_path")), rules(d=domain(CUSTOMER, "auth_path"))], IN_D),
         (
             [rules(d=domain(USUAL, "path")), rules(d=domain()), rules(d=domain(PATH))],
             Remasked(frozenset("d"), paths=True),
