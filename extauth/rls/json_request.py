@@ -10,14 +10,17 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from extauth.errors import InvalidRequestError
-from extauth.rls.protobuf import bytes_field, number_field
+from extauth.rls.protobuf import MAX_FIELDS, bytes_field, number_field
 from extauth.rules.model import Unit
 
-_NUMBER: Final = re.compile(r"-?\d{1,40}(?:\.\d{1,40})?(?:[eE][+-]?\d{1,4})?", re.ASCII)
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,39})(?:\.\d{1,40})?(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _UNITS: Final = {"UNKNOWN": 0, **{unit.name: unit.number for unit in Unit}}
 
-_Write: TypeAlias = Callable[[int, Any, str], bytes]
-"""Writes a field: its number, its value in JSON, and its place there, for errors."""
+_Place: TypeAlias = "tuple[_Place, str | int] | None"
+"""Where a value is in the JSON: what it is in, and its name or index there. It becomes a text only for an error."""
+
+_Write: TypeAlias = Callable[[int, Any, _Place], bytes]
+"""Writes a field: its number, its value in JSON, and its place there."""
 
 _Fields: TypeAlias = Mapping[str, tuple[int, _Write]]
 
@@ -26,7 +29,7 @@ def encode_json_request(body: bytes) -> bytes:
     """The message of a JSON text; raises InvalidRequestError, which says what is wrong and where."""
     try:
         data = json.loads(body.decode(), object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_no_number)
-        return _message(_REQUEST, data, "")
+        return _message(_REQUEST, data, None)
     except RecursionError:
         raise InvalidRequestError("the JSON is nested too deeply") from None
     except UnicodeError:  # of the body, or half a surrogate pair in it
@@ -48,38 +51,44 @@ def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number")
 
 
-def _wrong(place: str, wanted: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{place or 'the message'} must be {wanted}")
+def _wrong(place: _Place, wanted: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{_text_of(place) or 'the message'} must be {wanted}")
 
 
-def _message(fields: _Fields, data: object, place: str) -> bytes:
+def _text_of(place: _Place) -> str:
+    if place is None:
+        return ""
+    outer, step = place
+    return f"{_text_of(outer)}[{step}]" if isinstance(step, int) else f"{_text_of(outer)}.{step[:50]}".lstrip(".")
+
+
+def _message(fields: _Fields, data: object, place: _Place) -> bytes:
     if not isinstance(data, dict):
         raise _wrong(place, "an object")
     written: dict[int, bytes] = {}
     for name, value in data.items():
-        inner = f"{place}.{name[:50]}".lstrip(".")
         if name not in fields:
-            raise InvalidRequestError(f"{inner} is no field; the fields are {', '.join(fields)}")
+            raise InvalidRequestError(f"{_text_of((place, name))} is no field; the fields are {', '.join(fields)}")
         number, write = fields[name]
         if number in written:
-            raise InvalidRequestError(f"{inner} is there twice")
-        written[number] = b"" if value is None else write(number, value, inner)
+            raise InvalidRequestError(f"{_text_of((place, name))} is there twice")
+        written[number] = b"" if value is None else write(number, value, (place, name))
     return b"".join(written.values())
 
 
-def _text(number: int, value: object, place: str) -> bytes:
+def _text(number: int, value: object, place: _Place) -> bytes:
     if not isinstance(value, str):
         raise _wrong(place, "a string")
     return bytes_field(number, value.encode()) if value else b""
 
 
-def _bool(number: int, value: object, place: str) -> bytes:
+def _bool(number: int, value: object, place: _Place) -> bytes:
     if not isinstance(value, bool):
         raise _wrong(place, "true or false")
     return number_field(number, value)
 
 
-def _integer(value: object, bits: int, place: str) -> int:
+def _integer(value: object, bits: int, place: _Place) -> int:
     """A whole number; it may be a string, or be written as 1.0 or 1e2."""
     if isinstance(value, str):
         number = Decimal(value if _NUMBER.fullmatch(value) else -1)
@@ -90,15 +99,15 @@ def _integer(value: object, bits: int, place: str) -> int:
     return int(number)
 
 
-def _uint32(number: int, value: object, place: str) -> bytes:
+def _uint32(number: int, value: object, place: _Place) -> bytes:
     return number_field(number, _integer(value, 32, place))
 
 
-def _uint64_value(number: int, value: object, place: str) -> bytes:
+def _uint64_value(number: int, value: object, place: _Place) -> bytes:
     return bytes_field(number, number_field(1, _integer(value, 64, place)))
 
 
-def _unit(number: int, value: object, place: str) -> bytes:
+def _unit(number: int, value: object, place: _Place) -> bytes:
     if not isinstance(value, str):
         return number_field(number, _integer(value, 31, place))
     if value not in _UNITS:
@@ -111,10 +120,11 @@ def _inner(fields: _Fields) -> _Write:
 
 
 def _each(write: _Write) -> _Write:
-    def write_each(number: int, value: object, place: str) -> bytes:
+    def write_each(number: int, value: object, place: _Place) -> bytes:
         if not isinstance(value, list):
             raise _wrong(place, "a list")
-        return b"".join([write(number, item, f"{place}[{i}]") for i, item in enumerate(value)])
+        # Where there are more, the message is refused as too large, whatever the others are.
+        return b"".join([write(number, item, (place, i)) for i, item in enumerate(value[: MAX_FIELDS + 1])])
 
     return write_each
 

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauth.errors import InvalidRequestError
+from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.rls.json_request import encode_json_request
 from extauth.rls.json_response import json_of_response
 from extauth.rls.request import decode_descriptor, split_request
@@ -123,6 +123,7 @@ def test_negative_hits_which_the_library_does_not_know_yet(name: str, value: boo
                 b'"x"',
                 b'" 1"',
                 b'"1_0"',
+                b'"05"',
                 b"{}",
                 b"1e9999",
                 b"1e-9999",
@@ -184,3 +185,15 @@ def test_an_answer_is_written_as_the_library_does(verdict: Verdict, headers: Res
     message = encode_response(verdict, headers)
     expected = json_format.MessageToDict(message_class("RateLimitResponse").FromString(message))
     assert json.loads(json_of_response(message)) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"descriptors": [' + b"{}," * 10_000 + b"{}]}", b'{"descriptors": [{"entries": [' + b"{}," * 10_000 + b"{}]}]}"],
+    ids=["descriptors", "entries"],
+)
+def test_of_a_list_that_is_too_long_only_so_much_is_read_that_it_is_refused(body: bytes) -> None:
+    message = encode_json_request(body)
+    assert len(message) < 1000
+    with pytest.raises(RequestTooLargeError):
+        list(map(decode_descriptor, split_request(message).descriptors))
