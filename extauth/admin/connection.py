@@ -48,15 +48,19 @@ _Made = TypeVar("_Made")
 class State(IntEnum):
     """The state of a connection. When all places are taken and none is silent, the lowest state is closed first.
 
-    CLOSING: half-closed. PAGE: a page for people is being sent. STREAM: an answer that may never end is. WAITING: a
-    request is expected or arriving. PROBE: a probe or a scrape is being answered.
+    CLOSING: half-closed. PAGE: a page for people is being sent. STREAM: an answer that may never end is. CALL: a call
+    is being decided. WAITING: a request is expected or arriving. PROBE: a probe or a scrape is being answered.
     """
 
     CLOSING = 0
     PAGE = 1
     STREAM = 2
-    WAITING = 3
-    PROBE = 4
+    CALL = 3
+    WAITING = 4
+    PROBE = 5
+
+
+_STATES: Final = {Audience.PEOPLE: State.PAGE, Audience.CALLERS: State.CALL, Audience.MACHINES: State.PROBE}
 
 
 @dataclass(kw_only=True)
@@ -147,8 +151,7 @@ class Connection:
             self._enter(State.PAGE)
             await self._answer(lambda: found, head_only=request.method == "HEAD")
         else:
-            page = State.STREAM if found.lasting else State.PAGE
-            self._enter(page if found.audience is Audience.PEOPLE else State.PROBE)
+            self._enter(State.STREAM if found.lasting else _STATES[found.audience])
             await self._answer(lambda: found.handler(request), head_only=request.method == "HEAD")
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 

@@ -25,7 +25,7 @@ CHECK_S: Final = 1.0
 STOP_GRACE_S: Final = 1.0
 SEND_BUFFER_BYTES: Final = 65_536
 
-_ANSWERING: Final = {State.PAGE, State.STREAM, State.PROBE}
+_ANSWERING: Final = {State.PAGE, State.STREAM, State.CALL, State.PROBE}
 
 
 class HttpServer:
@@ -39,12 +39,13 @@ class HttpServer:
 
     **Places.** There are 64 connections. One more client replaces the connection that has been silent for longest. If
     none has been silent for 5 ms, the client replaces the page that has been in transfer for longest; without a page,
-    the oldest lasting answer; without one, the oldest connection, probes and scrapes last. While 48 answers are being
-    sent, pages for people are refused (503). So neither a silent or slow client nor a page is in the way of a probe or
-    scrape.
+    the oldest lasting answer; without one, the oldest call; without one, the oldest connection, probes and scrapes
+    last. While 48 answers are being sent, pages for people are refused (503). So neither a silent or slow client nor a
+    page or a call is in the way of a probe or scrape.
 
-    **Turns.** One turn of the event loop accepts up to 8 clients and spends 0.5 ms on each of three kinds of work:
-    reading requests, making pages, and making answers for probes and scrapes. The rest waits for the next turn.
+    **Turns.** One turn of the event loop accepts up to 8 clients and spends 0.5 ms on each of four kinds of work:
+    reading requests, making pages, reading calls, and making answers for probes and scrapes. The rest waits for the
+    next turn.
     """
 
     def __init__(
@@ -66,7 +67,13 @@ class HttpServer:
             routes=routes,
             hosts=AllowedHosts([split_address(listen)[0], *hosts]),
             clock=clock,
-            lanes={State.WAITING: Lane(clock), State.PAGE: pages, State.STREAM: pages, State.PROBE: Lane(clock)},
+            lanes={
+                State.WAITING: Lane(clock),
+                State.PAGE: pages,
+                State.STREAM: pages,
+                State.CALL: Lane(clock),
+                State.PROBE: Lane(clock),
+            },
             crowded=self._crowded,
         )
         self._listeners: list[socket.socket] = []
@@ -139,7 +146,8 @@ class HttpServer:
             if first is None or self._clock() - first.since < GRACE_S:
                 streams = (connection for connection in connections if connection.state is State.STREAM)
                 pages = (connection for connection in connections if connection.state is State.PAGE)
-                first = next(chain(pages, streams), first or min(connections, key=attrgetter("state")))
+                calls = (connection for connection in connections if connection.state is State.CALL)
+                first = next(chain(pages, streams, calls), first or min(connections, key=attrgetter("state")))
             first.end()
 
     def _crowded(self) -> bool:

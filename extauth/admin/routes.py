@@ -15,10 +15,12 @@ class Audience(Enum):
     """Who requests a path.
 
     Pages for PEOPLE are refused under a foreign host name and when places are short. MACHINES are probes and scrapes:
-    they are always served, whatever name they ask for.
+    they are always served, whatever name they ask for. So are CALLERS, who want calls decided, while that keeps no
+    machine waiting.
     """
 
     PEOPLE = "people"
+    CALLERS = "callers"
     MACHINES = "machines"
 
 

@@ -44,7 +44,7 @@ def http_server(listen: str, *, decide: Decide, healthy: Callable[[], bool]) -> 
 
     routes = {
         "/healthcheck": Route(check, Audience.MACHINES),
-        "/json": Route(call, Audience.MACHINES, ("POST",), body_bytes=BODY_BYTES),
+        "/json": Route(call, Audience.CALLERS, ("POST",), body_bytes=BODY_BYTES),
     }
     return HttpServer(listen, routes, setting="EXTAUTH_HTTP_LISTEN")
 
