@@ -45,6 +45,8 @@ SILENT: Final = "SILENT"
 """No answer in GIVE_UP_S."""
 GIVE_UP_S: Final = 10.0
 ENVOYS_TIMEOUT_MS: Final = 250
+SECOND_KEY: Final = "api_key_again"
+"""The key of a second descriptor with the API key, whose counter lies on another shard most of the time."""
 _GRPC_STATUS = {code.value[0]: code.name for code in StatusCode}
 
 
@@ -87,14 +89,21 @@ class Edge:
 
 
 class Direct:
-    """ShouldRateLimit at a replica, with the timeout that Envoy sends."""
+    """ShouldRateLimit at a replica, with the timeout that Envoy sends.
+
+    With `twice`, the API key comes in a second descriptor, too, as in chaos.load.config.
+    """
 
     _BLOCK: Final = head(("grpc-timeout", f"{ENVOYS_TIMEOUT_MS}m"))
     _RESULTS: Final = {b"\x08\x01": OK, b"\x08\x02": OVER}  # RateLimitResponse: overall_code is field 1
 
+    def __init__(self, *, twice: bool = False) -> None:
+        self._names = ("api_key", SECOND_KEY) if twice else ("api_key",)
+
     def request(self, stream: int, key: str) -> bytes:
         """See Kind."""
-        return call(stream, prefixed(bytes_field(1, b"api") + descriptor(("api_key", key))), self._BLOCK)
+        descriptors = b"".join(descriptor((name, key)) for name in self._names)
+        return call(stream, prefixed(bytes_field(1, b"api") + descriptors), self._BLOCK)
 
     def result(self, answer: Answer) -> str:
         """See Kind."""

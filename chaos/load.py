@@ -1,4 +1,6 @@
-"""The load, in a process of its own: `python -m chaos.load FILE NAME EDGE REPLICA…`, the last two ports of 127.0.0.1.
+"""The load, in a process of its own: `python -m chaos.load FILE NAME LIMITS EDGE REPLICA…`.
+
+EDGE and each REPLICA are ports of 127.0.0.1, and LIMITS is how many limits a call has, 1 or 2.
 
 It asks through Envoy's EDGE and each REPLICA directly, at the rates of `CALLERS`, until its standard input ends. The
 callers' API keys end in NAME, so that each round counts anew. It prints `ready`, and at the end writes a JSON object
@@ -16,11 +18,12 @@ from pathlib import Path
 
 import uvloop
 
-from chaos.client import Client, Direct, Edge
+from chaos.client import SECOND_KEY, Client, Direct, Edge
 
 TICK_S = 0.005
 MAX_S = 180  # whatever becomes of the harness, it ends then
 EDGE = "edge"
+MORE = 50  # as many as a caller's second limit may deny at a time, while they are on their way
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,10 @@ class Caller:
     limit: int | None
     rule: str
 
-    @property
-    def config(self) -> str:
-        """Its rate_limit, of a period that does not end during a run."""
-        requests = 10**9 if self.limit is None else self.limit
-        return f"{{unit: year, requests_per_unit: {requests}, {self.rule}}}"
+    def config(self, more: int = 0, unit: str = "year") -> str:
+        """Its rate_limit, or one of so many requests more, of a period that does not end during a run."""
+        requests = 10**9 if self.limit is None else self.limit + more
+        return f"{{unit: {unit}, requests_per_unit: {requests}, {self.rule}}}"
 
 
 USED_UP = "spent"
@@ -52,16 +54,22 @@ Sample = tuple[float, float, str, str, str]
 """(when it was sent, seconds, way, caller, result)."""
 
 
-def config() -> str:
-    """The descriptors of all callers: each API key that begins with a caller's name has a limit of its own."""
-    rules = [
-        f'  - {{key: api_key, value: "{name}-*", rate_limit: {caller.config}}}\n'
-        for name, caller in {**CALLERS, "probe": PROBE}.items()
-    ]
+def config(limits: int = 1) -> str:
+    """The descriptors of all callers: each API key that begins with a caller's name has a limit of its own.
+
+    Where calls have two limits, the second is the one of the caller. The first is asked before it, since its rate is
+    lower, and has always room, since what the second one denies is given back.
+    """
+    rules = []
+    for name, caller in {**CALLERS, "probe": PROBE}.items():
+        rule = caller.config() if limits == 1 else caller.config(more=MORE)
+        rules.append(f'  - {{key: api_key, value: "{name}-*", rate_limit: {rule}}}\n')
+        if limits > 1:
+            rules.append(f'  - {{key: {SECOND_KEY}, value: "{name}-*", rate_limit: {caller.config(unit="day")}}}\n')
     return "domain: api\nlabels: [path]\ndescriptors:\n" + "".join(rules)
 
 
-async def run(edge: int, name: str, replicas: list[int]) -> dict[str, object]:
+async def run(edge: int, name: str, replicas: list[int], limits: int) -> dict[str, object]:
     """Ask until standard input ends."""
     samples: list[Sample] = []
 
@@ -69,7 +77,7 @@ async def run(edge: int, name: str, replicas: list[int]) -> dict[str, object]:
         def ended(sent_at: float, key: str, result: str) -> None:
             samples.append((sent_at, time.monotonic() - sent_at, way, key.partition("-")[0], result))
 
-        return Client(port, Edge() if way == EDGE else Direct(), ended)
+        return Client(port, Edge() if way == EDGE else Direct(twice=limits > 1), ended)
 
     clients = {EDGE: client(EDGE, edge)} | {str(i): client(str(i), port) for i, port in enumerate(replicas)}
     for each in clients.values():
@@ -101,8 +109,8 @@ async def run(edge: int, name: str, replicas: list[int]) -> dict[str, object]:
 
 def main() -> None:
     """Run it."""
-    file, name, edge, *replicas = sys.argv[1:]
-    Path(file).write_text(json.dumps(uvloop.run(run(int(edge), name, [int(port) for port in replicas]))))
+    file, name, limits, edge, *replicas = sys.argv[1:]
+    Path(file).write_text(json.dumps(uvloop.run(run(int(edge), name, [int(port) for port in replicas], int(limits)))))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class Row:
         cells = [
             f"{getattr(self, name):>{width(name)}.{1 if name.endswith(('_ms', '_s')) else 0}f}" for name in NUMBERS
         ]
-        return f"{self.fault:<22}{self.policy:<7}" + "".join(cells)
+        return f"{self.fault:<25}{self.policy:<7}" + "".join(cells)
 
 
 NUMBERS: Final = tuple(each.name for each in fields(Row) if each.name not in {"fault", "policy", "wrong"})
@@ -85,7 +85,7 @@ def width(name: str) -> int:
     return max(len(name), 6) + 2
 
 
-HEADING: Final = f"{'fault':<22}{'policy':<7}" + "".join(f"{name:>{width(name)}}" for name in NUMBERS)
+HEADING: Final = f"{'fault':<25}{'policy':<7}" + "".join(f"{name:>{width(name)}}" for name in NUMBERS)
 
 
 def row(name: str, fault: Fault, policy: str, seen: Seen, *, strict: bool) -> Row:

@@ -47,7 +47,13 @@ class Load:
     async def start(cls, stage: Stage, name: str) -> "Load":
         """Start asking, as callers of this name."""
         ports, file = stage.stack.ports, stage.folder / f"{name}.json"
-        argv = [str(file), name, str(ports.edge), *(str(replica.grpc) for replica in ports.extauth)]
+        argv = [
+            str(file),
+            name,
+            str(stage.way.limits),
+            str(ports.edge),
+            *(str(replica.grpc) for replica in ports.extauth),
+        ]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "chaos.load", *argv, stdin=pipe, stdout=pipe, cwd=ROOT
@@ -83,7 +89,8 @@ class Probes:
     def __init__(self, stage: Stage) -> None:
         self._results: dict[str, asyncio.Future[str]] = {}
         edge, *replicas = (stage.stack.ports.edge, *(replica.grpc for replica in stage.stack.ports.extauth))
-        self._clients = [Client(edge, Edge(), self._ended), *(Client(port, Direct(), self._ended) for port in replicas)]
+        direct = Direct(twice=stage.way.limits > 1)
+        self._clients = [Client(edge, Edge(), self._ended), *(Client(port, direct, self._ended) for port in replicas)]
 
     async def normal_at(self) -> float:
         """When calls began to be counted together, at each replica and through Envoy; inf: not in RECOVERY_S."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -13,6 +14,7 @@ import trustme
 import yaml
 from redis.asyncio import Redis
 
+from chaos.client import SECOND_KEY
 from chaos.load import config
 from scripts.stack import Ports, Stack, free_ports
 from scripts.stack.render import Edit
@@ -33,6 +35,7 @@ RESOLVER: Final = "127.0.0.77"
 _HERE, _THERE = "127.0.0.2", "127.0.0.3"  # of two stores with the same port
 # In a mount namespace of its own a process has other hosts and another resolver.
 _MOUNT = 'mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
+_SECOND = {"header_name": "x-api-key", "descriptor_key": SECOND_KEY}
 _NAMED = ("unshare", "--map-root-user", "--mount", "sh", "-c", _MOUNT)
 
 
@@ -50,6 +53,18 @@ class Way(StrEnum):
     """Straight, to the master that sentinels name; the spare is its replica."""
     CLUSTERED = "clustered"
     """Straight, to the masters of a cluster; the store and the spare are not asked."""
+    SPREAD = "spread"
+    """As before, and each call has two limits, mostly on two shards."""
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether the store is a cluster."""
+        return self in {Way.CLUSTERED, Way.SPREAD}
+
+    @property
+    def limits(self) -> int:
+        """How many limits each call has."""
+        return 2 if self is Way.SPREAD else 1
 
 
 class Stage:
@@ -82,12 +97,12 @@ class Stage:
         proxied = replicas if way in {Way.PROXIED, Way.TLS} else 0
         self.trio = Trio("valkey", folder, port)
         partly = ("--cluster-require-full-coverage", "no")
-        self.cluster = RealCluster("valkey", folder / "c", options=partly) if way is Way.CLUSTERED else None
+        self.cluster = RealCluster("valkey", folder / "c", options=partly) if way.is_clustered else None
         self.proxies = [Proxy(each, port, tls=self._tls) for each in between[:proxied]]
         descriptors = folder / "descriptors"
         descriptors.mkdir(parents=True)
         self.config = descriptors / "api.yaml"
-        self.config.write_text(config())
+        self.config.write_text(config(way.limits))
         self.stack = Stack(
             ROOT,
             folder / "run",
@@ -95,7 +110,7 @@ class Stage:
             env=self._settings() | ({"EXTAUTH_REDIS_TIMEOUT": str(PATIENT_REDIS_S)} if patient else {}),
             prometheus=False,
             ratelimit_timeout_s=PATIENT_S if patient else None,
-            edit_envoy=_answered_by(api),
+            edit_envoy=_answered_by(api, way.limits),
             redis_urls=self._urls(),
             run_extauth=(*_NAMED, str(self.hosts), str(self._resolv)) if way is Way.NAMED else (),
         )
@@ -213,12 +228,17 @@ class LocalStore(Store):
         self._arguments = (*self._listening, *(slow if delay_us else ()))
 
 
-def _answered_by(port: int) -> Edit:
-    """Let Envoy answer requests itself at this port, as the API would be slower than all the rest together."""
+def _answered_by(port: int, limits: int) -> Edit:
+    """Let Envoy answer requests itself at this port, as the API would be slower than all the rest together.
+
+    And let it ask for so many `limits` a request.
+    """
     listeners = yaml.safe_load(UPSTREAM.replace("PORT", str(port)))["static_resources"]["listeners"]
 
     def edit(name: str, file: dict[str, Any]) -> None:
         if name == "envoy.yaml":
+            for descriptors in _rate_limits(file) if limits > 1 else ():
+                descriptors.append({"actions": [{"request_headers": _SECOND}]})
             file["static_resources"]["listeners"] += [{"name": "api", **listener} for listener in listeners]
         elif name == "cds.yaml":
             (echo,) = (each for each in file["resources"] if each["name"] == "echo")
@@ -226,3 +246,16 @@ def _answered_by(port: int) -> Edit:
             endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
 
     return edit
+
+
+def _rate_limits(part: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - of YAML
+    """The descriptors of each route."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "rate_limits":
+                yield value
+            else:
+                yield from _rate_limits(value)
+    elif isinstance(part, list):
+        for each in part:
+            yield from _rate_limits(each)

@@ -8,11 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.client import LOST, OK, OVER, SILENT, Client, Direct
+from chaos.client import LOST, OK, OVER, SECOND_KEY, SILENT, Client, Direct
 from chaos.faults import Fault
-from chaos.load import EDGE, Sample
+from chaos.load import CALLERS, EDGE, Sample, config
 from chaos.report import Seen, row
 from chaos.stage import Stage
+from extauth.config.merge import load_rules
+from extauth.counters.shard_order import shard_order
+from extauth.limiter.build import build_planner
+from extauth.rls.protobuf import bytes_field
+from tests.support.calls import descriptor
 
 BEGAN, MENDED = 100.0, 103.0
 
@@ -142,6 +147,17 @@ def test_counting_alone_is_no_excuse_for_admitting_who_was_used_up_before() -> N
     seen = with_calls(calls(21, OK, who="spent"))
     assert "calls of 'spent'" in wrong(seen, policy="local")
     assert wrong(seen, replace(FAULT, newcomers=frozenset({1})), policy="local") == ""
+
+
+@pytest.mark.parametrize("who", CALLERS)
+def test_of_two_limits_the_first_takes_before_the_second_may_deny(who: str) -> None:
+    key = f"{who}-1"
+    message = bytes_field(1, b"api") + descriptor(("api_key", key)) + descriptor((SECOND_KEY, key))
+    plan = build_planner(load_rules({"api.yaml": config(limits=2)})).plan(message)
+    own, second = (check.limit.requests_per_unit for check in plan.checks)
+    limit = CALLERS[who].limit
+    assert (second, own) == (10**9, 10**9) if limit is None else second == limit < own
+    assert [step.shard for step in shard_order(plan.checks, (4, 7), (False, False)).steps] == [4, 7]
 
 
 async def test_a_client_counts_calls_that_it_cannot_send_as_lost() -> None:
