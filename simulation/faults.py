@@ -76,6 +76,11 @@ def of_masters(random: Random, faults: Sequence[Fault], masters: int) -> Sequenc
     ]
 
 
+def cuts_of(random: Random, until_s: float, cuts: int) -> Sequence[Fault]:
+    """Instants at which all connections end, and may be made again at once: what was sent may be sent again."""
+    return [Fault(at_s, at_s, "cut") for at_s in (random.uniform(0.2, until_s - 0.3) for _ in range(cuts))]
+
+
 def stops_of(random: Random, replicas: int, until_s: float, stops: int, longest_s: Sequence[float]) -> Sequence[Fault]:
     """Times at which the process of a replica is stopped, each for at most one of `longest_s`."""
     faults = []

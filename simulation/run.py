@@ -13,7 +13,7 @@ from typing import cast
 from extauth.counters.breaker import BreakerState
 from extauth.counters.heartbeat import BEAT_S
 from simulation.checks import Checks
-from simulation.faults import ALL, LINK_KINDS, Fault, faults_of, of_masters, stops_of
+from simulation.faults import ALL, LINK_KINDS, Fault, cuts_of, faults_of, of_masters, stops_of
 from simulation.layout import ONE_SERVER, Layout
 from simulation.loop import START_S, VirtualLoop, process, run_virtually
 from simulation.network import Link
@@ -55,10 +55,11 @@ class Schedule:
         """The schedule of a seed where the store is a cluster."""
         other, random = cls.of_server(seed), Random(f"{seed} of a cluster")
         layout = layout_of(random)
+        cuts = cuts_of(random, FAULTS_END_S, random.choice((0, 0, 0, 80)))
         return replace(
             other,
             calls=calls_to_cluster(random, other.replicas, DURATION_S),
-            faults=of_masters(random, other.faults, layout.masters),
+            faults=of_masters(random, sorted([*other.faults, *cuts], key=lambda fault: fault.at_s), layout.masters),
             layout=layout,
             skews_us=[random.randint(-most_us, most_us) for most_us in random.choices(SKEWS_US, k=layout.masters)],
         )

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from extauth.counters.redis.cluster.guard import ClusterGuard
+from extauth.counters.redis.cluster.runs import WriteRun
 from extauth.counters.sharded_request import ShardedRequest
 from extauth.counters.shards import Shards
 from extauth.limiter.counters import Return
-from simulation.run import Schedule, run
+from simulation.faults import cuts_of
+from simulation.run import FAULTS_END_S, Schedule, run
 
 SCHEDULES = 8
 
@@ -50,3 +53,13 @@ def test_what_is_wrong_is_found(
     monkeypatch.setattr(of, what, wrongly)
     schedules = [replace(Schedule.of_cluster(seed), faults=[]) for seed in range(SCHEDULES)]
     assert any(found in wrong for schedule in schedules for wrong in run(schedule).wrong)
+
+
+def test_what_is_sent_again_over_a_new_connection_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As takes are, and give-backs must not be."""
+    monkeypatch.setattr(WriteRun, "again", True)
+    schedules = [
+        replace(Schedule.of_cluster(seed), faults=cuts_of(Random(seed), FAULTS_END_S, 200))  # noqa: S311
+        for seed in range(SCHEDULES)
+    ]
+    assert any("were given back that were not taken" in wrong for each in schedules for wrong in run(each).wrong)
