@@ -93,7 +93,7 @@ class Link:
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say."""
         asked_us = self.loop.time_us()
-        (told,) = await self.send([self.taking(groups)])
+        (told,) = await self.send([self.taking(groups)], again=True)
         return self.read_take(groups, told, asked_us)
 
     def taking(self, groups: Sequence[Group]) -> Command:

@@ -31,6 +31,18 @@ def test_seeds_that_failed(seed: int, what: str) -> None:
     assert run(Schedule.of_server(seed)).wrong == [], what
 
 
+@pytest.mark.parametrize(
+    ("seed", "what"),
+    [
+        (23, "a fixed window is counted locally by the clock of another master that is away, too"),
+        (41, "a bucket is counted so"),
+        (81, "a sliding window is counted so"),
+    ],
+)
+def test_seeds_of_clusters_that_failed(seed: int, what: str) -> None:
+    assert run(Schedule.of_cluster(seed)).wrong == [], what
+
+
 @pytest.mark.parametrize("of", [Schedule.of_server, Schedule.of_cluster])
 def test_a_seed_gives_the_same_run_each_time(of: Callable[[int], Schedule]) -> None:
     records = [run(of(7), record=True).record for _ in range(2)]
