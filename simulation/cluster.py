@@ -1,12 +1,14 @@
 """A cluster as a replica sees it: the real counters, whose masters are servers behind links with faults."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from extauth.counters.redis.cluster.counters import ClusterCounters
 from extauth.counters.redis.cluster.master import Master
 from extauth.counters.redis.cluster.node import ClusterNode
 from extauth.counters.redis.cluster.runs import Run, TakeRun, WriteRun
+from extauth.counters.redis.cluster.slots import SlotMap, slot_of
 from extauth.counters.redis.cluster.topology import Topology
 from extauth.counters.redis.cluster.url import read_cluster_url
 from extauth.counters.redis.connection import RedisConnection
@@ -15,6 +17,7 @@ from extauth.limiter.counters import Owed, Return
 from simulation.layout import Layout, address_of, number_of
 from simulation.network import TIMEOUT_S, Command, Link
 
+ANSWER_S = 0.002  # from the nodes
 _PREFIX = "x"
 
 
@@ -26,7 +29,7 @@ class Cluster(ClusterCounters):
         super().__init__(url, TIMEOUT_S, prefix=_PREFIX)
         self._links = links
         self._layout = layout
-        self.topology = _Topology(url, self._make, layout)
+        self.topology = _Topology(url, self._make, lambda: layout.slots_at([link.store.hand_overs for link in links]))
 
     def now_us(self, name: bytes = b"") -> int:
         """The clock of the master that has this counter, as far as this process knows it."""
@@ -50,15 +53,16 @@ class Cluster(ClusterCounters):
 
 
 class _Topology(Topology):
-    """The masters stay the same, and all replicas know them once they have looked."""
+    """Asks nobody in particular who serves the slots, and always gets an answer."""
 
-    def __init__(self, url: str, make: Any, layout: Layout) -> None:  # noqa: ANN401 - as Topology
+    def __init__(self, url: str, make: Callable[[ClusterNode], Master], slots: Callable[[], SlotMap]) -> None:
         super().__init__(read_cluster_url(url), make)
-        self._slots = layout.slots
+        self._slots = slots
 
-    async def refresh(self) -> None:
+    async def _refresh(self) -> None:
         """As Topology."""
-        self._apply(self._slots)
+        await asyncio.sleep(ANSWER_S)
+        self._apply(self._slots())
 
 
 class _Connection(RedisConnection):
@@ -84,15 +88,33 @@ class _Master(Master):
     async def send(self, runs: Sequence[Run], *, asking: bool = False) -> list[Sequence[Any] | ReplyError]:
         """As Master."""
         if asking:
-            raise NotImplementedError("no slot is ever moving")
+            raise NotImplementedError("no slot is ever on its way")
         asked_us = self._link.loop.time_us()
-        told = await self._link.send([self._command(run) for run in runs], again=all(run.again for run in runs))
-        return [
-            self._link.read_take(run.groups, reply, asked_us) if isinstance(run, TakeRun) else [None] * len(run)
-            for run, reply in zip(runs, told, strict=True)
-        ]
+        commands = [self._command(run) for run in runs]
+        told = await self._link.send(commands, again=all(run.again for run in runs))
+        results: list[Sequence[Any] | ReplyError] = []
+        for run, command, reply in zip(runs, commands, told, strict=True):
+            if isinstance(reply, ReplyError):
+                command.unsent()
+                results.append(reply)
+            elif isinstance(run, TakeRun):
+                results.append(self._link.read_take(run.groups, reply, asked_us))
+            else:
+                results.append([None] * len(run))
+        return results
 
     def _command(self, run: Run) -> Command:
+        command = self._well(run)
+        slot, store = slot_of(run.names()[0]), self._link.store
+
+        def work() -> Any:  # noqa: ANN401 - as Command
+            serving = address_of(number_of(self.address), store.hand_overs)
+            return command.work() if serving == self.address else ReplyError(f"MOVED {slot} {serving}")
+
+        return command._replace(work=work)
+
+    def _well(self, run: Run) -> Command:
+        """The command where this is the master of its slot."""
         if isinstance(run, TakeRun):
             return self._link.taking(run.groups)
         if not isinstance(run, WriteRun):

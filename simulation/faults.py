@@ -22,7 +22,13 @@ class Fault:
     master: int = ALL
 
     def __str__(self) -> str:
-        who = "" if self.kind in STORE_KINDS else " all replicas" if self.replica == ALL else f" replica {self.replica}"
+        who = (
+            ""
+            if self.kind in (*STORE_KINDS, *CLUSTER_KINDS)
+            else " all replicas"
+            if self.replica == ALL
+            else f" replica {self.replica}"
+        )
         lasts = "" if self.kind in INSTANTS else f" for {self.until_s - self.at_s:.3f} s"
         amount = f" ({self.amount:+.3f} s)" if self.amount else ""
         where = "" if self.master == ALL else f", master {self.master}"
@@ -30,6 +36,7 @@ class Fault:
 
 
 STORE_KINDS = ("freeze", "crash, data kept", "crash, data lost", "clock step")
+CLUSTER_KINDS = ("hand over",)
 LINK_KINDS = (
     "slow requests",
     "slow replies",
@@ -42,8 +49,8 @@ LINK_KINDS = (
     "cut",
 )
 REPLICA_KINDS = ("replica crash", "replica stop")
-INSTANTS = frozenset({"cut", "clock step"})
-KINDS = (*STORE_KINDS, *LINK_KINDS, *REPLICA_KINDS)
+INSTANTS = frozenset({"cut", "clock step", "hand over"})
+KINDS = (*STORE_KINDS, *CLUSTER_KINDS, *LINK_KINDS, *REPLICA_KINDS)
 _DRAWN = (*STORE_KINDS, *LINK_KINDS, "replica crash")  # by faults_of; stops come on top
 
 
@@ -79,6 +86,12 @@ def of_masters(random: Random, faults: Sequence[Fault], masters: int) -> Sequenc
 def cuts_of(random: Random, until_s: float, cuts: int) -> Sequence[Fault]:
     """Instants at which all connections end, and may be made again at once: what was sent may be sent again."""
     return [Fault(at_s, at_s, "cut") for at_s in (random.uniform(0.2, until_s - 0.3) for _ in range(cuts))]
+
+
+def hand_overs_of(random: Random, masters: int, until_s: float, hand_overs: int) -> Sequence[Fault]:
+    """Instants at which another address serves the slots of a master, with all of its data."""
+    instants = [random.uniform(0.2, until_s - 0.3) for _ in range(hand_overs)]
+    return [Fault(at_s, at_s, "hand over", master=random.randrange(masters)) for at_s in instants]
 
 
 def stops_of(random: Random, replicas: int, until_s: float, stops: int, longest_s: Sequence[float]) -> Sequence[Fault]:

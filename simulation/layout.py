@@ -1,6 +1,6 @@
 """Where counters lie: all on one server, or by their shards on the masters of a cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -26,9 +26,13 @@ class Layout:
 
     @cached_property
     def slots(self) -> SlotMap:
-        """Which master serves which slot."""
+        """Which master serves which slot, at first."""
+        return self.slots_at([0] * self.masters)
+
+    def slots_at(self, hand_overs: Sequence[int]) -> SlotMap:
+        """The same once each of the masters was handed over so many times."""
         edges = [SLOTS * master // self.masters for master in range(self.masters + 1)]
-        return SlotMap([Span(edges[i], edges[i + 1] - 1, address_of(i)) for i in range(self.masters)])
+        return SlotMap([Span(edges[i], edges[i + 1] - 1, address_of(i, hand_overs[i])) for i in range(self.masters)])
 
     def name(self, counter: bytes) -> bytes:
         """The name of a counter in the store; an object of its own, so that it is known which request brings it."""
@@ -49,11 +53,11 @@ class Layout:
 ONE_SERVER = Layout()
 
 
-def address_of(master: int) -> Address:
-    """The address of a master."""
-    return Address(f"master-{master}", 6379)
+def address_of(master: int, hand_overs: int = 0) -> Address:
+    """The address of a master that was handed over so many times."""
+    return Address(f"master-{master}-{hand_overs}", 6379)
 
 
 def number_of(address: Address) -> int:
     """The number of the master at an address, as above."""
-    return int(address.host.removeprefix("master-"))
+    return int(address.host.split("-")[1])

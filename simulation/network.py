@@ -48,11 +48,12 @@ counted: ContextVar[list[Counted]] = ContextVar("counted")
 
 
 class Command(NamedTuple):
-    """One of the commands of a message: `work` is done by the store, and `sending` when it is sent."""
+    """One of the commands of a message; `work` is done by the store, `sending` when it is sent, undone by `unsent`."""
 
     what: str
     work: Callable[[], Any]
     sending: Callable[[], None] = lambda: None
+    unsent: Callable[[], None] = lambda: None
 
 
 class Link:
@@ -74,7 +75,7 @@ class Link:
         self.sent_settlements: list[tuple[Sequence[Owed], list[bool]]] = []  # and whether the store added it
         self.receipts: dict[int, tuple[Part, list[Counted]]] = {}  # by id of the Part, of requests over several shards
         self.loop = loop
-        self._store = store
+        self.store = store
         self._random = random
         self._said = said
         self._offset_us = store.now_us() - loop.time_us()
@@ -88,7 +89,7 @@ class Link:
 
     def elapsed_us(self) -> int:
         """The store's, of which only the oracles know."""
-        return self._store.elapsed_us()
+        return self.store.elapsed_us()
 
     async def take(self, groups: Sequence[Group]) -> list[TakeResult]:
         """As Counters say."""
@@ -100,14 +101,14 @@ class Link:
         """A take, whose reply `read_take` reads."""
 
         def count() -> tuple[list[TakeResult], int, int]:
-            return self._store.take(groups), self._store.now_us(), self._store.elapsed_us()
+            return self.store.take(groups), self.store.now_us(), self.store.elapsed_us()
 
-        def note_sent() -> None:
+        def note_sent(sign: int = 1) -> None:
             for take, calls in groups:
-                self.sent_calls[id(take)] = self.sent_calls.get(id(take), 0) + calls
+                self.sent_calls[id(take)] = self.sent_calls.get(id(take), 0) + sign * calls
 
         what = "take " + ", ".join(f"{group.calls}x {b'+'.join(group.take.names).decode()}" for group in groups)
-        return Command(what, count, note_sent)
+        return Command(what, count, note_sent, lambda: note_sent(-1))
 
     def read_take(
         self, groups: Sequence[Group], told: tuple[list[TakeResult], int, int], asked_us: int
@@ -148,16 +149,19 @@ class Link:
         added = [False]
 
         def add() -> None:
-            self._store.settle(owed)
+            self.store.settle(owed)
             added[0] = True
 
         what = "settle " + ", ".join(f"{each.name.decode()} {each.numbers}" for each in owed)
-        return Command(what, add, lambda: self.sent_settlements.append((owed, added)))
+        sent = (owed, added)
+        return Command(
+            what, add, lambda: self.sent_settlements.append(sent), lambda: self.sent_settlements.remove(sent)
+        )
 
     def returning(self, returns: Sequence[Return]) -> Command:
         """Give hits back."""
         what = "give back " + ", ".join(f"{each.hits} of {each.name.decode()} at {each.at_us}" for each in returns)
-        return Command(what, lambda: self._store.give_back(returns))
+        return Command(what, lambda: self.store.give_back(returns))
 
     async def send(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:
         """The replies to commands that go out in one message; with `again`, once more where the connection dies."""
@@ -183,7 +187,7 @@ class Link:
 
     async def exchange_heartbeats(self, replica: str, address: str, rest: str, report: bytes = b"") -> bytes:
         """As counters.heartbeat.Registry describes, without reports."""
-        return await self._ask("heartbeat", lambda: self._store.exchange_heartbeats(replica, address, rest))
+        return await self._ask("heartbeat", lambda: self.store.exchange_heartbeats(replica, address, rest))
 
     async def read_reports(self, replicas: Sequence[str]) -> list[bytes]:
         """There are none."""
@@ -224,7 +228,7 @@ class Link:
         return await self._send(what, work, sending)
 
     async def _send(self, what: str, work: Callable[[], _T], sending: Callable[[], None] = lambda: None) -> _T:
-        if self._closed or self._store.down or (not self._connected and self._fails("refusal")):
+        if self._closed or self.store.down or (not self._connected and self._fails("refusal")):
             self._said(f"{what}: refused")
             raise StoreError("connection", "refused", sent=False)
         self._number += 1
@@ -237,8 +241,8 @@ class Link:
             self._said(f"{name} lost on the way there")
         else:
             self._arrival = self._when(self._arrival, self._faults.get("slow requests", 0.0))
-            life = self._store.life
-            self.loop.arrive_at(self._arrival, self._store.handle, lambda: self._do(name, life, work, reply), to=_WORLD)
+            life = self.store.life
+            self.loop.arrive_at(self._arrival, self.store.handle, lambda: self._do(name, life, work, reply), to=_WORLD)
         steps, step_s = in_steps(TIMEOUT_S)
         self._watch(reply, asked, steps, step_s)
         try:
@@ -260,7 +264,7 @@ class Link:
 
     def _do(self, name: str, life: int, work: Callable[[], _T], reply: "asyncio.Future[_T]") -> None:
         """At the store."""
-        if self._store.down or self._store.life != life:
+        if self.store.down or self.store.life != life:
             return  # the connection is gone
         result = work()
         if "closing" in self._faults:

@@ -13,7 +13,7 @@ from typing import cast
 from extauth.counters.breaker import BreakerState
 from extauth.counters.heartbeat import BEAT_S
 from simulation.checks import Checks
-from simulation.faults import ALL, LINK_KINDS, Fault, cuts_of, faults_of, of_masters, stops_of
+from simulation.faults import ALL, LINK_KINDS, Fault, cuts_of, faults_of, hand_overs_of, of_masters, stops_of
 from simulation.layout import ONE_SERVER, Layout
 from simulation.loop import START_S, VirtualLoop, process, run_virtually
 from simulation.network import Link
@@ -56,13 +56,12 @@ class Schedule:
         other, random = cls.of_server(seed), Random(f"{seed} of a cluster")
         layout = layout_of(random)
         cuts = cuts_of(random, FAULTS_END_S, random.choice((0, 0, 0, 80)))
-        return replace(
-            other,
-            calls=calls_to_cluster(random, other.replicas, DURATION_S),
-            faults=of_masters(random, sorted([*other.faults, *cuts], key=lambda fault: fault.at_s), layout.masters),
-            layout=layout,
-            skews_us=[random.randint(-most_us, most_us) for most_us in random.choices(SKEWS_US, k=layout.masters)],
-        )
+        calls = calls_to_cluster(random, other.replicas, DURATION_S)
+        faults = of_masters(random, [*other.faults, *cuts], layout.masters)
+        skews_us = [random.randint(-most_us, most_us) for most_us in random.choices(SKEWS_US, k=layout.masters)]
+        hand_overs = hand_overs_of(random, layout.masters, FAULTS_END_S, random.choice((0, 0, 1, 4)))
+        in_order = sorted([*faults, *hand_overs], key=lambda fault: fault.at_s)
+        return replace(other, calls=calls, faults=in_order, layout=layout, skews_us=skews_us)
 
     @classmethod
     def of_server(cls, seed: int) -> "Schedule":
@@ -231,6 +230,9 @@ class _Run:
         if fault.kind == "freeze":
             store.freeze()
             return store.thaw
+        if fault.kind == "hand over":
+            store.hand_over()
+            return None
         if fault.kind == "clock step":
             store.step(int(fault.amount * 1_000_000))
             return None

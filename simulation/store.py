@@ -28,6 +28,7 @@ class Store:
         self.frozen = False
         self.down = False
         self.life = 1
+        self.hand_overs = 0
 
     def now_us(self) -> int:
         """The store's clock."""
@@ -96,6 +97,10 @@ class Store:
         """Be there again."""
         self.down = False
         self.life += 1
+
+    def hand_over(self) -> None:
+        """Be there at another address alone."""
+        self.hand_overs += 1
 
     def step(self, by_us: int) -> None:
         """Set the clock forward or back."""
