@@ -29,7 +29,12 @@ class Cluster(ClusterCounters):
         super().__init__(url, TIMEOUT_S, prefix=_PREFIX)
         self._links = links
         self._layout = layout
-        self.topology = _Topology(url, self._make, lambda: layout.slots_at([link.store.hand_overs for link in links]))
+        self.topology = _Topology(
+            url,
+            self._make,
+            lambda: layout.slots_at([link.store.hand_overs for link in links]),
+            links[0].loop.time,
+        )
 
     def now_us(self, name: bytes = b"") -> int:
         """The clock of the master that has this counter, as far as this process knows it."""
@@ -55,8 +60,14 @@ class Cluster(ClusterCounters):
 class _Topology(Topology):
     """Asks nobody in particular who serves the slots, and always gets an answer."""
 
-    def __init__(self, url: str, make: Callable[[ClusterNode], Master], slots: Callable[[], SlotMap]) -> None:
-        super().__init__(read_cluster_url(url), make)
+    def __init__(
+        self,
+        url: str,
+        make: Callable[[ClusterNode], Master],
+        slots: Callable[[], SlotMap],
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(read_cluster_url(url), make, clock=clock)
         self._slots = slots
 
     async def _refresh(self) -> None:

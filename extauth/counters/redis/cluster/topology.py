@@ -37,10 +37,13 @@ MOST_KNOWN: Final = 10_000
 class Topology:
     """The masters of the cluster of a URL; `make` makes each. Raises SettingsError where an option will not do.
 
-    `changed` is called when others serve the slots, and `troubled` returns whether something is wrong with a master.
+    `clock` gives seconds. `changed` is called when others serve the slots, and `troubled` returns whether something is
+    wrong with a master.
     """
 
-    def __init__(self, url: ClusterUrl, make: Callable[[ClusterNode], Master]) -> None:
+    def __init__(
+        self, url: ClusterUrl, make: Callable[[ClusterNode], Master], *, clock: Callable[[], float] = monotonic
+    ) -> None:
         self.map = SlotMap()
         self.masters: dict[Address, Master] = {}
         self.changed: Callable[[], None] = lambda: None
@@ -50,6 +53,7 @@ class Topology:
         self._seeds = url.addresses
         self._pool = pool(url.node_url, {})
         self._make = make
+        self._clock = clock
         self._redirected: dict[Address, Master] = {}  # to which calls were sent, and which are no known masters
         self._split: dict[int, float] = {}  # slots, and until when that is believed
         self._away: dict[Address, float] = {}  # to which calls were sent in vain, and until when they are not again
@@ -96,11 +100,11 @@ class Topology:
         """Note that what is at an address to which a call was redirected did not answer."""
         if len(self._away) >= MOST_REDIRECTED:
             self._away.clear()
-        self._away[address] = monotonic() + AWAY_S
+        self._away[address] = self._clock() + AWAY_S
 
     def is_away(self, address: Address) -> bool:
         """Whether what is at an address did not answer a redirected call a moment ago."""
-        return bool(self._away) and self._away.get(address, 0.0) >= monotonic()
+        return bool(self._away) and self._away.get(address, 0.0) >= self._clock()
 
     def refresh_soon(self) -> None:
         """Have the nodes asked who serves which slot, in the background."""
@@ -108,11 +112,11 @@ class Topology:
 
     def note_split(self, name: bytes) -> None:
         """Note that the slot of this key is moving, and has keys on both sides."""
-        self._split[slot_of(name)] = monotonic() + SPLIT_S
+        self._split[slot_of(name)] = self._clock() + SPLIT_S
 
     def is_split(self, name: bytes) -> bool:
         """Whether the slot of this key had keys on two masters a moment ago."""
-        return bool(self._split) and self._split.get(slot_of(name), 0.0) >= monotonic()
+        return bool(self._split) and self._split.get(slot_of(name), 0.0) >= self._clock()
 
     async def refresh(self) -> None:
         """Ask the nodes; raises StoreError where none answers. Those who ask at a time share the answers."""
