@@ -1,6 +1,7 @@
 """Names that a reload makes secret are forgotten at once, also by what was being read when the rules were swapped."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,16 @@ def rules(**domains: Domain) -> RuleSet:
 
 def domain(secret: SecretKeys = USUAL, *labels: str) -> Domain:
     return Domain("d", secret=secret, labels=labels)
+
+
+def test_no_text_of_earlier_rules_is_held() -> None:
+    masked = MaskedNames()
+    earlier = [str(memoryview(text), "utf-8") for text in (b"a domain", b"a label")]  # which nobody else has
+    free = list(map(sys.getrefcount, earlier))
+    masked.rules_loaded(RuleSet({earlier[0]: domain(USUAL, earlier[1])}))
+    assert list(map(sys.getrefcount, earlier)) > free
+    masked.rules_loaded(RuleSet({"a domain": domain(USUAL, "a label")}))
+    assert list(map(sys.getrefcount, earlier)) == free
 
 
 @pytest.mark.parametrize(
