@@ -112,3 +112,12 @@ def test_a_pattern_for_keys(entries: list[tuple[str, str]], line: int | None) ->
 def test_another_domain_matches_nothing() -> None:
     assert MATCHER.match("e", [("a", "x")]) is None
     assert MATCHER.domain("e") is None
+
+
+def test_what_each_domain_has_is_freed_after_all_rules() -> None:
+    files = {f"{i}.yaml": f"domain: d{i}\nlabels: [path]\ndescriptors: [{{key: a}}, {{key: b}}]\n" for i in range(3)}
+    matcher = Matcher(load_rules(files))
+    first = next(iter(matcher.rules))
+    of_domains = [part for each in matcher.rules.domains.values() for part in (each.files, each.labels, each.rules)]
+    place = {id(part): at for at, part in enumerate(matcher.parts())}
+    assert max(place[id(part)] for part in of_domains) < place[id(first)]
