@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from extauth.background import free_rules
-from extauth.config.many_objects import collector_off
+from extauth.config.many_objects import collector_off, map_large_tables
 from extauth.config.sources.files import FileSource
 from extauth.config.sources.selection import Selection
 from extauth.counters.memory import MemoryCounters
@@ -111,7 +110,10 @@ def first_rules(source: RuleSource, settings: Settings) -> RuleSet:
 
 def compile_rules(rules: RuleSet, masking: Masking) -> Matcher:
     """The rules as what requests are matched with."""
-    with collector_off() if len(rules) >= MANY_RULES else nullcontext():
+    if len(rules) < MANY_RULES:
+        return Matcher(rules, masking)
+    map_large_tables()
+    with collector_off():
         return Matcher(rules, masking)
 
 

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from extauth.config.many_objects import collector_off
+from extauth.config.many_objects import collector_off, map_large_tables
 from extauth.config.sources.packed import pack, unpack
 from extauth.config.sources.selection import YAML, Selection
 from extauth.errors import ConfigError, Diagnostic, Place
@@ -36,6 +36,7 @@ def read_apart(path: Path, old: RuleSet, *, merge: bool, selection: Selection = 
         "selection": astuple(selection),
         "old": {name: domain.files for name, domain in old.domains.items()},
     }
+    map_large_tables()
     # A group of its own: an interrupt from the terminal is for the service alone.
     argv = [sys.executable, "-P", "-m", _MODULE]
     pipe = subprocess.PIPE
