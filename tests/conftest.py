@@ -13,6 +13,9 @@ from hypothesis import Phase, settings
 from tests.support.cluster import RealCluster
 from tests.support.stores import SERVERS, Store
 
+# By the clock of a busy machine any example may take long; what must be fast has a test that counts or compares.
+settings.register_profile("tests", settings.default, deadline=None)
+settings.load_profile("tests")
 # For `./dev mutants`: one example that fails is enough, and to look for others or for a small one takes minutes.
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False, database=None)
 
