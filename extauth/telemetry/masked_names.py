@@ -21,6 +21,10 @@ class Remasked(NamedTuple):
 NOT_REMASKED: Final = Remasked()
 
 
+MAX_GONE_BYTES: Final = 1 << 20
+GONE_BYTES: Final = 300  # beside its name
+
+
 class _Known(NamedTuple):
     secret: SecretKeys
     labels: frozenset[str]
@@ -29,7 +33,8 @@ class _Known(NamedTuple):
 class MaskedNames:
     """Follows the rules in force. May be asked by any thread.
 
-    A domain that no file defines any more is remembered, for its names are still shown.
+    A domain that is not defined any more is remembered, for its names are still shown: in MAX_GONE_BYTES. The names of
+    those that are gone for longest must then not be shown any more.
     """
 
     def __init__(self) -> None:
@@ -37,12 +42,18 @@ class MaskedNames:
 
     def rules_loaded(self, rules: RuleSet) -> Remasked:
         """Follow other rules; returns whose names must not be shown any more."""
-        known = dict(self._known)
+        known = {name: each for name, each in self._known.items() if name not in rules.domains}
         remasked, paths = set[str](), False
+        size = sum(GONE_BYTES + len(name) for name in known)
+        while size > MAX_GONE_BYTES:
+            name = next(iter(known))
+            size -= GONE_BYTES + len(name)
+            paths |= bool(known.pop(name).labels)
+            remasked.add(name)
         for name, domain in rules.domains.items():
-            # Taken out and put in again, with the new texts: one text of the rules before, which lies between these,
-            # keeps a megabyte of their memory from being given back.
-            before = known.pop(name, _Known(domain.secret, frozenset()))
+            # With the new texts: one text of the rules before, which lies between these, keeps a megabyte of their
+            # memory from being given back.
+            before = self._known.get(name, _Known(domain.secret, frozenset()))
             labels = frozenset(domain.labels).union(before.labels)
             known[name] = _Known(domain.secret, labels)
             if before.secret != domain.secret:

@@ -14,7 +14,7 @@ from extauth.rules.model import Domain, RuleSet
 from extauth.rules.rule_names import RuleName
 from extauth.telemetry import catalogue
 from extauth.telemetry.history import History, RuleKey
-from extauth.telemetry.masked_names import NOT_REMASKED, MaskedNames, Remasked
+from extauth.telemetry.masked_names import MAX_GONE_BYTES, NOT_REMASKED, MaskedNames, Remasked
 from extauth.telemetry.metrics import Metrics
 from extauth.telemetry.tables import PIECE_CELLS, PIECE_LINES, CounterTable
 from tests.support.callers import CONFIG, CallersRig
@@ -71,6 +71,14 @@ def test_what_is_masked_otherwise_than_before(loaded: list[RuleSet], remasked: R
     for each in loaded:
         found = masked.rules_loaded(each)
     assert found == remasked
+
+
+def test_of_domains_that_are_gone_the_oldest_are_forgotten_with_their_names() -> None:
+    masked = MaskedNames()
+    names = [str(number) + "x" * (MAX_GONE_BYTES // 4) for number in range(10)]
+    found = [masked.rules_loaded(RuleSet({name: domain(USUAL, "path")})) for name in names]
+    assert found == [*[NOT_REMASKED] * 4, *[Remasked(frozenset({name}), paths=True) for name in names[:6]]]
+    assert masked.rules_loaded(RuleSet({names[-2]: domain(CUSTOMER)})).domains == {names[-2]}
 
 
 def test_names_of_other_rules_are_shown_if_these_masked_the_same() -> None:
