@@ -9,7 +9,9 @@ from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.telemetry.logs import logger
 
 MOST_NAMED: Final = 50
-"""Names in a line, and problems and warnings of a config, each of which is a line."""
+"""Names in a line."""
+MOST_LINES: Final = 100
+"""For problems and warnings of a config, of which there are up to 51 a file."""
 MOST_CHARS: Final = 256
 
 CALLERS_GET = {
@@ -124,8 +126,8 @@ def some_names(names: Collection[str]) -> list[str]:
 
 def _each(level: str, event: str, diagnostics: Sequence[Diagnostic], **facts: str) -> None:
     """Log the first diagnostics, a line each, and how many more there are."""
-    problems: Iterable[str] = map(str, diagnostics[:MOST_NAMED])
-    if len(diagnostics) > MOST_NAMED:
-        problems = [*problems, f"and {len(diagnostics) - MOST_NAMED} more"]
+    problems: Iterable[str] = map(str, diagnostics[:MOST_LINES])
+    if len(diagnostics) > MOST_LINES:
+        problems = [*problems, f"and {len(diagnostics) - MOST_LINES} more"]
     for problem in problems:
         getattr(logger(), level)(event, problem=problem, **facts)
