@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from itertools import pairwise
 from typing import Self
 
 import hiredis
@@ -11,7 +12,7 @@ from scripts.stack import free_ports
 
 
 class FakeNode:
-    """Listens at a port of 127.0.0.1, and says that the node at the port `master` serves all slots.
+    """Listens at a port of 127.0.0.1, and says that the node at the port `master` serves all slots, in so many `spans`.
 
     It greets in this `mode` and `role`; to a script it says `error`. `asked` counts how often it was asked who serves
     which slot.
@@ -21,6 +22,7 @@ class FakeNode:
         (self.port,) = free_ports(1)  # not one of those that outgoing connections take
         self.master = self.port
         self.mode, self.role = mode, role
+        self.spans = 1
         self.error = "ERR"
         self.asked = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -63,7 +65,10 @@ class FakeNode:
                 return b"*4\r\n" + b"".join(map(bulk, words))
             case [b"CLUSTER", b"SLOTS"]:
                 self.asked += 1
-                return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n" + bulk(b"127.0.0.1") + b":%d\r\n" % self.master
+                ends = [16384 * i // self.spans for i in range(self.spans + 1)]
+                served = b"*2\r\n%b:%d\r\n" % (bulk(b"127.0.0.1"), self.master)
+                spans = [b"*3\r\n:%d\r\n:%d\r\n%b" % (a, b - 1, served) for a, b in pairwise(ends)]
+                return b"*%d\r\n%b" % (self.spans, b"".join(spans))
             case [b"EVALSHA" | b"EVAL", *_]:
                 return f"-{self.error}\r\n".encode()
             case _:

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauth.counters.redis.cluster.slots import SLOTS, SlotMap, Span, agreed, read_slots, redirection, slot_of
+from extauth.counters.redis.cluster.slots import (
+    MAX_MASTERS,
+    SLOTS,
+    SlotMap,
+    Span,
+    agreed,
+    read_slots,
+    redirection,
+    slot_of,
+)
 from extauth.counters.redis.server import Address
 from tests.support.cluster import RealCluster
 
@@ -57,6 +66,8 @@ def test_what_a_node_says_is_read(reply: object, spans: list[Span], nodes: list[
         [[0, 9, 7]],
         [[0, 9, [b"\xff", 7000]]],
         [[0, 9, []]],
+        [[0, 9, [[], 7000]]],
+        [[i, i, [b"h", 1 + i]] for i in range(MAX_MASTERS + 1)],
     ],
     ids=str,
 )

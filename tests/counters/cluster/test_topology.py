@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from time import monotonic
 
 import pytest
 
 from extauth.counters.local import LocalCounters
 from extauth.counters.redis.cluster.counters import ClusterCounters
 from extauth.counters.redis.cluster.guard import ClusterGuard
+from extauth.counters.redis.cluster.topology import SPAN_PAUSE_S
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import ShardOf
 from extauth.limiter.counters import Group, Uncounted
@@ -109,3 +111,15 @@ async def test_a_slot_that_is_not_served_is_not_counted_and_the_master_is_asked_
         await guard.take_whole([GROUP])
     assert not raised.value.sent
     assert str(guard.cause).startswith(f"1 of 1 masters: Redis at {node.address} says that its cluster is down: ")
+
+
+async def test_nodes_with_very_many_spans_are_asked_less_often(stack: AsyncExitStack) -> None:
+    (node,) = await nodes(stack, ("cluster", "master"))
+    node.spans = 4096
+    counters = counters_at(stack, node)
+    counters.topology.troubled = lambda: True
+    await counters.connect()
+    await until_async(lambda: node.asked >= 2)
+    began, asked = monotonic(), node.asked
+    await until_async(lambda: node.asked >= asked + 2)
+    assert monotonic() - began >= 4096 * SPAN_PAUSE_S

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 from extauth.counters.redis.server import Address
 
 SLOTS: Final = 16384
+MAX_MASTERS: Final = 1000
+"""What Redis Cluster is made for; each costs a connection."""
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
 
@@ -62,14 +64,24 @@ def read_slots(reply: Any, asked: Address) -> SlotMap:  # noqa: ANN401 - whateve
     """
     spans: list[Span] = []
     nodes: set[Address] = set()
+    known: dict[tuple[object, object], Address | None] = {}  # few nodes serve many spans
+
+    def address(member: Sequence[Any]) -> Address | None:
+        key = member[0], member[1]
+        if key not in known:
+            known[key] = _address(member, asked)
+        return known[key]
+
     try:
         for first, last, *members in reply:
-            addresses = [_address(member, asked) for member in members]
+            addresses = [address(member) for member in members]
             nodes.update(address for address in addresses if address is not None)
             if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last < SLOTS):
                 raise ValueError  # noqa: TRY301 - as what else may be wrong with it raises
             if addresses and addresses[0] is not None:
                 spans.append(Span(first, last, addresses[0]))
+        if len({span.master for span in spans}) > MAX_MASTERS:
+            raise ValueError  # noqa: TRY301
     except (TypeError, ValueError, IndexError, AttributeError):
         raise ValueError("a reply to CLUSTER SLOTS that makes no sense") from None
     return SlotMap(spans, nodes)
