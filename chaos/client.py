@@ -46,7 +46,7 @@ SILENT: Final = "SILENT"
 GIVE_UP_S: Final = 10.0
 ENVOYS_TIMEOUT_MS: Final = 250
 SECOND_KEY: Final = "api_key_again"
-"""The key of a second descriptor with the API key, whose counter lies on another shard most of the time."""
+"""The key of a second descriptor with the API key, whose counter lies on another shard."""
 _GRPC_STATUS = {code.value[0]: code.name for code in StatusCode}
 
 

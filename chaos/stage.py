@@ -54,7 +54,7 @@ class Way(StrEnum):
     CLUSTERED = "clustered"
     """Straight, to the masters of a cluster; the store and the spare are not asked."""
     SPREAD = "spread"
-    """As before, and each call has two limits, mostly on two shards."""
+    """As before, and each call has limits on two shards."""
 
     @property
     def is_clustered(self) -> bool:

@@ -11,7 +11,8 @@ import pytest
 from chaos.client import LOST, OK, OVER, SECOND_KEY, SILENT, Client, Direct
 from chaos.faults import Fault
 from chaos.load import CALLERS, EDGE, Sample, config
-from chaos.report import Seen, row
+from chaos.report import Seen, markdown, row
+from chaos.run import FAULTS
 from chaos.stage import Stage
 from extauth.config.merge import load_rules
 from extauth.counters.shard_order import shard_order
@@ -69,6 +70,13 @@ def test_a_row_has_the_numbers() -> None:
     numbers = (found.calls, found.failed, found.errors, found.uncounted, found.timeouts, found.over, found.by_policy)
     assert numbers == (809, 0, 0, 0, 1, 0, 7)
     assert (found.p50_ms, found.p99_ms, found.normal_s) == pytest.approx((1, 50, 0.1))
+
+
+def test_each_number_has_a_cell_of_the_page_whatever_the_names_length() -> None:
+    name = max(FAULTS, key=len)
+    heading, _, line = markdown([row(name, FAULT, "deny", GOOD, strict=True)]).split("\n")
+    assert line.startswith(f"| `{name}` | deny | 800 |")
+    assert line.count("|") == heading.count("|")
 
 
 BAD = {
