@@ -27,14 +27,14 @@ class _Counter:
         self._level = Fraction(0)
 
     def add(self, hits: Fraction | int, now: int, *, reserved: bool = False) -> None:
-        """Add hits, or none: a bucket is looked at by denials, too, and remembers a clock that went back."""
+        """Add hits, or none: whoever looks at a bucket has it remember a clock that went back."""
         if self._is_bucket:
-            back = now < self._at
+            before, back = self._at, now < self._at
             self._drain(now)
             if not self._level:
                 self.hits.clear()
             elif back:
-                self.hits.append((now, 0))
+                self.hits += [(before, 0), (now, 0)]
             self._level += hits
         if hits:
             self.hits.append((now, hits))
@@ -112,9 +112,11 @@ class StoreOracle:
             several = isinstance(take, Part)
             for name, check in zip(take.names, take.checks, strict=True):
                 self.admitted[id(name)] += taken.admitted
-                if check.mode is Mode.ENFORCED:
+                counter = self._counter(name, check.limit)
+                if check.mode is not Mode.ENFORCED:  # what it takes counts for nobody, but it looks at the counter
+                    counter.add(0, now)
+                else:
                     hits = taken.admitted * check.cost
-                    counter = self._counter(name, check.limit)
                     counter.add(hits, now, reserved=several)
                     self.reserved[id(name)] += hits * several
                     used = counter.used(now)

@@ -1,10 +1,11 @@
 """The oracles of the simulation notice what must not be."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
-from extauth.limiter.counters import Group, Owed, Part, Return, TakeResult
+from extauth.limiter.counters import CounterSet, Group, Mode, Owed, Part, Return, TakeResult
 from extauth.rules.model import Algorithm, Limit, Unit
 from simulation.oracle import Admission, Bound, check_alone, check_in_all
 from simulation.store_oracle import StoreOracle
@@ -121,6 +122,31 @@ def test_a_bucket_drains_as_if_what_was_given_back_had_never_been_taken() -> Non
     watched.admit(8, NOON + 12 * SECOND)
     assert watched.wrong == []
     watched.admit(1, NOON + 12 * SECOND)
+    assert len(watched.wrong) == 1
+
+
+def test_a_bucket_that_is_only_looked_at_drains_by_a_clock_that_was_set_back() -> None:
+    watched = Watched(LIMITS[str(Algorithm.GCRA)])
+    watched.admit(1, NOON + MINUTE)
+    watched.oracle.stepped(-MINUTE)
+    checks = tuple(replace(check, mode=Mode.REPORT_ONLY) for check in watched.take.checks)
+    watched.oracle.taken([Group(CounterSet(watched.take.names, checks), 1)], [TakeResult(1, ())], NOON)
+    watched.admit(10, NOON + 6 * SECOND)
+    assert watched.wrong == []
+    watched.admit(1, NOON + 6 * SECOND)
+    assert len(watched.wrong) == 1
+
+
+def test_a_bucket_has_drained_before_its_clock_was_set_back_whatever_is_given_back_later() -> None:
+    watched = Watched(LIMITS[str(Algorithm.GCRA)])
+    watched.admit(9, NOON)
+    watched.admit(0, NOON + 24 * SECOND)  # four have drained
+    watched.oracle.stepped(-MINUTE)
+    watched.reserve(1, NOON - 30 * SECOND)
+    watched.give_back(1, NOON - 30 * SECOND)
+    watched.admit(5, NOON - 30 * SECOND)
+    assert watched.wrong == []
+    watched.admit(1, NOON - 30 * SECOND)
     assert len(watched.wrong) == 1
 
 

@@ -37,6 +37,8 @@ def test_seeds_that_failed(seed: int, what: str) -> None:
         (23, "a fixed window is counted locally by the clock of another master that is away, too"),
         (41, "a bucket is counted so"),
         (81, "a sliding window is counted so"),
+        (50243, "hits are given back to a bucket that drained before its clock was set back"),
+        (50284, "a request that only reports looks at a bucket whose clock was set back"),
     ],
 )
 def test_seeds_of_clusters_that_failed(seed: int, what: str) -> None:
