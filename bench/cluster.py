@@ -1,5 +1,7 @@
 """A cluster of three masters beside one server: `python -m bench.cluster [--rounds N] [--calls N] [CASE…]`.
 
+`--streams N` are the calls in flight on each connection, 100 by default: with fewer, batches are smaller.
+
 Both services run at a time, and are asked in turns, so that other work on the machine meets both. `ratio` is the CPU
 of a decision, service and stores, beside that with one server; `busiest` the CPU of the busiest master beside that of
 the one server. The CPU of a store is the process's, its cluster bus included.
@@ -14,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,6 +105,7 @@ def served(case: Case, url: str, pids: list[int], folder: Path) -> Iterator[Side
 def cost(side: Side, case: Case, calls: int, seed: int) -> list[float]:
     """µs a decision of the service, and of each store."""
     argv = [sys.executable, "-m", "bench.load", side.target, case.name, str(calls), str(seed)]
+    argv += [str(case.connections), str(case.streams)]
     pids = [side.service, *side.stores]
     with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as generator:
         if generator.stdin is None or generator.stdout is None or generator.stdout.readline() != "ready\n":
@@ -144,10 +147,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--calls", type=int, default=100_000, metavar="N")
+    parser.add_argument("--streams", type=int, default=100, metavar="N")
     parser.add_argument("cases", nargs="*", default=["keys_10000"], metavar="CASE")
     arguments = parser.parse_args()
     for name in arguments.cases:
-        measure(CASES[name], arguments.rounds, arguments.calls)
+        measure(replace(CASES[name], streams=arguments.streams), arguments.rounds, arguments.calls)
 
 
 if __name__ == "__main__":
