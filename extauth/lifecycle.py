@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from extauth.app import Service
 from extauth.background import keep_up
 from extauth.compat.variables import reference_variables
+from extauth.freed_memory import give_memory_back
 from extauth.settings import LogFormat, Settings, unknown_variables
 from extauth.systemd import ServiceManager
 from extauth.telemetry.logs import configure_logs, logger
@@ -115,6 +116,7 @@ async def serve(
                     if not stopping.is_set():
                         manager.ready()
 
+        keep_up(stack, give_memory_back)
         keep_up(stack, reload)
         manager.ready()
         for warning in unknown_variables(environ):

@@ -15,6 +15,7 @@ from extauth.config.many_objects import collector_off
 from extauth.config.sources.packed import unpack
 from extauth.core import Core
 from extauth.errors import InvalidRequestError, SettingsError
+from extauth.freed_memory import give_memory_back
 from extauth.lifecycle import log_as, report_error, traces_of, tune_python
 from extauth.limiter.counters import Uncounted
 from extauth.replicas import Place
@@ -86,6 +87,7 @@ class Worker:
         await core.serve(stack)
         if self._draining:
             await core.engine.drain()
+        keep_up(stack, give_memory_back)
         keep_up(stack, self._follow_rules)
         self._tell_rules(core)
         self._channel.send("ready")
