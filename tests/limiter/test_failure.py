@@ -1,5 +1,7 @@
 """What a request gets whose limits have failure policies of their own."""
 
+from fractions import Fraction
+
 import pytest
 
 from extauth.counters.local import LocalCounters
@@ -81,3 +83,12 @@ def test_a_request_fails_only_while_its_local_limits_have_room() -> None:
 
 def test_without_local_counters_local_lets_calls_through() -> None:
     assert words(FailurePolicy(LOCAL).decide(plan((None, E)), 9, Uncounted.SENT)) == "allow"
+
+
+@pytest.mark.parametrize("share", [Fraction(1), Fraction(1, 2), Fraction(1, 100)])
+def test_a_share_of_a_limit_of_nothing_admits_nothing(share: Fraction) -> None:
+    policy = FailurePolicy(LOCAL, LocalCounters(Clock()))
+    policy.share = share
+    check = LimitCheck(Limit(0, Unit.MINUTE, Algorithm.GCRA, count_denied=False), 1)
+    nothing = Plan((b"0",), PlanTemplate((check,), ((0,),), None, Labels()))
+    assert words(policy.decide(nothing, 9, Uncounted.UNSENT)) == "0 of 9"
