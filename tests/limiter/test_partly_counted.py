@@ -199,3 +199,12 @@ async def test_calls_that_a_shard_may_have_counted_are_counted_locally_and_never
     assert words(await rig.decide(plan(*wants), 3)) == "3 of 3"
     assert not rig.local.owes
     assert [await rig.used(shard, held_to) for shard, (held_to, _) in enumerate(wants)] == [3, 3]
+
+
+async def test_requests_that_are_alike_have_one_template_for_what_was_counted() -> None:
+    rig = Rig(1)
+    whole = plan((limit(9), E), (limit(9, ALLOW), E))
+    others = Plan(tuple(on(shard, "other") for shard in range(2)), whole.template)
+    first, second = await rig.decide(whole, 1), await rig.decide(others, 1)
+    assert first.plan.template is not whole.template
+    assert second.plan.template is first.plan.template
