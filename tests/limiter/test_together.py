@@ -92,6 +92,12 @@ def test_counters_are_described_by_their_names() -> None:
     assert planner.describe_counter(request, planner.plan(message("route=other")).names[0]) is None
 
 
+def test_a_counter_is_described_though_its_request_is_not_remembered() -> None:
+    request = message("caller=a", "route=r")
+    described = [together().describe_counter(request, name) for name in together().plan(request).names]
+    assert described == ["caller=a", "caller=a", "route=r"]
+
+
 def test_explain_has_the_names_of_the_counters() -> None:
     planner = together()
     planned = plan_request(planner, "d", (read_descriptor("caller=a"), read_descriptor("route=r")))
