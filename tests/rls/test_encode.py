@@ -1,5 +1,6 @@
 """What the encoder of requests writes, the decoder reads."""
 
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,3 +25,7 @@ def test_what_it_writes_is_read_as_it_was_meant(domain: str, descriptors: list[D
     assert request.domain == domain
     assert request.hits_addend == max(hits, 1)
     assert list(map(decode_descriptor, request.descriptors)) == descriptors
+
+
+def test_hits_that_are_not_given_are_not_written() -> None:
+    assert encode_request("d", []) == bytes(RateLimitRequest(domain="d"))
