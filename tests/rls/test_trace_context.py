@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extauth.rls.trace_context import MAX_STATE_BYTES, TraceParent, sampled_parent
+from extauth.rls.trace_context import MAX_STATE_BYTES, TraceParent, may_be_sampled, sampled_parent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -80,3 +80,8 @@ def test_it_reads_what_opentelemetry_reads(header: str) -> None:
         assert ours.flags == span.trace_flags
     else:
         assert ours is None
+
+
+@pytest.mark.parametrize("digit", "0123456789abcdef")
+def test_the_last_digit_of_the_flags_says_at_a_glance_whether_it_may_be_sampled(digit: str) -> None:
+    assert may_be_sampled(f"00-{TRACE}-{SPAN}-0{digit}".encode()) is (digit in "13579bdf")
