@@ -7,7 +7,7 @@ from functools import cache
 from typing import Final
 
 LARGE_TABLE_BYTES: Final = 1 << 17
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as malloc.h has them
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # as malloc.h has them
 
 
 @cache
@@ -15,7 +15,8 @@ def map_large_tables() -> None:
     """Have each large table's memory given back to the system with the table, for as long as the process runs.
 
     glibc begins so, but once a large table was freed it takes others from its heap, where what lies behind them keeps
-    their memory. Other C libraries have no such setting.
+    their memory. And have all threads share that heap: rules are read in one thread and freed in another. Other C
+    libraries have no such settings.
     """
     import ctypes  # noqa: PLC0415 - half a megabyte that small configs spare
 
@@ -23,6 +24,7 @@ def map_large_tables() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
+    mallopt(_ARENA_MAX, 1)
     mallopt(_MMAP_THRESHOLD, LARGE_TABLE_BYTES)
     mallopt(_TRIM_THRESHOLD, 16 * LARGE_TABLE_BYTES)  # to give back less than that costs more time than it is worth
 
