@@ -2,9 +2,9 @@
 
 import pytest
 
-from extauth.limiter.algorithms import algorithm_of
+from extauth.limiter.algorithms import AnyAlgorithm, algorithm_of
 from extauth.rules.model import Algorithm, Limit, Unit
-from tests.support.clock import NOON
+from tests.support.clock import MINUTE, NOON, SECOND
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
@@ -17,3 +17,52 @@ def test_the_first_number_at_which_hits_are_used_is_that_of_a_counter_that_has_t
     for hits in range(min(requests, 20) + 1):
         number = counts.first_number(hits)
         assert number == counts.after(counts.level(None, NOON), hits)[0]
+
+
+def counting(algorithm: Algorithm, requests: int = 10) -> AnyAlgorithm:
+    return algorithm_of(Limit(requests, Unit.MINUTE, algorithm, count_denied=False))
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_level_without_further_hits_stays_as_it_is(algorithm: Algorithm) -> None:
+    counts = counting(algorithm)
+    level = counts.level(counts.take(None, 3, NOON), NOON + 10 * SECOND)
+    assert counts.after(level, 0) == level
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("elapsed_us", [MINUTE, MINUTE + 1, 2 * MINUTE])
+def test_a_level_is_empty_once_a_window_has_passed(algorithm: Algorithm, elapsed_us: int) -> None:
+    counts = counting(algorithm)
+    later = counts.later(counts.level(counts.take(None, 10, NOON), NOON), elapsed_us)
+    assert counts.used_hits(later) == 0
+    assert counts.calls_that_fit(1, later) == 10
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_share_begins_with_its_part_of_what_is_used_and_ends_with_the_whole(algorithm: Algorithm) -> None:
+    whole, half = counting(algorithm), counting(algorithm, 5)
+    level = whole.level(whole.take(None, 4, NOON), NOON)
+    state = half.seed(level, whole, NOON)
+    assert half.used_hits(half.level(state, NOON)) == 2
+    assert half.used_hits(half.level(state, NOON + MINUTE - 1)) == (0 if algorithm is Algorithm.GCRA else 2)
+    assert half.used_hits(half.level(state, NOON + MINUTE)) == 0
+
+
+def test_each_hit_in_a_log_is_owed_and_settled_at_its_own_instant() -> None:
+    counts = counting(Algorithm.SLIDING_WINDOW)
+    state = counts.take(counts.take(None, 2, NOON), 3, NOON + 20 * SECOND)
+    owed = counts.owed(None, state, NOON + 30 * SECOND)
+    assert owed == (NOON, 2, NOON + 20 * SECOND, 3)
+    assert counts.owed(None, state, NOON + MINUTE) == owed[2:]
+    settled = counts.settle(None, owed, NOON + 30 * SECOND)
+    used = [counts.used_hits(counts.level(settled, NOON + at)) for at in (MINUTE - 1, MINUTE, MINUTE + 20 * SECOND)]
+    assert used == [5, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "owed"),
+    [(Algorithm.SLIDING_WINDOW, (NOON, 2)), (Algorithm.FIXED_WINDOW, (NOON + MINUTE, 2)), (Algorithm.GCRA, ())],
+)
+def test_settling_what_can_no_longer_matter_makes_no_counter(algorithm: Algorithm, owed: tuple[int, ...]) -> None:
+    assert counting(algorithm).settle(None, owed, NOON + MINUTE) is None
