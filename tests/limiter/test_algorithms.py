@@ -66,3 +66,17 @@ def test_each_hit_in_a_log_is_owed_and_settled_at_its_own_instant() -> None:
 )
 def test_settling_what_can_no_longer_matter_makes_no_counter(algorithm: Algorithm, owed: tuple[int, ...]) -> None:
     assert counting(algorithm).settle(None, owed, NOON + MINUTE) is None
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_level_after_hits_is_that_of_the_state_that_has_taken_them(algorithm: Algorithm) -> None:
+    counts = counting(algorithm)
+    assert counts.after(counts.level(None, NOON), 3) == counts.level(counts.take(None, 3, NOON), NOON)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_state_without_hits_that_were_given_back_is_still_in_the_limits_terms(algorithm: Algorithm) -> None:
+    counts = counting(algorithm)
+    state = counts.give_back(counts.take(None, 3, NOON), 1, NOON, NOON)
+    assert counts.in_terms(state, NOON)
+    assert counts.level(state, NOON) == counts.level(counts.take(None, 2, NOON), NOON)
