@@ -37,7 +37,7 @@ async def test_nothing_holds_a_connection_whose_tls_handshake_failed(
             super().__init__(*arguments)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr("extauth.transport.h2.server.H2Protocol", Watched)
+    monkeypatch.setattr("extauth.transport.h2.accepting.H2Protocol", Watched)
     async with serving(short_path, tls=Tls(files)) as served:
         for _ in range(5):
             peer = await served.connect(start=False)
@@ -46,6 +46,7 @@ async def test_nothing_holds_a_connection_whose_tls_handshake_failed(
         async with asyncio.timeout(10):
             while served.server.count_connections() or any(connection() is not None for connection in made):
                 await asyncio.sleep(0.001)
+    assert len(made) == 5
 
 
 @pytest.mark.usefixtures("_no_collector")
