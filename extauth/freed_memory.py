@@ -35,9 +35,13 @@ class FreedMemory:
     def look(self) -> bool:
         """Give free memory back if it is much, and the process has grown by as much; returns whether it did.
 
-        That takes some tens of milliseconds, in which other threads run, but may wait for memory for a few.
+        That takes some tens of milliseconds, in which other threads run, but may wait for memory for a few. Without a
+        file descriptor to look with, nothing is done.
         """
-        resident = resident_bytes()
+        try:
+            resident = resident_bytes()
+        except OSError:
+            return False
         self._least = min(self._least, resident)
         if resident - self._least < MUCH_BYTES:
             return False
@@ -46,7 +50,7 @@ class FreedMemory:
         if glibc is None or glibc.free_bytes() < MUCH_BYTES:
             return False
         glibc.trim(0)
-        self._least = resident_bytes()
+        self._least = resident  # the next look has what is left
         return True
 
 
