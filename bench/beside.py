@@ -158,10 +158,10 @@ Start = Callable[[], AbstractContextManager[Running]]
 
 
 def compare(
-    ours: Start, theirs: Start, case: Case, *, rounds: int, quick: bool, load: Load, usual: int = USUAL_CALLS
+    ours: Start, theirs: Start, case: Case, *, rounds: int, quick: bool, load: Load
 ) -> tuple[Interval, Interval]:
     """The ratios of one case, of two ways to run it: of the service's CPU, and of the store's with it."""
-    calls = CALLS.get(case.name, usual) // (4 if quick else 1)
+    calls = CALLS.get(case.name, USUAL_CALLS) // (4 if quick else 1)
     warm = calls if case.keys == 0 else min(max(2 * case.keys, calls), 300_000)
     services: list[float] = []
     totals: list[float] = []
