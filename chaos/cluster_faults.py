@@ -93,7 +93,7 @@ async def _taken_over(cluster: RealCluster) -> None:
 CLUSTER: Faults = {
     "cluster_killed": Fault(cause=master_killed, way=Way.CLUSTERED, seconds=0, forgets=1),
     "cluster_spread_killed": Fault(cause=master_killed, way=Way.SPREAD, seconds=0, forgets=1, policies=FEW),
-    "cluster_cut_off": Fault(cause=master_cut_off, way=Way.CLUSTERED, seconds=1, forgets=1),
+    "cluster_cut_off": Fault(cause=master_cut_off, way=Way.CLUSTERED, seconds=1, forgets=1, policies=FEW),
     "cluster_handed_over": Fault(cause=handed_over, way=Way.CLUSTERED, seconds=0, policies=FEW),
     "cluster_half_gone": Fault(cause=half_gone, way=Way.CLUSTERED, forgets=1),
     "cluster_slots_moved": Fault(cause=slots_moved, way=Way.CLUSTERED, seconds=0, cut_off=frozenset(), policies=FEW),
