@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from extauth.c_library import c_function
+
 LOOK_S: Final = 5.0
 MUCH_BYTES: Final = 32 << 20
 _STATM: Final = Path("/proc/self/statm")
@@ -70,15 +72,13 @@ def resident_bytes() -> int:
 
 @cache
 def _glibc() -> _Glibc | None:
-    import ctypes  # noqa: PLC0415 - half a megabyte that a process which does not grow spares
+    info, trim = c_function("mallinfo2"), c_function("malloc_trim")
+    if info is None or trim is None:
+        return None
+    import ctypes  # noqa: PLC0415 - as in c_function
 
     class Mallinfo2(ctypes.Structure):
         _fields_ = [(name, ctypes.c_size_t) for name in _NUMBERS]
 
-    try:
-        library = ctypes.CDLL(None)
-        info, trim = library.mallinfo2, library.malloc_trim
-    except (AttributeError, OSError):
-        return None
     info.restype = Mallinfo2
     return _Glibc(lambda: int(getattr(info(), _FREE)), trim)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
+from extauth.c_library import c_function
+
 LARGE_TABLE_BYTES: Final = 1 << 17
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # as malloc.h has them
 
@@ -18,11 +20,8 @@ def map_large_tables() -> None:
     their memory. And have all threads share that heap: rules are read in one thread and freed in another. Other C
     libraries have no such settings.
     """
-    import ctypes  # noqa: PLC0415 - half a megabyte that small configs spare
-
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
+    mallopt = c_function("mallopt")
+    if mallopt is None:
         return
     mallopt(_ARENA_MAX, 1)
     mallopt(_MMAP_THRESHOLD, LARGE_TABLE_BYTES)
