@@ -72,7 +72,7 @@ class LocalCounters:
         names, checks = group.take.names, group.take.checks
         nows = self._instants(names)
         self._begin_all(group, whole, nows)
-        taken = self._counters.take_at(group, min(nows), nows)
+        taken = self._counters.take_at(group, nows)
         if how is Uncounted.UNSENT:
             levels, lasts = taken.levels, are_last(names)
             for name, check, of, level, last, now in zip(names, checks, whole, levels, lasts, nows, strict=True):

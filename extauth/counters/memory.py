@@ -36,8 +36,9 @@ class MemoryCounters:
         self._states.keep_reserve(now)
         return [self._take(group, now) for group in groups]
 
-    def take_at(self, group: Group, now: int, nows: Sequence[int] | None = None) -> TakeResult:
-        """Take for one group, at an instant of the clock; with `nows`, at one of each counter's own clock."""
+    def take_at(self, group: Group, nows: Sequence[int]) -> TakeResult:
+        """Take for one group, at an instant of each counter's own clock."""
+        now = min(nows)
         self._states.keep_reserve(now)
         return self._take(group, now, nows)
 

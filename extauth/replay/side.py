@@ -132,7 +132,7 @@ class Side:
             prepared.check_rules[0].over += 1
         else:
             refusals = self.counters.refusals
-            taken = self.counters.take_at(group, now_us)
+            taken = self.counters.take_at(group, [now_us] * len(group.take.names))
             if taken.admitted:
                 if plan.template.soft:
                     _count_over(plan, prepared.check_rules, taken.levels)
