@@ -1,6 +1,5 @@
 """What callers can make extauth remember is bounded in bytes."""
 
-import os
 import random
 import tracemalloc
 from itertools import product
@@ -16,6 +15,7 @@ from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from envoy_data_plane.envoy.type.v3 import RateLimitUnit
 
+from extauth.freed_memory import resident_bytes
 from extauth.limiter.algorithms import WindowUsage
 from extauth.limiter.counters import TakeResult
 from extauth.limiter.facts import GroupResult
@@ -43,19 +43,15 @@ def test_a_memo_forgets_what_it_learnt_first() -> None:
 def test_regexes_take_a_bounded_amount_of_memory() -> None:
     regexes = [compile_regex(f"(?:[ab]*a[ab]{{14}}c)+x{i}") for i in range(20)]
     values = [bytes(random.Random(seed).choices(b"ab", k=60_000)) for seed in range(10)]  # noqa: S311
-    before = _resident_bytes()
+    before = resident_bytes()
     for regex, value in product(regexes, values):
         assert regex.fullmatch(value) is None
-    assert _resident_bytes() - before < 20 << 20, "with RE2's default it is more than 50 MiB"
+    assert resident_bytes() - before < 20 << 20, "with RE2's default it is more than 50 MiB"
 
 
 def test_a_regex_that_needs_more_memory_compiles() -> None:
     words = "|".join(f"w{number:x}-{number:o}" for number in range(20_000))
     assert compile_regex(words).fullmatch(b"w4d2-2322") is not None
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_memo_keeps_nothing_that_would_fill_it() -> None:
