@@ -3,15 +3,13 @@
 Envoy and the service are set up as Envoy Gateway and Envoy AI Gateway set them up; only the model is a stand-in.
 """
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
 import pytest
 
-from scripts.stack import programs
+from tests.e2e import lone_envoy
 from tests.support.compatible import LOCAL, Process, certificates
 from tests.support.go_xds import GoXds, ServerFiles
 from tests.support.ports import free_port
@@ -43,19 +41,7 @@ class Gateway:
 
     async def ask(self, user: str) -> tuple[int, int]:
         """One request: its status, and how many tokens were left before its cost was known."""
-        async with (
-            aiohttp.ClientSession(self.edge) as session,
-            session.get("/v1/chat/completions", headers={"x-user-id": user}) as response,
-        ):
-            return response.status, int(response.headers["x-ratelimit-remaining"])
-
-    async def is_up(self) -> bool:
-        """Whether Envoy answers."""
-        try:
-            async with aiohttp.ClientSession(self.edge) as session, session.get("/ready") as response:
-                return response.status == 200
-        except aiohttp.ClientConnectionError:
-            return False
+        return await lone_envoy.ask(self.edge, "/v1/chat/completions", {"x-user-id": user})
 
     async def until_taken(self, tokens: int) -> None:
         """Return once the limit has taken so many tokens."""
@@ -76,32 +62,19 @@ def gateway(own_store: Store, short_path: Path, _programs: None) -> Iterator[Gat
     service = Process(own_store, short_path, environ | LOCAL | {"CONFIG_GRPC_XDS_SERVER_URL": f"localhost:{xds.port}"})
     edge = free_port()
     config = CONFIG.read_text().replace("/certs/", f"{certs}/")
-    for port, free in ((8080, edge), (8081, service.grpc), (8090, free_port())):
-        config = config.replace(f"port_value: {port}", f"port_value: {free}")
-    (short_path / "envoy.yaml").write_text(config)
-    argv: list[str | Path] = [
-        programs.envoy(),
-        "-c",
-        short_path / "envoy.yaml",
-        "--use-dynamic-base-id",
-        "--log-level",
-        "error",
-    ]
-    with (short_path / "envoy.log").open("wb") as log:
-        envoy = subprocess.Popen(argv, stdout=log, stderr=log)
     try:
-        service.until_healthy()
-        service.until(lambda: "unit=DAY requests_per_unit=21" in service.get(service.debug, "/rlconfig")[1])
-        yield Gateway(f"http://127.0.0.1:{edge}", service)
+        with lone_envoy.started(config, {8080: edge, 8081: service.grpc, 8090: free_port()}, short_path):
+            service.until_healthy()
+            service.until(lambda: "unit=DAY requests_per_unit=21" in service.get(service.debug, "/rlconfig")[1])
+            yield Gateway(f"http://127.0.0.1:{edge}", service)
     finally:
-        for process in (envoy, service.process):
-            process.terminate()
-            process.wait(20)
+        service.process.terminate()
+        service.process.wait(20)
         xds.stop()
 
 
 async def test_tokens_are_checked_first_and_taken_when_the_response_is_complete(gateway: Gateway) -> None:
-    await until_async(gateway.is_up)
+    await until_async(lambda: lone_envoy.answers(gateway.edge, "/ready", {}))
     for left, taken in ((21, 10), (11, 20), (1, 30)):
         assert await gateway.ask("ann") == (200, left)
         await gateway.until_taken(taken)

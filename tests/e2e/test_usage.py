@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
 import grpc.aio
 import pytest
 from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import RateLimitDescriptor, RateLimitDescriptorEntry
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest, RateLimitResponse
 
-from scripts.stack import Ports, programs
+from scripts.stack import Ports
+from tests.e2e import lone_envoy
 from tests.support.environ import INHERITED
 from tests.support.stores import Store
 from tests.support.wait import until_async
@@ -29,11 +29,7 @@ class Example:
 
     async def ask(self, caller: str) -> tuple[int, int]:
         """One request: its status, and what is left of the limit before its cost is known."""
-        async with (
-            aiohttp.ClientSession(self.edge) as session,
-            session.get("/", headers={"x-caller": caller}) as response,
-        ):
-            return response.status, int(response.headers.get("x-ratelimit-remaining", "-1"))
+        return await lone_envoy.ask(self.edge, "/", {"x-caller": caller})
 
     async def left(self, caller: str) -> int:
         """What is left, without taking any."""
@@ -50,10 +46,6 @@ class Example:
 def example(own_store: Store, short_path: Path, _programs: None) -> Iterator[Example]:
     ports = Ports.free(1)
     grpc_port, admin = ports.extauth[0].grpc, ports.extauth[0].admin
-    config = (EXAMPLE / "envoy.yaml").read_text()
-    for port, free in ((8080, ports.edge), (8081, grpc_port), (8090, ports.echo)):
-        config = config.replace(f"port_value: {port}", f"port_value: {free}")
-    (short_path / "envoy.yaml").write_text(config)
     env = {
         **INHERITED,
         "EXTAUTH_CONFIG": str(EXAMPLE / "descriptors.yaml"),
@@ -63,34 +55,22 @@ def example(own_store: Store, short_path: Path, _programs: None) -> Iterator[Exa
         "EXTAUTH_ADMIN_LISTEN": f"127.0.0.1:{admin}",
         "EXTAUTH_DRAIN_DELAY": "0",
     }
-    envoy: list[str | Path] = [
-        programs.envoy(),
-        "-c",
-        short_path / "envoy.yaml",
-        "--use-dynamic-base-id",
-        "--log-level",
-        "error",
-    ]
     with (short_path / "out").open("wb") as log:
         service = subprocess.Popen([sys.executable, "-m", "extauth", "serve"], env=env, stdout=log, stderr=log)
-        proxy = subprocess.Popen(envoy, stdout=log, stderr=log)
-    yield Example(f"http://127.0.0.1:{ports.edge}", f"127.0.0.1:{grpc_port}")
-    for process in (proxy, service):
-        process.terminate()
-        process.wait(20)
+    try:
+        config = (EXAMPLE / "envoy.yaml").read_text()
+        with lone_envoy.started(config, {8080: ports.edge, 8081: grpc_port, 8090: ports.echo}, short_path):
+            yield Example(f"http://127.0.0.1:{ports.edge}", f"127.0.0.1:{grpc_port}")
+    finally:
+        service.terminate()
+        service.wait(20)
 
 
 async def test_usage_that_is_reported_with_the_answer_is_charged(example: Example) -> None:
-    async def answers() -> bool:
-        try:
-            return (await example.ask("warm-up"))[0] == 200
-        except aiohttp.ClientConnectionError:
-            return False
-
     async def left(number: int) -> bool:
         return await example.left("ann") == number
 
-    await until_async(answers)
+    await until_async(lambda: lone_envoy.answers(example.edge, "/", {"x-caller": "warm-up"}))
     assert await example.ask("ann") == (200, 1000), "a check takes nothing"
     await until_async(lambda: left(400))
     assert await example.ask("ann") == (200, 400), "what is left is enough to begin"
