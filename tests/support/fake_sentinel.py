@@ -1,6 +1,8 @@
 """A sentinel that says what a test wants it to say."""
 
 import asyncio
+import select
+import ssl
 from contextlib import suppress
 from typing import Self
 
@@ -24,12 +26,13 @@ class FakeSentinel:
 
     A `silent` one accepts connections, and answers questions once it is to `speak`. One that is `hanging_up` closes
     each connection; one that is `deaf` answers no PING, of which it had `pings`. `connections` counts those that came,
-    and `asked_at` is when it was asked last.
+    and `asked_at` is when it was asked last. With `tls` it speaks nothing else.
     """
 
-    def __init__(self, master: Where | None) -> None:
+    def __init__(self, master: Where | None, tls: ssl.SSLContext | None = None) -> None:
         (self.port,) = free_ports(1)  # not one of those that outgoing connections take
         self.master = master
+        self._tls = tls
         self.silent = False
         self.hanging_up = False
         self.deaf = False
@@ -57,7 +60,7 @@ class FakeSentinel:
 
     async def start(self) -> None:
         """Listen, again after `stop`."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
 
     async def stop(self) -> None:
         """Refuse connections, and end those that there are."""
@@ -67,6 +70,18 @@ class FakeSentinel:
         for writer in self._writers:
             writer.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self) -> None:
+        """Read nothing more."""
+        for writer in self._writers:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def hung_up(self) -> bool:
+        """Whether the other ends of all connections have closed theirs, which shows though nothing is read."""
+        ends = select.poll()
+        for writer in self._writers:
+            ends.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return len(ends.poll(0)) == len(self._writers)
 
     def announce(self, old: Where, new: Where) -> None:
         """+switch-master, for the name `m`."""

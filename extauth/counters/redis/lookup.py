@@ -108,7 +108,13 @@ class ByAddress(Connection):
 
 
 class ByAddressTls(ByAddress, SSLConnection):
-    """The same over TLS."""
+    """The same over TLS, which it ends at once: it waits for no goodbye of the peer's, which may never come."""
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        """As redis-py's, whatever it is given."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        await super().disconnect(*args, **options)
 
 
 BY_ADDRESS: Mapping[type, type[ByAddress]] = {Connection: ByAddress, SSLConnection: ByAddressTls}
