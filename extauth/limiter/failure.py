@@ -145,7 +145,7 @@ class FailurePolicy:
     def _fall_back(self, template: PlanTemplate, counted: _Counted | None = None) -> _Fallback:
         places = tuple(range(len(template.checks))) if counted is None else counted.uncounted
         reported, quotas_open = ((), False) if counted is None else (counted.reported, counted.quotas_open)
-        alone = _part(template, {i: template.checks[i] for i in reported}, local=False)
+        alone = _part(template, {i: template.checks[i] for i in reported}, Source.FAILURE_POLICY)
         checks = [template.checks[i] for i in places]
         policies = [check.limit.on_store_failure or self._default for check in checks]
         if self._local is None:
@@ -167,7 +167,7 @@ class FailurePolicy:
             return _Fallback(given, None, (), (), alone)
         whole = tuple([template.checks[i] for i in kept])
         shown = dict(sorted([*kept.items(), *((i, template.checks[i]) for i in reported)]))
-        return _Fallback(given, _part(template, shown, local=True), whole, tuple(kept), alone)
+        return _Fallback(given, _part(template, shown, Source.LOCAL), whole, tuple(kept), alone)
 
     def _part_of(self, limit: Limit) -> Limit:
         if self._share == 1 or not limit.requests_per_unit:
@@ -176,13 +176,19 @@ class FailurePolicy:
         return replace(limit, requests_per_unit=max(int(limit.requests_per_unit * self._share), 1), burst=burst)
 
 
-def _part(template: PlanTemplate, checks: Mapping[int, LimitCheck], *, local: bool) -> PlanTemplate:
+def _part(template: PlanTemplate, checks: Mapping[int, LimitCheck], source: Source) -> PlanTemplate:
     """The template for some of its checks alone, by their indices, or for what stands for these."""
     at = {i: n for n, i in enumerate(checks)}
     counters_of = tuple(
         own if own is UNLIMITED_AT else tuple([at[i] for i in own if i in at]) for own in template.counters_of
     )
-    return replace(template, checks=tuple(checks.values()), counters_of=counters_of, local=local, places=tuple(checks))
+    return replace(
+        template,
+        checks=tuple(checks.values()),
+        counters_of=counters_of,
+        without_store=source,
+        places=tuple(checks),
+    )
 
 
 def _plan_of(plan: Plan, template: PlanTemplate) -> Plan:

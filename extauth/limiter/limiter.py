@@ -69,11 +69,10 @@ class Limiter:
         ]
         statuses = tuple(_status(plan, outcomes, indices) for indices in template.counters_of)
         metadata = _metadata(plan, statuses)
-        source = Source.LOCAL if template.local else None
         if call < taken.admitted:
-            return Verdict(Code.OK, statuses, template.tier, None, metadata, source, plan.log)
+            return Verdict(Code.OK, statuses, template.tier, None, metadata, template.without_store, plan.log)
         denying = denying_limit(checks, outcomes)
-        return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying, metadata, source, plan.log)
+        return Verdict(Code.OVER_LIMIT, statuses, template.tier, denying, metadata, template.denied_by, plan.log)
 
 
 def _uncounted_verdict(plan: Plan, given: OnStoreFailure | None) -> Verdict | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from extauth.limiter.counters import CounterSet, LimitCheck, Mode
+from extauth.limiter.counters import CounterSet, LimitCheck, Mode, Source
 from extauth.limiter.verdict import Labels
 from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.rule_names import RuleName
@@ -27,9 +27,10 @@ class PlanTemplate:
     the first tier, in descriptor order, that nothing replaced. `domain` is empty where no file defines it; `matched`
     says whether a rule or a limit of the request's own applied to any of the descriptors. `secret` are the keys whose
     values are masked in the labels and in the names of the plans' rules. An admitted call may be over a limit only if
-    it is `soft`. `cost_us` is about how long Redis takes to count one call, `bytes` how much memory it takes up. One
-    that is `local` counts in this replica alone, while the store is away; its checks are those at `places` of the whole
-    plan, whose tally its plans have. Compared by identity.
+    it is `soft`. `cost_us` is about how long Redis takes to count one call, `bytes` how much memory it takes up. Where
+    the store, or a part of it, is away, `without_store` says who decides in its place: LOCAL about all calls, or
+    FAILURE_POLICY about those that are admitted, where what has counted denies the others. The checks are then those at
+    `places` of the whole plan, whose tally its plans have. Compared by identity.
     """
 
     checks: tuple[LimitCheck, ...]
@@ -39,7 +40,7 @@ class PlanTemplate:
     domain: str = ""
     matched: bool = True
     metadata: RequestMetadata | None = None
-    local: bool = False
+    without_store: Source | None = None
     places: tuple[int, ...] | None = None
     secret: SecretKeys = NAMED_SO
     soft: bool = field(init=False)
@@ -50,6 +51,11 @@ class PlanTemplate:
         object.__setattr__(self, "soft", any(check.mode is not Mode.ENFORCED for check in self.checks))
         object.__setattr__(self, "cost_us", sum(check.algorithm.cost_us for check in self.checks))
         object.__setattr__(self, "bytes", 400 + 80 * len(self.counters_of) + 160 * len(self.checks))
+
+    @property
+    def denied_by(self) -> Source | None:
+        """Who denies in place of the store, of those `without_store`; the failure policy only admits here."""
+        return None if self.without_store is Source.FAILURE_POLICY else self.without_store
 
     @property
     def blocks(self) -> bool:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from extauth.limiter.algorithms import Level, Outcome
-from extauth.limiter.counters import LimitCheck, Mode, Source, TakeResult, Uncounted
+from extauth.limiter.counters import LimitCheck, Mode, TakeResult, Uncounted
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.limiter import Limiter
 from extauth.limiter.memo import Memo
@@ -65,7 +65,7 @@ class _ResponseTemplate:
     one counter, `one` says how to answer; where there is none, `uncounted` is the whole answer.
     """
 
-    __slots__ = ("counts_denied", "limits", "mark", "one", "pieces", "tail", "tier", "uncounted")
+    __slots__ = ("counts_denied", "denial_mark", "limits", "one", "pieces", "tail", "tier", "uncounted")
 
     def __init__(self, template: PlanTemplate) -> None:
         self.tier = template.tier
@@ -74,8 +74,8 @@ class _ResponseTemplate:
         self.pieces = [
             _UNLIMITED if indices is UNLIMITED_AT else indices or _NO_LIMIT for indices in template.counters_of
         ]
-        self.mark = without_store_mark(Source.LOCAL if template.local else None)
-        self.tail = admission_tail(template.tier) + self.mark
+        self.denial_mark = without_store_mark(template.denied_by)
+        self.tail = admission_tail(template.tier) + without_store_mark(template.without_store)
         own = [at for at, piece in enumerate(self.pieces) if not isinstance(piece, bytes)]
         before, after = self.pieces[: own[0] if own else 0], self.pieces[own[0] + 1 if own else 0 :]
         first = _ADMITTED + b"".join(piece for piece in before if isinstance(piece, bytes))
@@ -223,7 +223,7 @@ class LoggedAnswers(Answers):
         """As Answers.encode."""
         plan, calls, taken, _, _ = group
         template = plan.template
-        if taken is not None and template.local:
+        if taken is not None and template.without_store is not None:
             return [self._plainly(group, call) for call in range(calls)]
         answers = super().encode(group)
         if not plan.log or taken is None or self._headers is not None or template.metadata is not None:
@@ -240,7 +240,7 @@ def _denial(
     retry_after_s: int | None,
 ) -> bytes:
     statuses = _statuses(response, checks, outcomes)
-    return b"".join((_DENIED, *statuses, denial_tail(response.tier, denying, retry_after_s), response.mark))
+    return b"".join((_DENIED, *statuses, denial_tail(response.tier, denying, retry_after_s), response.denial_mark))
 
 
 def _statuses(response: _ResponseTemplate, checks: tuple[LimitCheck, ...], outcomes: list[Outcome]) -> list[bytes]:

@@ -181,7 +181,7 @@ class Callers:
             counted = self._register(tally)[at]
             windows = counted.denied if denied else counted.busiest
         who = windows.add(key, weight, now_s, rule, plan)
-        forgotten_soon = template.local or len(plan.message) > MAX_KEPT_MESSAGE_BYTES
+        forgotten_soon = template.without_store is not None or len(plan.message) > MAX_KEPT_MESSAGE_BYTES
         if who.text is None and forgotten_soon and self._describes_left:
             self._describes_left -= 1
             who.make_text(self._planner, key)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 
 from extauth.counters.local import LocalCounters
 from extauth.counters.memory import MemoryCounters
@@ -12,10 +13,11 @@ from extauth.limiter.counters import Group, LimitCheck, Mode, PartlyCounted, Sou
 from extauth.limiter.facts import GroupResult
 from extauth.limiter.failure import FailurePolicy
 from extauth.limiter.limiter import Limiter
-from extauth.limiter.plan import Plan, PlanTemplate
-from extauth.limiter.templates import Answers
+from extauth.limiter.plan import LoggedPlan, Plan, PlanTemplate
+from extauth.limiter.templates import Answer, Answers, LoggedAnswers
 from extauth.limiter.verdict import Labels
-from extauth.rls.response import Code
+from extauth.rls.protobuf import struct
+from extauth.rls.response import SOURCE_HEADER, Code, ResponseHeaders
 from extauth.rules.model import Algorithm, Limit, OnStoreFailure, Unit
 from tests.support.clock import Clock
 from tests.support.shards import SHARDS, FakeShards, in_memory, on
@@ -156,6 +158,36 @@ async def test_the_store_decides_what_its_shards_deny_and_the_policy_what_they_d
 ) -> None:
     group = await Rig(1).decide(plan((limit(requests), E), (limit(7, ALLOW), E)), 2)
     assert (group.source, group.given, group.without_store) == (source, given, without_store)
+
+
+def source_header(answer: Answer) -> list[str]:
+    """Who decided in place of the store, as the client is told."""
+    assert isinstance(answer, bytes)
+    headers = RateLimitResponse.parse(answer).response_headers_to_add
+    return [each.value for each in headers if each.key == SOURCE_HEADER]
+
+
+@pytest.mark.parametrize("headers", [None, ResponseHeaders()])
+@pytest.mark.parametrize("log", [b"", struct({"log": "x"})])
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [(ALLOW, [["failure_policy"]] * 2 + [[]]), (DENY, [["failure_policy"]] * 3), (LOCAL, [["local"]] * 3)],
+)
+async def test_an_answer_that_not_the_shards_alone_decided_says_so(
+    headers: ResponseHeaders | None, log: bytes, policy: OnStoreFailure, told: list[list[str]]
+) -> None:
+    rig = Rig(1)
+    request = plan((limit(2), E), (limit(7, policy), E))
+    answers = LoggedAnswers(rig.limiter, headers).encode(
+        await rig.decide(LoggedPlan(request.names, request.template, request.tally, log), 3)
+    )
+    assert list(map(source_header, answers)) == told
+
+
+async def test_the_answer_to_a_call_that_a_shard_denies_names_no_policy() -> None:
+    rig = Rig(1)
+    group = await rig.decide(plan((limit(0), E), (limit(7, ALLOW), E)), 1)
+    assert list(map(source_header, rig.answers.encode(group))) == [[]]
 
 
 async def test_the_answer_shows_local_limits_beside_those_of_shards() -> None:

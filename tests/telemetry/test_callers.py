@@ -6,10 +6,11 @@ import pytest
 
 from extauth.config.merge import load_rules
 from extauth.counters.local import LocalCounters
+from extauth.counters.memory import MemoryCounters
 from extauth.errors import StoreError
 from extauth.explain.request import read_descriptor
 from extauth.limiter.build import LimiterOptions
-from extauth.limiter.counters import Group, TakeResult
+from extauth.limiter.counters import CounterSet, Group, PartlyCounted, TakeResult, Uncounted
 from extauth.limiter.facts import ShedFact
 from extauth.rls.encode import encode_request
 from extauth.rules.masking import Masking
@@ -177,6 +178,34 @@ descriptors:
     assert rig.busiest("ip") == {"ip=1": 5, "ip=2": 4}
     assert rig.denied("let") == {}
     assert rig.busiest("let") == {"let=2": 4}
+
+
+class HalfReachable:
+    """Has two shards: that of each request's first counter is away."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._store = MemoryCounters(clock)
+
+    async def take(self, groups: Sequence[Group]) -> list[PartlyCounted]:
+        parts = [Group(CounterSet(each.take.names[1:], each.take.checks[1:]), each.calls) for each in groups]
+        return [
+            PartlyCounted(taken.admitted, (None, *taken.levels), (0,), Uncounted.UNSENT, False, lambda _admitted: None)
+            for taken in await self._store.take(parts)
+        ]
+
+
+async def test_those_whom_a_shard_denies_beside_one_that_is_away_are_counted_for_their_rule() -> None:
+    config = """
+domain: d
+descriptors:
+  - {key: let, rate_limit: {unit: year, requests_per_unit: 1, on_store_failure: allow}}
+  - {key: ip, rate_limit: {unit: year, requests_per_unit: 2}}
+"""
+    rig = CallersRig(config, decider=decider_of(config, HalfReachable(Clock())))
+    await rig.call("let=1", "ip=1", calls=5)
+    await rig.call("let=2", "ip=2", calls=3)
+    assert rig.denied("ip") == {"ip=1": 3, "ip=2": 1}
+    assert rig.busiest("ip") == {"ip=1": 5, "ip=2": 3}
 
 
 async def test_calls_that_are_shed_count_once() -> None:
