@@ -22,6 +22,9 @@ domain: d
 descriptors:
   - {key: tight, rate_limit: {unit: hour, requests_per_unit: 1, algorithm: gcra}}
   - {key: wide, rate_limit: {unit: hour, requests_per_unit: 100000}}
+  - {key: few, rate_limit: {unit: year, requests_per_unit: 3}}
+  - {key: brief, rate_limit: {unit: second, requests_per_unit: 1}}
+  - {key: kept, rate_limit: {unit: year, requests_per_unit: 1, count_denied: false}}
   - {key: deep, rate_limit: {unit: day, requests_per_unit: 100000, count_denied: false}}
 """
 

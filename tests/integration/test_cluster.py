@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,11 @@ from extauth.counters.redis.cluster.node import RIGHTS as CLUSTER_RIGHTS
 from extauth.counters.redis.counters import RIGHTS
 from tests.integration.cluster_load import RUN, VALUES, inspect, load, slot, until_it_counts_at
 from tests.integration.store_service import Serve
-from tests.support.cluster import RealCluster
+from tests.support.cluster import RealCluster, StartCluster
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.wait import until_async
 
 BACK_WITHIN_S = 1.0
-Start = Callable[..., RealCluster]
 
 
 def server_files(folder: Path) -> dict[str, Path]:
@@ -32,28 +30,6 @@ def server_files(folder: Path) -> dict[str, Path]:
     certificate.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(str(folder / "key.pem"))
     return {"cert": certificate, "key": folder / "key.pem", "ca-cert": folder / "ca.pem"}
-
-
-@pytest.fixture
-def start(short_path: Path) -> Iterator[Start]:
-    started: list[RealCluster] = []
-
-    def start(server: str = "valkey", **options: object) -> RealCluster:
-        started.append(RealCluster(server, short_path / "c", **options))  # type: ignore[arg-type]
-        return started[-1].start()
-
-    yield start
-    for cluster in started:
-        cluster.stop()
-
-
-@pytest.fixture
-def cluster(shared_cluster: Callable[[str], RealCluster]) -> RealCluster:
-    """The shared one, without the keys of tests before."""
-    cluster = shared_cluster("valkey")
-    for node in cluster.masters:
-        node.command("FLUSHALL")
-    return cluster
 
 
 async def test_calls_are_counted_on_all_masters_and_the_commands_find_them(cluster: RealCluster, serve: Serve) -> None:
@@ -107,10 +83,10 @@ async def test_replicas_know_of_each_other(cluster: RealCluster, serve: Serve) -
 
 @pytest.mark.timeout(60)
 async def test_when_a_master_dies_the_others_count_on_and_its_replica_counts_within_a_second_of_the_election(
-    start: Start, serve: Serve
+    start_cluster: StartCluster, serve: Serve
 ) -> None:
     options = ("--cluster-require-full-coverage", "no")
-    cluster = await asyncio.to_thread(start, options=options)
+    cluster = await asyncio.to_thread(start_cluster, options=options)
     service = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local")
     await service.until_store("up")
     dead, *alive = cluster.masters
@@ -149,9 +125,9 @@ async def test_while_a_master_is_silent_calls_to_the_others_wait_for_none_to_it(
 
 @pytest.mark.timeout(60)
 async def test_with_half_of_the_cluster_gone_calls_are_answered_and_counted_again_when_it_is_back(
-    start: Start, serve: Serve
+    start_cluster: StartCluster, serve: Serve
 ) -> None:
-    cluster = await asyncio.to_thread(start, replicas=False)
+    cluster = await asyncio.to_thread(start_cluster, replicas=False)
     service = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local")
     await service.until_store("up")
     left, *gone = cluster.masters
@@ -214,12 +190,12 @@ async def test_the_user_needs_few_rights(cluster: RealCluster, serve: Serve) -> 
 
 
 async def test_nodes_have_tls_and_a_replica_is_enough_to_find_their_master(
-    start: Start, serve: Serve, tmp_path: Path
+    start_cluster: StartCluster, serve: Serve, tmp_path: Path
 ) -> None:
     files = server_files(tmp_path)
     tls = tuple(word for name, path in files.items() for word in (f"--tls-{name}-file", str(path)))
     tls += ("--tls-replication", "yes", "--tls-cluster", "yes", "--tls-auth-clients", "no")
-    cluster = await asyncio.to_thread(start, "redis", masters=1, options=tls)
+    cluster = await asyncio.to_thread(start_cluster, "redis", masters=1, options=tls)
     nodes = f"rediss+cluster://{cluster.replicas[0].address}"
     service = serve(f"{nodes}?ssl_ca_certs={files['ca-cert']}")
     await service.until_store("up")

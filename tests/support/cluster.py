@@ -1,7 +1,7 @@
 """A Redis Cluster of real servers on ports of 127.0.0.1: masters, and a replica of each."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -187,6 +187,10 @@ class RealCluster:
 
     def _has_slots(self, node: Node, owner: Node) -> bool:
         return any(int(each[2][1]) == owner.port for each in node.command("CLUSTER", "SLOTS"))
+
+
+StartCluster = Callable[..., RealCluster]
+"""Starts a cluster with the options of RealCluster, the program aside."""
 
 
 def text(value: Any) -> str:  # noqa: ANN401 - whatever a client makes of a reply
