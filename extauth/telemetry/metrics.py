@@ -12,7 +12,6 @@ from prometheus_client.core import Metric as Family
 from extauth.errors import StoreError
 from extauth.limiter.counters import Source, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
-from extauth.limiter.memo import Memo
 from extauth.limiter.plan import Plan, PlanTemplate
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry import catalogue
@@ -20,14 +19,11 @@ from extauth.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE, prefers_op
 from extauth.telemetry.history import Change, RuleKey
 from extauth.telemetry.instruments import Computed, Histogram, counter, gauge
 from extauth.telemetry.masked_names import NOT_REMASKED, MaskedNames, Remasked
-from extauth.telemetry.near_limit import watch
+from extauth.telemetry.request_counters import RequestCounters, TemplateSeries
 from extauth.telemetry.rule_counters import RuleCounters
-from extauth.telemetry.tables import OTHER, CounterTable, named_first
-from extauth.telemetry.template_series import TemplateSeries
+from extauth.telemetry.tables import CounterTable
 from extauth.version import own_version
 
-MAX_PATHS = 100
-MAX_TEMPLATES_BYTES = 8 << 20
 NEAR_LIMIT_RATIO = 0.8
 
 _DENIAL_CACHE = Source.DENIAL_CACHE  # on Python 3.11 it takes as long to look a member up as to call a function
@@ -55,15 +51,11 @@ class Metrics:
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they would add a series to each counter
         registry = self.registry = CollectorRegistry()
-        self._near_limit_ratio = Fraction(str(near_limit_ratio))  # as it was written: 0.29 of 100 is 29
-        self._paths: set[str] = set()
-        self._masked = masked = MaskedNames() if masked is None else masked
+        masked = MaskedNames() if masked is None else masked
         ProcessCollector(registry=registry)
-        self._requests = CounterTable(catalogue.REQUESTS)
-        self._tiers_near = CounterTable(catalogue.TIER_NEAR_LIMIT)
-        self._unmatched = CounterTable(catalogue.UNMATCHED_CALLS)
-        self._rules_asked = RuleCounters(self._add_requests, masked, everything_shadowed=everything_shadowed)
-        self._by_template: Memo[PlanTemplate, TemplateSeries] = Memo(MAX_TEMPLATES_BYTES)
+        # As the ratio was written: 0.29 of 100 is 29.
+        self._requests = RequestCounters(masked, Fraction(str(near_limit_ratio)))
+        self._rules_asked = RuleCounters(self._requests, masked, everything_shadowed=everything_shadowed)
         self._duration = Histogram(catalogue.DECISION_DURATION, _BUCKETS_S, registry)
         self._store_duration = Histogram(catalogue.STORE_DURATION, _BUCKETS_S, registry)
         self._batch_size = Histogram(catalogue.BATCH_SIZE, _BUCKETS_CALLS, registry)
@@ -107,12 +99,12 @@ class Metrics:
     def _count(self, groups: Sequence[GroupResult]) -> bool:
         """Count the calls; returns whether the store counted any of them."""
         stored = repeated = 0
-        recall, rules = self._by_template.get, self._rules_asked
+        recall, rules = self._requests.by_template.get, self._rules_asked
         last: PlanTemplate | None = None
         for plan, calls, taken, given, without_store in groups:
             if plan.template is not last:
                 last, first = plan.template, plan
-                series = recall(last) or self._series(last)
+                series = recall(last) or self._requests.series(last)
                 start, step = series.start, series.step
             elif plan.tally is not first.tally:
                 first = plan
@@ -150,12 +142,6 @@ class Metrics:
         series.allowed.value += calls
         if series.unmatched is not None:
             series.unmatched.value += calls
-
-    def _add_requests(self, template: PlanTemplate, calls: int, denied: int) -> None:
-        """Count calls that were counted in their plans first."""
-        series = self._by_template.get(template) or self._series(template)
-        series.allowed.value += calls - denied
-        series.denied.value += denied
 
     def _count_without_store(
         self, series: TemplateSeries, plan: Plan, calls: int, taken: TakeResult | None, given: OnStoreFailure | None
@@ -224,15 +210,9 @@ class Metrics:
         if ok:
             self._reload_time.set(time())
         unused = self._rules_asked.rules_loaded(remasked.domains)  # it adds calls of the rules before
-        self._paths.clear()
-        unused.append(self._by_template)
-        self._by_template = Memo(MAX_TEMPLATES_BYTES)
-        if remasked.paths:
-            unused += self._requests.forget()
+        unused += self._requests.rules_loaded(remasked=remasked.paths)
         for table in self.others_tables:
-            unused += table.forget(remasked.domains)
-        for table in (self._requests, self._tiers_near, self._unmatched, *self.others_tables):
-            unused += table.age()
+            unused += [*table.forget(remasked.domains), *table.age()]
         return unused
 
     def reloaded(self, *, ok: bool) -> None:
@@ -257,7 +237,7 @@ class Metrics:
         """
         for _ in self._rules_asked.steps():
             yield []
-        for piece, _ in self._requests.changes():
+        for piece, _ in self._requests.requests.changes():
             yield [
                 Change(tier, calls, 0) if status == "allowed" else Change(tier, 0, calls)
                 for (_, status, tier), calls in piece
@@ -267,7 +247,7 @@ class Metrics:
     @property
     def tables(self) -> tuple[CounterTable, ...]:
         """The counters that are not in the registry."""
-        return self._requests, self._tiers_near, self._unmatched, self._decisions, *self._rules_asked.tables
+        return *self._requests.tables, self._decisions, *self._rules_asked.tables
 
     @property
     def rules(self) -> RuleCounters:
@@ -286,15 +266,3 @@ class Metrics:
             }
             for name, counter in counters.items()
         }
-
-    def _series(self, template: PlanTemplate) -> TemplateSeries:
-        shown = self._masked.show_plans_of(template)
-        path = named_first(self._paths, template.labels.path, MAX_PATHS) if shown else OTHER
-        tier = template.labels.tier
-        allowed, denied = (self._requests.cell(path, status, tier) for status in ("allowed", "denied"))
-        unmatched = None if template.matched else self._unmatched.cell(template.domain or OTHER)
-        watches = tuple([watch(check, self._near_limit_ratio) for check in template.checks])
-        series = TemplateSeries(allowed, denied, self._tiers_near.cell(tier), unmatched, watches)
-        # The size includes the template, since nothing else may refer to it any more.
-        self._by_template.remember(template, series, template.bytes + 300 + 200 * len(watches))
-        return series

@@ -1,7 +1,7 @@
 """The calls of each rule, and those that came near its limits or were over them."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from extauth.limiter.counters import TakeResult
@@ -11,6 +11,7 @@ from extauth.telemetry import catalogue
 from extauth.telemetry.history import OTHER_RULES, Change, RuleKey
 from extauth.telemetry.masked_names import MaskedNames
 from extauth.telemetry.near_limit import Watch
+from extauth.telemetry.request_counters import RequestCounters
 from extauth.telemetry.tables import OTHER, Cell, CounterTable, named_first
 
 MAX_NAMES_FROM_REQUESTS = 1000
@@ -61,14 +62,14 @@ class RuleCounters:
     The calls of a rule are counted in its plans, which a decision has touched anyway, and added to the tables before
     these are read, or when MAX_COUNTED plans have some. That keeps these plans in memory, except those of large
     messages, whose calls are added at once. Of the names that contain values of requests, the first
-    MAX_NAMES_FROM_REQUESTS have series; the others share `other`. `add_requests` gets, of the calls that are added, the
-    template, their number, and how many of them were denied. If `everything_shadowed`, all rules count as being in
-    shadow mode. The calls of rules whose names must not be shown any more, by `masked`, count as those of `other`.
+    MAX_NAMES_FROM_REQUESTS have series; the others share `other`. The calls that are added count in `requests`, too. If
+    `everything_shadowed`, all rules count as being in shadow mode. The calls of rules whose names must not be shown any
+    more, by `masked`, count as those of `other`.
     """
 
     def __init__(
         self,
-        add_requests: Callable[[PlanTemplate, int, int], None],
+        requests: RequestCounters,
         masked: MaskedNames,
         *,
         everything_shadowed: bool = False,
@@ -77,7 +78,7 @@ class RuleCounters:
         self.over = CounterTable(catalogue.RULE_OVER_LIMIT)
         self.near = CounterTable(catalogue.RULE_NEAR_LIMIT)
         self.shadowed = CounterTable(catalogue.RULE_SHADOW_DENIED)
-        self._add_requests = add_requests
+        self._requests = requests
         self._masked = masked
         self._everything_shadowed = everything_shadowed
         self._names_from_requests: set[str] = set()
@@ -184,7 +185,7 @@ class RuleCounters:
             calls, plan.calls = plan.calls, 0
             if plan.template is not template:  # most plans share theirs with many
                 if template is not None:
-                    self._add_requests(template, requests, denied)
+                    self._requests.add(template, requests, denied)
                 template, requests, denied = plan.template, 0, 0
             requests += calls
             added += 1
@@ -202,12 +203,12 @@ class RuleCounters:
             if most_series <= 0:
                 break
         if template is not None:
-            self._add_requests(template, requests, denied)
+            self._requests.add(template, requests, denied)
         return added
 
     def _add(self, plan: Plan, calls: int, denied: int) -> None:
         self.count(plan, calls, denied)
-        self._add_requests(plan.template, calls, denied)
+        self._requests.add(plan.template, calls, denied)
 
     def _series(self, plan: Plan) -> _RuleSeries:
         series: _RuleSeries | None = plan.tally.series
