@@ -7,9 +7,8 @@ from itertools import count
 from typing import Any, TypeVar
 
 from extauth.counters.redis.cluster import moving
-from extauth.counters.redis.cluster.master import Master
+from extauth.counters.redis.cluster.master import Master, MasterOptions
 from extauth.counters.redis.cluster.node import RIGHTS as CLUSTER_RIGHTS
-from extauth.counters.redis.cluster.node import ClusterNode
 from extauth.counters.redis.cluster.runs import CommandRun, Run, TakeRun, WriteRun
 from extauth.counters.redis.cluster.slots import slot_of
 from extauth.counters.redis.cluster.topology import Topology
@@ -44,13 +43,13 @@ class ClusterCounters:
     ) -> None:
         if wrong := fault(url):
             raise SettingsError(f"EXTAUTH_REDIS_URL: {wrong}")
-        self._timeout_s = timeout_s
         self._clock = clock
         self._evicts = evicts
         self._said: dict[str, str] = {}
         self._prefix = prefix.encode("utf-8", "surrogateescape")
         self.rights = f"{RIGHTS} {CLUSTER_RIGHTS} ~{prefix}:*"
-        self.topology = Topology(read_cluster_url(url), self._make)
+        options = MasterOptions(timeout_s, self._greeted, clock, self.rights)
+        self.topology = Topology(read_cluster_url(url), options)
         self._take_script, self._settle_script, self._return_script = map(Script, ("take", "settle", "give_back"))
         self._number = 0
         self.heartbeats_key = self._prefix + b":{replicas}"
@@ -205,9 +204,6 @@ class ClusterCounters:
             message = f"no master of the Redis Cluster serves slot {slot_of(name)}"
             raise StoreError("reply", message, sent=False)
         return master
-
-    def _make(self, node: ClusterNode) -> Master:
-        return Master(node, self._timeout_s, self._greeted, self._clock, self.rights)
 
     def _greeted(self, where: str, greeting: Greeting) -> None:
         reason = greeting.eviction(where)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from extauth.counters.redis.cluster.node import ClusterNode
 from extauth.counters.redis.cluster.runs import Run
@@ -24,22 +24,28 @@ _REFUSALS: Final = REFUSALS | {
 }
 
 
-class Master:
-    """The master at an address. `clock` replaces its own clock where time must be controlled."""
+class MasterOptions(NamedTuple):
+    """What the masters of a cluster have in common.
 
-    def __init__(
-        self,
-        node: ClusterNode,
-        timeout_s: float,
-        greeted: Callable[[str, Greeting], None],
-        clock: Callable[[], int] | None,
-        rights: str,
-    ) -> None:
+    `timeout_s` and `greeted` are as those of RedisConnection. `clock` replaces the masters' own where time must be
+    controlled. `rights` are those that the commands need, for messages.
+    """
+
+    timeout_s: float
+    greeted: Callable[[str, Greeting], None]
+    clock: Callable[[], int] | None
+    rights: str
+
+
+class Master:
+    """The master at an address."""
+
+    def __init__(self, node: ClusterNode, options: MasterOptions) -> None:
         self.address: Address = node.address
-        self.pipe = RedisConnection(node, timeout_s, greeted)
+        self.pipe = RedisConnection(node, options.timeout_s, options.greeted)
         self.server_clock = ServerClock()
-        self._clock = clock
-        self._rights = rights
+        self._clock = options.clock
+        self._rights = options.rights
 
     async def send(self, runs: Sequence[Run], *, asking: bool = False) -> list[Sequence[Any] | ReplyError]:
         """Send the runs in one write; returns the results of each, or its error reply. Raises StoreError.

@@ -14,7 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
-from extauth.counters.redis.cluster.master import Master
+from extauth.counters.redis.cluster.master import Master, MasterOptions
 from extauth.counters.redis.cluster.node import ClusterNode, ask, ask_once
 from extauth.counters.redis.cluster.slots import SLOTS, SlotMap, agreed, slot_of
 from extauth.counters.redis.cluster.url import ClusterUrl
@@ -37,15 +37,13 @@ MOST_KNOWN: Final = 10_000
 
 
 class Topology:
-    """The masters of the cluster of a URL; `make` makes each. Raises SettingsError where an option will not do.
+    """The masters of the cluster of a URL. Raises SettingsError where an option of the URL will not do.
 
     `clock` gives seconds. `changed` is called when others serve the slots, and `troubled` returns whether something is
     wrong with a master.
     """
 
-    def __init__(
-        self, url: ClusterUrl, make: Callable[[ClusterNode], Master], *, clock: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, url: ClusterUrl, options: MasterOptions, *, clock: Callable[[], float] = monotonic) -> None:
         self.map = SlotMap()
         self.masters: dict[Address, Master] = {}
         self.changed: Callable[[], None] = lambda: None
@@ -54,7 +52,7 @@ class Topology:
         self._any_mode = False
         self._seeds = url.addresses
         self._pool = pool(url.node_url, {})
-        self._make = make
+        self._options = options
         self._clock = clock
         self._redirected: dict[Address, Master] = {}  # to which calls were sent, and which are no known masters
         self._split: dict[int, float] = {}  # slots, and until when that is believed
@@ -93,7 +91,7 @@ class Topology:
         master = self.masters.get(address) or self._redirected.get(address)
         if master is None:
             node = ClusterNode(self._pool, address, master=True, any_mode=lambda: self._any_mode)
-            master = self._redirected[address] = self._make(node)
+            master = self._redirected[address] = Master(node, self._options)
             if len(self._redirected) > MOST_REDIRECTED:
                 self._close([self._redirected.pop(next(iter(self._redirected)))])
         return master
