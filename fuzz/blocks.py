@@ -8,7 +8,7 @@ from random import Random
 import hpack
 from jh2.hpack import Encoder
 
-from extauth.transport.engine import MAX_BLOCK_BYTES
+from extauth.transport.engine import MAX_BLOCK_BYTES, Guard
 from extauth.transport.h2.frames import ErrorCode, H2Error
 from extauth.transport.h2.hpack import FIELD_BYTES, MAX_REMEMBERED, HeaderDecoder
 from extauth.transport.h2.request_head import read_head, read_oversized
@@ -34,8 +34,8 @@ def join(blocks: list[bytes]) -> bytes:
 
 def check(data: bytes) -> None:
     """What we accept means to us what it means to `hpack`; all else raises H2Error for the connection."""
-    oversized: list[None] = []
-    decoder = HeaderDecoder(MAX_LIST_BYTES, lambda: oversized.append(None))
+    oversized: list[Guard] = []
+    decoder = HeaderDecoder(MAX_LIST_BYTES, oversized.append)
     reference = hpack.Decoder(max_header_list_size=MAX_BLOCK_BYTES)
     for encoded in split(data):
         oversized.clear()

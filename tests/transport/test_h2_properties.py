@@ -37,7 +37,7 @@ header_lists = st.lists(st.tuples(names, values), max_size=4).map(lambda extra: 
 def test_blocks_mean_what_was_encoded(blocks: list[tuple[list[tuple[str, str]], bool, int | None]]) -> None:
     """With repeats, Huffman coding or not, and tables that shrink and grow."""
     encoder: Any = Encoder()
-    decoder = HeaderDecoder(65_536, lambda: None)
+    decoder = HeaderDecoder(65_536, lambda _guard: None)
     for fields, huffman, table_size in blocks:
         if table_size is not None:
             encoder.header_table_size = table_size
@@ -48,7 +48,7 @@ def test_blocks_mean_what_was_encoded(blocks: list[tuple[list[tuple[str, str]], 
 def test_each_byte_has_its_huffman_code() -> None:
     for byte in range(256):
         fields = [(b"x", bytes((byte,)) * 3, False)]
-        decoder = HeaderDecoder(65_536, lambda: None)
+        decoder = HeaderDecoder(65_536, lambda _guard: None)
         assert decoder.decode(cast(Any, Encoder()).encode(fields, True)) == read_head(fields), byte
 
 
@@ -57,7 +57,7 @@ def test_each_byte_has_its_huffman_code() -> None:
 @example([b"\x82\xc0\x82"])
 @example([b"\x00\x01a\x82\x1c\x64"])
 def test_any_block_is_decoded_as_jh2_does_or_refused(blocks: list[bytes]) -> None:
-    decoder, plain = HeaderDecoder(65_536, lambda: None), Decoder()
+    decoder, plain = HeaderDecoder(65_536, lambda _guard: None), Decoder()
     for encoded in blocks:
         try:
             head = decoder.decode(encoded)

@@ -5,7 +5,6 @@ its blocks byte for byte, as Envoy does, costs one dict look-up for each.
 """
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 try:
@@ -13,7 +12,7 @@ try:
 except ImportError:  # no wheel with the Rust decoder for this platform: the Python one is ten times slower
     from jh2.hpack import Decoder
 
-from extauth.transport.engine import MAX_BLOCK_BYTES
+from extauth.transport.engine import MAX_BLOCK_BYTES, Guard, OnGuard
 from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.frames import ErrorCode, H2Error
 from extauth.transport.h2.request_head import Fields, Head, read_head, read_oversized
@@ -39,14 +38,14 @@ _CODE_LENGTHS = bytes.fromhex(
 class HeaderDecoder:
     """The receiving side's state: every block must be decoded, in order. `known` has the Heads of remembered blocks.
 
-    `oversized` is called for a list of more than `max_list_bytes`, whose Head is `oversized`. With `traced`, Heads have
-    their `parent`; one that has it is not remembered, as no other call has the same.
+    The Head of a list of more than `max_list_bytes` is `oversized`, and Guard.HEADERS is reported. With `traced`, Heads
+    have their `parent`; one that has it is not remembered, as no other call has the same.
     """
 
-    def __init__(self, max_list_bytes: int, oversized: Callable[[], None], *, traced: bool = False) -> None:
+    def __init__(self, max_list_bytes: int, on_guard: OnGuard, *, traced: bool = False) -> None:
         self._decoder = Decoder(MAX_BLOCK_BYTES)
         self._max_list_bytes = max_list_bytes
-        self._oversized = oversized
+        self._on_guard = on_guard
         self._traced = traced
         self.known: dict[bytes, Head] = {}
         self.decoded = 0  # bytes of lists that were not known, FIELD_BYTES a field included
@@ -64,7 +63,7 @@ class HeaderDecoder:
             fields = self._decoder.decode(block, True)
         except Exception as error:  # jh2 raises an HPACKError of its own, and undocumented ones
             if type(error).__name__ in _OVERSIZED:
-                self._oversized()
+                CloseReason.HEADER_LIST.count(self._on_guard)
                 raise CloseReason.HEADER_LIST.error() from error
             if isinstance(error, H2Error):
                 raise
@@ -74,7 +73,7 @@ class HeaderDecoder:
         size = self._size(fields)
         self.decoded += size
         if size > self._max_list_bytes:
-            self._oversized()
+            self._on_guard(Guard.HEADERS)
             head = read_oversized(fields)
         else:
             head = read_head(fields, traced=self._traced)

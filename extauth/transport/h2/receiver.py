@@ -9,7 +9,7 @@ from collections.abc import Callable
 from struct import Struct
 
 from extauth.errors import InvalidRequestError
-from extauth.transport.engine import MAX_BLOCK_BYTES, Guard
+from extauth.transport.engine import MAX_BLOCK_BYTES
 from extauth.transport.h2 import frames
 from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.control_frames import Control
@@ -71,9 +71,7 @@ class Receiver:
         self._streams = streams
         self._sender = sender
         self._control = control
-        self._decoder = HeaderDecoder(
-            context.limits.max_header_bytes, lambda: context.on_guard(Guard.HEADERS), traced=context.traced
-        )
+        self._decoder = HeaderDecoder(context.limits.max_header_bytes, context.on_guard, traced=context.traced)
         self._handlers = {
             **control.handlers,
             frames.DATA: self.requests.on_data,
