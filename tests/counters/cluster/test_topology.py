@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from time import monotonic
 
 import pytest
@@ -9,7 +10,15 @@ import pytest
 from extauth.counters.local import LocalCounters
 from extauth.counters.redis.cluster.counters import ClusterCounters
 from extauth.counters.redis.cluster.guard import ClusterGuard
-from extauth.counters.redis.cluster.topology import SPAN_PAUSE_S
+from extauth.counters.redis.cluster.master import MasterOptions
+from extauth.counters.redis.cluster.topology import (
+    FIRST_REDIRECTED_S,
+    LONGEST_REDIRECTED_S,
+    SETTLED_S,
+    SPAN_PAUSE_S,
+    Topology,
+)
+from extauth.counters.redis.cluster.url import read_cluster_url
 from extauth.errors import StoreError
 from extauth.limiter.counter_names import ShardOf
 from extauth.limiter.counters import Group, Uncounted
@@ -96,6 +105,51 @@ async def test_nodes_that_redirect_in_a_circle_are_given_up(stack: AsyncExitStac
         await counters.take([GROUP])
     assert not raised.value.sent
     await until_async(lambda: first.asked > 1)  # who serves it, once more
+
+
+class ByClock(Topology):
+    """A topology of what is at one node, by a clock of its own; notes when the nodes are to be asked."""
+
+    def __init__(self, seed: FakeNode) -> None:
+        self.now_s = 0.0
+        self.asked_s: list[float] = []
+        url = read_cluster_url(f"redis+cluster://{seed.address}")
+        options = MasterOptions(10, lambda _where, _greeting: None, None, "")
+        super().__init__(url, options, clock=lambda: self.now_s)
+
+    def refresh_soon(self) -> None:
+        self.asked_s.append(self.now_s)
+        super().refresh_soon()
+
+
+async def test_nodes_that_redirect_in_a_circle_are_not_asked_for_each_call(stack: AsyncExitStack) -> None:
+    first, second = await nodes(stack, *[("cluster", "master")] * 2)
+    second.master = first.port
+    first.error, second.error = f"MOVED 0 {second.address}", f"MOVED 0 {first.address}"
+    counters = counters_at(stack, first)
+    topology = counters.topology = ByClock(first)
+    for _ in range(300):
+        with pytest.raises(StoreError, match="its slot of the Redis Cluster is moving"):
+            await counters.take([GROUP])
+    await until_async(lambda: first.asked > 1)  # at the start, and after the first call
+    assert len(topology.asked_s) == 1
+
+
+def test_where_calls_are_redirected_without_end_the_nodes_are_asked_less_and_less_often() -> None:
+    topology = ByClock(FakeNode())
+    for seconds in (range(2000), range(2000 + 700, 2000 + 704)):
+        for hundredths in seconds:
+            topology.now_s = hundredths / 100
+            topology.note_redirected()
+    pauses = [later - before for before, later in pairwise(topology.asked_s)]
+    *without_end, silence, first = pauses
+    for i, pause in enumerate(without_end):
+        longest = min(FIRST_REDIRECTED_S * 2**i, LONGEST_REDIRECTED_S)
+        assert longest / 2 <= pause + 1e-6
+        assert pause <= longest + 0.011
+    assert sum(without_end) > 15
+    assert silence > SETTLED_S
+    assert first <= FIRST_REDIRECTED_S + 0.011
 
 
 async def test_a_slot_that_is_not_served_is_not_counted_and_the_master_is_asked_on(stack: AsyncExitStack) -> None:

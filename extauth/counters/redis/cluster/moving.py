@@ -42,8 +42,8 @@ class Masters(Protocol):
         """Whether it did not answer a moment ago."""
         ...
 
-    def refresh_soon(self) -> None:
-        """Have the nodes asked who has which slot."""
+    def note_redirected(self) -> None:
+        """Have the nodes asked who has which slot, since it is not the one that was asked."""
         ...
 
     def note_split(self, name: bytes) -> None:
@@ -79,10 +79,10 @@ async def _follow(masters: Masters, master: Master, run: Run, error: ReplyError,
         raise master.refused(error)
     target = redirection(str(error), master.address)
     if not left or code == "CLUSTERDOWN" or (target is None and code != "TRYAGAIN"):
-        masters.refresh_soon()
+        masters.note_redirected()
         return [Uncounted.UNSENT] * len(run)
     if code == "MOVED" and target is not None:
-        masters.refresh_soon()
+        masters.note_redirected()
         return await _at(masters, target, run, left - 1)
     if len(run) > 1:
         return await _one_by_one(masters, master, run, left - 1)

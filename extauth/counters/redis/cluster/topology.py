@@ -4,6 +4,8 @@
   of a fail-over yet, or that was cut off, is outvoted. Where fewer than two masters answer, replicas and the nodes of
   the URL are asked, too.
 - They are asked when a call was redirected, again and again while something is wrong with a master, and else slowly.
+  Where calls are redirected without end, as by two nodes that take each other for the master, they are asked less and
+  less often.
 - A master is connected to as one, and refused where it says that it is a replica.
 """
 
@@ -27,6 +29,8 @@ TROUBLED_S: Final = 0.1
 LEAST_PAUSE_S: Final = 0.03
 SPAN_PAUSE_S: Final = 0.0002
 """For each span of slots: to read what five nodes say of it takes up to a tenth of that."""
+FIRST_REDIRECTED_S, LONGEST_REDIRECTED_S, SETTLED_S = 0.03, 2.0, 5.0
+"""How long redirected calls do not have the nodes asked again: twice as long each time, until none came for a while."""
 ANSWERS_WITHIN_S: Final = 0.5
 MOST_ASKED: Final = 5
 SPLIT_S: Final = 1.0
@@ -57,6 +61,8 @@ class Topology:
         self._redirected: dict[Address, Master] = {}  # to which calls were sent, and which are no known masters
         self._split: dict[int, float] = {}  # slots, and until when that is believed
         self._away: dict[Address, float] = {}  # to which calls were sent in vain, and until when they are not again
+        self._redirected_pause_s = FIRST_REDIRECTED_S
+        self._redirected_until = float("-inf")
         self._by_head: dict[bytes, Master | None] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -109,6 +115,19 @@ class Topology:
     def refresh_soon(self) -> None:
         """Have the nodes asked who serves which slot, in the background."""
         self._wanted.set()
+
+    def note_redirected(self) -> None:
+        """Note that a call was redirected: have the nodes asked, unless they have been just now for the same reason."""
+        now = self._clock()
+        if now < self._redirected_until:
+            return
+        settled = now - self._redirected_until >= SETTLED_S
+        self._redirected_pause_s = (
+            FIRST_REDIRECTED_S if settled else min(2 * self._redirected_pause_s, LONGEST_REDIRECTED_S)
+        )
+        # So that not all replicas come at once.
+        self._redirected_until = now + self._redirected_pause_s * (1 - random.random() / 2)  # noqa: S311
+        self.refresh_soon()
 
     def note_split(self, name: bytes) -> None:
         """Note that the slot of this key is moving, and has keys on both sides."""
