@@ -8,10 +8,14 @@ from extauth.telemetry.logs import logger
 
 REPEAT_S: Final = 600.0
 OTHER_REASON_S: Final = 10.0
+MAX_TYPE_CHARS: Final = 200
 
 
 class XdsLog:
-    """Writes `xds_away`, once in ten minutes `xds_still_away`, and `xds_connected`, all with the `server`."""
+    """Writes `xds_away`, once in ten minutes `xds_still_away`, and `xds_connected`, all with the `server`.
+
+    So does it `xds_other_type`, at most once in ten minutes.
+    """
 
     def __init__(self, server: str, clock: Callable[[], float] = monotonic) -> None:
         self._server = server
@@ -21,6 +25,7 @@ class XdsLog:
         self._away_since: float | None = None
         self._logged_at = 0.0
         self._reason = ""
+        self._passed_over_at: float | None = None
 
     def connected(self, *, waiting: bool) -> None:
         """A stream is open; with `waiting` the server has sent no rules yet."""
@@ -51,6 +56,13 @@ class XdsLog:
             facts["for_s"] = round(now - self._away_since)
         self._logged_at, self._reason = now, reason
         logger().warning("xds_away" if first else "xds_still_away", **facts)
+
+    def passed_over(self, type_url: str) -> None:
+        """The server has sent resources of a type that it was not asked for."""
+        now = self._clock()
+        if self._passed_over_at is None or now - self._passed_over_at >= REPEAT_S:
+            self._passed_over_at = now
+            logger().warning("xds_other_type", server=self._server, type_url=type_url[:MAX_TYPE_CHARS], effect="none")
 
     def cache_read(self, domains: int) -> None:
         """The service starts with the rules of the cache."""

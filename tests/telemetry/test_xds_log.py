@@ -5,7 +5,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from extauth.telemetry.xds_log import OTHER_REASON_S, REPEAT_S, XdsLog
+from extauth.telemetry.xds_log import MAX_TYPE_CHARS, OTHER_REASON_S, REPEAT_S, XdsLog
 from tests.support.clock import Seconds
 
 SERVER = "xds://h:1"
@@ -51,3 +51,15 @@ def test_attempts_that_fail_are_few_lines() -> None:
     ]
     assert {line["rules"] for line in found} == {"none yet"}
     assert OTHER_REASON_S < REPEAT_S
+
+
+def test_other_types_are_one_line_in_ten_minutes() -> None:
+    def happen(log: XdsLog, clock: Seconds) -> None:
+        for number in range(1000):
+            log.passed_over(f"type {number}" + "x" * MAX_TYPE_CHARS)
+            clock.now += 1
+
+    found = lines(happen)
+    assert [(line["event"], line["effect"]) for line in found] == [("xds_other_type", "none")] * 2
+    assert [str(line["type_url"]).split("x")[0] for line in found] == ["type 0", f"type {REPEAT_S:g}"]
+    assert all(len(str(line["type_url"])) == MAX_TYPE_CHARS for line in found)

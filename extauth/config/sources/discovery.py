@@ -9,6 +9,7 @@ from extauth.rls.protobuf import bytes_field, number_field, struct, text_field, 
 METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 TYPE: Final = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
 MAX_RESOURCES: Final = 100_000
+MAX_FIELDS: Final = MAX_RESOURCES + 100
 INVALID_ARGUMENT: Final = 3
 """The `google.rpc.Code` of a refusal."""
 
@@ -67,12 +68,21 @@ def decode_response(message: bytes) -> Response:
     """Read a `DiscoveryResponse`; raises InvalidRequestError."""
     texts = {_VERSION: b"", _TYPE_URL: b"", _NONCE: b""}
     resources = []
-    for tag, at, end in fields_of(message, 0, len(message), MAX_RESOURCES + 100):
+    for tag, at, end in fields_of(message, 0, len(message), MAX_FIELDS):
         if tag == _RESOURCE:
             resources.append(_resource(message, at, end))
         elif tag in texts:
             texts[tag] = message[at:end]
     return Response(texts[_VERSION], texts[_NONCE], text_of(texts[_TYPE_URL]), tuple(resources))
+
+
+def type_of(message: bytes) -> str:
+    """The type of the resources of a `DiscoveryResponse`, empty where it names none; raises InvalidRequestError."""
+    type_url = b""
+    for tag, at, end in fields_of(message, 0, len(message), MAX_FIELDS):
+        if tag == _TYPE_URL:
+            type_url = message[at:end]
+    return text_of(type_url)
 
 
 def _resource(message: bytes, at: int, end: int) -> Resource:

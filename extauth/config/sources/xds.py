@@ -3,7 +3,7 @@
 How it follows the protocol:
 - A new stream begins with neither version nor nonce, for the versions of another server process begin anew.
 - Each response has all resources. Only the newest is built and answered, after its rules are in force; the stream is
-  read meanwhile.
+  read meanwhile. One of another type is passed over, as by Envoy, and takes no other one's place.
 - A server such as go-control-plane answers a refusal with what was refused, unless the refusal names the new version.
   So it does, and what was refused once on a stream is accepted when it comes again.
 """
@@ -15,10 +15,17 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from extauth.config.many_objects import collector_off
-from extauth.config.sources.discovery import INVALID_ARGUMENT, TYPE, decode_response, encode_node, encode_request
+from extauth.config.sources.discovery import (
+    INVALID_ARGUMENT,
+    TYPE,
+    decode_response,
+    encode_node,
+    encode_request,
+    type_of,
+)
 from extauth.config.sources.resources import Built, ResourceReader
 from extauth.config.sources.xds_cache import read_cache, write_cache
 from extauth.config.sources.xds_pauses import (
@@ -28,6 +35,7 @@ from extauth.config.sources.xds_pauses import (
     BuildPauses,
     StreamPauses,
 )
+from extauth.config.sources.xds_reports import XdsReports
 from extauth.config.sources.xds_settings import XdsOptions, XdsServer
 from extauth.errors import ConfigError, InvalidRequestError, SourceError
 from extauth.rules.model import RuleSet
@@ -42,22 +50,8 @@ MAX_REFUSED: Final = 100
 MAX_REFUSAL_CHARS: Final = 2000
 MANY_BYTES: Final = 500_000
 """From here on the cycle collector is worth keeping away."""
-
-
-class XdsReports(Protocol):
-    """What hears of the stream."""
-
-    def connected(self, *, waiting: bool) -> None:
-        """A stream is open; with `waiting` there are no rules yet."""
-
-    def away(self, reason: str) -> None:
-        """There is no stream, or the one there was has ended."""
-
-    def cache_read(self, domains: int) -> None:
-        """The service starts with the rules of the cache."""
-
-    def cache_failed(self, reason: str) -> None:
-        """The cache could not be read or written."""
+LARGE_BYTES: Final = 10_000
+"""Above that it may take long to find out what type a response is of."""
 
 
 class _Session:
@@ -191,14 +185,12 @@ class XdsSource:
         try:
             return session, await asyncio.to_thread(self._built, message)
         except InvalidRequestError as error:
-            session.fail(f"the server sent what is no response: {error}")
+            session.fail(str(_no_response(error)))
             return session, None
 
-    def _built(self, message: bytes) -> Built | None:
+    def _built(self, message: bytes) -> Built:
         with collector_off() if len(message) >= MANY_BYTES else nullcontext():
             response = decode_response(message)
-            if response.type_url not in {TYPE, ""}:
-                return None  # nothing that was asked for
             return self._reader.read(response.resources, response.version, response.nonce)
 
     async def _answer(self, session: _Session, built: Built) -> None:
@@ -286,9 +278,22 @@ class XdsSource:
 
     async def _read(self, session: _Session) -> NoReturn:
         while True:
-            session.newest = await session.stream.receive()
+            message = await session.stream.receive()
+            try:
+                type_url = await asyncio.to_thread(type_of, message) if len(message) > LARGE_BYTES else type_of(message)
+            except InvalidRequestError as error:
+                raise _no_response(error) from None
+            if type_url not in {TYPE, ""}:
+                self._reports.passed_over(type_url)
+                await asyncio.sleep(READ_PAUSE_S)
+                continue
+            session.newest = message
             if self._session is not session:
                 self._session = session
                 self._reports.connected(waiting=False)
             self._wake.set()
             await asyncio.sleep(READ_PAUSE_S)
+
+
+def _no_response(error: InvalidRequestError) -> SourceError:
+    return SourceError(f"the server sent what is no response: {error}")

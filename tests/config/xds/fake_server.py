@@ -96,6 +96,9 @@ class Reports:
     def away(self, reason: str) -> None:
         self.lines.append(("away", reason))
 
+    def passed_over(self, type_url: str) -> None:
+        self.lines.append(("passed_over", type_url))
+
     def cache_read(self, domains: int) -> None:
         self.lines.append(("cache_read", domains))
 

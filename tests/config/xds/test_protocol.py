@@ -172,12 +172,36 @@ async def test_a_response_that_makes_no_sense_ends_the_stream(xds: FakeXds) -> N
     assert len(follower.updates) == 1
 
 
-async def test_a_response_of_another_type_is_passed_over(xds: FakeXds) -> None:
-    async with following(xds.address) as follower:
+OTHER = "type.googleapis.com/ratelimit.config.ratelimit.v4.RateLimitConfig"
+
+
+@pytest.mark.parametrize("domains", [0, 1, 1000])
+async def test_a_response_of_another_type_is_passed_over_and_takes_no_other_ones_place(
+    xds: FakeXds, domains: int
+) -> None:
+    other = response("9", *[domain(f"x{number}") for number in range(domains)]).replace(TYPE.encode(), OTHER.encode())
+    reports = Reports()
+
+    async def until_passed_over(times: int) -> None:
+        await until_async(lambda: reports.named("passed_over") == [OTHER] * times, lambda: reports.lines)
+
+    async with following(xds.address, reports=reports) as follower:
         await xds.until_requests(1)
-        xds.push(response("9", domain("x")).replace(b"ratelimit.v3.RateLimitConfig", b"ratelimit.v4.RateLimitConfig"))
+        xds.push(other)
+        await until_passed_over(1)
+        assert reports.named("connected") in ([], [True]), "it waits for its first rules"
+        follower.go_on.clear()
         xds.push(response("1", domain("a")))
         assert limits(await follower.until_updates(1)) == {"a": 1}
+        xds.push(response("2", domain("a", 2)))  # which is not built as long as the others are not in force
+        xds.push(other)
+        await until_passed_over(2)
+        follower.go_on.set()
+        assert limits(await follower.until_updates(2)) == {"a": 2}
+        requests = await xds.until_requests(2)
+    assert {each.type_url for each in requests} == {TYPE}
+    assert [each.response_nonce for each in requests] == ["", "n2"]
+    assert not any(each.HasField("error_detail") for each in requests)
 
 
 async def test_too_large_a_response_names_the_setting(xds: FakeXds) -> None:
