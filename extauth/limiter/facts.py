@@ -1,6 +1,6 @@
 """What was decided, and by whom: one fact for each batch, which metrics, logs and the health of the store consume."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -34,10 +34,22 @@ class GroupResult(NamedTuple):
 
 
 class BatchResult(NamedTuple):
-    """A decided batch, in the order of its plans; `store_error` is what the store failed with, if it was asked."""
+    """A decided batch, in the order of its plans; `store_error` is what the store failed with, if it was asked.
+
+    `denied` are its groups as `denied_of` has them. `all_counted` says that each call has counters, and that the store,
+    or what is remembered of its denials, decided about all of them.
+    """
 
     groups: list[GroupResult]
+    denied: Sequence[GroupResult]
+    all_counted: bool
     store_error: StoreError | None = None
+
+
+def denied_of(groups: Iterable[GroupResult]) -> list[GroupResult]:
+    """Those that were counted and did not have all of their calls admitted."""
+    # In the quickest way: by the fields' indices.
+    return [group for group in groups if group[2] is not None and group[2][0] < group[1]]
 
 
 class SampledCall(NamedTuple):
@@ -54,7 +66,7 @@ class SampledCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BatchFact:
-    """A batch whose answers were written.
+    """A batch whose answers were written: what was decided, as BatchResult says it.
 
     `arrivals` are (instant, number of calls that arrived then). It was decided from `asked_at` to `decided_at`, and the
     answers were written at `answered_at`; all instants are seconds of the transport's monotonic clock. `sampled` are
@@ -62,6 +74,8 @@ class BatchFact:
     """
 
     groups: Sequence[GroupResult]
+    denied: Sequence[GroupResult]
+    all_counted: bool
     store_error: StoreError | None
     arrivals: Sequence[tuple[float, int]]
     asked_at: float

@@ -21,7 +21,7 @@ from time import perf_counter, time
 from typing import Final
 
 from extauth.limiter.counters import Mode, TakeResult
-from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
+from extauth.limiter.facts import BatchFact, GroupResult, ShedFact, denied_of
 from extauth.limiter.plan import UNLIMITED_AT, Plan, Tally
 from extauth.limiter.planner import Planner
 from extauth.rules.rule_names import RuleName
@@ -99,15 +99,16 @@ class Callers:
             self._count_calls(groups, weight, now_s)
         weight = self._denials.draw(len(groups))
         if weight:
-            # Nearly all batches have none, so this is done in the quickest way: by the fields' indices.
-            for plan, calls, taken in [(g[0], g[1], g[2]) for g in groups if g[2] is not None and g[2][0] < g[1]]:
+            for plan, calls, taken, _, _ in fact.denied:
+                assert taken is not None  # noqa: S101 - for the type checker
                 self._count_denied(plan, (calls - taken.admitted) * weight, taken, now_s)
 
     def call_shed(self, fact: ShedFact) -> None:
         """Count the caller of a call that is part of no batch."""
         if not fact.counting:
             now_s = self._clock()
-            self.batch_decided(BatchFact((fact.group,), None, (), now_s, now_s, now_s))
+            group = (fact.group,)
+            self.batch_decided(BatchFact(group, denied_of(group), False, None, (), now_s, now_s, now_s))
 
     def rules_loaded(self, remasked: Container[str] = ()) -> None:
         """Let new rules take the places of those that are in force no more.

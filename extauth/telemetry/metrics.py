@@ -12,7 +12,7 @@ from prometheus_client.core import Metric as Family
 from extauth.errors import StoreError
 from extauth.limiter.counters import Source, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
-from extauth.limiter.plan import Plan, PlanTemplate
+from extauth.limiter.plan import Plan
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry import catalogue
 from extauth.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE, prefers_openmetrics, render
@@ -81,7 +81,7 @@ class Metrics:
 
     def batch_decided(self, fact: BatchFact) -> None:
         """Count a batch."""
-        stored = self._count(fact.groups)
+        stored = self._count(fact.groups, all_counted=fact.all_counted)
         size = 0
         for arrived, calls in fact.arrivals:
             size += calls
@@ -96,45 +96,55 @@ class Metrics:
         if not fact.counting:
             self._count([fact.group])
 
-    def _count(self, groups: Sequence[GroupResult]) -> bool:
+    def _count(self, groups: Sequence[GroupResult], *, all_counted: bool = False) -> bool:
         """Count the calls; returns whether the store counted any of them."""
-        stored = repeated = 0
+        if not all_counted:
+            groups = self._count_others(groups)
         recall, rules = self._requests.by_template.get, self._rules_asked
-        last: PlanTemplate | None = None
-        for plan, calls, taken, given, without_store in groups:
-            if plan.template is not last:
-                last, first = plan.template, plan
-                series = recall(last) or self._requests.series(last)
+        first = template = tally = None
+        alike = denied = stored = repeated = 0
+        for plan, calls, taken, _, _ in groups:
+            if plan.template is not template or plan.tally is not tally:
+                if first is not None:
+                    stored += alike
+                    rules.add(first, alike, denied)
+                # Of several plans in a row that have the same series, all are counted in the first.
+                first, template, tally = plan, plan.template, plan.tally
+                alike = denied = 0
+                series = recall(template) or self._requests.series(template)
                 start, step = series.start, series.step
-            elif plan.tally is not first.tally:
-                first = plan
-            if taken is None or without_store is not None:
-                self._count_without_store(series, plan, calls, taken, given)
-                continue
-            admitted, levels, source = taken
-            if not levels:
-                self._count_uncounted(series, calls)
-                continue
-            counted = first.calls  # of several plans in a row that have the same series, all are counted in the first
-            first.calls = counted + calls
-            if admitted == calls:
-                stored += calls
-                if levels[0][0] + calls * step >= start:
-                    series.near.value += rules.count_limits(plan, calls, taken, series.watches)
-            else:
-                first.denied += calls - admitted
-                if admitted or last.soft or len(levels) > 1:
-                    series.near.value += rules.count_limits(plan, calls, taken, series.watches)
+            alike += calls
+            # Of calls that stay below, none is near a limit, and still less is any denied.
+            if taken[1][0][0] + calls * step >= start:  # type: ignore[index]  # by index, as is quickest
+                admitted, levels, source = taken  # type: ignore[misc]
+                denied += calls - admitted
+                if admitted or template.soft or len(levels) > 1:
+                    series.near.value += rules.count_limits(plan, calls, taken, series.watches)  # type: ignore[arg-type]
                 if source is _DENIAL_CACHE:
                     repeated += calls
-                else:
-                    stored += calls
-            if not counted:
-                rules.begin(first)
+        if first is not None:
+            stored += alike
+            rules.add(first, alike, denied)
+        stored -= repeated
         self._by_source[Source.STORE].value += stored
         self._by_source[Source.DENIAL_CACHE].value += repeated
         rules.bound()
         return stored > 0
+
+    def _count_others(self, groups: Sequence[GroupResult]) -> Sequence[GroupResult]:
+        """Count the calls that the store did not decide; returns the groups that it did."""
+        counted = []
+        for group in groups:
+            plan, calls, taken, given, without_store = group
+            if taken is not None and taken.levels and without_store is None:
+                counted.append(group)
+                continue
+            series = self._requests.by_template.get(plan.template) or self._requests.series(plan.template)
+            if taken is None or without_store is not None:
+                self._count_without_store(series, plan, calls, taken, given)
+            else:
+                self._count_uncounted(series, calls)
+        return counted
 
     def _count_uncounted(self, series: TemplateSeries, calls: int) -> None:
         """Count calls that take from no counter."""

@@ -91,12 +91,18 @@ class RuleCounters:
         """All of them."""
         return self.calls, self.over, self.near, self.shadowed
 
-    def begin(self, plan: Plan) -> None:
-        """Have the calls of a plan added some time; whoever counts the first ones in it calls this then."""
+    def add(self, plan: Plan, calls: int, denied: int) -> None:
+        """Count calls, and those of them that were denied, in a plan, to have them added some time."""
+        waits = plan.calls
+        plan.calls = waits + calls
+        if denied:
+            plan.denied += denied
+        if waits:
+            return
         if len(plan.message) <= MAX_WAITING_BYTES:
             self._counted.append(plan)
         else:
-            self._add(plan, plan.calls, plan.denied)
+            self._add(plan, calls, denied)
             plan.calls = plan.denied = 0
 
     def count(self, plan: Plan, calls: int, denied: int) -> None:

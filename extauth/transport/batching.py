@@ -167,7 +167,7 @@ class Batcher:
         for caller in {calls.caller for calls in batch}:
             self._flush(caller)
         arrivals = [(calls.arrived, len(calls.plans)) for calls in batch]
-        fact = BatchFact(result.groups, result.store_error, arrivals, asked_at, decided_at, self.clock(), sampled)
+        fact = BatchFact(*result, arrivals, asked_at, decided_at, self.clock(), sampled)
         for observer in self._observers:
             observer.batch_decided(fact)
 

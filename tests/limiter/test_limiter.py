@@ -208,6 +208,7 @@ async def test_a_store_that_fails(on_store_failure: OnStoreFailure, code: Code |
     assert [v and v.code for v in verdicts] == [code, Code.OK, code]
     assert [(settled.calls, settled.taken is None) for settled in decided.groups] == [(2, True), (1, False)]
     assert decided.store_error is not None
+    assert (decided.denied, decided.all_counted) == ([], False)
     if verdict := verdicts[0]:
         assert verdict.tier == "free"
         assert verdict.statuses == (

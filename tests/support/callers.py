@@ -65,7 +65,7 @@ class CallersRig:
         }
         result = await self.decider.limiter.decide(plans)
         now = self.clock.now
-        self.callers.batch_decided(BatchFact(result.groups, None, [], now, now, now))
+        self.callers.batch_decided(BatchFact(*result, [], now, now, now))
 
     def rule(self, name: str) -> RuleTop:
         found = [rule for rule in self.callers.top().rules if rule.rule == name]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from extauth.errors import StoreError
 from extauth.limiter.algorithms import WindowUsage
 from extauth.limiter.counters import LimitCheck, TakeResult
-from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
+from extauth.limiter.facts import BatchFact, GroupResult, ShedFact, denied_of
 from extauth.limiter.plan import Plan, PlanTemplate, Tally
 from extauth.limiter.verdict import Labels
 from extauth.rules.model import Limit, Unit
@@ -34,7 +34,8 @@ def batch(
 ) -> BatchFact:
     """The fact of a batch that was decided and answered at 0 s."""
     arrivals = [(-duration_s, calls) for duration_s, calls in durations_s]
-    return BatchFact(groups, error, arrivals, -decided_in_s, 0.0, 0.0)
+    all_counted = all(each.taken and each.taken.levels and each.without_store is None for each in groups)
+    return BatchFact(groups, denied_of(groups), all_counted, error, arrivals, -decided_in_s, 0.0, 0.0)
 
 
 def settled(

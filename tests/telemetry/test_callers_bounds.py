@@ -126,7 +126,7 @@ async def test_denied_calls_of_known_callers_are_all_counted() -> None:
 async def test_no_request_is_kept_and_whoever_is_unnamed_is_named_once_it_calls_again() -> None:
     rig = CallersRig()
     plan = rig.decider.planner.plan(encode_request("d", [read_descriptor("api_key=a-secret-key")]))
-    rig.callers.batch_decided(BatchFact((await rig.decider.limiter.decide({plan: 5})).groups, None, [], 0, 0, 0))
+    rig.callers.batch_decided(BatchFact(*await rig.decider.limiter.decide({plan: 5}), [], 0, 0, 0))
     kept = weakref.ref(plan)
     del plan
     rig.decider.planner.swap(rig.decider.planner.matcher)  # forgets its plans
