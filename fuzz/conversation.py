@@ -18,9 +18,9 @@ from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext
 from extauth.transport.h2 import frames
 from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason
-from extauth.transport.h2.connection import ENDING
 from extauth.transport.h2.frames import PREFACE
 from extauth.transport.h2.hpack import MAX_REMEMBERED, MAX_REMEMBERED_BYTES
+from extauth.transport.h2.phases import ENDING
 from extauth.transport.h2.preface import NOT_HTTP2
 from extauth.transport.h2.protocol import H2Protocol
 from extauth.transport.h2.server_state import ServerState

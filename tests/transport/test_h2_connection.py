@@ -11,10 +11,11 @@ from extauth.transport.batching import Batcher
 from extauth.transport.engine import ConnectionLimits, EngineContext, Guard, OnGuard
 from extauth.transport.h2 import frames
 from extauth.transport.h2.closing import CloseReason
-from extauth.transport.h2.connection import IDLE_S, SHRINK_S, START_S, Connection, Phase
+from extauth.transport.h2.connection import IDLE_S, SHRINK_S, START_S, Connection
 from extauth.transport.h2.control_frames import GOAWAY_PING
 from extauth.transport.h2.frames import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, ErrorCode, frame
 from extauth.transport.h2.grpc_framing import prefixed
+from extauth.transport.h2.phases import Phase
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.waiting import Calls
 from tests.support.h2_peer import BLOCK, CONFIG, MESSAGE, PATH, START, block, call

@@ -1,22 +1,10 @@
 """One client's HTTP/2 connection (RFC 9113), without I/O: bytes in, calls out; answers in, bytes out.
 
-Its owner passes it the bytes that came, and the time, and writes what `data_to_send` returns. Its phases:
-
-    phase     meaning                                               next phase
-    STARTING  the client's preface and SETTINGS have not come       OPEN; FINISHED: HTTP/1, or go_away
-    OPEN                                                            LEAVING: go_away
-    LEAVING   GOAWAY says that we leave; new streams are accepted   DRAINING: our PING came back, or refuse_new
-    DRAINING  GOAWAY has named the last stream                      FINISHED: no stream is left
-    ENDING    after an error: GOAWAY has named the last stream;     FINISHED: no call waits; CUT: one still does after
-              nothing is read, and the calls received are answered  the stall timeout
-    FINISHED  nothing more is read or written: to be half-closed
-    CUT       to be closed at once
-
-An error takes any phase before ENDING there, and `close` takes all to FINISHED.
+Its owner passes it the bytes that came, and the time, and writes what `data_to_send` returns. `phases.py` has a table
+of the phases that it goes through, and `closing.py` one of the reasons for which it is closed.
 """
 
 from collections.abc import Iterable
-from enum import IntEnum
 from typing import Final
 
 from extauth.limiter.counters import Uncounted
@@ -26,8 +14,10 @@ from extauth.transport.engine import Guard
 from extauth.transport.h2 import frames, preface
 from extauth.transport.h2.closing import CloseReason, Unused
 from extauth.transport.h2.control_frames import GOAWAY_PING, Control
+from extauth.transport.h2.flow_control import Message
 from extauth.transport.h2.frames import HEAD, MAX_STREAM_ID, MIN_MAX_FRAME_SIZE, PREFACE, ErrorCode, H2Error
 from extauth.transport.h2.grpc_framing import Status, refusal_block
+from extauth.transport.h2.phases import CUT, DRAINING, ENDING, FINISHED, LEAVING, OPEN, STARTING
 from extauth.transport.h2.receiver import Receiver
 from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
@@ -37,22 +27,6 @@ from extauth.transport.waiting import Caller, Calls
 START_S: Final = 1.0  # unused after that if nothing was asked: Envoy sends its first call with the preface
 IDLE_S: Final = 30.0  # unused so long after its last answer to a call or health check
 SHRINK_S: Final = 3.0  # the time from the last frame until memory is given back
-
-
-class Phase(IntEnum):
-    """The phases of a connection, in their order."""
-
-    STARTING = 0
-    OPEN = 1
-    LEAVING = 2
-    DRAINING = 3
-    ENDING = 4
-    FINISHED = 5
-    CUT = 6
-
-
-# Compared once or more for each read; a name is looked up faster than a member of its Enum.
-STARTING, OPEN, LEAVING, DRAINING, ENDING, FINISHED, CUT = Phase
 
 
 class Connection:
@@ -73,12 +47,13 @@ class Connection:
         limits = self._limits = context.limits
         self._streams = Streams(limits.max_streams, state.unfinished, context.batcher.deadlines)
         self._sender = Sender(self._streams)
-        self._control = Control(limits, context.on_guard, self._streams, self._sender, self.refuse_new)
-        self._receiver = Receiver(state, self._streams, self._sender, self._control, end=self._end, flush=caller.flush)
+        self._control = Control(limits, context.on_guard, self._streams, self._sender, self)
+        self._receiver = Receiver(state, self._streams, self._sender, self._control, self)
         self.opened_at = opened_at
         self._rest = b""
         # The largest frame must fit into a turn, or the connection would never get past it.
         self._turn_bytes = max(limits.max_turn_bytes, HEAD.size + MIN_MAX_FRAME_SIZE + len(PREFACE))
+        self._reading = False  # while frames are handled: whatever they send is written afterwards
         self._greeted = False
         self._announced = MAX_STREAM_ID  # the last stream, by GOAWAY
         self._leaving = CloseReason.SHUTDOWN
@@ -99,13 +74,13 @@ class Connection:
         requests = self._receiver.requests
         turn = data if len(data) <= self._turn_bytes else data[: self._turn_bytes]
         error: H2Error | None = None
-        requests.reading = True
+        self._reading = True
         try:
             at = self._receiver.read(turn, calls) if self.phase is not STARTING else self._read_preface(turn, calls)
         except H2Error as wrong:
             error = H2Error(wrong.code, str(wrong))  # without tracebacks, which would lead back to this frame
         finally:
-            requests.reading = False
+            self._reading = False
         if error is not None:
             self._end(error)
         else:
@@ -206,7 +181,7 @@ class Connection:
         for number, request in list(self._streams.open.items()):
             request.progressed = request.progressed or now
             if hurry or request.progressed < since:
-                self._receiver.requests.give_up(number)
+                self.give_up(number)
         for number, sending in list(self._streams.sending.items()):
             sending.since = sending.since or now
             if sending.since < since:
@@ -274,6 +249,31 @@ class Connection:
         self._receiver.close()
         self._control.close()
         self._caller = None
+
+    # Called by its parts, and by what connections share: see streams.Owner
+
+    def give_up(self, number: int) -> None:
+        """End an incomplete request: it has stalled, or its call has expired."""
+        self._receiver.requests.give_up(number)
+        self._flush()
+
+    def grant(self, number: int, window: int) -> None:
+        """Let the client send `window` more bytes on the stream."""
+        self._receiver.requests.grant(number, window)
+        self._flush()
+
+    def drop_newest(self, spare: Message | None) -> None:
+        """End the newest request that holds memory, other than `spare`; if there is none, give up the header block."""
+        if not self._receiver.requests.drop_newest(spare):
+            self._receiver.end_block()
+            CloseReason.HEADER_MEMORY.count(self._on_guard)
+            if not self._reading:  # else whoever reads finds the block gone
+                self._end(CloseReason.HEADER_MEMORY.error())
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._reading and self._caller is not None:
+            self._caller.flush()
 
     # Errors
 

@@ -9,7 +9,7 @@ from extauth.transport.h2.closing import CloseReason
 from extauth.transport.h2.frames import ACK, MAX_STREAM_ID, MAX_WINDOW, MIN_MAX_FRAME_SIZE, ErrorCode, H2Error
 from extauth.transport.h2.hpack import TABLE_SIZE
 from extauth.transport.h2.sender import Sender
-from extauth.transport.h2.streams import Streams
+from extauth.transport.h2.streams import Owner, Streams
 
 Handler = Callable[[int, int, bytes], None]
 """(flags, stream, payload) → handled; raises H2Error."""
@@ -20,7 +20,7 @@ GOAWAY_PING: Final = b"goaway\x00\x00"
 
 
 class Control:
-    """Handles these frames, which came at `now`; calls `goaway_heard` when the PING that follows GOAWAY comes back."""
+    """Handles these frames, which came at `now`; has new streams refused when the PING that follows GOAWAY is back."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Control:
         on_guard: OnGuard,
         streams: Streams,
         sender: Sender,
-        goaway_heard: Callable[[], None],
+        owner: Owner,
     ) -> None:
         self.now = 0.0
         self.answered = -ANSWERING_S  # when the last answer to a call was written
@@ -36,7 +36,7 @@ class Control:
         self._on_guard = on_guard
         self._streams = streams
         self._sender = sender
-        self._goaway_heard = goaway_heard
+        self._owner = owner
         self._frames = TokenBucket(limits.max_control_frames_per_s)
         self._resets = TokenBucket(limits.max_resets_per_s)
         self.handlers: dict[int, Handler] = {
@@ -52,7 +52,7 @@ class Control:
     def close(self) -> None:
         """No more frames come: drop all references back to the connection."""
         self.handlers.clear()
-        self._goaway_heard = lambda: None
+        vars(self).pop("_owner", None)
 
     def spend(self, *, honest: bool = True) -> None:
         """Spend a token on a frame that requests nothing; `honest`: clients send many of this kind with their calls."""
@@ -128,7 +128,7 @@ class Control:
         if not flags & ACK:
             self._sender.send(frames.frame(frames.PING, ACK, 0, payload))
         elif payload == GOAWAY_PING:
-            self._goaway_heard()
+            self._owner.refuse_new()
 
     def _on_goaway(self, _flags: int, stream: int, payload: bytes) -> None:
         self.spend(honest=False)

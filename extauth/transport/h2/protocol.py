@@ -8,7 +8,8 @@ from typing import cast
 from extauth.limiter.templates import Answer
 from extauth.transport.engine import AGE_JITTER
 from extauth.transport.h2.closing import CLOSE_DELAY_S, CloseReason, Unused
-from extauth.transport.h2.connection import CUT, ENDING, FINISHED, LEAVING, OPEN, STARTING, Connection
+from extauth.transport.h2.connection import Connection
+from extauth.transport.h2.phases import CUT, ENDING, FINISHED, LEAVING, OPEN, STARTING
 from extauth.transport.h2.server_state import ServerState
 from extauth.transport.waiting import Calls
 

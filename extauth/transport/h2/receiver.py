@@ -5,7 +5,6 @@ each one may change the decoder's table. A call of the usual form, its head in o
 takes a short cut in `read`; all other frames go through `_frame`, which implements the whole protocol.
 """
 
-from collections.abc import Callable
 from struct import Struct
 
 from extauth.errors import InvalidRequestError
@@ -32,7 +31,7 @@ from extauth.transport.h2.request_head import Head, unserved
 from extauth.transport.h2.requests import Requests
 from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
-from extauth.transport.h2.streams import Request, Streams
+from extauth.transport.h2.streams import Owner, Request, Streams
 from extauth.transport.waiting import Calls
 
 _FRAME_HEAD = Struct(">IBI")
@@ -45,7 +44,7 @@ MAX_TURN_WORK_US = 2000  # of planning in a turn; its last call may take as long
 
 
 class Receiver:
-    """Reads the frames after the preface; `end` ends the connection, and `flush` writes what is to be sent."""
+    """Reads the frames after the preface."""
 
     def __init__(
         self,
@@ -53,13 +52,11 @@ class Receiver:
         streams: Streams,
         sender: Sender,
         control: Control,
-        *,
-        end: Callable[[H2Error], None],
-        flush: Callable[[], None],
+        owner: Owner,
     ) -> None:
         self.block: HeaderBlock | None = None
-        self.requests = Requests(state, streams, sender, control, flush=flush, no_room=self._no_room)
-        self._end = end
+        self.requests = Requests(state, streams, sender, control, owner)
+        self._owner = owner
         context = state.context
         self._planner = context.planner
         self._batcher = context.batcher
@@ -86,7 +83,7 @@ class Receiver:
     def close(self) -> None:
         """No more frames come: drop all references back to the connection."""
         self.end_block()
-        self._end = lambda _error: None
+        vars(self).pop("_owner", None)
         self._handlers.clear()
         self.requests.close()
 
@@ -239,22 +236,15 @@ class Receiver:
             CloseReason.HEADER_BLOCK.count(self._on_guard)
             raise CloseReason.HEADER_BLOCK.error()
         block.fragments += fragment
-        self._unfinished.charge(self.requests, None, len(fragment))
-        if self.block is None:
+        self._unfinished.charge(self._owner, None, len(fragment))
+        if self.block is None:  # there was no memory for it; without it the connection cannot go on
             raise CloseReason.HEADER_MEMORY.error()
 
     def end_block(self) -> None:
         """Release the header block: it is whole, or will never be."""
         block, self.block = self.block, None
         if block is not None:
-            self._unfinished.release(self.requests, None, len(block.fragments))
-
-    def _no_room(self) -> None:
-        """Give up the header block, for which there is no memory; without it the connection cannot go on."""
-        self.end_block()
-        CloseReason.HEADER_MEMORY.count(self._on_guard)
-        if not self.requests.reading:
-            self._end(CloseReason.HEADER_MEMORY.error())
+            self._unfinished.release(self._owner, None, len(block.fragments))
 
     def _on_head(self, number: int, head: Head, *, end_stream: bool, depends_on_itself: bool) -> None:
         """Handle the head or the trailers of a request."""
@@ -291,7 +281,7 @@ class Receiver:
             self._control.spend()
             self._sender.respond(number, refusal, cut=not end_stream)
             return
-        request = Request(number, head, self.requests.calls.arrived, self.requests, shed=full)
+        request = Request(number, head, self.requests.calls.arrived, self._owner, shed=full)
         streams.begin(request)
         if end_stream:
             self.requests.complete(number, request)

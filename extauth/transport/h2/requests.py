@@ -4,8 +4,6 @@ Envoy lets a request through if its call fails. So a call that one of Envoy's cl
 OVER_LIMIT if the call is too large or never whole, the failure policy's if too many calls wait.
 """
 
-from collections.abc import Callable
-
 from extauth.errors import InvalidRequestError, RequestTooLargeError
 from extauth.limiter.counters import Uncounted
 from extauth.limiter.plan import Plan
@@ -20,13 +18,13 @@ from extauth.transport.h2.reflection_calls import ReflectionCalls
 from extauth.transport.h2.request_head import REFLECTION_METHODS, Head, Method
 from extauth.transport.h2.sender import Sender
 from extauth.transport.h2.server_state import ServerState
-from extauth.transport.h2.streams import MIN_PROGRESS, Request, Streams
+from extauth.transport.h2.streams import MIN_PROGRESS, Owner, Request, Streams
 from extauth.transport.reflection import IDLE, MAX_REQUEST_BYTES
 from extauth.transport.waiting import Calls
 
 
 class Requests:
-    """The requests of one connection; `flush` writes what is to be sent, `no_room` gives up the header block."""
+    """The requests of one connection."""
 
     def __init__(
         self,
@@ -34,11 +32,8 @@ class Requests:
         streams: Streams,
         sender: Sender,
         control: Control,
-        *,
-        flush: Callable[[], None],
-        no_room: Callable[[], None],
+        owner: Owner,
     ) -> None:
-        self.reading = False  # while frames are handled: whatever they send is flushed afterwards
         self.inflated = 0  # bytes that decompressing has added in this turn
         self.unacknowledged = 0  # bytes of DATA for which the connection's window is not given back yet
         self.window = DEFAULT_WINDOW  # of the connection: bytes that the client may send before it gets some back
@@ -53,13 +48,12 @@ class Requests:
         self._streams = streams
         self._sender = sender
         self._control = control
-        self._flush = flush
-        self._no_room = no_room
+        self._owner = owner
 
     def close(self) -> None:
         """No more frames come: drop all references back to the connection."""
-        self._flush = self._no_room = lambda: None
-        vars(self).pop("calls", None)
+        for name in ("_owner", "calls"):
+            vars(self).pop(name, None)
 
     def refuse_stream(self, number: int, head: Head, *, end_stream: bool) -> None:
         """Deny a call for which no stream is left; raises H2Error for any other request."""
@@ -149,7 +143,7 @@ class Requests:
     def _hold(self, request: Request, size: int) -> None:
         """Reserve memory for the part of a message that came; this message or another may be given up for it."""
         if size:
-            self._state.unfinished.charge(self, request, size)
+            self._state.unfinished.charge(self._owner, request, size)
 
     def grant(self, number: int, window: int) -> None:
         """Let the client send `window` more bytes on the stream."""
@@ -157,24 +151,18 @@ class Requests:
         request.window += window
         request.progressed = 0.0  # it waited for us: the client's time begins at the next check
         self._sender.send(frames.window_update(number, window))
-        if not self.reading:
-            self._flush()
 
-    def drop_newest(self, spare: Message | None) -> None:
-        """End the newest request that holds memory, other than `spare`; if there is none, the header block."""
+    def drop_newest(self, spare: Message | None) -> bool:
+        """End the newest request that holds memory, other than `spare`; returns whether there is one."""
         held = (request for request in reversed(self._streams.open.values()) if request.charged)
         newest = next((request for request in held if request is not spare), None)
         if newest is not None:
             self._give_up(newest)
-        else:
-            self._no_room()
-        if not self.reading:
-            self._flush()
+        return newest is not None
 
     def give_up(self, number: int) -> None:
         """End an incomplete request: it has stalled, or its call has expired."""
         self._give_up(self._streams.open[number], Guard.SLOW_REQUEST)
-        self._flush()
 
     def _give_up(self, request: Request, guard: Guard = Guard.MESSAGE, *, whole: bool = False) -> None:
         """End a request that cannot be evaluated: OVER_LIMIT for a call whose refusal would let the caller pass."""

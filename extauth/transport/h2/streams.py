@@ -42,11 +42,15 @@ MIN_PROGRESS = 4096  # bytes of a message, or all that is left of it, that count
 KEPT_IGNORED = 64  # streams on which frames are ignored even after a long silence
 
 
-class Receiving(Holder, Protocol):
-    """The connection that a request belongs to."""
+class Owner(Holder, Protocol):
+    """The connection, as its parts see it: what none of them can do by itself."""
 
     def give_up(self, number: int) -> None:
         """End the incomplete request: its call has expired."""
+        ...
+
+    def refuse_new(self) -> None:
+        """Refuse new streams from now on: the client has heard that we leave."""
         ...
 
 
@@ -72,7 +76,7 @@ class Request:
         "window",
     )
 
-    def __init__(self, number: int, head: Head, arrived: float, owner: Receiving, *, shed: bool = False) -> None:
+    def __init__(self, number: int, head: Head, arrived: float, owner: Owner, *, shed: bool = False) -> None:
         self.number = number
         self.head = head
         self.owner = owner
