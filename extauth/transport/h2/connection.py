@@ -16,7 +16,6 @@ from extauth.transport.h2.closing import CloseReason, Unused
 from extauth.transport.h2.control_frames import GOAWAY_PING, Control
 from extauth.transport.h2.flow_control import Message
 from extauth.transport.h2.frames import HEAD, MAX_STREAM_ID, MIN_MAX_FRAME_SIZE, PREFACE, ErrorCode, H2Error
-from extauth.transport.h2.grpc_framing import Status, refusal_block
 from extauth.transport.h2.phases import CUT, DRAINING, ENDING, FINISHED, LEAVING, OPEN, STARTING
 from extauth.transport.h2.receiver import Receiver
 from extauth.transport.h2.sender import Sender
@@ -141,7 +140,7 @@ class Connection:
         for plan, number in self._streams.expire(calls, now):
             message = self._batcher.shed(plan, Shed.TIMEOUT, calls, number)
             if isinstance(message, Uncounted):
-                self._fail(number, message)
+                self._sender.fail(number, message)
             else:
                 self._sender.answer(number, message)
 
@@ -152,12 +151,7 @@ class Connection:
         answers: Iterable[tuple[int, Answer]] = zip(calls.stream_ids, messages, strict=True)
         if ended:
             answers = [each for each in answers if each[0] not in ended]
-        self._sender.answer_all(answers, self._fail)
-
-    def _fail(self, number: int, how: Uncounted) -> None:
-        """Only what the store was not asked about may be tried again elsewhere: it cannot be counted twice."""
-        status = Status.UNAVAILABLE if how is Uncounted.UNSENT else Status.DEADLINE_EXCEEDED
-        self._sender.respond(number, refusal_block(status, "the counters' store does not answer"), cut=False)
+        self._sender.answer_all(answers)
 
     # Called by the owner
 

@@ -1,6 +1,6 @@
 """The sending half of a connection: answers to frames, within the peer's windows (RFC 9113 §5.2)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from extauth.limiter.counters import Uncounted
 from extauth.limiter.templates import Answer
@@ -17,7 +17,15 @@ from extauth.transport.h2.frames import (
     frame,
     rst_stream,
 )
-from extauth.transport.h2.grpc_framing import ANSWER_HEADERS, ANSWER_TRAILERS, MAX_FAST_BYTES, answer_frames, prefixed
+from extauth.transport.h2.grpc_framing import (
+    ANSWER_HEADERS,
+    ANSWER_TRAILERS,
+    MAX_FAST_BYTES,
+    Status,
+    answer_frames,
+    prefixed,
+    refusal_block,
+)
 from extauth.transport.h2.streams import Sending, Streams
 
 _EMPTY_TABLE = b"\x20"  # a dynamic table size update to 0 (RFC 7541 §6.3)
@@ -59,8 +67,13 @@ class Sender:
         self.out.append(frame(HEADERS, END_HEADERS, stream, self._with_prefix(ANSWER_HEADERS)))
         self._send_body(stream, Sending(prefixed(message), ANSWER_TRAILERS, cut=cut))
 
-    def answer_all(self, answers: Iterable[tuple[int, Answer]], fail: Callable[[int, Uncounted], None]) -> None:
-        """Answer each of these streams by its message, as `answer` does; `fail` ends a call that must fail."""
+    def fail(self, stream: int, how: Uncounted) -> None:
+        """Fail a call; only one about which the store was not asked may be made again: it cannot be counted twice."""
+        status = Status.UNAVAILABLE if how is Uncounted.UNSENT else Status.DEADLINE_EXCEEDED
+        self.respond(stream, refusal_block(status, "the counters' store does not answer"), cut=False)
+
+    def answer_all(self, answers: Iterable[tuple[int, Answer]]) -> None:
+        """Answer each of these streams by its message, as `answer` does, or `fail` its call."""
         most, window, changes = self._fast_path_bytes, self._window, self._streams.window_changes
         send = self.out.append
         try:
@@ -73,7 +86,7 @@ class Sender:
                         continue
                 self._window = window
                 if isinstance(message, Uncounted):
-                    fail(stream, message)
+                    self.fail(stream, message)
                 else:
                     self.answer(stream, message)
                 most, window = self._fast_path_bytes, self._window
