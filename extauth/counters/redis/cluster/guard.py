@@ -4,11 +4,10 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
-from extauth.counters.breaker import Breaker, BreakerState, Store, worst
+from extauth.counters.breaker import Breaker, BreakerState, worst
 from extauth.counters.local import LocalCounters
 from extauth.counters.redis.cluster.by_key import take_by_key
 from extauth.counters.redis.cluster.counters import ClusterCounters
@@ -20,6 +19,14 @@ from extauth.limiter.counters import Group, Owed, Part, Return, Taken, TakeResul
 MOST_NAMED: Final = 3  # masters that are down, in a message
 
 
+class _BreakerOptions(NamedTuple):
+    """What the masters' breakers have in common, as Breaker describes it."""
+
+    failed: Callable[[StoreError], None]
+    clock: Callable[[], float]
+    chance: Callable[[], float]
+
+
 class _GuardedMaster:
     """A master behind its breaker. It is told first what is owed, and `local` what it reports."""
 
@@ -29,10 +36,10 @@ class _GuardedMaster:
         master: Master,
         local: LocalCounters,
         changed: Callable[[], None],
-        make_breaker: Callable[[Store, Callable[[], None]], Breaker],
+        options: _BreakerOptions,
     ) -> None:
         self.master = master
-        self.breaker = make_breaker(self, self._breaker_changed)
+        self.breaker = Breaker(self, self._breaker_changed, options.failed, clock=options.clock, chance=options.chance)
         # The first calls are its trial, unless a look comes first: they wait for no connection.
         self.breaker.state = BreakerState.OPEN
         self.tried = False
@@ -112,7 +119,7 @@ class ClusterGuard:
         self._local = local
         self._changed = changed
         self._failed = failed
-        self._make_breaker = partial(Breaker, failed=failed, clock=clock, chance=chance)
+        self._breakers = _BreakerOptions(failed, clock, chance)
         self._guarded: dict[Master, _GuardedMaster] = {}
         self._looked = False
         self._ending: set[asyncio.Task[None]] = set()
@@ -270,7 +277,7 @@ class ClusterGuard:
             guarded = self._guarded.get(master)
             if guarded is None:
                 self._guarded[master] = _GuardedMaster(
-                    self._cluster, master, self._local, self._master_changed, self._make_breaker
+                    self._cluster, master, self._local, self._master_changed, self._breakers
                 )
             elif guarded.breaker.state is not BreakerState.CLOSED:
                 guarded.breaker.retry()
