@@ -87,9 +87,7 @@ def _cluster(
     guard = ClusterGuard(counters, local, ShardOf(settings.shards), changed, failed)
     shards = SeveralShards(guard)
     takes = ClusterTakes(guard, shards)
-    denials = GuardedDenialCache(
-        takes, settings.denial_cache, windows=settings.remember_denials, may_shrink=shards.may_shrink
-    )
+    denials = GuardedDenialCache(takes, shards, settings.denial_cache, windows=settings.remember_denials)
 
     async def aclose() -> None:
         await shards.aclose()

@@ -9,7 +9,7 @@ reloaded, a flush, a fail-over, a clock that was set. It never admits anything.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from extauth.limiter.algorithms import Level
 from extauth.limiter.counters import (
@@ -24,6 +24,9 @@ from extauth.limiter.counters import (
     TakeResult,
 )
 from extauth.rules.model import Limit
+
+if TYPE_CHECKING:  # stores that are no cluster spare it
+    from extauth.counters.several_shards import SeveralShards
 
 _T = TypeVar("_T")
 
@@ -169,21 +172,21 @@ class DenialCache(Denials):
 class GuardedDenialCache(Denials):
     """The same as `limiter.counters.ShardedCounters`, in front of some that may leave groups uncounted.
 
-    It learns nothing from a take that `may_shrink`: its counters may hold hits that will be given back.
+    It learns nothing from a take that `shards` says may shrink: its counters may hold hits that will be given back.
     """
 
     def __init__(
         self,
         counters: ShardedCounters,
+        shards: "SeveralShards",
         bound_s: float,
         clock_us: Callable[[], int] = _monotonic_us,
         *,
         windows: bool = False,
-        may_shrink: Callable[[CounterSet], bool] = lambda _take: False,
     ) -> None:
         super().__init__(bound_s, clock_us, windows=windows)
         self._counters = counters
-        self._may_shrink = may_shrink
+        self._shards = shards
 
     async def take(self, groups: Sequence[Group]) -> Sequence[Taken]:
         """As ShardedCounters say; raises StoreError."""
@@ -201,7 +204,7 @@ class GuardedDenialCache(Denials):
         return takens if len(asked) == len(groups) else _joined(known, takens)
 
     def _learn(self, group: Group, outcome: TakeResult, asked_us: int, told_us: int) -> None:
-        if not self._may_shrink(group.take):
+        if not self._shards.may_shrink(group.take):
             super()._learn(group, outcome, asked_us, told_us)
 
 

@@ -25,7 +25,7 @@ def rig() -> Rig:
 async def test_the_denial_cache_learns_nothing_from_a_level_that_may_shrink(rig: Rig) -> None:
     """A caller's last hit is held by a call that a shared limit then denies; another of its calls came meanwhile."""
     own, shared = gcra(1), gcra(1, Unit.SECOND)
-    cache = GuardedDenialCache(rig.counters, 1, rig.clock, may_shrink=rig.counters.may_shrink)
+    cache = GuardedDenialCache(rig.counters, rig.counters, 1, rig.clock)
     both = group_of((0, own), (1, shared))
     alone = Group(CounterSet(both.take.names[:1], both.take.checks[:1]), 1)
     assert (await rig.take((1, shared))).admitted == 1
@@ -50,7 +50,7 @@ async def test_the_denial_cache_learns_nothing_from_a_level_that_may_shrink(rig:
 
 
 async def test_the_denial_cache_learns_from_counters_of_which_nothing_is_given_back(rig: Rig) -> None:
-    cache = GuardedDenialCache(rig.counters, 1, rig.clock, may_shrink=rig.counters.may_shrink)
+    cache = GuardedDenialCache(rig.counters, rig.counters, 1, rig.clock)
     group = group_of((0, gcra(1)))
     takens = [(await cache.take([group]))[0] for _ in range(3)]
     assert [taken.source for taken in takens if isinstance(taken, TakeResult)] == [
