@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from extauth.admin.routes import Route
 from extauth.admin.rules_json import view_rules
 from extauth.admin.server import AdminServer, Readiness
 from extauth.compat.debug import Stats, debug_routes
@@ -48,14 +47,10 @@ class Front:
             rules=self.view,
             top=self.top if people else None,
             live=live_page(self.overview, counters) if settings.page else None,
-            more=self._debug_routes(stats, people=people) if settings.compatible else {},
+            more=debug_routes(sources.planner, stats, people=people) if settings.compatible else {},
             hosts=settings.admin_hosts,
             gather=gather,
         )
-
-    def _debug_routes(self, stats: Stats | None, *, people: bool) -> dict[str, Route]:
-        planner = self._sources.planner
-        return debug_routes(lambda: planner.matcher, stats, people=people)
 
     def readiness(self) -> Readiness:
         """Ready from when the gRPC port is open until draining, with rules if they are demanded.

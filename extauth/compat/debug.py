@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from extauth.admin.routes import Answer, Audience, Route
+from extauth.limiter.planner import Planner
 from extauth.rules.masking import Masking
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import Domain, Rule
@@ -19,15 +20,15 @@ _PATHS = {
 }
 
 
-def debug_routes(matcher: Callable[[], Matcher], stats: Stats | None, *, people: bool) -> dict[str, Route]:
-    """The routes; secret values are masked. With `people`, `/` is left to the page for them.
+def debug_routes(planner: Planner, stats: Stats | None, *, people: bool) -> dict[str, Route]:
+    """The routes, by the planner's rules; secret values are masked. With `people`, `/` is left to the page for them.
 
     They are for scripts too, which ask for them by the name of a Kubernetes Service, whatever that is.
     """
 
     def config() -> Iterator[bytes]:
-        now = matcher()
-        return (line.encode("utf-8", "replace") for line in config_lines(now))
+        matcher = planner.matcher  # of now: a reload changes it
+        return (line.encode("utf-8", "replace") for line in config_lines(matcher))
 
     routes = {"/rlconfig": Route(lambda _: Answer(config()), Audience.MACHINES)}
     paths = dict(_PATHS)
