@@ -83,7 +83,7 @@ class Core:
             decider.limiter.policy,
             self.breaker,
             None if isinstance(self.counters, MemoryCounters) else self.counters,
-            rules_digest=self._rules_digest,
+            planner=planner,
             top=self.callers.look,
             tls=self.tls,
             place=place,
@@ -160,9 +160,6 @@ class Core:
 
     def forget_names(self, domains: frozenset[str]) -> None:
         """Forget the names of domains whose masking is another since rules were loaded."""
-
-    def _rules_digest(self) -> str:
-        return self.planner.matcher.rules.digest
 
     async def _report(self) -> None:
         await self.replicas.keep_reporting(

@@ -22,6 +22,7 @@ from extauth.counters.heartbeat import (
 )
 from extauth.errors import StoreError
 from extauth.limiter.failure import FailurePolicy
+from extauth.limiter.planner import Planner
 from extauth.settings import Settings
 from extauth.telemetry.logs import logger
 from extauth.telemetry.state_log import StateLog
@@ -47,7 +48,7 @@ ALONE: Final = Place()
 
 
 class Replicas:
-    """This replica among the others.
+    """This replica among the others, with the rules of its `planner`.
 
     `policy` gets its share of each limit. `registry` is where heartbeats are kept; without it there are no others.
     They are asked over TLS where `tls` is what this one serves with. `top` gives the callers of this replica, which
@@ -61,7 +62,7 @@ class Replicas:
         breaker: Guard,
         registry: Registry | None,
         *,
-        rules_digest: Callable[[], str],
+        planner: Planner,
         top: Callable[[], Awaitable[Top]],
         tls: Tls | None,
         place: Place = ALONE,
@@ -71,7 +72,7 @@ class Replicas:
         self._policy = policy
         self._breaker = breaker
         self._registry = registry
-        self._rules_digest = rules_digest
+        self._planner = planner
         self._top = top
         self._heartbeat = (
             None if registry is None else Heartbeat(registry, self._describe, self._report, name=place.name)
@@ -205,7 +206,8 @@ class Replicas:
         address = settings.advertise
         if address is None and self._registry is not None:
             address = reachable_address(settings.grpc_listen, self._registry.local_host())
-        return Replica(address, own_version(), self._rules_digest(), str(self._breaker.state), self._settings.shards)
+        rules = self._planner.matcher.rules
+        return Replica(address, own_version(), rules.digest, str(self._breaker.state), settings.shards)
 
     def _addresses(self) -> list[str]:
         others = () if self._heartbeat is None else self._heartbeat.others

@@ -7,9 +7,10 @@ import pytest
 
 from extauth.counters.breaker import Breaker
 from extauth.counters.memory import MemoryCounters
+from extauth.limiter.build import build_planner
 from extauth.limiter.failure import FailurePolicy
 from extauth.replicas import Replicas
-from extauth.rules.model import OnStoreFailure
+from extauth.rules.model import OnStoreFailure, RuleSet
 from extauth.settings import Settings
 from extauth.telemetry.top import Caller, RuleTop, Top, unpack_top
 from tests.support.clock import Clock
@@ -44,7 +45,8 @@ async def first_report(top: Top | Exception) -> bytes:
     registry = Registry()
     breaker = Breaker(MemoryCounters(Clock()))
     policy = FailurePolicy(OnStoreFailure.ALLOW)
-    replicas = Replicas(Settings(), policy, breaker, registry, rules_digest=lambda: "0", top=look, tls=None)
+    planner = build_planner(RuleSet())
+    replicas = Replicas(Settings(), policy, breaker, registry, planner=planner, top=look, tls=None)
     beating = asyncio.create_task(replicas.keep_beating())
     await until_async(lambda: registry.reports or beating.done())
     beating.cancel()
