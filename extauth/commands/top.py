@@ -38,11 +38,11 @@ def top(*, admin: str | None, once: bool, as_json: bool) -> None:
     of the last 15 to 30 minutes; replicas report theirs every 3 seconds. Values of secret keys are masked. Redis is
     that of EXTAUTH_REDIS_URL, with EXTAUTH_KEY_PREFIX as in `extauth serve`. Where that is memory:, give --admin.
     """
-    from extauth.commands.top_source import source_of
+    from extauth.commands.top_source import AdminSource, RedisSource
     from extauth.commands.top_table import top_lines
 
     with failing(as_json=as_json):
-        source = source_of(admin, options.settings_for)
+        source: Source = RedisSource(options.settings_for()) if admin is None else AdminSource(admin)
         shown = source.read()
         if as_json:
             print_json(_view(shown))

@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import re
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,11 +25,6 @@ class Source(Protocol):
     def read(self) -> TopOfAll:
         """The callers now; raises CommandError or StoreError."""
         ...
-
-
-def source_of(admin: str | None, settings: Callable[[], Settings]) -> Source:
-    """The admin port at `admin`, else the Redis of the settings; raises CommandError or SettingsError."""
-    return AdminSource(admin) if admin is not None else RedisSource(settings())
 
 
 class AdminSource:
