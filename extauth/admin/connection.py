@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from http import HTTPStatus
@@ -22,6 +22,8 @@ from extauth.admin.lane import Lane
 from extauth.admin.messages import begin, header, in_blocks, path_of, read_request, response
 from extauth.admin.routes import BODY_BYTES, Answer, Audience, MadeLater, Request, Route, Stream, refusal
 
+PLACES: Final = 64
+KEPT_PLACES: Final = 16
 STALL_S: Final = 10.0
 IDLE_S: Final = 75.0
 HEAD_BYTES: Final = 8192
@@ -60,32 +62,36 @@ class State(IntEnum):
     PROBE = 5
 
 
+_ANSWERING: Final = {State.PAGE, State.STREAM, State.CALL, State.PROBE}
 _STATES: Final = {Audience.PEOPLE: State.PAGE, Audience.CALLERS: State.CALL, Audience.MACHINES: State.PROBE}
 
 
 @dataclass(kw_only=True)
 class Context:
-    """Shared by all connections. While `crowded()` is true, the remaining places are for probes and scrapes."""
+    """Shared by all connections: what they serve, and which are `open`: each until its socket is closed."""
 
     routes: Mapping[str, Route]
     hosts: AllowedHosts
     clock: Callable[[], float]
     lanes: Mapping[State, Lane]
-    crowded: Callable[[], bool]
+    open: "set[Connection]" = field(default_factory=set)
     stopping: bool = False
+
+    def crowded(self) -> bool:
+        """Whether the places that are left are for probes and scrapes."""
+        return sum(connection.state in _ANSWERING for connection in self.open) >= PLACES - KEPT_PLACES
 
 
 class Connection:
-    """Answers a client's requests one after the other; `closed` is called once the socket is closed."""
+    """Answers a client's requests one after the other."""
 
-    def __init__(self, sock: socket.socket, context: Context, closed: "Callable[[Connection], None]") -> None:
+    def __init__(self, sock: socket.socket, context: Context) -> None:
         self.state = State.WAITING
         self.since = context.clock()
         self.deadline = self.since + STALL_S
         self.ended = False
         self._sock = sock
         self._context = context
-        self._closed = closed
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES - 1)
         self._idle = False  # kept alive, and no byte of another request has come
         self._receiving = False
@@ -112,7 +118,7 @@ class Connection:
     def _close(self, _task: "asyncio.Task[None]") -> None:
         self._sock.close()
         del self.task  # it is in a reference cycle with its traceback if cancelled, and cycles are collected rarely
-        self._closed(self)
+        self._context.open.discard(self)
 
     def _enter(self, state: State) -> None:
         self.state = state

@@ -10,22 +10,18 @@ from operator import attrgetter
 from typing import Final
 
 from extauth.address import listen_on, split_address
-from extauth.admin.connection import Connection, Context, State
+from extauth.admin.connection import PLACES, Connection, Context, State
 from extauth.admin.hosts import AllowedHosts
 from extauth.admin.lane import Lane
 from extauth.admin.routes import Route
 from extauth.errors import SettingsError
 
-PLACES: Final = 64
-KEPT_PLACES: Final = 16
 BACKLOG: Final = 4096  # clients that wait to be accepted; the kernel may have a lower bound
 ACCEPTED_A_TURN: Final = 8
 GRACE_S: Final = 0.005
 CHECK_S: Final = 1.0
 STOP_GRACE_S: Final = 1.0
 SEND_BUFFER_BYTES: Final = 65_536
-
-_ANSWERING: Final = {State.PAGE, State.STREAM, State.CALL, State.PROBE}
 
 
 class HttpServer:
@@ -74,10 +70,9 @@ class HttpServer:
                 State.CALL: Lane(clock),
                 State.PROBE: Lane(clock),
             },
-            crowded=self._crowded,
         )
         self._listeners: list[socket.socket] = []
-        self._connections: set[Connection] = set()
+        self._connections = self._context.open
         self._checks: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -135,7 +130,7 @@ class HttpServer:
             with suppress(OSError):  # the client is gone, which reading will report
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._make_place(PLACES - 1)
-            self._connections.add(Connection(sock, self._context, self._connections.discard))
+            self._connections.add(Connection(sock, self._context))
 
     def _make_place(self, most: int) -> None:
         """Close one connection if more than `most` are open."""
@@ -149,10 +144,6 @@ class HttpServer:
                 calls = (connection for connection in connections if connection.state is State.CALL)
                 first = next(chain(pages, streams, calls), first or min(connections, key=attrgetter("state")))
             first.end()
-
-    def _crowded(self) -> bool:
-        answering = sum(connection.state in _ANSWERING for connection in self._connections)
-        return answering >= PLACES - KEPT_PLACES
 
     async def _check(self) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 import threading
 
-from extauth.admin.http import PLACES
+from extauth.admin.connection import PLACES
 from extauth.admin.routes import Answer, Audience, Request, Route
 from tests.admin.clients import ENDLESS, PROBE, SCRAPE, alive, being_answered, endless
 from tests.support.admin import serving, statuses

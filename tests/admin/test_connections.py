@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import h11
 import pytest
 
-from extauth.admin.connection import IDLE_S, STALL_S, Connection
-from extauth.admin.http import GRACE_S, KEPT_PLACES, PLACES
+from extauth.admin.connection import IDLE_S, KEPT_PLACES, PLACES, STALL_S, Connection
+from extauth.admin.http import GRACE_S
 from extauth.admin.routes import Answer, Audience, Request, Route
 from tests.admin.clients import ENDLESS, PAGE, PROBE, SCRAPE, alive, being_answered, kept_alive
 from tests.support.admin import everything, is_closed, serving, statuses

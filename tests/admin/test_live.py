@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from extauth.admin.connection import STALL_S
-from extauth.admin.http import PLACES, STOP_GRACE_S
+from extauth.admin.connection import PLACES, STALL_S
+from extauth.admin.http import STOP_GRACE_S
 from extauth.admin.live import MOST_STREAMS, LiveStreams
 from extauth.admin.routes import Answer, Audience, Route
 from tests.admin.clients import PROBE

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from extauth.admin.http import PLACES
+from extauth.admin.connection import PLACES
 from extauth.admin.routes import Answer, Audience, Request, Route
 from tests.support.admin import Seconds, everything, serving, statuses
 
