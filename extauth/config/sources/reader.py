@@ -8,7 +8,7 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import astuple
 from itertools import chain
@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import IO
 
 from extauth.config.many_objects import collector_off, map_large_tables
-from extauth.config.sources.packed import pack, unpack
+from extauth.config.sources.packed import unpack
 from extauth.config.sources.selection import YAML, Selection
 from extauth.errors import ConfigError, Diagnostic, Place
-from extauth.rules.model import Domain, RuleSet
+from extauth.rules.model import RuleSet
 
 NO_RULES = 3
 """The exit code of a reader that found no rules at all, but problems."""
 
-_LENGTH = struct.Struct("!I")
+LENGTH = struct.Struct("!I")
+"""Before each piece that a reader writes: its size."""
+
 _MODULE = "extauth.config.sources"
 
 
@@ -70,24 +72,9 @@ def _ended_early(path: Path, code: int) -> Diagnostic:
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
     """The pieces; the last one is followed by nothing. `unpack` raises EOFError where it is missing."""
-    while len(head := stream.read(_LENGTH.size)) == _LENGTH.size:
-        (length,) = _LENGTH.unpack(head)
+    while len(head := stream.read(LENGTH.size)) == LENGTH.size:
+        (length,) = LENGTH.unpack(head)
         piece = stream.read(length)
         if len(piece) < length:
             return
         yield piece
-
-
-def run(read: Callable[..., RuleSet], job: str, into: IO[bytes]) -> int:
-    """The other process: `read` as the job says, write the pieces, and return the exit code."""
-    given = json.loads(job)
-    old = RuleSet({name: Domain(name, files=tuple(files)) for name, files in given["old"].items()})
-    code = 0
-    try:
-        rules = read(Path(given["path"]), old, merge=given["merge"], selection=Selection(*given["selection"]))
-    except ConfigError as error:
-        rules, code = RuleSet(problems=error.problems), NO_RULES
-    for piece in pack(rules):
-        into.write(_LENGTH.pack(len(piece)) + piece)
-    into.flush()
-    return code
