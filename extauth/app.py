@@ -12,7 +12,7 @@ from extauth.core import STOP_GRACE_S, Core
 from extauth.front import Front, serving_facts
 from extauth.overview.feed import Sources
 from extauth.parts import first_rules, follow_rules, reload_tls, rule_source
-from extauth.rules.matcher import Matcher
+from extauth.rules.model import RuleSet
 from extauth.settings import Settings
 from extauth.telemetry import events
 from extauth.telemetry.history import History
@@ -98,12 +98,10 @@ class Service(Core):
     async def _follow_rules(self) -> None:
         await follow_rules(self._source, self.take_rules, self.front.reload_failed)
 
-    def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
-        """As Core.swap."""
-        before = self.planner.matcher.rules
-        unused = super().swap(matcher)
+    def report_swap(self, before: RuleSet) -> None:
+        """As Core.report_swap."""
+        matcher = self.planner.matcher
         events.rules_reloaded(matcher.rules, matcher.size, before)
-        return unused
 
     def forget_names(self, domains: frozenset[str]) -> None:
         """As Core.forget_names."""

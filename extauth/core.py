@@ -136,7 +136,7 @@ class Core:
 
     async def take_rules(self, rules: RuleSet) -> None:
         """Put other rules in force, in steps."""
-        await swap_rules(rules, self.planner, self.metrics, self.swap)
+        await swap_rules(rules, self)
 
     def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
         """Put the rules of a matcher in force; returns tables that are no longer used, to be emptied bit by bit."""
@@ -144,12 +144,16 @@ class Core:
         self.metrics.reloaded(ok=not matcher.rules.problems)
         return unused + self.note_rules()
 
+    def report_swap(self, before: RuleSet) -> None:
+        """Report that other rules are in force than these."""
+
     def note_rules(self) -> list[dict[Any, Any]]:
         """Note the rules in force; returns tables that are no longer used, to be emptied bit by bit."""
         matcher = self.planner.matcher
         rules, ok = matcher.rules, not matcher.rules.problems
         remasked = self.masked.rules_loaded(rules)
-        unused = self.metrics.rules_loaded(matcher.size, rules.digest, ok=ok, remasked=remasked)
+        unused = self.metrics.rules_loaded(matcher.size, matcher.digest, ok=ok, remasked=remasked)
+        unused += self.masked.unused()
         self.callers.rules_loaded(remasked.domains)
         if self._hits is not None:
             unused += self._hits.rules_loaded()

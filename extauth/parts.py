@@ -117,20 +117,50 @@ def compile_rules(rules: RuleSet, masking: Masking) -> Matcher:
         return Matcher(rules, masking)
 
 
-async def swap_rules(
-    rules: RuleSet, planner: Planner, metrics: Metrics, swap: Callable[[Matcher], list[dict[Any, Any]]]
-) -> None:
-    """Put other rules in force by `swap`, in steps.
+class InForce(Protocol):
+    """What has rules in force."""
 
-    `swap` returns tables that are no longer used. They and the rules before are freed bit by bit, unless somebody else
-    refers to these.
+    @property
+    def planner(self) -> Planner:
+        """What calls are planned by."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What counts them."""
+
+    @property
+    def masked(self) -> MaskedNames:
+        """What is masked in names."""
+
+    def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
+        """Put the rules of a matcher in force; returns tables that are no longer used, to be emptied bit by bit."""
+        ...
+
+    def report_swap(self, before: RuleSet) -> None:
+        """Report, in any thread, that other rules are in force than these."""
+        ...
+
+
+async def swap_rules(rules: RuleSet, holder: InForce) -> None:
+    """Put other rules in force, in steps.
+
+    Tables that are no longer used and the rules before are freed bit by bit, unless somebody else refers to these.
     """
-    matcher = await asyncio.to_thread(compile_rules, rules, planner.matcher.masking)
-    for _ in metrics.before_rules():
+    planner = holder.planner
+    matcher = await asyncio.to_thread(_prepare, rules, holder)
+    for _ in holder.metrics.before_rules():
         await asyncio.sleep(0)
     before = [planner.matcher]
-    unused = swap(matcher)
+    unused = holder.swap(matcher)
+    await asyncio.to_thread(holder.report_swap, before[0].rules)
     await asyncio.to_thread(free_rules, before, unused)
+
+
+def _prepare(rules: RuleSet, holder: InForce) -> Matcher:
+    matcher = compile_rules(rules, holder.planner.matcher.masking)
+    holder.planner.before_swap(matcher)
+    holder.masked.before_rules(rules)
+    return matcher
 
 
 AnyMetrics = TypeVar("AnyMetrics", bound=Metrics)

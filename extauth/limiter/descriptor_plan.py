@@ -71,10 +71,12 @@ class DescriptorPlanner:
     """Plans descriptors, one by one, and remembers the effects of rules; lives as long as the rules."""
 
     def __init__(self, matcher: Matcher, namer: KeyNamer, work: Work) -> None:
-        self._matcher = matcher
         self._namer = namer
         self._work = work
+        self.matcher = matcher
         domains = matcher.rules.domains
+        self.together = frozenset([name for name, domain in domains.items() if domain.together])
+        """The domains of whose requests all counters lie on one shard."""
         share = max(MAX_DESCRIPTOR_PLANS_BYTES // max(len(domains), 1), MIN_DESCRIPTOR_PLANS_BYTES)
         self.known: dict[str, Memo[bytes, DescriptorPlan]] = {domain: Memo(share) for domain in domains}
         # By the identity of Matches, which the matcher keeps. Of those whose hits are the request's, one a rule.
@@ -95,8 +97,8 @@ class DescriptorPlanner:
             descriptor = decode_descriptor(encoded)
             work = self._work
             work.us += DESCRIPTOR_US + len(descriptor.entries)
-            if self._matcher.has_patterns:
-                work.us += self._matcher.scanned_bytes(domain, descriptor.entries) // SCANNED_BYTES_PER_US
+            if self.matcher.has_patterns:
+                work.us += self.matcher.scanned_bytes(domain, descriptor.entries) // SCANNED_BYTES_PER_US
             if work.us > work.most_us:
                 raise RequestTooLargeError("too many entries in a request")
             plan = self._make(domain, descriptor)
@@ -112,21 +114,21 @@ class DescriptorPlanner:
         return self.known[domain].get(encoded) or self._make(domain, decode_descriptor(encoded))
 
     def _make(self, domain: str, descriptor: Descriptor) -> DescriptorPlan:
-        rules = self._matcher.rules.domains[domain]
+        rules = self.matcher.rules.domains[domain]
         entries = descriptor.entries
         if rules.is_label(entries):
             label, value = entries[0]
-            shown = self._matcher.masking.show(value, secret=rules.secret.covers(label, value))
+            shown = self.matcher.masking.show(value, secret=rules.secret.covers(label, value))
             return DescriptorPlan((), RuleEffect(path=shown, bytes=OWN_EFFECT_BYTES + len(shown)))
         hits, negative = descriptor.hits_addend, descriptor.is_negative_hits
         if descriptor.limit is not None:
             limit = _override(descriptor.limit, rules.algorithm, rules.count_denied, rules.on_store_failure)
             # Not by its number, or who can move that would begin anew with each one.
             name = self._namer(domain, entries, (), f"override-{limit.period_us // 1_000_000}")
-            called = override_name(domain, (entry.key for entry in entries), self._matcher.masking)
+            called = override_name(domain, (entry.key for entry in entries), self.matcher.masking)
             size = OWN_EFFECT_BYTES + len(called.name)
             return DescriptorPlan((name,), RuleEffect((limit,), hits=hits, negative=negative, rule=called, bytes=size))
-        match = self._matcher.match(domain, entries)
+        match = self.matcher.match(domain, entries)
         if match is None or not match.rule.limits:
             return NOT_LIMITED
         ordinals = counter_suffixes(match.rule.limits) if len(match.rule.limits) > 1 else _ONLY
@@ -151,7 +153,7 @@ class DescriptorPlanner:
     ) -> RuleEffect:
         rule = match.rule
         replaces = frozenset(name for limit in rule.limits for name in limit.replaces)
-        name = self._matcher.name(match, domain, entries)
+        name = self.matcher.name(match, domain, entries)
         return RuleEffect(
             rule.limits,
             rule.tier,

@@ -137,8 +137,13 @@ class Planner:
         self._modes = modes
         self._plans_bytes = plans_bytes
         self.work = Work()
+        self._next: DescriptorPlanner | None = None
         self.hits = self.misses = 0  # in the memory of whole messages, since the start; who uses `recall` counts hits
         self._take_up(matcher)
+
+    def before_swap(self, matcher: Matcher) -> None:
+        """Do beside the event loop most of what `swap` to this matcher would have to do at once."""
+        self._next = DescriptorPlanner(matcher, self._namer, self.work)
 
     def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
         """Put other rules in force; plans already handed out keep the rules that they began with.
@@ -155,9 +160,10 @@ class Planner:
         self.recall: Callable[[bytes], Plan | None] = self._plans.get
         """The plan of a whole message if it is remembered: what `plan` tries first, without a call of Python's."""
         self._remembered = self.recall
-        self._descriptors = DescriptorPlanner(matcher, self._namer, self.work)
-        self._known = self._descriptors.known
-        self._together = frozenset(name for name, domain in matcher.rules.domains.items() if domain.together)
+        prepared, self._next = self._next, None
+        if prepared is None or prepared.matcher is not matcher:
+            prepared = DescriptorPlanner(matcher, self._namer, self.work)
+        self._descriptors, self._known, self._together = prepared, prepared.known, prepared.together
         self._outlines: Memo[tuple[Hashable, ...], PlanOutline] = Memo(MAX_OUTLINES_BYTES)
         # Of many rules, most plans are alike.
         self._templates: Memo[tuple[Any, ...], PlanTemplate] = Memo(MAX_TEMPLATES_BYTES)

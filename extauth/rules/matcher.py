@@ -111,13 +111,14 @@ _LEAF = _Node(None, ())
 class Matcher:
     """The compiled form of a RuleSet; a look-up costs one or two dict hits an entry, whatever the number of rules.
 
-    (And a look at each pattern of the entry's key, where no exact rule is found.) `size` is the number of rules;
-    `masking` shows the values of rules and requests.
+    (And a look at each pattern of the entry's key, where no exact rule is found.) `size` is the number of rules,
+    `digest` that of the rules; `masking` shows the values of rules and requests.
     """
 
     def __init__(self, rules: RuleSet, masking: Masking | None = None) -> None:
         self.rules = rules
         self.size = len(rules)
+        self.digest = rules.digest
         self.masking = masking or Masking()
         namers = {name: RuleNamer(domain, self.masking) for name, domain in rules.domains.items()}
         self._roots = {name: _Node(None, domain.rules, namers[name]) for name, domain in rules.domains.items()}

@@ -256,6 +256,7 @@ class RuleSet:
     warnings: tuple[Diagnostic, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
     retained: frozenset[str] = frozenset()
+    _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Rule]:
         """Every rule of every domain, outer before inner."""
@@ -266,6 +267,8 @@ class RuleSet:
 
     @property
     def digest(self) -> str:
-        """The same for all who have the same rules: 12 hexadecimal digits."""
-        parts = sorted(f"{name}\0{domain.digest}" for name, domain in self.domains.items())
-        return sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12]
+        """The same for all who have the same rules, 12 hexadecimal digits; made once, for there may be many domains."""
+        if not self._digest:
+            parts = sorted(f"{name}\0{domain.digest}" for name, domain in self.domains.items())
+            self._digest.append(sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12])
+        return self._digest[0]

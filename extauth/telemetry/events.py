@@ -1,6 +1,8 @@
 """Log events about the rules and the store, each with its effect on callers."""
 
 from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final
 
@@ -61,7 +63,7 @@ def rules_read(rules: RuleSet) -> None:
 
 def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
     """Log that other rules are in force, at least for some domains; `size` is the number of rules."""
-    if gone := sorted(before.domains.keys() - rules.domains.keys()):
+    if gone := before.domains.keys() - rules.domains.keys():
         logger().warning("domains_gone", domains=some_names(gone), effect="calls for them are no longer limited")
     if not rules.retained:
         logger().info("config_reloaded", domains=some_names(rules.domains), rules=size)
@@ -69,7 +71,7 @@ def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
         logger().warning(
             "config_reloaded_in_part",
             reloaded=some_names([name for name in rules.domains if name not in rules.retained]),
-            not_reloaded=some_names(sorted(rules.retained)),
+            not_reloaded=some_names(rules.retained),
             effect="the domains that were not reloaded keep the rules that they had",
         )
 
@@ -77,7 +79,7 @@ def rules_reloaded(rules: RuleSet, size: int, before: RuleSet) -> None:
 def remasked(domains: Collection[str]) -> None:
     """Log that other values of these domains are masked than before."""
     effect = "what was counted of their rules begins anew"
-    logger().info("masking_changed", domains=some_names(sorted(domains)), effect=effect)
+    logger().info("masking_changed", domains=some_names(domains), effect=effect)
 
 
 def reload_failed(error: ConfigError) -> None:
@@ -119,8 +121,9 @@ def decision(facts: dict[str, Any]) -> None:
 
 
 def some_names(names: Collection[str]) -> list[str]:
-    """The first of the names, each shortened if it is long, and how many more there are."""
-    some = [name if len(name) <= MOST_CHARS else name[:MOST_CHARS] + "…" for name in islice(names, MOST_NAMED)]
+    """The first of the names, those of a set in order, each shortened if it is long, and how many more there are."""
+    first = nsmallest(MOST_NAMED, names) if isinstance(names, AbstractSet) else islice(names, MOST_NAMED)
+    some = [name if len(name) <= MOST_CHARS else name[:MOST_CHARS] + "…" for name in first]
     return some if len(names) <= MOST_NAMED else [*some, f"and {len(names) - MOST_NAMED} more"]
 
 

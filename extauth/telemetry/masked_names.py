@@ -4,7 +4,7 @@ Calls keep the rules that they were planned by. One that is decided after a relo
 these show what is secret by now, they must not be shown any more.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from extauth.limiter.plan import PlanTemplate
 from extauth.rules.masking import SecretKeys
@@ -30,6 +30,15 @@ class _Known(NamedTuple):
     labels: frozenset[str]
 
 
+class _Followed(NamedTuple):
+    """What is known once these rules are in force, after what was known before, and what that changes."""
+
+    rules: RuleSet
+    before: dict[str, _Known]
+    known: dict[str, _Known]
+    remasked: Remasked
+
+
 class MaskedNames:
     """Follows the rules in force. May be asked by any thread.
 
@@ -38,29 +47,52 @@ class MaskedNames:
     """
 
     def __init__(self) -> None:
+        self._rules: RuleSet | None = None
         self._known: dict[str, _Known] = {}
+        self._next: _Followed | None = None
+        self._unused: list[dict[str, Any]] = []
+
+    def before_rules(self, rules: RuleSet) -> None:
+        """Do beside the event loop most of what `rules_loaded` with these rules would have to do at once."""
+        self._next = self._follow(rules)
 
     def rules_loaded(self, rules: RuleSet) -> Remasked:
         """Follow other rules; returns whose names must not be shown any more."""
-        known = {name: each for name, each in self._known.items() if name not in rules.domains}
+        followed, self._next = self._next, None
+        if rules is self._rules:
+            return NOT_REMASKED
+        if followed is None or followed.rules is not rules or followed.before is not self._known:
+            followed = self._follow(rules)
+        self._unused += [self._known] if self._known else []
+        self._rules, self._known = rules, followed.known
+        return followed.remasked
+
+    def unused(self) -> list[dict[str, Any]]:
+        """Tables that are no longer used since rules were loaded, to be emptied bit by bit."""
+        unused, self._unused = self._unused, []
+        return unused
+
+    def _follow(self, rules: RuleSet) -> _Followed:
+        earlier = self._known
+        known = {name: each for name, each in earlier.items() if name not in rules.domains}
         remasked, paths = set[str](), False
         size = sum(GONE_BYTES + len(name) for name in known)
-        while size > MAX_GONE_BYTES:
-            name = next(iter(known))
+        for name in list(known) if size > MAX_GONE_BYTES else ():
+            if size <= MAX_GONE_BYTES:
+                break
             size -= GONE_BYTES + len(name)
             paths |= bool(known.pop(name).labels)
             remasked.add(name)
         for name, domain in rules.domains.items():
             # With the new texts: one text of the rules before, which lies between these, keeps a megabyte of their
             # memory from being given back.
-            before = self._known.get(name, _Known(domain.secret, frozenset()))
+            before = earlier.get(name, _Known(domain.secret, frozenset()))
             labels = frozenset(domain.labels).union(before.labels)
             known[name] = _Known(domain.secret, labels)
             if before.secret != domain.secret:
                 remasked.add(name)
                 paths |= not all(domain.secret.covers_alike(before.secret, key) for key in labels)
-        self._known = known
-        return Remasked(frozenset(remasked), paths)
+        return _Followed(rules, earlier, known, Remasked(frozenset(remasked), paths))
 
     def show(self, domain: str, secret: SecretKeys) -> bool:
         """Whether names of a domain in which the values of these keys are masked may be shown."""

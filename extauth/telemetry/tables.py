@@ -1,7 +1,7 @@
 """Counters of many label values, which are cheap to count in and are rendered in pieces."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -77,7 +77,7 @@ class CounterTable:
         self._stale, self._asked = self._asked, _no_cells()
         return unused
 
-    def forget(self, domains: Iterable[str] | None = None) -> list[dict[Any, Any]]:
+    def forget(self, domains: Collection[str] | None = None) -> list[dict[Any, Any]]:
         """Forget the series of these domains, or of all; whoever holds a cell must ask for it again.
 
         Takes well below a millisecond: it returns tables that are no longer used, to be emptied bit by bit.
@@ -85,7 +85,13 @@ class CounterTable:
         self._forgotten += 1
         unused: list[dict[Any, Any]] = []
         for cells in (self._asked, self._stale, self._kept):
-            unused += [cells.pop(domain) for domain in list(cells if domains is None else domains) if domain in cells]
+            if domains is None:
+                wanted: list[str] = list(cells)
+            elif len(domains) < len(cells):
+                wanted = [domain for domain in domains if domain in cells]
+            else:
+                wanted = [domain for domain in cells if domain in domains]
+            unused += map(cells.pop, wanted)
         return unused
 
     def _domain(self, values: tuple[str, ...]) -> str:

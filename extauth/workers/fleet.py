@@ -62,24 +62,24 @@ class Fleet:
         raise_descriptors()  # connections that are being handed over count here
         self._source = rule_source(settings)
         rules = first_rules(self._source, settings)
-        self._planner = build_planner(rules, settings.limiter_options())
-        self._masked = MaskedNames()
-        self._masked.rules_loaded(rules)
-        self._metrics = metrics_of(settings, self._masked, GatheredMetrics)
+        self.planner = build_planner(rules, settings.limiter_options())
+        self.masked = MaskedNames()
+        self.masked.rules_loaded(rules)
+        self.metrics = metrics_of(settings, self.masked, GatheredMetrics)
         self.reference: ReferenceMetrics | None = None
         if settings.compatible:
-            self.reference = ReferenceMetrics(self._metrics, hits_table(), loaded=bool(rules.domains))
+            self.reference = ReferenceMetrics(self.metrics, hits_table(), loaded=bool(rules.domains))
         self._counters = counters_of(settings)
         self._tls = tls_of(settings)
-        self._crew = crew = Crew(workers, environ, self._metrics, rules)
+        self._crew = crew = Crew(workers, environ, self.metrics, rules)
         self._spread = Spread(lambda: crew.takers)
-        history = History(self._metrics.changes)
+        history = History(self.metrics.changes)
         self._history = history
         callers, breaker = CallersView(crew), BreakerView(crew)
         self._sources = Sources(
             settings=settings,
-            planner=self._planner,
-            metrics=self._metrics,
+            planner=self.planner,
+            metrics=self.metrics,
             history=history,
             callers=callers,
             store=StoreView(crew),
@@ -98,7 +98,7 @@ class Fleet:
             settings,
             decide=crew.decide,
             healthy=self._front.healthy,
-            scrape=(self._metrics if self.reference is None else self.reference).scrape,
+            scrape=(self.metrics if self.reference is None else self.reference).scrape,
             gather=self._gather,
         )
 
@@ -181,21 +181,25 @@ class Fleet:
         """Have the workers put rules in force, and then show them: what they counted before is of the rules before."""
         await self._crew.swap(rules)
         await self._gather()
-        await swap_rules(rules, self._planner, self._metrics, self._swap)
+        await swap_rules(rules, self)
 
-    def _swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
-        before = self._planner.matcher.rules
-        unused = self._planner.swap(matcher)
-        self._metrics.reloaded(ok=not matcher.rules.problems)
-        unused += self._note_rules()
+    def swap(self, matcher: Matcher) -> list[dict[Any, Any]]:
+        """As parts.InForce."""
+        unused = self.planner.swap(matcher)
+        self.metrics.reloaded(ok=not matcher.rules.problems)
+        return unused + self._note_rules()
+
+    def report_swap(self, before: RuleSet) -> None:
+        """As parts.InForce."""
+        matcher = self.planner.matcher
         events.rules_reloaded(matcher.rules, matcher.size, before)
-        return unused
 
     def _note_rules(self) -> list[dict[Any, Any]]:
-        matcher = self._planner.matcher
+        matcher = self.planner.matcher
         rules, ok = matcher.rules, not matcher.rules.problems
-        remasked = self._masked.rules_loaded(rules)
-        unused = self._metrics.rules_loaded(matcher.size, rules.digest, ok=ok, remasked=remasked)
+        remasked = self.masked.rules_loaded(rules)
+        unused = self.metrics.rules_loaded(matcher.size, matcher.digest, ok=ok, remasked=remasked)
+        unused += self.masked.unused()
         if remasked.domains:
             self._history.forget(remasked.domains)
             events.remasked(remasked.domains)

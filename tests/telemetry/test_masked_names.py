@@ -42,6 +42,7 @@ def test_no_text_of_earlier_rules_is_held() -> None:
     masked.rules_loaded(RuleSet({earlier[0]: domain(USUAL, earlier[1])}))
     assert list(map(sys.getrefcount, earlier)) > free
     masked.rules_loaded(RuleSet({"a domain": domain(USUAL, "a label")}))
+    assert len(masked.unused()) == 1
     assert list(map(sys.getrefcount, earlier)) == free
 
 
@@ -79,6 +80,17 @@ def test_of_domains_that_are_gone_the_oldest_are_forgotten_with_their_names() ->
     found = [masked.rules_loaded(RuleSet({name: domain(USUAL, "path")})) for name in names]
     assert found == [*[NOT_REMASKED] * 4, *[Remasked(frozenset({name}), paths=True) for name in names[:6]]]
     assert masked.rules_loaded(RuleSet({names[-2]: domain(CUSTOMER)})).domains == {names[-2]}
+
+
+def test_what_was_done_before_rules_are_loaded_holds_for_these_alone() -> None:
+    masked, first, second = MaskedNames(), rules(d=domain(USUAL, "path")), rules(d=domain(CUSTOMER))
+    masked.before_rules(second)
+    masked.rules_loaded(first)
+    masked.before_rules(rules(d=domain(CUSTOMER)))
+    assert masked.rules_loaded(rules()) == NOT_REMASKED
+    masked.before_rules(second)
+    assert masked.rules_loaded(second) == IN_D
+    assert masked.rules_loaded(second) == NOT_REMASKED
 
 
 def test_names_of_other_rules_are_shown_if_these_masked_the_same() -> None:

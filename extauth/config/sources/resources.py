@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ class ResourceReader:
 
     def in_force(self) -> Iterable[bytes]:
         """The resources that the rules in force were made of."""
-        return [value for values in self._bytes.values() for value in values]
+        return chain.from_iterable(self._bytes.values())
 
     def _bytes_of(self, rules: RuleSet, read: Iterable[tuple[ParsedFile, Resource]]) -> dict[str, list[bytes]]:
         found = {name: self._bytes.get(name, []) for name in rules.retained}
