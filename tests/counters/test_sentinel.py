@@ -2,14 +2,12 @@
 
 import asyncio
 import itertools
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import trustme
 from redis.asyncio import Redis
 
 from extauth.counters.redis import sentinel as sentinel_module
@@ -294,18 +292,3 @@ async def test_nothing_is_left_behind(trio: Trio) -> None:
     await until_async(lambda: not any(each.subscribers for each in trio.sentinels))
     left = {task for task in asyncio.all_tasks() - before if "_serve" not in repr(task)}
     assert left == set()
-
-
-async def test_a_sentinel_that_hears_no_goodbye_over_tls_is_left_at_once(tmp_path: Path) -> None:
-    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    async with FakeSentinel(None, tls) as sentinel:
-        url = f"rediss+sentinel://127.0.0.1:{sentinel.port}/m?ssl_ca_certs={tmp_path / 'ca.pem'}"
-        counters = RedisCounters(url, 5)
-        with pytest.raises(StoreError, match="know no master"):
-            await take(counters, LIMITS[0])
-        await until_async(lambda: sentinel.subscribers == 1)
-        sentinel.freeze()
-        await counters.aclose()
-        await until_async(sentinel.hung_up, within_s=10)  # a goodbye is waited for three times as long
