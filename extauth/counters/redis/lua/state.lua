@@ -81,6 +81,7 @@ local function used_hits(key, state)
   return 0
 end
 
+-- The key's TTL is `for_us`: then the state is that of an unused counter (the bucket is full again, the window has ended). sliding_window.lua sets that of a log.
 local function put(key, state, for_us)
   call('SET', key, state, 'PX', ceil(for_us / 1000) + spare_ms)
 end
