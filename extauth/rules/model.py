@@ -168,7 +168,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A named limit that rules refer to; the limit's name is the tier's."""
+    """A named limit that rules refer to, of a file's `tiers`; the limit's name is the tier's.
+
+    A key's tier is `Rule.tier` of the rule that its descriptor hits. A request's is the first of its descriptors' tiers
+    whose limit nothing replaced.
+    """
 
     name: str
     limit: Limit
