@@ -1,1 +1,4 @@
-"""The HTTP side for operators: metrics, health, the rules in force."""
+"""The HTTP port for operators: probes, metrics, the rules in force, the live page.
+
+`server` has the paths and what they answer; `http` accepts clients, and `connection` answers each of them.
+"""

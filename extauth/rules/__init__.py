@@ -1,1 +1,1 @@
-"""The descriptor config: from files to the rule that a descriptor hits."""
+"""What a config means: its rules as values, in `model`, and which of them a descriptor hits, in `matcher`."""

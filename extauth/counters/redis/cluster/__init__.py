@@ -1,1 +1,5 @@
-"""Counters in a Redis Cluster."""
+"""Counters in a Redis Cluster.
+
+`topology` has the masters and who serves which slot, `counters` sends each `master` its part, and `moving` follows
+redirections (MOVED, ASK, TRYAGAIN). `guard` has a circuit breaker for each master.
+"""
