@@ -63,7 +63,7 @@ class Core:
             options = replace(options, planner=SampledPlanner)
         decider = build(rules, self._parts.asked, options)
         planner = self.planner = decider.planner
-        self.metrics.watch_plan_memo(lambda: planner.hits, lambda: planner.misses)
+        self.metrics.watch_plan_memo(planner)
         self.callers = Callers(planner, self.masked)
         observers: list[Observer] = [self.metrics, self.store, self.callers]
         if isinstance(self.planner, SampledPlanner):

@@ -13,6 +13,7 @@ from extauth.errors import StoreError
 from extauth.limiter.counters import Source, TakeResult
 from extauth.limiter.facts import BatchFact, GroupResult, ShedFact
 from extauth.limiter.plan import Plan
+from extauth.limiter.planner import Planner
 from extauth.rules.model import OnStoreFailure
 from extauth.telemetry import catalogue
 from extauth.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE, prefers_openmetrics, render
@@ -180,10 +181,10 @@ class Metrics:
         gauge(catalogue.CONNECTIONS, self.registry).set_function(number)
         gauge(catalogue.MAX_CONNECTIONS, self.registry).set(most)
 
-    def watch_plan_memo(self, hits: Callable[[], int], misses: Callable[[], int]) -> None:
+    def watch_plan_memo(self, planner: Planner) -> None:
         """Export how often a message's plan was found in memory, and how often it was not there."""
-        Computed(catalogue.PLAN_MEMO_HITS, hits, self.registry)
-        Computed(catalogue.PLAN_MEMO_MISSES, misses, self.registry)
+        Computed(catalogue.PLAN_MEMO_HITS, lambda: planner.hits, self.registry)
+        Computed(catalogue.PLAN_MEMO_MISSES, lambda: planner.misses, self.registry)
 
     def watch_replicas(self, seen: Callable[[], int], cut_off: Callable[[], bool], share: Callable[[], float]) -> None:
         """Export what a replica knows of the others, and its part of each limit where it counts by itself."""

@@ -39,7 +39,7 @@ def test_batches_are_counted_by_their_number_of_calls() -> None:
 def test_messages_whose_plan_is_known_are_counted() -> None:
     metrics = Metrics()
     planner = planner_of("domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 9}}]")
-    metrics.watch_plan_memo(lambda: planner.hits, lambda: planner.misses)
+    metrics.watch_plan_memo(planner)
     for value in "xyxxy":
         planner.plan(encode_request("d", [read_descriptor(f"a={value}")]))
     assert samples(metrics, "extauth_plan_memo_hits_total") == {(): 3}

@@ -16,6 +16,7 @@ from extauth.telemetry.catalogue import Metric
 from extauth.telemetry.metrics import Metrics
 from scripts.metrics_page import GROUPS, PAGE, PROCESS, page
 from tests.support.facts import batch
+from tests.support.service import planner_of
 
 DESCRIBED = {metric.name: metric for metric in vars(catalogue).values() if isinstance(metric, Metric)}
 
@@ -25,7 +26,9 @@ def everything() -> Metrics:
     metrics = Metrics(guards=["streams"], shed_reasons=["timeout"])
     metrics.watch_connections(lambda: 3, 1024)
     metrics.watch_replicas(lambda: 2, lambda: False, lambda: 1.0)
-    metrics.watch_plan_memo(lambda: 5, lambda: 2)
+    planner = planner_of("")
+    planner.hits, planner.misses = 5, 2
+    metrics.watch_plan_memo(planner)
     metrics.rules_loaded(1, "abc", ok=True)
     metrics.breaker_changed(BreakerState.CLOSED)
     metrics.store_failed(StoreError("timeout", ""))

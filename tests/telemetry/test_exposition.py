@@ -22,6 +22,7 @@ from extauth.rules.rule_names import RuleName
 from extauth.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE
 from extauth.telemetry.metrics import Metrics
 from tests.support.facts import batch
+from tests.support.service import planner_of
 
 HOSTILE = 'a"b\\c\nd{}# EOF'
 
@@ -31,7 +32,9 @@ def metrics_of(rules: int) -> Metrics:
     metrics = Metrics(guards=["streams"], shed_reasons=["timeout"])
     metrics.rules_loaded(rules, "abc", ok=True)
     metrics.watch_connections(lambda: 3, 1024)
-    metrics.watch_plan_memo(lambda: 5, lambda: 2)
+    planner = planner_of("")
+    planner.hits, planner.misses = 5, 2
+    metrics.watch_plan_memo(planner)
     template = PlanTemplate((LimitCheck(Limit(9, Unit.DAY), 1),), ((0,),), None, Labels(HOSTILE, HOSTILE))
     taken = TakeResult(2, (WindowUsage(0, 0),))
     for i in range(rules):
