@@ -17,7 +17,7 @@ from extauth.errors import ConfigError, SettingsError
 from extauth.limiter.build import Decider
 from extauth.limiter.facts import Observer
 from extauth.limiter.planner import Planner
-from extauth.rules.masking import Masking
+from extauth.rules.masking import Masking, SecretKeys
 from extauth.rules.matcher import Matcher
 from extauth.rules.model import RuleSet
 from extauth.settings import Settings
@@ -78,6 +78,7 @@ def rule_source(settings: Settings) -> RuleSource:
         settings.xds_options(),
         XdsLog(str(settings.config)),
         merge=settings.merge_domains,
+        secret=SecretKeys(settings.xds_secret_keys),
         cache=settings.config_cache,
         wait=not settings.start_without_rules,
     )

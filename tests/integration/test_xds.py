@@ -14,7 +14,7 @@ from extauth.explain.request import read_descriptor
 from extauth.rls.encode import encode_request
 from tests.config.xds.fake_server import FakeXds, fake_xds
 from tests.support.codes import OK, OVER_LIMIT
-from tests.support.h2_peer import START, Peer, call
+from tests.support.h2_peer import START, Answer, Peer, call
 from tests.support.process import Served
 from tests.support.stores import Store
 from tests.support.wait import until_async
@@ -60,14 +60,17 @@ async def codes(served: Served, calls: int, domain: str = "d") -> list[int]:
 
 async def answers(served: Served, *messages: bytes) -> list[int]:
     """The codes of the answers to these calls, one after the other."""
+    return [answer.code for answer in await whole_answers(served, *messages)]
+
+
+async def whole_answers(served: Served, *messages: bytes) -> list[Answer]:
     peer = Peer(*await asyncio.open_unix_connection(served.address.removeprefix("unix:")))
     peer.send(START)
     found = []
     for number, message in enumerate(messages):
         stream = 2 * number + 1
         peer.send(call(stream, message))
-        (answer,) = await peer.answered(stream)
-        found.append(answer.code)
+        found += await peer.answered(stream)
     await peer.close()
     return found
 
@@ -198,6 +201,48 @@ async def test_quotas_of_another_control_plane_in_clear(xds: FakeXds, serve: Ser
     _, page = await asyncio.to_thread(served.get, "/rules")
     shown = [(rule["quota_mode"], rule["metadata"]) for rule in json.loads(page)["domains"][0]["descriptors"]]
     assert shown == [(True, {"model": "k"}), (True, {"model": "l"})]
+
+
+SECRET = "acme-corporation", "other-corporation"
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [({}, ()), ({"EXTAUTH_WORKERS": "2"}, ()), ({"EXTAUTH_COMPATIBLE": "true"}, ("/rlconfig", "/stats"))],
+    ids=["plain", "workers", "compatible"],
+)
+async def test_values_of_keys_that_the_settings_call_secret_are_shown_nowhere(
+    xds: FakeXds, serve: Serve, own_store: Store, settings: dict[str, str], more: tuple[str, ...]
+) -> None:
+    told = {"EXTAUTH_LOG_LEVEL": "debug", "EXTAUTH_DYNAMIC_METADATA": "true", "EXTAUTH_LOG_DESCRIPTORS": "true"}
+    served = serve(xds, own_store, EXTAUTH_XDS_SECRET_KEYS="plan,customer", **told, **settings)
+    await xds.until_requests(1)
+    limit = {"unit": "day", "requests_per_unit": 1}
+    rules = (
+        {"key": "customer", "value": SECRET[0], "rate_limit": limit},
+        {"key": "customer", "rate_limit": limit, "detailed_metric": True},
+        {"key": "region", "value": "somewhere", "rate_limit": limit},
+    )
+    xds.push(response("1", config({"domain": "d", "descriptors": list(rules)})))
+    await until_status(served, "ready")
+    asked = [f"customer={SECRET[0]}", f"customer={SECRET[1]}", "region=somewhere"]
+    messages = [encode_request("d", [read_descriptor(each)]) for each in asked for _ in range(2)]
+    given = await whole_answers(served, *messages)
+    assert [answer.code for answer in given] == [OK, OVER_LIMIT] * 3
+    shown = {"answers": b"".join(answer.body for answer in given).decode("latin-1")}
+
+    async def is_shown(path: str) -> bool:
+        shown[path] = (await asyncio.to_thread(served.get, path))[1]
+        return "somewhere" in shown[path]
+
+    for path in ("/metrics", "/rules", "/top", *more):
+        await until_async(lambda path=path: is_shown(path), lambda: shown, every_s=0.02)  # type: ignore[misc]
+    await until_async(lambda: "somewhere" in served.log.read_text())
+    shown["the log"] = served.log.read_text()
+    assert "somewhere" in shown["answers"]
+    for where, text in shown.items():
+        assert not any(value in text for value in SECRET), where
+        assert "***~" in text, where
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, None], ids=["empty", "damaged", "cut"])

@@ -4,6 +4,7 @@ Its fields mean what the keys of a YAML file do. What is harmless in generated r
 no limit, is no warning here.
 """
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -16,13 +17,17 @@ from extauth.config.sources.config_message import MAX_DESCRIPTORS, Config, Confi
 from extauth.config.sources.discovery import TYPE, Resource
 from extauth.config.sources.plain_rules import UNITS, NotPlainError, PlainRules
 from extauth.errors import Diagnostic, InvalidRequestError, Place
+from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.model import Domain
 
 _FIX = "see what the control plane sends for this resource"
 
 
-def parse_resource(resource: Resource) -> ParsedFile:
-    """Read a resource. Of one that cannot be decoded, or names no domain, the `name` is None."""
+def parse_resource(resource: Resource, secret: SecretKeys = NAMED_SO) -> ParsedFile:
+    """Read a resource. Of one that cannot be decoded, or names no domain, the `name` is None.
+
+    A resource has no field for what is `secret`.
+    """
     if resource.type_url != TYPE:
         message = f"the resource cannot be decoded: its type is {shown(resource.type_url)!r} instead of {TYPE!r}"
         return _undecoded("", message)
@@ -31,7 +36,7 @@ def parse_resource(resource: Resource) -> ParsedFile:
         config = decoder.config()
         if not config.domain:
             return _undecoded(config.name, "the resource names no domain")
-        return _parsed(config, sha256(resource.value).hexdigest(), decoder.parts)
+        parsed = _parsed(config, sha256(resource.value).hexdigest(), decoder.parts)
     except InvalidRequestError as error:
         return _undecoded(decoder.name, f"the resource cannot be decoded: {error}")
     except UnicodeDecodeError:
@@ -40,6 +45,9 @@ def parse_resource(resource: Resource) -> ParsedFile:
         return _undecoded(
             decoder.name, f"the resource cannot be read, by a fault of the reader: {type(error).__name__}"
         )
+    if parsed.domain is not None:
+        parsed.domain = replace(parsed.domain, secret=secret)
+    return parsed
 
 
 def _parsed(config: Config, digest: str, parts: int) -> ParsedFile:

@@ -13,6 +13,7 @@ from extauth.config.parse import ParsedFile
 from extauth.config.sources.config_message import MAX_DESCRIPTORS
 from extauth.config.sources.discovery import Resource
 from extauth.config.sources.rate_limit_config import TOO_MANY, parse_resource
+from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.model import RuleSet
 
 
@@ -26,11 +27,15 @@ class Built(NamedTuple):
 
 
 class ResourceReader:
-    """Reads responses; `rules` are those of the latest one. With `keep_bytes`, it knows what they were made of."""
+    """Reads responses; `rules` are those of the latest one, in which the values of these keys are `secret`.
 
-    def __init__(self, *, merge: bool = False, keep_bytes: bool = False) -> None:
+    With `keep_bytes`, it knows what they were made of.
+    """
+
+    def __init__(self, *, merge: bool = False, secret: SecretKeys = NAMED_SO, keep_bytes: bool = False) -> None:
         self.rules = RuleSet()
         self._merge = merge
+        self._secret = secret
         self._keep_bytes = keep_bytes
         self._parsed: dict[bytes, ParsedFile] = {}  # by the digest of the resource
         self._bytes: dict[str, list[bytes]] = {}  # by domain
@@ -60,7 +65,7 @@ class ResourceReader:
         parsed: dict[bytes, ParsedFile] = {}
         parts = 0
         for digest, resource in resources.items():
-            one = parsed[digest] = self._parsed.get(digest) or parse_resource(resource)
+            one = parsed[digest] = self._parsed.get(digest) or parse_resource(resource, self._secret)
             parts += one.parts
             if parts > MAX_DESCRIPTORS:
                 return None

@@ -15,7 +15,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from extauth.config.many_objects import collector_off
 from extauth.config.sources.discovery import (
@@ -36,12 +36,11 @@ from extauth.config.sources.xds_pauses import (
     StreamPauses,
 )
 from extauth.config.sources.xds_reports import XdsReports
+from extauth.config.sources.xds_session import Session
 from extauth.config.sources.xds_settings import XdsOptions, XdsServer
 from extauth.errors import ConfigError, InvalidRequestError, SourceError
+from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.model import RuleSet
-
-if TYPE_CHECKING:
-    from extauth.config.sources.xds_stream import XdsStream
 
 QUICK_S: Final = 1.0
 WAITING_S: Final = 2.0
@@ -54,26 +53,11 @@ LARGE_BYTES: Final = 10_000
 """Above that it may take long to find out what type a response is of."""
 
 
-class _Session:
-    """A stream, what came last on it and was not built yet, and what was refused on it, by its digest."""
-
-    def __init__(self, stream: "XdsStream") -> None:
-        self.stream = stream
-        self.newest: bytes | None = None
-        self.refused: set[bytes] = set()
-        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.answered = b""
-        self.answered_at = 0.0
-        self.repeats = 0
-        """How often in a row the same came again at once."""
-
-    def fail(self, reason: str) -> None:
-        if not self.failed.done():
-            self.failed.set_result(reason)
-
-
 class XdsSource:
-    """The rules of an xDS server. With `cache`, that file keeps them for a start without the server."""
+    """The rules of an xDS server, in which the values of these keys are `secret`.
+
+    With `cache`, that file keeps them for a start without the server.
+    """
 
     def __init__(
         self,
@@ -82,6 +66,7 @@ class XdsSource:
         reports: XdsReports,
         *,
         merge: bool = False,
+        secret: SecretKeys = NAMED_SO,
         cache: Path | None = None,
         wait: bool = True,
         pauses_s: tuple[float, float] = (FIRST_PAUSE_S, LONGEST_PAUSE_S),
@@ -92,8 +77,8 @@ class XdsSource:
         self._cache = cache
         self._pauses = StreamPauses(*pauses_s)
         self._node = encode_node(options.node_id, options.node_metadata)
-        self._reader = ResourceReader(merge=merge, keep_bytes=cache is not None)
-        self._session: _Session | None = None
+        self._reader = ResourceReader(merge=merge, secret=secret, keep_bytes=cache is not None)
+        self._session: Session | None = None
         self._wake = asyncio.Event()
         self._begun = asyncio.Event()
         self._wait = wait
@@ -174,7 +159,7 @@ class XdsSource:
 
     # What comes
 
-    async def _build(self) -> tuple[_Session | None, Built | None]:
+    async def _build(self) -> tuple[Session | None, Built | None]:
         """Build the newest response, if it has not been built."""
         session = self._session
         if session is None or session.newest is None:
@@ -193,7 +178,7 @@ class XdsSource:
             response = decode_response(message)
             return self._reader.read(response.resources, response.version, response.nonce)
 
-    async def _answer(self, session: _Session, built: Built) -> None:
+    async def _answer(self, session: Session, built: Built) -> None:
         """Accept or refuse what was built, unless something newer has come, or the stream has ended."""
         again = built.digest == session.answered and monotonic() - session.answered_at < QUICK_S
         session.repeats = session.repeats + 1 if again else 0
@@ -246,10 +231,10 @@ class XdsSource:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines in the log are no JSON, and say nothing more
         from extauth.config.sources.xds_stream import open_stream  # noqa: PLC0415 - 30 MB that files spare
 
-        session: _Session | None = None
+        session: Session | None = None
         try:
             async with open_stream(self._server, self._options) as stream:
-                session = _Session(stream)
+                session = Session(stream)
                 await stream.send(encode_request(self._node))
                 reading = asyncio.create_task(self._read(session))
                 try:
@@ -265,7 +250,7 @@ class XdsSource:
             return reason
         raise AssertionError  # what is read ends with an error only
 
-    async def _until_over(self, session: _Session, reading: "asyncio.Task[NoReturn]") -> None:
+    async def _until_over(self, session: Session, reading: "asyncio.Task[NoReturn]") -> None:
         """Raise SourceError once the stream has ended, or has failed."""
         over: set[asyncio.Future[Any]] = {reading, session.failed}
         done, _ = await asyncio.wait(over, timeout=WAITING_S, return_when=asyncio.FIRST_COMPLETED)
@@ -276,7 +261,7 @@ class XdsSource:
             raise SourceError(session.failed.result())
         reading.result()
 
-    async def _read(self, session: _Session) -> NoReturn:
+    async def _read(self, session: Session) -> NoReturn:
         while True:
             message = await session.stream.receive()
             try:

@@ -69,6 +69,14 @@ def _pairs(text: str, between: str) -> dict[str, str]:
     return pairs
 
 
+def _entry_keys(value: str) -> frozenset[str]:
+    """Keys, separated by commas; raises ValueError."""
+    keys = frozenset(key.strip() for key in value.split(","))
+    if "" in keys:
+        raise ValueError
+    return keys
+
+
 def _node_metadata(value: str) -> str:
     _pairs(value, "=")
     return value
@@ -102,6 +110,9 @@ class XdsSettings(BaseModel):
     xds_tls_cert: Path | None = Field(None, description="a PEM file: our certificate and its chain; needs the key")
     xds_tls_key: Path | None = Field(None, description="a PEM file: the certificate's key; needs the certificate")
     xds_tls_san: str = Field("", description="the name in the xDS server's certificate; needs xdss://")
+    xds_secret_keys: Annotated[frozenset[str], BeforeValidator(_entry_keys)] = Field(
+        frozenset(), description="KEY,KEY,…: entry keys whose values are secret"
+    )
     xds_max_message_bytes: int = Field(33_554_432, ge=1024, le=1_073_741_824, description="bytes, 1024 to 1073741824")
 
     def xds_options(self) -> XdsOptions:
@@ -126,6 +137,10 @@ class XdsSettings(BaseModel):
         if isinstance(self.config, Path):
             if self.config_cache is not None:
                 raise SettingsError("EXTAUTH_CONFIG_CACHE is for rules from an xDS server; set EXTAUTH_CONFIG=xds://…")
+            if self.xds_secret_keys:
+                raise SettingsError(
+                    "EXTAUTH_XDS_SECRET_KEYS is for rules from an xDS server; list the keys in each file's `secret`"
+                )
         elif given and not self.config.tls:
             raise SettingsError(
                 f"EXTAUTH_XDS_TLS_{given[0].upper()} needs TLS; set EXTAUTH_CONFIG=xdss://{self.config.address}"

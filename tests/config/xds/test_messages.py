@@ -13,6 +13,7 @@ from extauth.config.sources.config_message import MAX_DEPTH
 from extauth.config.sources.discovery import TYPE, Resource
 from extauth.config.sources.rate_limit_config import parse_resource
 from extauth.errors import NOWHERE, ConfigError
+from extauth.rules.masking import NAMED_SO, SecretKeys
 from extauth.rules.model import Rule
 from tests.support.xds_messages import config
 
@@ -85,6 +86,14 @@ def test_a_message_means_what_the_file_does_and_is_refused_where_that_is(found: 
     assert here.problems == []
     assert here.domain is not None
     assert plain(here.domain.rules) == plain(there.rules)
+
+
+def test_it_has_the_secret_keys_that_are_given() -> None:
+    secret = SecretKeys(frozenset({"k"}))
+    resource = Resource(TYPE, config({"domain": "d", "descriptors": [{"key": "k", "value": "v"}]}))
+    for read, keys in ((parse_resource(resource), NAMED_SO), (parse_resource(resource, secret), secret)):
+        assert read.domain is not None
+        assert read.domain.secret == keys
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,17 @@ def test_headers_are_not_shown() -> None:
     assert "s3cret" not in repr(read) + repr(read.xds_options())
 
 
+def test_keys_of_secret_values() -> None:
+    assert read_settings(settings(CONFIG=SERVER)).xds_secret_keys == frozenset()
+    read = read_settings(settings(CONFIG=SERVER, XDS_SECRET_KEYS="customer, rule-0-match-0"))
+    assert read.xds_secret_keys == {"customer", "rule-0-match-0"}
+
+
 @pytest.mark.parametrize(
     ("given", "refusal"),
     [
+        ({"CONFIG": SERVER, "XDS_SECRET_KEYS": "a,,b"}, "EXTAUTH_XDS_SECRET_KEYS='a,,b' is not allowed; allowed: KEY"),
+        ({"CONFIG": "rules", "XDS_SECRET_KEYS": "a"}, "list the keys in each file's `secret`"),
         ({"CONFIG": SERVER, "XDS_TLS_CERT": "/c"}, "EXTAUTH_XDS_TLS_CERT and EXTAUTH_XDS_TLS_KEY go together"),
         ({"CONFIG": "xds://h:1", "XDS_TLS_CA": "/c"}, "EXTAUTH_XDS_TLS_CA needs TLS; set EXTAUTH_CONFIG=xdss://h:1"),
         ({"CONFIG": "xds://h:1", "XDS_TLS_SAN": "h"}, "EXTAUTH_XDS_TLS_SAN needs TLS"),
