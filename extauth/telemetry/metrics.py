@@ -113,13 +113,13 @@ class Metrics:
                 first, template, tally = plan, plan.template, plan.tally
                 alike = denied = 0
                 series = recall(template) or self._requests.series(template)
-                start, step = series.start, series.step
+                start, step, looks = series.start, series.step, series.looks
             alike += calls
             # Of calls that stay below, none is near a limit, and still less is any denied.
             if taken[1][0][0] + calls * step >= start:  # type: ignore[index]  # by index, as is quickest
-                admitted, levels, source = taken  # type: ignore[misc]
+                admitted, _, source = taken  # type: ignore[misc]
                 denied += calls - admitted
-                if admitted or template.soft or len(levels) > 1:
+                if admitted or looks:
                     series.near.value += rules.count_limits(plan, calls, taken, series.watches)  # type: ignore[arg-type]
                 if source is _DENIAL_CACHE:
                     repeated += calls

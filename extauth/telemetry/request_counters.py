@@ -18,18 +18,21 @@ class TemplateSeries:
     """The series of a PlanTemplate: allowed and denied calls, those near a limit, and those to which no rule applied.
 
     `start` and `step` are those of the one Watch, or 0 where there are several, so that these are looked at each time.
+    If it `looks`, calls of which none was admitted are to be looked at, too: there are several limits, or one that is
+    `soft`.
     """
 
-    __slots__ = ("allowed", "denied", "near", "start", "step", "unmatched", "watches")
+    __slots__ = ("allowed", "denied", "looks", "near", "start", "step", "unmatched", "watches")
 
     def __init__(
-        self, allowed: Cell, denied: Cell, near: Cell, unmatched: Cell | None, watches: tuple[Watch, ...]
+        self, allowed: Cell, denied: Cell, near: Cell, unmatched: Cell | None, watches: tuple[Watch, ...], *, soft: bool
     ) -> None:
         self.allowed = allowed
         self.denied = denied
         self.near = near
         self.unmatched = unmatched
         self.watches = watches
+        self.looks = soft or len(watches) > 1
         self.start, self.step, _ = watches[0] if len(watches) == 1 else (0, 0, 0)
 
 
@@ -63,7 +66,7 @@ class RequestCounters:
         allowed, denied = (self.requests.cell(path, status, tier) for status in ("allowed", "denied"))
         unmatched = None if template.matched else self.unmatched.cell(template.domain or OTHER)
         watches = tuple([watch(check, self._near_limit_ratio) for check in template.checks])
-        series = TemplateSeries(allowed, denied, self.near.cell(tier), unmatched, watches)
+        series = TemplateSeries(allowed, denied, self.near.cell(tier), unmatched, watches, soft=template.soft)
         # The size includes the template, since nothing else may refer to it any more.
         self.by_template.remember(template, series, template.bytes + 300 + 200 * len(watches))
         return series

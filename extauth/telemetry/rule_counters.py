@@ -120,20 +120,22 @@ class RuleCounters:
         ones. `watches` has one for each check of the plan. Returns how many calls were admitted and came near any limit
         that is not in shadow mode.
         """
-        series = self._series(plan)
-        template, only, admitted = plan.template, series.only, taken.admitted
+        series = plan.tally.series
+        if series is None or series.generation is not self._generation:
+            series = self._make_series(plan)
+        template, only, (admitted, levels, _) = plan.template, series.only, taken
         if only is not None and not template.soft:
             check = plan.checks[0]
             if not admitted or check.cost <= 0:
                 return 0
-            low = check.algorithm.calls_up_to(watches[0].hits, check.cost, taken.levels[0])
+            low = check.algorithm.calls_up_to(watches[0].hits, check.cost, levels[0])
             if low >= admitted:
                 return 0
             only.near.value += admitted - low
             return admitted - low
         limits = series.limits if template.places is None else [series.limits[i] for i in template.places]
         found: dict[_LimitSeries, _Found] = {}
-        for check, level, watched, own in zip(plan.checks, taken.levels, watches, limits, strict=True):
+        for check, level, watched, own in zip(plan.checks, levels, watches, limits, strict=True):
             fitting = check.calls_that_fit(level)
             each = found.get(own)
             if each is None:

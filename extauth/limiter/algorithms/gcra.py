@@ -80,7 +80,8 @@ class Gcra:
     def calls_up_to(self, hits: int, cost: int, level: Backlog) -> int:
         """Number of equal calls after which the counter holds at most `hits`."""
         interval = self._interval
-        left = hits * interval - level.whole_us * self._ticks_per_us - level.rest
+        whole_us, rest = level
+        left = hits * interval - whole_us * self._ticks_per_us - rest
         return max(left // (cost * interval), 0)
 
     def first_number(self, hits: int) -> int:
