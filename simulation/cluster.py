@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from extauth.counters.redis.cluster.counters import ClusterCounters
-from extauth.counters.redis.cluster.master import Master
+from extauth.counters.redis.cluster.master import Master, MasterOptions
 from extauth.counters.redis.cluster.node import ClusterNode
 from extauth.counters.redis.cluster.runs import Run, TakeRun, WriteRun
 from extauth.counters.redis.cluster.slots import SlotMap, slot_of
@@ -31,7 +31,8 @@ class Cluster(ClusterCounters):
         self._layout = layout
         self.topology = _Topology(
             url,
-            self._make,
+            MasterOptions(TIMEOUT_S, lambda _where, _greeting: None, None, self.rights),
+            links,
             lambda: layout.slots_at([link.store.hand_overs for link in links]),
             links[0].loop.time,
         )
@@ -53,9 +54,6 @@ class Cluster(ClusterCounters):
         """There is none."""
         return None
 
-    def _make(self, node: ClusterNode) -> Master:
-        return _Master(node, self._links[number_of(node.address)], self.rights)
-
 
 class _Topology(Topology):
     """Asks nobody in particular who serves the slots, and always gets an answer."""
@@ -63,12 +61,19 @@ class _Topology(Topology):
     def __init__(
         self,
         url: str,
-        make: Callable[[ClusterNode], Master],
+        options: MasterOptions,
+        links: Sequence[Link],
         slots: Callable[[], SlotMap],
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(read_cluster_url(url), make, clock=clock)
+        super().__init__(read_cluster_url(url), options, clock=clock)
+        self._own_options = options
+        self._links = links
         self._slots = slots
+
+    def make(self, node: ClusterNode) -> Master:
+        """As Topology."""
+        return _Master(node, self._links[number_of(node.address)], self._own_options)
 
     async def _refresh(self) -> None:
         """As Topology."""
@@ -91,8 +96,8 @@ class _Connection(RedisConnection):
 class _Master(Master):
     """Sends its runs as one message over the link."""
 
-    def __init__(self, node: ClusterNode, link: Link, rights: str) -> None:
-        super().__init__(node, TIMEOUT_S, lambda _where, _greeting: None, None, rights)
+    def __init__(self, node: ClusterNode, link: Link, options: MasterOptions) -> None:
+        super().__init__(node, options)
         self.pipe = _Connection(node, link)
         self._link = link
 

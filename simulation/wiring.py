@@ -98,7 +98,7 @@ def cluster(
     return Wiring(
         links=links,
         local=local,
-        asked=GuardedDenialCache(takes, DENIALS_S, loop.time_us, may_shrink=shards.may_shrink),
+        asked=GuardedDenialCache(takes, shards, DENIALS_S, loop.time_us),
         guard=guard,
         registry=counters,
         state_of=guard.state_of,

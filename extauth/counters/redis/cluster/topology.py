@@ -97,10 +97,14 @@ class Topology:
         master = self.masters.get(address) or self._redirected.get(address)
         if master is None:
             node = ClusterNode(self._pool, address, master=True, any_mode=lambda: self._any_mode)
-            master = self._redirected[address] = Master(node, self._options)
+            master = self._redirected[address] = self.make(node)
             if len(self._redirected) > MOST_REDIRECTED:
                 self._close([self._redirected.pop(next(iter(self._redirected)))])
         return master
+
+    def make(self, node: ClusterNode) -> Master:
+        """The master that a node is."""
+        return Master(node, self._options)
 
     def note_away(self, address: Address) -> None:
         """Note that what is at an address to which a call was redirected did not answer."""
