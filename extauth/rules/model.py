@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import Enum, StrEnum
 from hashlib import sha256
 from math import gcd
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from extauth.errors import NOWHERE, Diagnostic, Place
 from extauth.rules.masking import NAMED_SO, SecretKeys
@@ -31,6 +31,7 @@ class Unit(Enum):
     def __init__(self, number: int, seconds: int) -> None:
         self.number = number
         self.seconds = seconds
+        self.period_us = seconds * 1_000_000
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -90,6 +91,10 @@ class EmissionInterval(NamedTuple):
     ticks_per_us: int
 
 
+NO_INTERVAL: Final = EmissionInterval(1, 1)
+"""That of limits that are not gcra."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most `requests_per_unit` requests in `unit_multiplier` units of time.
@@ -119,14 +124,16 @@ class Limit:
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        period_us = self.unit.seconds * self.unit_multiplier * 1_000_000
+        # Of very many limits, most share this number: whoever multiplies it by 1 has another one.
+        period_us = self.unit.period_us * self.unit_multiplier if self.unit_multiplier != 1 else self.unit.period_us
         requests = self.requests_per_unit
-        capacity = requests
-        if self.burst is not None and requests and "burst" in self.algorithm.own_keys:
-            capacity = self.burst
-        # A limit that admits nothing has no emission interval; its whole period serves as well as any.
-        divisor = gcd(period_us, requests) if requests else 1
-        interval = EmissionInterval(period_us // divisor, requests // divisor or 1)
+        capacity, interval = requests, NO_INTERVAL
+        if self.algorithm is Algorithm.GCRA:
+            if self.burst is not None and requests:
+                capacity = self.burst
+            # A limit that admits nothing has no emission interval; its whole period serves as well as any.
+            divisor = gcd(period_us, requests) if requests else 1
+            interval = EmissionInterval(period_us // divisor, requests // divisor or 1)
         values = (
             requests,
             period_us,
