@@ -36,35 +36,53 @@ class Match(NamedTuple):
 
 
 class _Node:
-    """The rules of one level, and the `match` that led to them."""
+    """The `match` that a rule led to, and the rules under it, of which most rules have none."""
 
-    __slots__ = ("bare", "digests", "exact", "key_patterns", "match", "networks", "patterns")
-    exact: dict[tuple[str, str], "_Node"]
-    digests: dict[tuple[str, str], "_Node"]
-    networks: dict[str, Networks["_Node"]]
-    bare: dict[str, "_Node"]
-    patterns: dict[str, list[tuple[Test, "_Node"]]]
-    key_patterns: list[tuple[Test, "_Node"]]  # for keys that `patterns` does not know
+    __slots__ = ("match",)
+    exact: dict[tuple[str, str], "_Node"] = {}  # noqa: RUF012 - always empty
+    digests: dict[tuple[str, str], "_Node"] = {}  # noqa: RUF012
+    networks: dict[str, Networks["_Node"]] = {}  # noqa: RUF012
+    bare: dict[str, "_Node"] = {}  # noqa: RUF012
+    patterns: dict[str, list[tuple[Test, "_Node"]]] = {}  # noqa: RUF012
+    key_patterns: list[tuple[Test, "_Node"]] = []  # noqa: RUF012 - for keys that `patterns` does not know
 
-    def __init__(
-        self, match: Match | None, rules: Sequence[Rule], namer: RuleNamer | None = None, leaf: "_Node | None" = None
-    ) -> None:
+    def __init__(self, match: Match | None) -> None:
         self.match = match
-        if not rules and leaf is not None:  # there are very many, and nothing under them
-            self.exact, self.digests, self.bare = leaf.exact, leaf.digests, leaf.bare
-            self.patterns, self.key_patterns, self.networks = leaf.patterns, leaf.key_patterns, leaf.networks
-            return
+
+    def next(self, entry: tuple[str, str]) -> "_Node | None":
+        """The node that the entry leads to."""
+        node = self.exact.get(entry)
+        if node is None and self.digests:
+            digest = sha256(entry[1].encode("utf-8", "surrogateescape")).hexdigest()
+            node = self.digests.get((entry[0], digest))
+        if node is None and self.networks and (networks := self.networks.get(entry[0])) is not None:
+            node = networks.find(entry[1])
+        if node is not None:
+            return node
+        for test, candidate in self.patterns.get(entry[0], self.key_patterns):
+            if test(*entry):
+                return candidate
+        return self.bare.get(entry[0])
+
+
+class _Level(_Node):
+    """A node with rules under it."""
+
+    __slots__ = ("bare", "digests", "exact", "key_patterns", "networks", "patterns")
+
+    def __init__(self, match: Match | None, rules: Sequence[Rule], namer: RuleNamer) -> None:
+        super().__init__(match)
         self.exact, self.digests, self.bare, self.networks = {}, {}, {}, {}
         self.patterns, self.key_patterns = {}, []
         path, shared, name = (match.path, match.shared, match.name) if match is not None else ((), (), None)
+        not_shared = (*shared, None)  # one for all, of which there are very many
         for inner in rules:
-            pattern = shared_pattern(inner) if inner.share_threshold else None
             inner_path = (*path, inner)
-            inner_name = namer.name(inner_path, name) if namer is not None else None
-            inner_match = Match(inner_path, (*shared, pattern), inner, inner_name)
-            self._add(inner, _Node(inner_match, inner.rules, namer, _LEAF))
+            inner_shared = (*shared, shared_pattern(inner)) if inner.share_threshold else not_shared
+            inner_match = Match(inner_path, inner_shared, inner, namer.name(inner_path, name))
+            self._add(inner, _Level(inner_match, inner.rules, namer) if inner.rules else _Node(inner_match))
 
-    def _add(self, rule: Rule, node: "_Node") -> None:
+    def _add(self, rule: Rule, node: _Node) -> None:
         match rule.kind:
             case Kind.ANY:
                 self.bare[rule.key] = node
@@ -89,24 +107,6 @@ class _Node:
                 if rule.kind is Kind.WILDCARD:  # the reference finds the text of a pattern as a value, too
                     self.exact.setdefault((rule.key, rule.value or ""), node)
 
-    def next(self, entry: tuple[str, str]) -> "_Node | None":
-        """The node that the entry leads to."""
-        node = self.exact.get(entry)
-        if node is None and self.digests:
-            digest = sha256(entry[1].encode("utf-8", "surrogateescape")).hexdigest()
-            node = self.digests.get((entry[0], digest))
-        if node is None and self.networks and (networks := self.networks.get(entry[0])) is not None:
-            node = networks.find(entry[1])
-        if node is not None:
-            return node
-        for test, candidate in self.patterns.get(entry[0], self.key_patterns):
-            if test(*entry):
-                return candidate
-        return self.bare.get(entry[0])
-
-
-_LEAF = _Node(None, ())
-
 
 class Matcher:
     """The compiled form of a RuleSet; a look-up costs one or two dict hits an entry, whatever the number of rules.
@@ -121,7 +121,9 @@ class Matcher:
         self.digest = rules.digest
         self.masking = masking or Masking()
         namers = {name: RuleNamer(domain, self.masking) for name, domain in rules.domains.items()}
-        self._roots = {name: _Node(None, domain.rules, namers[name]) for name, domain in rules.domains.items()}
+        self._roots: dict[str, _Node] = {
+            name: _Level(None, domain.rules, namers[name]) for name, domain in rules.domains.items()
+        }
         self._taken = {name: namer.taken for name, namer in namers.items() if namer.left_names_open}
         self._patterns = {name: _patterns_by_key(domain.rules) for name, domain in rules.domains.items()}
         self.has_patterns = any(map(any, self._patterns.values()))
@@ -146,11 +148,11 @@ class Matcher:
         found += self._patterns.values()
         found += self.rules
         seen: set[int] = set()
-        pending = list(self._roots.values())
+        pending: list[_Node] = list(self._roots.values())
         while pending:
             node = pending.pop()
             found += (node, node.match)
-            if node.exact is _LEAF.exact or id(node) in seen:
+            if not isinstance(node, _Level) or id(node) in seen:
                 continue
             seen.add(id(node))
             for table in (node.exact, node.digests, node.bare):
