@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from extauth.background import free_rules
-from extauth.config.many_objects import collector_off, map_large_tables
+from extauth.config.many_objects import collector_off, free_kept_objects, map_large_tables
 from extauth.config.sources.files import FileSource
 from extauth.config.sources.selection import Selection
 from extauth.counters.memory import MemoryCounters
@@ -152,9 +152,12 @@ async def swap_rules(rules: RuleSet, holder: InForce) -> None:
     for _ in holder.metrics.before_rules():
         await asyncio.sleep(0)
     before = [planner.matcher]
+    many = before[0].size >= MANY_RULES
     unused = holder.swap(matcher)
     await asyncio.to_thread(holder.report_swap, before[0].rules)
     await asyncio.to_thread(free_rules, before, unused)
+    if many:
+        await asyncio.to_thread(free_kept_objects)
 
 
 def _prepare(rules: RuleSet, holder: InForce) -> Matcher:

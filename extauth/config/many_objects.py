@@ -44,3 +44,14 @@ def collector_off() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def free_kept_objects() -> None:
+    """Have Python free the objects that it keeps to use them again, for each of which a megabyte around it stays.
+
+    It keeps thousands of tuples. Only when the collector looks at all objects does it free them: here at none, since
+    what is there is never looked at from now on, as with `collector_off`.
+    """
+    if gc.isenabled():
+        gc.freeze()
+        gc.collect()

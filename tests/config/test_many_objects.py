@@ -28,3 +28,21 @@ print(info().hblks - before)
 def test_large_tables_have_mappings_of_their_own(call: str, mapped: str) -> None:
     code = MAPPED.replace("CALL", call)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == mapped
+
+
+# Whether all of the objects that were freed have left memory.
+FREED = """
+import sys
+from extauth.config.many_objects import free_kept_objects
+tuples = [(str(i), i) for i in range(1000, 2500)]
+before = sys.getallocatedblocks()
+tuples.clear()
+CALL
+print(before - sys.getallocatedblocks() >= 3 * 1500)
+"""
+
+
+@pytest.mark.parametrize(("call", "freed"), [("free_kept_objects()", "True\n"), ("", "False\n")], ids=["called", "not"])
+def test_objects_that_python_would_use_again_are_freed(call: str, freed: str) -> None:
+    code = FREED.replace("CALL", call)
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == freed
