@@ -1,7 +1,7 @@
 """The workers of a service: starts them, starts dead ones again, and asks all of them."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -19,6 +19,7 @@ from extauth.workers.process import WorkerProcess, how_it_ended
 ANSWER_S: Final = 1.0
 CALL_S: Final = 60.0  # its own bound is EXTAUTH_REDIS_TIMEOUT
 RULES_S: Final = 30.0
+PART_BYTES: Final = 65_536
 HANGS_S: Final = 30.0
 START_S: Final = 60.0
 STEADY_S: Final = 10.0
@@ -215,23 +216,36 @@ class Crew:
         A worker that does not take them, or takes others, is started again.
         """
         self.rules = rules
-        pieces = await self._packed()
+        parts = await self._packed()
         processes = list(self._processes.values())
-        await asyncio.gather(*(self._send_rules(process, pieces) for process in processes))
+        await asyncio.gather(*(self._send_rules(process, parts) for process in processes))
         for process in processes:
             if process in self._processes.values() and process.rules != rules.digest:
                 logger().error("worker_has_other_rules", worker=process.number, effect="it is started again")
                 process.kill()
         self.swaps += 1
 
-    async def _send_rules(self, process: WorkerProcess, pieces: list[bytes]) -> None:
-        async def packed() -> list[bytes]:
-            return pieces
+    async def _send_rules(self, process: WorkerProcess, parts: list[list[bytes]]) -> None:
+        async def packed() -> list[list[bytes]]:
+            return parts
 
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(RULES_S):
                 await process.send_rules(packed)
                 await process.until_rules_taken()
 
-    async def _packed(self) -> list[bytes]:
-        return await asyncio.to_thread(lambda: list(pack(self.rules, whole=True)))
+    async def _packed(self) -> list[list[bytes]]:
+        return await asyncio.to_thread(lambda: list(_in_parts(pack(self.rules, whole=True))))
+
+
+def _in_parts(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The pieces of rules, of which each domain has one at least, in parts of about PART_BYTES."""
+    part: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        part.append(piece)
+        size += len(piece)
+        if size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    yield part

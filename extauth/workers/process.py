@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -13,7 +13,6 @@ from extauth.counters.heartbeat import worker_name
 from extauth.transport.handover import hand_over
 from extauth.workers.channel import Channel, Message
 
-DRAINED_BYTES: Final = 262_144
 ENDING_S: Final = 2.0
 
 Part = Callable[[Any], None]
@@ -90,22 +89,20 @@ class WorkerProcess:
         self._handed += taken
         return taken
 
-    async def send_rules(self, packed: Callable[[], Awaitable[Iterable[bytes]]]) -> None:
+    async def send_rules(self, packed: Callable[[], Awaitable[Iterable[Sequence[bytes]]]]) -> None:
         """Send rules to be put in force; raises OSError if the process is gone.
 
         One set is sent after the other: pieces of two would be read as one. `packed` gives the pieces, packed whole,
-        once it is their turn, so that whoever asks it for the newest rules sends none that are older than the last.
+        in parts that are quick to send, once it is their turn, so that whoever asks it for the newest rules sends none
+        that are older than the last.
         """
         async with self._sending_rules:
-            pieces = await packed()
+            parts = await packed()
             self._rules_sent += 1
-            sent = 0
-            for piece in pieces:
-                self._channel.send("piece", piece)
-                sent += len(piece)
-                if sent >= DRAINED_BYTES:
-                    await self._channel.drain()
-                    sent = 0
+            for part in parts:
+                self._channel.send("pieces", part)
+                await self._channel.drain()
+                await asyncio.sleep(0)  # where the worker reads as quickly, there is nothing to drain
             self._channel.send("rules")
             await self._channel.drain()
 

@@ -119,8 +119,8 @@ class Worker:
             except EOFError:
                 _end_at_once()
             match message:
-                case "piece", bytes(piece):
-                    self._pieces.append(piece)
+                case "pieces", list(part):
+                    self._pieces += part
                 case ("rules",):
                     pieces, self._pieces = self._pieces, []
                     self._rules.put_nowait(pieces)
