@@ -43,8 +43,7 @@ class _LimitSeries(NamedTuple):
 class _RuleSeries:
     """The series of a Tally: the calls of each of its rules, and for each check the series of its rule.
 
-    They hold for one `generation` of the rules: after a reload they must be asked for again. `only` is that of the
-    check, where there is but one.
+    They hold for one `generation` of the rules, until a reload. `only` is that of the check, where there is but one.
     """
 
     __slots__ = ("asked", "generation", "limits", "only")
