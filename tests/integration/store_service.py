@@ -25,6 +25,7 @@ descriptors:
   - {key: few, rate_limit: {unit: year, requests_per_unit: 3}}
   - {key: brief, rate_limit: {unit: second, requests_per_unit: 1}}
   - {key: kept, rate_limit: {unit: year, requests_per_unit: 1, count_denied: false}}
+  - {key: logged, rate_limit: {unit: year, requests_per_unit: 1, algorithm: sliding_window}}
   - {key: deep, rate_limit: {unit: day, requests_per_unit: 100000, count_denied: false}}
 """
 

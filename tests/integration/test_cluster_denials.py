@@ -109,18 +109,19 @@ async def test_after_a_fail_over_nobody_is_denied_for_what_was_remembered(
 async def test_nothing_is_learnt_from_hits_that_another_master_may_give_back(
     cluster: RealCluster, serve: Serve
 ) -> None:
+    """Nothing is ever learnt from `logged`, and so from a call that takes from both: only from that of `kept` alone."""
     service = serve(cluster.url, EXTAUTH_DENIAL_CACHE="60", EXTAUTH_REDIS_TIMEOUT="20", **REMEMBER)
     await service.until_store("up")
-    value = next(v for v in CANDIDATES if cluster.owner(slot(v, "kept")) is not cluster.owner(slot(v, "tight")))
-    assert await service.ask("tight", value=value) == OK
-    silent = cluster.owner(slot(value, "tight"))
+    value = next(v for v in CANDIDATES if cluster.owner(slot(v, "kept")) is not cluster.owner(slot(v, "logged")))
+    assert await service.ask("logged", value=value) == OK
+    silent = cluster.owner(slot(value, "logged"))
 
     async def holds(hits: int) -> bool:
         return await inspect(service, value, "kept") == hits
 
     silent.signal(signal.SIGSTOP)
     try:
-        both = asyncio.create_task(service.ask("kept", also="tight", value=value))
+        both = asyncio.create_task(service.ask("kept", also="logged", value=value))
         await until_async(lambda: holds(1), every_s=0.05)
         assert await service.ask("kept", value=value) == OVER_LIMIT, "the hit is held until the other master answers"
     finally:
