@@ -138,8 +138,8 @@ class ReferenceHits:
 
     def rules_loaded(self) -> list[dict[Any, Any]]:
         """Look all series up anew, for other rules are in force; returns tables to be emptied bit by bit."""
-        unused: list[dict[Any, Any]] = [self._series]
-        self._series = {}
+        unused: list[dict[Any, Any]] = [self._series, self._near]
+        self._series, self._near = {}, {}
         self._names_from_requests.clear()
         return unused
 

@@ -172,3 +172,11 @@ async def test_a_name_that_must_not_be_shown_any_more_is_other() -> None:
     hits.batch_decided(batch(*(await decider.limiter.decide({plan: 1})).groups))
     assert counted(hits, "plan_gold") == {"total_hits": 1, "within_limit": 1}
     assert counted(hits, "other") == {"total_hits": 1, "within_limit": 1}
+
+
+async def test_limits_are_forgotten_when_other_rules_are_loaded() -> None:
+    hits, limiter = ReferenceHits(0.8, MaskedNames()), decider_of("domain: d").limiter
+    limit = Limit(3, DAY)
+    hits.batch_decided(batch(*(await limiter.decide({plan_of(LimitCheck(limit, 1)): 5})).groups))
+    assert any(limit in table for table in hits.rules_loaded())
+    assert not any(limit in table for table in hits.rules_loaded())
