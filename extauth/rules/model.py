@@ -104,7 +104,7 @@ class Limit:
     request is denied. another limit's `replaces` refers to it by `name`; `replaces` drops limits by that name
     from a request in which this one applies. `on_store_failure` is None where the service's setting applies.
     An `unlimited` limit counts nothing, and may replace others.
-    What is worked out from these is worked out once, here.
+    What is worked out from these is worked out once.
     """
 
     requests_per_unit: int
@@ -121,7 +121,7 @@ class Limit:
     period_us: int = field(init=False, repr=False, compare=False)
     capacity: int = field(init=False, repr=False, compare=False)
     emission_interval: EmissionInterval = field(init=False, repr=False, compare=False)
-    _hash: int = field(init=False, repr=False, compare=False)
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Of very many limits, most share this number: whoever multiplies it by 1 has another one.
@@ -134,9 +134,18 @@ class Limit:
             # A limit that admits nothing has no emission interval; its whole period serves as well as any.
             divisor = gcd(period_us, requests) if requests else 1
             interval = EmissionInterval(period_us // divisor, requests // divisor or 1)
+        object.__setattr__(self, "period_us", period_us)
+        object.__setattr__(self, "capacity", capacity)
+        object.__setattr__(self, "emission_interval", interval)
+
+    def __hash__(self) -> int:
+        return self._hash or self._make_hash()
+
+    def _make_hash(self) -> int:
+        """Worked out when it is first asked for, for of very many limits most are never asked for theirs."""
         values = (
-            requests,
-            period_us,
+            self.requests_per_unit,
+            self.period_us,
             self.algorithm,
             self.count_denied,
             self.name,
@@ -145,12 +154,7 @@ class Limit:
             self.unlimited,
             self.on_store_failure,
         )
-        object.__setattr__(self, "period_us", period_us)
-        object.__setattr__(self, "capacity", capacity)
-        object.__setattr__(self, "emission_interval", interval)
         object.__setattr__(self, "_hash", hash(values))
-
-    def __hash__(self) -> int:
         return self._hash
 
     def __str__(self) -> str:

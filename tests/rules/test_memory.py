@@ -21,7 +21,7 @@ def _traced() -> Iterator[None]:
 def test_limits_take_little_memory() -> None:
     before = tracemalloc.get_traced_memory()[0]
     limits = [Limit(10_000 + i, Unit.HOUR) for i in range(MANY)]
-    assert (tracemalloc.get_traced_memory()[0] - before) / len(limits) < 250
+    assert (tracemalloc.get_traced_memory()[0] - before) / len(limits) < 200
 
 
 def test_what_finds_rules_takes_little_memory() -> None:
