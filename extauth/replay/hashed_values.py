@@ -88,11 +88,11 @@ class HashedMatcher(Matcher):
                 raise CannotTellError(_first_rule(networks.tables()))
             if found is None:
                 for _, candidate in node.patterns.get(key, node.key_patterns):
-                    if candidate.match is not None and _matches_any_value(candidate.match.rule, key):
+                    if _matches_any_value(candidate.rule, key):
                         found = candidate
                         break
             node = found or node.bare.get(key)
-        return None if node is None else node.match
+        return node if entries else None
 
     def _value(self, entry: LoggedEntry) -> str:
         key, shown, hashed = entry
@@ -116,7 +116,7 @@ def _values_of(rule: Rule) -> Iterable[str]:
 
 def _first_rule(tables: Iterable[Mapping[int, Any]]) -> Rule:
     """The rule of a node in the tables, of which there is at least one."""
-    rule: Rule = next(node.match.rule for table in tables for node in table.values())
+    rule: Rule = next(node.rule for table in tables for node in table.values())
     return rule
 
 

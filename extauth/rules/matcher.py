@@ -9,7 +9,6 @@ backtracking, as in envoyproxy/ratelimit: where that rule leads nowhere, no othe
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import NamedTuple
 
 from extauth.rules.masking import Masking
 from extauth.rules.model import Domain, Kind, Rule, RuleSet, walk
@@ -22,32 +21,31 @@ SMALL_TUPLE = 20
 """From here on, Python keeps the memory of no tuple that is freed."""
 
 
-class Match(NamedTuple):
+class Match:
     """The rules that the entries hit, one each, the last of which (`rule`) decides; one object a rule.
 
     `shared` is, for each entry, the wildcard whose values share a counter (`share_threshold`), else None. `name` is
     what metrics call the rule, None where that depends on the request's values.
     """
 
-    path: tuple[Rule, ...]
-    shared: tuple[str | None, ...]
-    rule: Rule
-    name: RuleName | None
+    __slots__ = ("name", "path", "rule", "shared")
+
+    def __init__(
+        self, path: tuple[Rule, ...], shared: tuple[str | None, ...], rule: Rule, name: RuleName | None
+    ) -> None:
+        self.path, self.shared, self.rule, self.name = path, shared, rule, name
 
 
-class _Node:
-    """The `match` that a rule led to, and the rules under it, of which most rules have none."""
+class _Node(Match):
+    """The match that a rule leads to, and the rules under it, of which most rules have none."""
 
-    __slots__ = ("match",)
+    __slots__ = ()
     exact: dict[tuple[str, str], "_Node"] = {}  # noqa: RUF012 - always empty
     digests: dict[tuple[str, str], "_Node"] = {}  # noqa: RUF012
     networks: dict[str, Networks["_Node"]] = {}  # noqa: RUF012
     bare: dict[str, "_Node"] = {}  # noqa: RUF012
     patterns: dict[str, list[tuple[Test, "_Node"]]] = {}  # noqa: RUF012
     key_patterns: list[tuple[Test, "_Node"]] = []  # noqa: RUF012 - for keys that `patterns` does not know
-
-    def __init__(self, match: Match | None) -> None:
-        self.match = match
 
     def next(self, entry: tuple[str, str]) -> "_Node | None":
         """The node that the entry leads to."""
@@ -70,17 +68,28 @@ class _Level(_Node):
 
     __slots__ = ("bare", "digests", "exact", "key_patterns", "networks", "patterns")
 
-    def __init__(self, match: Match | None, rules: Sequence[Rule], namer: RuleNamer) -> None:
-        super().__init__(match)
+    def __init__(
+        self,
+        path: tuple[Rule, ...],
+        shared: tuple[str | None, ...],
+        rule: Rule,
+        name: RuleName | None,
+        namer: RuleNamer,
+    ) -> None:
+        super().__init__(path, shared, rule, name)
         self.exact, self.digests, self.bare, self.networks = {}, {}, {}, {}
         self.patterns, self.key_patterns = {}, []
-        path, shared, name = (match.path, match.shared, match.name) if match is not None else ((), (), None)
         not_shared = (*shared, None)  # one for all, of which there are very many
-        for inner in rules:
+        for inner in rule.rules:
             inner_path = (*path, inner)
             inner_shared = (*shared, shared_pattern(inner)) if inner.share_threshold else not_shared
-            inner_match = Match(inner_path, inner_shared, inner, namer.name(inner_path, name))
-            self._add(inner, _Level(inner_match, inner.rules, namer) if inner.rules else _Node(inner_match))
+            inner_name = namer.name(inner_path, name)
+            node = (
+                _Level(inner_path, inner_shared, inner, inner_name, namer)
+                if inner.rules
+                else _Node(inner_path, inner_shared, inner, inner_name)
+            )
+            self._add(inner, node)
 
     def _add(self, rule: Rule, node: _Node) -> None:
         match rule.kind:
@@ -122,7 +131,8 @@ class Matcher:
         self.masking = masking or Masking()
         namers = {name: RuleNamer(domain, self.masking) for name, domain in rules.domains.items()}
         self._roots: dict[str, _Node] = {
-            name: _Level(None, domain.rules, namers[name]) for name, domain in rules.domains.items()
+            name: _Level((), (), Rule("", rules=domain.rules), None, namers[name])
+            for name, domain in rules.domains.items()
         }
         self._taken = {name: namer.taken for name, namer in namers.items() if namer.left_names_open}
         self._patterns = {name: _patterns_by_key(domain.rules) for name, domain in rules.domains.items()}
@@ -151,7 +161,7 @@ class Matcher:
         pending: list[_Node] = list(self._roots.values())
         while pending:
             node = pending.pop()
-            found += (node, node.match)
+            found.append(node)
             if not isinstance(node, _Level) or id(node) in seen:
                 continue
             seen.add(id(node))
@@ -174,7 +184,7 @@ class Matcher:
             if node is None:
                 return None
             node = node.next(entry)
-        return None if node is None else node.match
+        return node if entries else None
 
     def name(self, match: Match, domain: str, entries: Sequence[tuple[str, str]]) -> RuleName:
         """What metrics call the rule that the entries hit."""

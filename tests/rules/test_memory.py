@@ -1,5 +1,6 @@
 """What very many rules take is bounded, each in bytes."""
 
+import gc
 import tracemalloc
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ MANY = 2000
 
 @pytest.fixture(autouse=True)
 def _traced() -> Iterator[None]:
+    gc.collect()  # tuples that Python keeps to use them again would not be counted
     tracemalloc.start()
     yield
     tracemalloc.stop()
@@ -30,4 +32,4 @@ def test_what_finds_rules_takes_little_memory() -> None:
     rule_set = RuleSet({"d": Domain("d", rules=rules)})
     before = tracemalloc.get_traced_memory()[0]
     matcher = Matcher(rule_set)
-    assert (tracemalloc.get_traced_memory()[0] - before) / matcher.size < 400
+    assert (tracemalloc.get_traced_memory()[0] - before) / matcher.size < 365
