@@ -1,6 +1,6 @@
-"""What many rules take: memory at rest and at a reload, and the longest turn of the event loop at a reload.
+"""What many rules take: memory at rest and at reloads, and the longest turn of the event loop at each.
 
-`python -m bench.large [RULES]`. Each shape of config is measured in a process of its own.
+`python -m bench.large [RULES [RELOADS]]`. Each shape of config is measured in a process of its own.
 """
 
 import asyncio
@@ -73,8 +73,8 @@ async def reloaded(service: Service) -> None:
     await asyncio.sleep(2)  # until the rules before are freed
 
 
-async def measure(folder: Path, rules: int, domains: int, loop: MeasuredLoop) -> None:
-    """Print one line for one shape."""
+async def measure(folder: Path, rules: int, domains: int, reloads: int, loop: MeasuredLoop) -> None:
+    """Print one line a reload for one shape."""
     write_rules(folder, rules, domains, 1)
     service = Service(
         Settings.model_validate(
@@ -91,7 +91,7 @@ async def measure(folder: Path, rules: int, domains: int, loop: MeasuredLoop) ->
     async with AsyncExitStack() as stack:
         await service.start(stack)
         rest = memory()
-        for again in (2, 3):
+        for again in range(2, 2 + reloads):
             await asyncio.to_thread(write_rules, folder, rules, domains, again)
             forget_peak()
             await asyncio.sleep(0.1)  # so that what came before is in a turn that does not count
@@ -109,15 +109,16 @@ async def measure(folder: Path, rules: int, domains: int, loop: MeasuredLoop) ->
 
 def main(argv: list[str]) -> None:
     """Measure all shapes, or in a process of its own the one with so many domains."""
-    rules = int(argv[0]) if argv else 100_000
-    if len(argv) < 2:
+    rules, reloads, *one = [int(arg) for arg in argv] + [100_000, 2][len(argv) :]
+    if not one:
         for domains in SHAPES.values():
-            subprocess.run([sys.executable, "-m", "bench.large", str(rules), str(domains)], check=True)
+            numbers = (rules, reloads, domains)
+            subprocess.run([sys.executable, "-m", "bench.large", *map(str, numbers)], check=True)
         return
     os.environ["EXTAUTH_LOG_LEVEL"] = "error"
     loop = MeasuredLoop()
     with TemporaryDirectory() as folder:
-        work: Any = measure(Path(folder), rules, int(argv[1]), loop)
+        work: Any = measure(Path(folder), rules, one[0], reloads, loop)
         loop.run_until_complete(work)
 
 
