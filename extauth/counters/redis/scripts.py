@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Final
 
 # Of each script, before its own file: each may use what those before it define.
-_SHARED_FILES: Final = ("state", "gcra", "fixed_window", "sliding_window", "limits")
+_SHARED_FILES: Final = ("state", "limits", "gcra", "fixed_window", "sliding_window")
 
 
 class Script:

@@ -17,6 +17,7 @@ local function window_give_back(key, state, limit, hits, at)
 end
 
 local function sliding_give_back(key, state, limit, hits, at)
+  local entry, search, read_log = log_functions()
   local stamp = ceil(at / limit.quantum) * limit.quantum
   local log = read_log(key, state)
   local count, dropped, base, total = log[COUNT], log[DROPPED], log[BASE], log[TOTAL]

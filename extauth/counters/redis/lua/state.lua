@@ -1,7 +1,9 @@
--- Arguments: ARGV[1], now_us ('' = this server's clock). Defines for the files after it: the clock (now, spare_ms), the bounds of numbers, kind_of(state) → kind, used_hits(key, state) → hits, and what reads and writes states.
+-- Arguments: ARGV[1], now_us ('' = this server's clock). Defines for the files after it: the clock (now, spare_ms), the bounds of numbers, kind_of(state) → kind, used_hits(key, state) → hits, and what reads and writes states. log_functions() → entry, search, read_log, which read logs.
 --
--- take.lua is run as one script: state, gcra, fixed_window, sliding_window, limits and take.lua, joined in this order. In
+-- take.lua is run as one script: state, limits, gcra, fixed_window, sliding_window and take.lua, joined in this order. In
 --     place of take.lua, settle.lua and give_back.lua make scripts of their own.
+-- Redis keeps nothing of a script between its runs, and each function that a run defines costs it 0.2 to 0.3 µs. So functions that few
+--     runs need are defined where they are needed.
 -- States: '<Bddddd' 1, at_us, whole_us, rest, interval, ticks_per_us: at at_us the backlog was whole_us + rest / ticks_per_us
 --     microseconds; or '<Bdd' 2, end_us, used; or '<Bddddd' 3, period_us, dropped, base, total, newest_us, and a log of '<dd'
 --     at_us, total: the hits since the log began, up to and with those at at_us. Its first `dropped` entries are out of
@@ -32,32 +34,36 @@ local function kind_of(state)
   end
 end
 
-local function entry(key, i)
-  local at = HEAD + i * ENTRY
-  return unpack('<dd', call('GETRANGE', key, at, at + ENTRY - 1))
-end
-
--- The first of the log's entries from `low` to before `high` that is later than `at`, or with `total` reaches so many hits.
-local function search(key, low, high, at, total)
-  while low < high do
-    local middle = floor((low + high) / 2)
-    local its_at, its_total = entry(key, middle)
-    if (at and its_at > at) or (total and its_total >= total) then high = middle else low = middle + 1 end
+local function log_functions()
+  local function entry(key, i)
+    local at = HEAD + i * ENTRY
+    return unpack('<dd', call('GETRANGE', key, at, at + ENTRY - 1))
   end
-  return low
-end
 
--- A sliding window of `period`, by default the state's own: an array of the fields named above.
-local function read_log(key, state, period)
-  local _, own_period, dropped, base, total, newest = unpack('<Bddddd', state)
-  period = period or own_period
-  local count = floor((call('STRLEN', key) - HEAD) / ENTRY)
-  if dropped < count and entry(key, dropped) <= now - period then
-    local live = search(key, dropped + 1, count, now - period)
-    local _, gone = entry(key, live - 1)
-    dropped, base = live, gone
+  -- The first of the log's entries from `low` to before `high` that is later than `at`, or with `total` reaches so many hits.
+  local function search(key, low, high, at, total)
+    while low < high do
+      local middle = floor((low + high) / 2)
+      local its_at, its_total = entry(key, middle)
+      if (at and its_at > at) or (total and its_total >= total) then high = middle else low = middle + 1 end
+    end
+    return low
   end
-  return {total - base, count, dropped, base, total, newest, own_period}
+
+  -- A sliding window of `period`, by default the state's own: an array of the fields named above.
+  local function read_log(key, state, period)
+    local _, own_period, dropped, base, total, newest = unpack('<Bddddd', state)
+    period = period or own_period
+    local count = floor((call('STRLEN', key) - HEAD) / ENTRY)
+    if dropped < count and entry(key, dropped) <= now - period then
+      local live = search(key, dropped + 1, count, now - period)
+      local _, gone = entry(key, live - 1)
+      dropped, base = live, gone
+    end
+    return {total - base, count, dropped, base, total, newest, own_period}
+  end
+
+  return entry, search, read_log
 end
 
 -- In the ticks of the state, and below 0 where it has drained for long; and what the state says of itself.
@@ -76,6 +82,7 @@ local function used_hits(key, state)
     local _, ends, used = unpack('<Bdd', state)
     return now < ends and used or 0
   elseif kind == SLIDING then
+    local _, _, read_log = log_functions()
     return read_log(key, state)[USED]
   end
   return 0
