@@ -41,4 +41,5 @@ EXPOSE 8081 6070 8080 19001
 STOPSIGNAL SIGTERM
 # Asks the admin server on loopback, at the port that it listens on. Draining is unhealthy, a store that is down is not.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['EXTAUTH_ADMIN_LISTEN'].rpartition(':')[2] + '/readyz', timeout=2)"]
-ENTRYPOINT ["extauth", "serve"]
+# No ENTRYPOINT: `command: /bin/ratelimit` of a compose file, which Docker would append to one, is then what is started.
+CMD ["extauth", "serve"]

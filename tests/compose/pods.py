@@ -22,13 +22,23 @@ except urllib.error.HTTPError as error:
 
 @contextmanager
 def pod(
-    project: Project, command: list[str], environment: Mapping[str, str], volumes: Mapping[Path, str], network: str
+    project: Project,
+    command: list[str],
+    environment: Mapping[str, str],
+    volumes: Mapping[Path, str],
+    network: str,
+    *,
+    kubernetes: bool = True,
 ) -> Iterator[Container]:
-    """A container of the image; its logs are shown where a test fails."""
+    """A container of the image; its logs are shown where a test fails.
+
+    Kubernetes runs its `command` in place of the image's ENTRYPOINT, and Docker and Compose append theirs to that.
+    """
     container = project.client.containers.run(
         f"{project.name}-extauth",
         detach=True,
-        entrypoint=command,
+        entrypoint=command if kubernetes else None,
+        command=None if kubernetes else command,
         user="65534:65534",
         read_only=True,
         cap_drop=["ALL"],

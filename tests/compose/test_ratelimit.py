@@ -55,3 +55,20 @@ def test_istio_and_contour(project: Project, page: str, command: list[str] | Non
         assert inside(container, "touch", "/tmp/x")[0] != 0
         write_config_map(tmp_path, "2", 1000)
         until_status(container, 200, "8080/json", CALL)
+
+
+@pytest.mark.parametrize("command", ["/bin/ratelimit", "ratelimit"])
+def test_the_command_of_a_compose_file(project: Project, command: str, tmp_path: Path) -> None:
+    write_config_map(tmp_path, "1", 1)
+    environment = {
+        "REDIS_SOCKET_TYPE": "tcp",
+        "REDIS_URL": "redis:6379",
+        "RUNTIME_ROOT": "/data",
+        "RUNTIME_SUBDIRECTORY": "ratelimit",
+        "RUNTIME_WATCH_ROOT": "false",
+        "USE_STATSD": "false",
+    }
+    volumes = {tmp_path: "/data/ratelimit/config"}
+    with pod(project, [command], environment, volumes, f"{project.name}_store", kubernetes=False) as container:
+        until_status(container, 200, "8080/healthcheck")
+        assert [status(container, "8080/json", CALL) for _ in range(2)] == [200, 429]
