@@ -167,6 +167,7 @@ URL_FAULTS = [
     ("http://:hush@h", "it must begin with redis://, rediss://, redis+sentinel://, "),
     ("hush", "it must begin with redis://, rediss://, redis+sentinel://, "),
     ("memory:hush", "nothing may follow memory:"),
+    ("memory", "it must begin with redis://, rediss://, redis+sentinel://, "),
     ("redis:hush@h", "it must begin with redis://, rediss://, redis+sentinel://, "),
     ("redis://h:hush", "the port must be 1 to 65535, and a user and password end in an @"),
     ("redis://:hush@h:99999", "the port must be 1 to 65535"),

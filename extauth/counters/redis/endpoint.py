@@ -24,8 +24,8 @@ def fault(url: str) -> str:  # noqa: PLR0911 - a fault each
         return "it begins or ends with white space, such as a line break: remove it"
     if re.search(r"[\s\x00-\x1f\x7f]", url):
         return "it holds white space or a control character: write a space as %20"
-    scheme, _, rest = url.partition(":")
-    if scheme == "memory":
+    scheme, colon, rest = url.partition(":")
+    if scheme == "memory" and colon:
         return "nothing may follow memory:" if rest else ""
     if scheme not in {"redis", "rediss", "unix", *SCHEMES, *CLUSTERS} or (
         scheme != "unix" and not rest.startswith("//")
