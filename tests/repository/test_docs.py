@@ -74,6 +74,15 @@ def test_every_link_to_a_file_or_heading_leads_somewhere(page: str) -> None:
             assert anchor in slugs, target
 
 
+def test_every_helm_command_of_a_page_names_a_release_and_the_chart() -> None:
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
+    commands = [
+        words for page in pages for words in re.findall(r"^helm (?:template|install) (\S+ \S+)", page, re.MULTILINE)
+    ]
+    assert len(commands) >= 3
+    assert set(commands) == {"extauth deploy/helm/extauth"}
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", *PAGES])
 def test_every_source_file_that_a_page_names_is_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
