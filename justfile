@@ -48,9 +48,9 @@ test *ARGS: _venv
 python VERSION *ARGS: _venv
     @scripts/python.sh "$@"
 
+# Beside another commit, by CPU in turns: `bench --beside main`, `bench --beside HEAD~1 --rounds 11 hot one`
+# With metrics and without: `bench metrics`, `bench metrics --rounds 11 keys_10000`
 # Measure side by side on loopback, and write docs/benchmarks.md: `bench`, `bench --quick hot`, `bench --json FILE`
-# Or beside another commit, by CPU in turns: `bench --beside main`, `bench --beside HEAD~1 --rounds 11 hot one`
-# Or with metrics and without: `bench metrics`, `bench metrics --rounds 11 keys_10000`
 [no-exit-message]
 bench *ARGS: _venv
     @python -m bench "$@"
