@@ -14,6 +14,8 @@ stack() { ./dev --venv && .venv/bin/python -m scripts.stack "$@"; }
 up_docker() {
   ! runs_local || fail "The local stack runs, and holds the same ports. Stop it first: ./dev down"
   docker compose up --build --detach --wait "$@" || {
+    if ! runs_docker; then fail "
+Docker started nothing; its reason is above. The same stack as local processes: ./dev up local"; fi
     say "" "Not everything came up. The last words of extauth and Envoy (more: ./dev logs):" >&2
     docker compose logs --no-log-prefix --tail 3 extauth envoy >&2
     return 1
