@@ -67,7 +67,7 @@ def traces_of(settings: Settings, environ: Mapping[str, str]) -> Tracing | None:
 def warn_of_reference(environ: Mapping[str, str]) -> None:
     """Log the variables of envoyproxy/ratelimit that are set, and are not read."""
     for warning in reference_variables(environ):
-        logger().warning("reference_variable", reason=warning)
+        logger().warning("reference_variable", reason=warning, fix="set that, or start `extauth ratelimit`")
 
 
 async def serve(

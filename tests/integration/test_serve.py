@@ -80,8 +80,11 @@ def test_it_says_once_what_it_serves_and_never_a_key(serve: Callable[..., Served
     assert [line["reason"] for line in lines if line["event"] == "unknown_variable"] == [
         "EXTAUTH_REDIS_ULR is no setting; did you mean EXTAUTH_REDIS_URL?"
     ]
-    assert [line["reason"] for line in lines if line["event"] == "reference_variable"] == [
-        "SHADOW_MODE is envoyproxy/ratelimit's; here it is EXTAUTH_SHADOW_MODE"
+    assert [(line["reason"], line["fix"]) for line in lines if line["event"] == "reference_variable"] == [
+        (
+            "SHADOW_MODE is envoyproxy/ratelimit's; here it is EXTAUTH_SHADOW_MODE",
+            "set that, or start `extauth ratelimit`",
+        )
     ]
     decisions = [line for line in lines if line["event"] == "decision"]
     assert 1 <= len(decisions) <= 10, "a sample of them"
