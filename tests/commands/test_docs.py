@@ -1,4 +1,4 @@
-"""docs/commands.md shows what the commands print."""
+"""docs/commands.md and docs/replay.md show what the commands print."""
 
 import os
 import re
@@ -14,12 +14,15 @@ from tests.support.process import Served
 from tests.support.stores import Store
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```console\n(.*?)^```$", (ROOT / "docs/commands.md").read_text(), re.DOTALL | re.MULTILINE)
-SHOWN = [
-    (command, told)
-    for block in BLOCKS
-    for command, told in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, re.MULTILINE)
-]
+
+
+def shown(page: str) -> list[tuple[str, str]]:
+    """The commands on a page, each with what it is shown to print."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [pair for block in blocks for pair in re.findall(r"^\$ (.*)\n((?:(?!\$).*\n)*)", block, re.MULTILINE)]
+
+
+SHOWN = shown("docs/commands.md")
 
 
 @pytest.fixture
@@ -69,6 +72,11 @@ def test_every_command_prints_what_the_page_shows(environ: dict[str, str]) -> No
             exports += f"{command}; "
         # Standard output and error come in no fixed order.
         assert sorted(steady(ran.stdout).splitlines()) == sorted(steady(told).splitlines()), command
+
+
+def test_the_page_on_replay_shows_what_its_example_prints(environ: dict[str, str]) -> None:
+    [(command, told)] = shown("docs/replay.md")
+    assert run(command, environ).stdout == told
 
 
 @pytest.mark.parametrize("command", ["validate", "explain", "check", "inspect", "reset", "top"])
