@@ -20,7 +20,8 @@ Docker started nothing; its reason is above. The same stack as local processes: 
     docker compose logs --no-log-prefix --tail 3 extauth envoy >&2
     return 1
   }
-  say "" "API:        http://localhost:8080    try: curl -i http://localhost:8080/hello   ./scripts/test.sh"
+  say ""
+  case " $* " in "  " | *" envoy "*) say "API:        http://localhost:8080    try: curl -i http://localhost:8080/hello   ./scripts/test.sh" ;; esac
   case " $* " in "  " | *" extauth "*) say "Who is limited, live: http://localhost:6070 (the second replica: 6071)" ;; esac
   case " $* " in "  " | *" prometheus "*) say "Prometheus: http://localhost:9090" ;; esac
   case " $* " in "  " | *" grafana "*) say "Grafana:    http://localhost:3000" ;; esac
