@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, Protocol
 
 from extauth.counters.breaker import BreakerState
 from extauth.errors import StoreError
-from extauth.limiter.counter_names import SHARDS
 
 BEAT_S = 3.0
 MOST_SEEN_IN_S = 60.0
 MAX_FIELD = 280  # characters; a name of 253, and its port
+SHARDS_BEFORE = 16
+"""The shards of versions that had no setting for them, and do not tell."""
 
 # Later versions may add fields.
 _LINE = re.compile(rf"(\w{{1,64}}) \d+ (\S{{1,{MAX_FIELD}}}) (\S+) (\S+) (\S+)(?: (\d{{1,5}})(?!\S))?(?: .*)?")
@@ -52,8 +53,8 @@ class Replica(NamedTuple):
     """The beginning of the hash of its rules."""
 
     breaker: str
-    shards: int = SHARDS
-    """EXTAUTH_SHARDS; versions that had no such setting used what is its default now."""
+    shards: int = SHARDS_BEFORE
+    """EXTAUTH_SHARDS."""
 
 
 def other_shards(shards: int, others: Iterable[Replica]) -> dict[str, int]:
@@ -72,7 +73,7 @@ def read_lines(lines: bytes) -> dict[str, Replica]:
     """The replicas of these heartbeats, by ID; what is none is left out."""
     found = [match for line in lines.decode(errors="replace").split("\n") if (match := _LINE.fullmatch(line))]
     return {
-        name: Replica(None if at == "-" else at, version, rules, breaker, int(shards or SHARDS))
+        name: Replica(None if at == "-" else at, version, rules, breaker, int(shards or SHARDS_BEFORE))
         for name, at, version, rules, breaker, shards in map(re.Match.groups, found)
     }
 

@@ -12,8 +12,8 @@ from zlib import crc32
 
 from extauth.rules.masking import hash_key
 
-SHARDS: Final = 16
-"""Into how many shards counters are spread where no setting says so."""
+SHARDS: Final = 12
+"""Into how many shards counters are spread where no setting says so: 2, 3, 4 and 6 masters share them evenly."""
 
 SLOTS: Final = 16384
 """Of a Redis Cluster; a name's slot is the CRC16 of its tag."""

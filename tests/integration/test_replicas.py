@@ -14,6 +14,7 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauth.explain.request import read_descriptor
+from extauth.limiter.counter_names import SHARDS
 from extauth.rls.encode import encode_request
 from extauth.rls.request import SERVICE
 from extauth.transport.health_client import is_serving
@@ -103,16 +104,16 @@ def test_replicas_with_other_numbers_of_shards_say_so(serve: Serve) -> None:
     second = serve(**common, EXTAUTH_SHARDS="32")
     for served in (first, second):
         served.until(lambda served=served: "other_shards" in detail(served))  # type: ignore[misc]
-    assert [detail(each)["other_shards"] for each in (first, second)] == [[32], [16]]
+    assert [detail(each)["other_shards"] for each in (first, second)] == [[32], [SHARDS]]
     assert [admitted(each, "ten") for each in (first, second)] == [10, 10], "they count under other names"
     second.process.terminate()
     first.until(lambda: "other_shards" not in detail(first))
     first.process.terminate()
     lines = {line["event"]: line for served in (first, second) for line in served.lines()}
     said = lines["shards_differ"]
-    assert (said["own"], said["others"]) == (32, "replica-1.example:8081 has 16")
+    assert (said["own"], said["others"]) == (32, f"replica-1.example:8081 has {SHARDS}")
     assert "EXTAUTH_SHARDS" in str(said["fix"])
-    assert lines["shards_agree"]["shards"] == 16
+    assert lines["shards_agree"]["shards"] == SHARDS
 
 
 def test_where_the_store_was_never_there_auto_reckons_with_what_is_set(own_store: Store, serve: Serve) -> None:

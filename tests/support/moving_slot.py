@@ -3,7 +3,7 @@
 import secrets
 
 from extauth.counters.redis.cluster.slots import slot_of
-from extauth.limiter.counter_names import tags
+from extauth.limiter.counter_names import SHARDS, tags
 from extauth.limiter.counters import Group
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.cluster import Node, RealCluster
@@ -17,7 +17,7 @@ class MovingSlot:
 
     def __init__(self, cluster: RealCluster) -> None:
         self.cluster = cluster
-        self._begin = f"moving:{{{secrets.choice(tags(16))}}}{secrets.token_hex(8)}".encode()
+        self._begin = f"moving:{{{secrets.choice(tags(SHARDS))}}}{secrets.token_hex(8)}".encode()
         self.number = slot_of(self._begin)
         self.source = cluster.owner(self.number)
         self.target = next(node for node in cluster.masters if node is not self.source)

@@ -15,7 +15,7 @@ from extauth.counters.redis.cluster.slots import slot_of
 from extauth.counters.redis.cluster.takes import ClusterTakes
 from extauth.counters.several_shards import SeveralShards
 from extauth.errors import StoreError
-from extauth.limiter.counter_names import KeyNamer, ShardOf, tags
+from extauth.limiter.counter_names import SHARDS, KeyNamer, ShardOf, tags
 from extauth.limiter.counters import Group, TakeResult, Uncounted
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.cluster import Node, RealCluster
@@ -98,7 +98,7 @@ async def test_a_batch_is_one_write_a_master_and_one_run_a_shard(rig: Rig) -> No
     nodes = rig.cluster.masters
     runs = [node.runs() for node in nodes]
     assert await reads(nodes, take_all) == [1] * len(nodes)
-    shards = [sum(rig.cluster.owner(slot_of(tag.encode())) is node for tag in tags(16)) for node in nodes]
+    shards = [sum(rig.cluster.owner(slot_of(tag.encode())) is node for tag in tags(SHARDS)) for node in nodes]
     assert [node.runs() - then for node, then in zip(nodes, runs, strict=True)] == [TIMES * each for each in shards]
 
 
