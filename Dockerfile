@@ -25,7 +25,7 @@ LABEL org.opencontainers.image.title="extauth" \
       org.opencontainers.image.created="$CREATED"
 COPY --from=build /opt/extauth /opt/extauth
 # envoyproxy/ratelimit is started by this path, or by this name, and then its variables are read.
-COPY deploy/image/ratelimit /opt/extauth/bin/ratelimit
+COPY deploy/image/ratelimit deploy/image/healthcheck /opt/extauth/bin/
 RUN ln -s /opt/extauth/bin/ratelimit /bin/ratelimit
 # The byte code was written at install time, so a read-only root costs nothing. Loopback, the default, would reach nobody
 # from inside a container.
@@ -39,7 +39,6 @@ USER 10001:10001
 # As ratelimit it has two ports more: /healthcheck and /json, and metrics.
 EXPOSE 8081 6070 8080 19001
 STOPSIGNAL SIGTERM
-# Asks the admin server on loopback, at the port that it listens on. Draining is unhealthy, a store that is down is not.
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['EXTAUTH_ADMIN_LISTEN'].rpartition(':')[2] + '/readyz', timeout=2)"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["healthcheck"]
 # No ENTRYPOINT: `command: /bin/ratelimit` of a compose file, which Docker would append to one, is then what is started.
 CMD ["extauth", "serve"]
