@@ -14,16 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 
+from bench.beside import CpuClock
 from bench.cases import CASES, Case, config
-from bench.engines import ROOT, cpu_s, until_listening
+from bench.engines import ROOT, until_listening
 from scripts.stack import free_ports, programs
 
 MASTERS: Final = 3
@@ -40,14 +42,15 @@ class Side:
 
 
 @contextmanager
-def stores(number: int, folder: Path, *options: str) -> Iterator[dict[int, int]]:
-    """So many stores: their process IDs by port."""
+def stores(number: int, folder: Path, *options: str, bus_ports: Sequence[int] = ()) -> Iterator[dict[int, int]]:
+    """So many stores: their process IDs by port. Those of a cluster have `bus_ports` too."""
     started: dict[int, subprocess.Popen[bytes]] = {}
     try:
-        for port in free_ports(number):
+        for port, bus_port in zip_longest(free_ports(number), bus_ports):
             own = folder / str(port)
             own.mkdir()
             argv: list[str | Path] = [programs.store(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+            argv += ["--cluster-port", str(bus_port)] if bus_port else []
             with (own / "log").open("wb") as log:
                 started[port] = subprocess.Popen([*argv, *options], stdout=log, stderr=log, cwd=own)
             until_listening(port, started[port])
@@ -61,13 +64,15 @@ def stores(number: int, folder: Path, *options: str) -> Iterator[dict[int, int]]
 @contextmanager
 def clustered(folder: Path) -> Iterator[dict[int, int]]:
     """A cluster, without replicas."""
-    with stores(MASTERS, folder, "--cluster-enabled", "yes") as pids:
+    # Their usual ones, 10,000 above the others, may be those of any outgoing connection.
+    bus_ports = free_ports(MASTERS)
+    with stores(MASTERS, folder, "--cluster-enabled", "yes", bus_ports=bus_ports) as pids:
         ports = list(pids)
         clients: list[Any] = [redis.Redis(port=port, protocol=2) for port in ports]
         for i, client in enumerate(clients):
             begin, end = (n * SLOTS // MASTERS for n in (i, i + 1))
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0])
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], bus_ports[0])
         until = time.monotonic() + 30
         while not all(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for client in clients):
             if time.monotonic() > until:
@@ -110,12 +115,13 @@ def cost(side: Side, case: Case, calls: int, seed: int) -> list[float]:
     with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as generator:
         if generator.stdin is None or generator.stdout is None or generator.stdout.readline() != "ready\n":
             raise SystemExit("the load generator did not start")
-        before = [cpu_s(pid) for pid in pids]
+        clocks = [CpuClock(pid) for pid in pids]
+        before = [clock.ns() for clock in clocks]
         generator.stdin.write("go\n")
         generator.stdin.flush()
         if not generator.stdout.readline().startswith("{"):
             raise SystemExit("the load generator failed")
-        return [(cpu_s(pid) - then) / calls * 1e6 for pid, then in zip(pids, before, strict=True)]
+        return [(clock.ns() - then) / calls / 1000 for clock, then in zip(clocks, before, strict=True)]
 
 
 def measure(case: Case, rounds: int, calls: int) -> None:

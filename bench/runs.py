@@ -23,6 +23,7 @@ from extauth.counters.redis.scripts import Script
 from extauth.counters.redis.takes import pack_take
 from extauth.limiter.counters import CounterSet, Group, LimitCheck
 from extauth.rules.model import Algorithm, Limit, Unit
+from scripts.stack import free_ports
 
 SHAPES: Final = ((1, 400), (1, 100), (1, 50), (6, 25), (16, 4))
 KEYS: Final = 10_000
@@ -67,13 +68,14 @@ def _cpu_us(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
 
 
-def measure(rounds: int, *options: str) -> list[float]:
+def measure(rounds: int, *, clustered: bool = False) -> list[float]:
     """µs a batch of each shape."""
+    options, bus_ports = (("--cluster-enabled", "yes"), free_ports(1)) if clustered else ((), ())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xa")))
-        ((port, pid),) = stack.enter_context(stores(1, folder, *options)).items()
+        ((port, pid),) = stack.enter_context(stores(1, folder, *options, bus_ports=bus_ports)).items()
         client: Any = redis.Redis(port=port, protocol=2)
-        if options:
+        if clustered:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
             while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                 time.sleep(0.05)
@@ -93,7 +95,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, metavar="N")
     rounds = parser.parse_args().rounds
     alone = measure(rounds)
-    cluster = measure(rounds, "--cluster-enabled", "yes")
+    cluster = measure(rounds, clustered=True)
     for title, costs in (("one server", alone), ("cluster", cluster)):
         shapes = [f"{runs} x {calls}: {cost:.0f} µs" for (runs, calls), cost in zip(SHAPES, costs, strict=True)]
         print(f"{title}: {', '.join(shapes)}")
