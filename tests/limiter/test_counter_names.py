@@ -4,9 +4,12 @@ import re
 from collections import Counter
 
 import pytest
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitRequest
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from extauth.limiter.counter_names import SHARDS, SLOTS, KeyNamer, ShardOf, tags
+from tests.limiter.service import descriptor
+from tests.support.service import planner_of
 
 
 def test_a_name_shows_prefix_domain_and_keys_but_no_value() -> None:
@@ -27,6 +30,33 @@ def test_tags_stay_what_they_are() -> None:
     assert tags(1) == ("la2",)
     assert " ".join(tags(5)) == "la2 0UG 2MH 4eY 5M5"
     assert tags(32)[::2] == tags(16)
+
+
+NINE = [("a", "b")] * 9
+
+
+@pytest.mark.parametrize(
+    ("namer", "entries", "shared", "name"),
+    [
+        (KeyNamer("x"), [("api_key", "free-tier-key")], [], b"x:{1Z7}:3:api,7:api_key=VplfxeijoK0CDW86F4SsdQ:60"),
+        (KeyNamer("x", "s"), [("api_key", "free-tier-key")], [], b"x:{4SG}:3:api,7:api_key=Ii08UqsZ7Pd_5sHj65OCeQ:60"),
+        (
+            KeyNamer("x"),
+            [("a", "b"), ("c", "")],
+            [],
+            b"x:{1x3}:3:api,1:a=lhcrTFM3LNEPrdyCG_4DGA,1:c=yuZpQdnvvUBOTYh1jqZ2cA:60",
+        ),
+        (KeyNamer("x"), [("a", "b1")], ["b*"], b"x:{4BE}:3:api,1:a~0TnRA1J-5NnvSnbGZpjptg:60"),
+        (KeyNamer("x"), NINE, [], b"x:{1Z7}:3:api,#s5sws_xBais64eRVLxW-nA:60"),
+        (KeyNamer("x"), NINE, ["b*"] * 9, b"x:{4SG}:3:api,#zZw2CCrBuvm0M1o_BjbpFg:60"),
+        (KeyNamer("x"), [("a\0", "b"), *NINE], [], b"x:{1K5}:3:api,#Ou6MMyMHafQpgPxyoOehDg:60"),
+    ],
+)
+def test_names_stay_what_they_are(
+    namer: KeyNamer, entries: list[tuple[str, str]], shared: list[str], name: bytes
+) -> None:
+    """They are golden as the tags are: a counter by another name begins anew."""
+    assert namer("api", entries, shared, "60") == name
 
 
 @pytest.mark.parametrize("shards", [1, 16, 100])
@@ -107,3 +137,11 @@ def test_names_never_meet() -> None:
 
 def test_a_key_that_is_no_utf8_is_named_by_its_own_bytes() -> None:
     assert b"1:\xff=" in KeyNamer("x")("d", [("\udcff", "value")])
+
+
+def test_the_counters_of_one_rule_end_in_their_periods() -> None:
+    """That is golden, too; of several limits of one period the later ones have their place beside it."""
+    limits = ", ".join(f"{{unit: {unit}, requests_per_unit: 9}}" for unit in ("second", "minute", "minute", "hour"))
+    planner = planner_of(f"domain: d\ndescriptors: [{{key: a, rate_limits: [{limits}]}}]")
+    names = planner.plan(bytes(RateLimitRequest(domain="d", descriptors=[descriptor("a=x")]))).names
+    assert [name.rpartition(b":")[2] for name in names] == [b"1", b"60", b"60.2", b"3600"]
