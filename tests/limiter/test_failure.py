@@ -65,6 +65,9 @@ def words(result: GroupResult) -> str:
         ([(LOCAL, Q), (ALLOW, Q)], "allow"),
         ([(LOCAL, Q), (DENY, S), (LOCAL, Q)], "4 of 9"),
         ([(LOCAL, Q), (ALLOW, Q), (LOCAL, E)], "4 of 9"),
+        ([(ERROR, Q), (DENY, S)], "deny"),
+        ([(LOCAL, Q), (ERROR, S)], "error"),
+        ([(LOCAL, Q), (LOCAL, Q), (DENY, S)], "2 of 9"),
         ([], "allow"),
     ],
 )
@@ -92,3 +95,14 @@ def test_a_share_of_a_limit_of_nothing_admits_nothing(share: Fraction) -> None:
     check = LimitCheck(Limit(0, Unit.MINUTE, Algorithm.GCRA, count_denied=False), 1)
     nothing = Plan((b"0",), PlanTemplate((check,), ((0,),), None, Labels()))
     assert words(policy.decide(nothing, 9, Uncounted.UNSENT)) == "0 of 9"
+
+
+@pytest.mark.parametrize(
+    ("share", "got"), [(Fraction(1), "10 of 99"), (Fraction(1, 2), "5 of 99"), (Fraction(1, 100), "1 of 99")]
+)
+def test_a_share_of_a_limit_has_a_share_of_its_burst(share: Fraction, got: str) -> None:
+    policy = FailurePolicy(LOCAL, LocalCounters(Clock()))
+    policy.share = share
+    check = LimitCheck(Limit(60, Unit.MINUTE, Algorithm.GCRA, burst=10, count_denied=False), 1)
+    burst = Plan((b"0",), PlanTemplate((check,), ((0,),), None, Labels()))
+    assert words(policy.decide(burst, 99, Uncounted.UNSENT)) == got
