@@ -17,7 +17,7 @@ from extauth.limiter.plan import LoggedPlan, Plan, PlanTemplate
 from extauth.limiter.templates import Answer, Answers, LoggedAnswers
 from extauth.limiter.verdict import Labels
 from extauth.rls.protobuf import struct
-from extauth.rls.response import SOURCE_HEADER, Code, ResponseHeaders
+from extauth.rls.response import SOURCE_HEADER, Code, ResponseHeaders, encode_response
 from extauth.rules.model import Algorithm, Limit, OnStoreFailure, Unit
 from tests.support.clock import Clock
 from tests.support.shards import SHARDS, FakeShards, in_memory, on
@@ -55,7 +55,9 @@ class Rig:
     async def decide(self, plan: Plan, calls: int) -> GroupResult:
         (group,) = (await self.limiter.decide({plan: calls})).groups
         await self.counters.aclose()
-        assert len(self.answers.encode(group)) == calls
+        verdicts = [self.limiter.verdict(group, call) for call in range(calls)]
+        encoded = [group.without_store if verdict is None else encode_response(verdict) for verdict in verdicts]
+        assert (LoggedAnswers(self.limiter) if plan.log else self.answers).encode(group) == encoded
         return group
 
     async def used(self, shard: int, held_to: Limit) -> int:
@@ -114,6 +116,15 @@ async def test_counted_limits_deny_and_the_policy_of_the_others_decides_the_rest
     rig = Rig(len(wants) - 1)
     assert words(await rig.decide(plan(*wants), 5)) == got
     assert [await rig.used(shard, wants[shard][0]) for shard in range(len(used))] == used
+
+
+async def test_a_request_fails_only_while_its_local_limits_have_room() -> None:
+    rig = Rig(1, 2)
+    wants = (limit(9), E), (limit(2), E), (limit(9, ERROR), E)
+    assert words(await rig.decide(plan(*wants), 5)) == "error"
+    assert words(await rig.decide(plan(*wants[:2]), 2)) == "2 of 2", "a call that failed took nothing"
+    assert words(await rig.decide(plan(*wants), 5)) == "deny"
+    assert await rig.used(0, limit(9)) == 2
 
 
 async def test_a_part_is_owed_to_the_shard_that_was_away_and_nothing_to_the_others() -> None:
