@@ -1,5 +1,6 @@
 """What a request of several limits means: from rules and a request to the answer, on counters in memory."""
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -225,3 +226,31 @@ async def test_quota_mode_for_all_makes_no_quota_of_what_is_unlimited() -> None:
     rules = "descriptors:" + rule("a", 1) + "\n- {key: u, rate_limit: {unlimited: true}}"
     service = Service(rules, GlobalModes(quota_mode=True))
     assert await service.codes("a=1", "u=1", calls=2) == [OK, OVER_LIMIT]
+
+
+async def test_quota_mode_for_all_has_what_is_replaced_pass() -> None:
+    rules = "descriptors:" + rule("a", 1, limit=", name: n") + rule("b", 1, limit=", replaces: [{name: n}]")
+    assert await Service(rules, GlobalModes(quota_mode=True)).codes("a=1", "b=1", calls=3) == [OK] * 3
+
+
+async def test_a_quota_in_shadow_that_is_replaced_is_none() -> None:
+    rules = "descriptors:" + rule("s", 1, ", quota_mode: true, shadow_mode: true", limit=", name: n")
+    rules += rule("b", 1, ", quota_mode: true", limit=", replaces: [{name: n}]")
+    assert await Service(rules).codes("s=1", "b=1", calls=2) == [OK, OVER_LIMIT]
+
+
+async def test_an_unlimited_tier_is_told() -> None:
+    service = Service("tiers: {vip: {unlimited: true}}\ndescriptors: [{key: a, tier: vip}]")
+    assert [(h.key, h.value) for h in (await service.ask("a=1")).request_headers_to_add] == [
+        ("x-ratelimit-tier", "vip")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "wait_s"), [("fixed_window", 43_200), ("gcra", 8640), ("sliding_window", 86_400)]
+)
+async def test_a_call_for_all_of_a_limit_has_a_wait_and_one_for_more_has_none(algorithm: str, wait_s: int) -> None:
+    service = Service(f"algorithm: {algorithm}\ncount_denied: false\ndescriptors:" + rule("a", 10))
+    await service.ask("a=1")
+    bodies = [json.loads((await service.ask("a=1", hits=hits)).raw_body) for hits in (10, 11)]
+    assert [body.get("retry_after_s") for body in bodies] == [wait_s, None]
