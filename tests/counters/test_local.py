@@ -119,6 +119,21 @@ async def test_calls_that_were_sent_are_counted_alone_and_not_settled(algorithm:
     assert await rig.shared(99) == 10, "whether the store counted them, only it knows"
 
 
+async def test_denied_hits_that_stop_at_another_limit_are_not_owed_to_this_one() -> None:
+    rig = Rig()
+    small, large = (
+        LimitCheck(Limit(requests, Unit.MINUTE, Algorithm.FIXED_WINDOW, count_denied=True), 1, stops=True)
+        for requests in (2, 5)
+    )
+    both = Plan((b"small", b"large"), PlanTemplate((small, large), ((0,), (1,)), None, Labels()))
+    taken = rig.policy.decide(both, 9, UNSENT).taken
+    assert taken is not None
+    assert taken.admitted == 2
+    large_alone = Plan((b"large",), PlanTemplate((large,), ((0,),), None, Labels()))
+    (taken,) = await rig.settling.take([Group(large_alone, 9)])
+    assert taken.admitted == 3
+
+
 async def test_hits_that_have_drained_meanwhile_are_not_settled() -> None:
     """300 hits over 30 s at 10 a second, added at once, would deny everybody for half a minute."""
     rig = Rig(requests=600)
