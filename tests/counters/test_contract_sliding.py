@@ -133,6 +133,13 @@ async def test_the_newest_hits_of_a_sliding_window_are_given_back_first(bench: B
     )
 
 
+async def test_a_sliding_window_of_which_all_hits_were_given_back_takes_no_memory() -> None:
+    counters = MemoryCounters(Clock())
+    check = LimitCheck(sliding(10), 4), LimitCheck(sliding(10), -4)
+    await counters.take([Group(CounterSet((b"a",), (each,)), 1) for each in check])
+    assert len(counters) == 0
+
+
 async def test_the_hits_that_are_left_when_others_are_given_back_keep_their_end(bench: Bench) -> None:
     limit = sliding(10)
     assert await bench.take(("a", limit), calls=3) == 3
