@@ -2,7 +2,7 @@
 
 import pytest
 
-from extauth.limiter.algorithms import AnyAlgorithm, algorithm_of
+from extauth.limiter.algorithms import AnyAlgorithm, Outcome, algorithm_of
 from extauth.rules.model import Algorithm, Limit, Unit
 from tests.support.clock import MINUTE, NOON, SECOND
 
@@ -49,6 +49,26 @@ def test_a_share_begins_with_its_part_of_what_is_used_and_ends_with_the_whole(al
     assert half.used_hits(half.level(state, NOON + MINUTE)) == 0
 
 
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("requests", [0, 7, 10])
+@pytest.mark.parametrize("elapsed_us", [0, 1, MINUTE - 1])
+def test_a_counter_that_begins_where_one_of_its_own_limit_is_has_the_same_level(
+    algorithm: Algorithm, requests: int, elapsed_us: int
+) -> None:
+    counts, now = counting(algorithm, requests), NOON + elapsed_us
+    level = counts.level(counts.take(None, 3, NOON), now)
+    assert counts.level(counts.seed(level, counts, now), now) == level
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("requests", [7, 10])
+def test_all_that_a_new_counter_has_taken_is_owed(algorithm: Algorithm, requests: int) -> None:
+    counts = counting(algorithm, requests)
+    state = counts.take(None, 3, NOON)
+    settled = counts.settle(None, counts.owed(None, state, NOON), NOON)
+    assert counts.level(settled, NOON) == counts.level(state, NOON)
+
+
 def test_each_hit_in_a_log_is_owed_and_settled_at_its_own_instant() -> None:
     counts = counting(Algorithm.SLIDING_WINDOW)
     state = counts.take(counts.take(None, 2, NOON), 3, NOON + 20 * SECOND)
@@ -80,3 +100,15 @@ def test_a_state_without_hits_that_were_given_back_is_still_in_the_limits_terms(
     state = counts.give_back(counts.take(None, 3, NOON), 1, NOON, NOON)
     assert counts.in_terms(state, NOON)
     assert counts.level(state, NOON) == counts.level(counts.take(None, 2, NOON), NOON)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reset_us"),
+    [(Algorithm.FIXED_WINDOW, MINUTE), (Algorithm.GCRA, 0), (Algorithm.SLIDING_WINDOW, 0)],
+)
+def test_where_all_hits_were_given_back_nothing_is_waited_for_but_a_windows_end(
+    algorithm: Algorithm, reset_us: int
+) -> None:
+    counts = counting(algorithm)
+    level = counts.level(counts.take(None, 3, NOON), NOON)
+    assert counts.outcome(-3, level, 1, over=False) == Outcome(False, 10, reset_us)
