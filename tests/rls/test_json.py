@@ -71,6 +71,7 @@ def test_what_the_library_writes_is_read_as_it_was(data: dict[str, Any], snake: 
     "text",
     [
         "{}",
+        '{"domain": "", "descriptors": [{"entries": [{"key": "", "value": ""}]}]}',
         '{"domain": null, "descriptors": null, "hitsAddend": null}',
         '{"hitsAddend": "5"}',
         '{"hitsAddend": 5.0}',

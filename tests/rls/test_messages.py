@@ -44,6 +44,9 @@ REQUEST = ("d", ((Entry("k", "v"),),), 1)
             field(2, field(1, ENTRY) + field(1, field(3, b"x") + b"\x20\x01") + b"\x20\x01"),
             ("", ((Entry("k", "v"), Entry("", "")),), 1),
         ),
+        # What begins like the usual single entry, and is not.
+        (field(2, field(1, field(2, b"x") + field(2, b"v"))), ("", ((Entry("", "v"),),), 1)),
+        (field(2, field(1, field(1, b"k\x04") + field(2, b"v") + field(3, b"x"))), ("", ((Entry("k\x04", "v"),),), 1)),
         (b"\x21........" + b"\x25...." + field(9, b"x") + field(1, b"d"), ("d", (), 1)),
         # Fields of another wire type than theirs are unknown ones.
         (b"\x09dddddddd" + b"\x15\x0a\x02\x0a\x00" + b"\x1d\x09\0\0\0" + field(1, b"d"), ("d", (), 1)),
@@ -89,6 +92,7 @@ def test_decode_what_a_descriptor_says_besides(message: bytes, descriptor: Descr
         (b"\x80\x80\x80\x80\x10\x01", "a field numbered 536870912"),
         (field(2, b"\x0a\x7f"), "it ends inside a field"),
         (field(2, b"") * 101, "more than 100 descriptors in a request"),
+        (b"\x12\x82\x01" + b"\x0a\x80" + field(1, b"k") + field(2, b"v" * 123), "it ends inside a field"),
         (b"\x12\xca\x01" + field(1, b"") * 101, "more than 100 entries in a descriptor"),
     ],
 )
