@@ -8,7 +8,15 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitResponse, RateL
 from extauth.errors import InvalidRequestError
 from extauth.rls.protobuf import read_varint, varint
 from extauth.rls.request import Descriptor, Entry, Override, decode_descriptor, split_request
-from extauth.rls.response import Code, DenyingLimit, DescriptorStatus, Verdict, encode_response, too_large_response
+from extauth.rls.response import (
+    Code,
+    DenyingLimit,
+    DescriptorStatus,
+    Verdict,
+    code_of,
+    encode_response,
+    too_large_response,
+)
 from extauth.rules.model import Limit, Unit
 
 
@@ -176,3 +184,15 @@ def test_what_is_too_large_is_over_the_limit_and_says_so() -> None:
         "error": "rate_limited",
         "message": "The request is too large for its rate limit to be checked.",
     }
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (encode_response(Verdict(Code.OK, ())), Code.OK),
+        (encode_response(Verdict(Code.OVER_LIMIT, ())), Code.OVER_LIMIT),
+        (too_large_response(), Code.OVER_LIMIT),
+    ],
+)
+def test_the_code_of_an_answer_is_read_back_from_it(message: bytes, code: Code) -> None:
+    assert code_of(message) is code
