@@ -156,7 +156,7 @@ class SlidingWindow:
             base = state.gone(now, self._period_us)[1]
             leaves_us = state.times[bisect_left(state.totals, base + excess)] + self._period_us
             return level._replace(wait_us=max(leaves_us - now, 1))
-        newest = state.times[-1] if state and level.hits else 0
+        newest = state.times[-1] if state else 0
         return level._replace(wait_us=max(self._stamp(now), newest) + self._period_us - now)
 
     def take(self, state: Log | None, hits: int, now: int) -> Log:
