@@ -20,6 +20,7 @@ def test_its_health_check_passes_while_the_service_is_ready_and_fails_without_it
 
     def check(port: int) -> int:
         environ = os.environ | {"EXTAUTH_ADMIN_LISTEN": f"0.0.0.0:{free_port()}", "DEBUG_PORT": ""}
+        environ |= {"http_proxy": f"http://127.0.0.1:{free_port()}", "no_proxy": ""}
         environ[name] = f"{environ[name].rpartition(':')[0]}:{port}".lstrip(":")
         argv = [sys.executable, str(ROOT / "deploy/image/healthcheck")]
         return subprocess.run(argv, env=environ, capture_output=True, check=False).returncode
