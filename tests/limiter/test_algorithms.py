@@ -112,3 +112,15 @@ def test_where_all_hits_were_given_back_nothing_is_waited_for_but_a_windows_end(
     counts = counting(algorithm)
     level = counts.level(counts.take(None, 3, NOON), NOON)
     assert counts.outcome(-3, level, 1, over=False) == Outcome(False, 10, reset_us)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("unit", [Unit.SECOND, Unit.MINUTE, Unit.YEAR])
+def test_an_admitted_call_is_told_by_the_countdown_what_its_outcome_says(algorithm: Algorithm, unit: Unit) -> None:
+    counts = algorithm_of(Limit(10, unit, algorithm, count_denied=False))
+    for used in (0, 3, 9):
+        level = counts.level(counts.take(None, used, NOON) if used else None, NOON)
+        remaining, reset, ticks_per_hit, ticks_per_s = counts.countdown(level)
+        outcome = counts.outcome(1, level, 1, over=False)
+        assert remaining - 1 == outcome.remaining
+        assert -(-(reset + ticks_per_hit) // ticks_per_s) == -(-outcome.reset_us // 1_000_000)
