@@ -124,3 +124,11 @@ def test_an_admitted_call_is_told_by_the_countdown_what_its_outcome_says(algorit
         outcome = counts.outcome(1, level, 1, over=False)
         assert remaining - 1 == outcome.remaining
         assert -(-(reset + ticks_per_hit) // ticks_per_s) == -(-outcome.reset_us // 1_000_000)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("cost", [1, 2])
+def test_as_many_calls_stay_up_to_a_number_of_hits_as_have_room_below_it(algorithm: Algorithm, cost: int) -> None:
+    counts = counting(algorithm)
+    level = counts.level(counts.take(None, 3, NOON), NOON)
+    assert [counts.calls_up_to(hits, cost, level) for hits in (2, 3, 4, 10)] == [0, 0, 1 // cost, 7 // cost]
