@@ -152,6 +152,23 @@ def test_where_calls_are_redirected_without_end_the_nodes_are_asked_less_and_les
     assert first <= FIRST_REDIRECTED_S + 0.011
 
 
+async def test_once_others_serve_the_slots_a_redirection_has_the_nodes_asked_at_once(stack: AsyncExitStack) -> None:
+    first, second = await nodes(stack, *[("cluster", "master")] * 2)
+    topology = ByClock(first)
+    stack.push_async_callback(topology.aclose)
+    await topology.refresh()
+    for _ in range(1000):
+        topology.now_s += 0.01
+        topology.note_redirected()
+    asked = len(topology.asked_s)
+    topology.note_redirected()
+    assert len(topology.asked_s) == asked
+    first.master = second.master = second.port
+    await topology.refresh()
+    topology.note_redirected()
+    assert len(topology.asked_s) == asked + 1
+
+
 async def test_a_slot_that_is_not_served_is_not_counted_and_the_master_is_asked_on(stack: AsyncExitStack) -> None:
     (node,) = await nodes(stack, ("cluster", "master"))
     counters = counters_at(stack, node)

@@ -4,8 +4,8 @@
   of a fail-over yet, or that was cut off, is outvoted. Where fewer than two masters answer, replicas and the nodes of
   the URL are asked, too.
 - They are asked when a call was redirected, again and again while something is wrong with a master, and else slowly.
-  Where calls are redirected without end, as by two nodes that take each other for the master, they are asked less and
-  less often.
+  Where calls are redirected without end, as by two nodes that take each other for the master, and nobody else comes to
+  serve any slot, they are asked less and less often.
 - A master is connected to as one, and refused where it says that it is a replica.
 """
 
@@ -197,6 +197,7 @@ class Topology:
         self._by_head.clear()
         self._close(gone)
         if map_.spans != before.spans:
+            self._redirected_until = float("-inf")  # the redirections before had an end
             self.changed()
 
     def _close(self, masters: Sequence[Master]) -> None:
