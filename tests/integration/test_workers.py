@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from extauth.cli import app
+from extauth.limiter.counter_names import SHARDS
 from tests.integration.worker_service import children, connected, connections_by_worker, events, page, samples, spread
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.h2_peer import Peer
@@ -257,7 +258,7 @@ async def test_each_worker_counts_as_a_replica_for_shares_and_its_parent_for_peo
 async def test_replicas_with_another_number_of_shards_are_shown(serve: Serve) -> None:
     first, second = serve(), serve(EXTAUTH_SHARDS="32")
     await until_async(lambda: _differs(first, [32]), every_s=0.1)
-    await until_async(lambda: _differs(second, [16]), every_s=0.1)
+    await until_async(lambda: _differs(second, [SHARDS]), every_s=0.1)
 
 
 async def _differs(served: Served, others: list[int]) -> bool:
