@@ -19,6 +19,7 @@ TABLES = ROOT / "tests" / "mutants"
 SCRIPTS = "extauth/counters/redis/lua"
 _TAKE = (
     "tests/counters/test_contract.py",
+    "tests/counters/test_contract_reference.py",
     "tests/counters/test_contract_changes.py",
     "tests/counters/test_contract_sliding.py",
     "tests/counters/test_redis.py",
