@@ -13,6 +13,7 @@ The script may change without that where arguments, reply and states stay: each 
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
@@ -51,7 +52,7 @@ descriptors:
       - {unit: hour, requests_per_unit: 200, algorithm: gcra}
 """
 NINE = [("n", str(number)) for number in range(9)]
-# (entries, whether the request brings its own limit, EXTAUTH_KEY_SECRET) → the counters' names
+# (entries, whether the request brings its own limit, EXTAUTH_KEY_SECRET) → the counters' names with 16 shards
 NAMES: list[tuple[list[tuple[str, str]], bool, str, tuple[bytes, ...]]] = [
     ([("api_key", "free-tier-key")], False, "", (b"extauth:{lp0}:3:api,7:api_key=VplfxeijoK0CDW86F4SsdQ",)),
     ([("api_key", "free-tier-key")], False, "a secret", (b"extauth:{lp0}:3:api,7:api_key=DNiLnHsAfoFngtZ0nc_UxA",)),
@@ -78,14 +79,24 @@ NAMES: list[tuple[list[tuple[str, str]], bool, str, tuple[bytes, ...]]] = [
     ([("k" * 500, "long")], True, "", (b"extauth:{la2}:3:api,#QNVzgOwrcjcePsHn3Y3H_Q:override-60",)),
 ]
 
+TAGS_BY_DEFAULT = ("1Z7", "1Z7", "54h", "lp0", "1Z7", "nrv", "fjl", "1K5", "1Z7")
+"""Of the same with the default number of shards."""
 
-@pytest.mark.parametrize(("entries", "override", "secret", "names"), NAMES)
-def test_names(entries: list[tuple[str, str]], override: bool, secret: str, names: tuple[bytes, ...]) -> None:
+
+@pytest.mark.parametrize("shards", [16, None])
+@pytest.mark.parametrize("case", range(len(NAMES)))
+def test_names(case: int, shards: int | None) -> None:
+    entries, override, secret, names = NAMES[case]
     descriptor = RateLimitDescriptor(entries=[RateLimitDescriptorEntry(key=key, value=value) for key, value in entries])
     if override:
         descriptor.limit = RateLimitDescriptorRateLimitOverride(requests_per_unit=5, unit=RateLimitUnit.MINUTE)
     message = bytes(RateLimitRequest(domain="api", descriptors=[descriptor]))
-    assert planner_of(CONFIG, LimiterOptions(key_secret=secret)).plan(message).names == names
+    if shards is None:
+        options = LimiterOptions(key_secret=secret)
+        names = tuple([re.sub(rb"{\w+}", b"{%b}" % TAGS_BY_DEFAULT[case].encode(), name) for name in names])
+    else:
+        options = LimiterOptions(key_secret=secret, shards=shards)
+    assert planner_of(CONFIG, options).plan(message).names == names
 
 
 GCRA = Limit(7, Unit.MINUTE, Algorithm.GCRA, count_denied=False, burst=20)
