@@ -18,7 +18,7 @@ MAX_NAMES_FROM_REQUESTS = 1000
 MAX_COUNTED = 16_384
 MAX_WAITING_BYTES = 512  # of a plan's message
 STEP = 500  # plans whose calls are added in a step
-STEP_SERIES = 100  # series that are made in a step, which takes ten times as long
+STEP_SERIES = 40  # series that are made in a step, of which one takes twenty times as long
 
 
 class RuleTotals(NamedTuple):
