@@ -119,9 +119,7 @@ class RuleCounters:
         ones. `watches` has one for each check of the plan. Returns how many calls were admitted and came near any limit
         that is not in shadow mode.
         """
-        series = plan.tally.series
-        if series is None or series.generation is not self._generation:
-            series = self._make_series(plan)
+        series = self._series(plan)
         template, only, (admitted, levels, _) = plan.template, series.only, taken
         if only is not None and not template.soft:
             check = plan.checks[0]
