@@ -140,7 +140,7 @@ class Metrics:
             if taken is not None and taken.levels and without_store is None:
                 counted.append(group)
                 continue
-            series = self._requests.by_template.get(plan.template) or self._requests.series(plan.template)
+            series = self._requests.series(plan.template)
             if taken is None or without_store is not None:
                 self._count_without_store(series, plan, calls, taken, given)
             else:

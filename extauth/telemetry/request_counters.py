@@ -59,7 +59,10 @@ class RequestCounters:
         return self.requests, self.near, self.unmatched
 
     def series(self, template: PlanTemplate) -> TemplateSeries:
-        """Make the series of a PlanTemplate, and remember them."""
+        """The series of a PlanTemplate, which are made and remembered where they are not known."""
+        known = self.by_template.get(template)
+        if known is not None:
+            return known
         shown = self._masked.show_plans_of(template)
         path = named_first(self._paths, template.labels.path, MAX_PATHS) if shown else OTHER
         tier = template.labels.tier
@@ -73,7 +76,7 @@ class RequestCounters:
 
     def add(self, template: PlanTemplate, calls: int, denied: int) -> None:
         """Count calls, of which some were denied."""
-        series = self.by_template.get(template) or self.series(template)
+        series = self.series(template)
         series.allowed.value += calls - denied
         series.denied.value += denied
 
