@@ -161,16 +161,18 @@ class Unreachable:
         raise StoreError("connection", "no connection")
 
 
-async def test_those_whom_local_counting_denies_are_counted_for_their_rule() -> None:
-    config = """
+LET = """
 domain: d
 descriptors:
   - {key: let, rate_limit: {unit: year, requests_per_unit: 1, on_store_failure: allow}}
   - {key: ip, rate_limit: {unit: year, requests_per_unit: 2}}
 """
+
+
+async def test_those_whom_local_counting_denies_are_counted_for_their_rule() -> None:
     clock = Clock()
     options = LimiterOptions(local=LocalCounters(clock, 1 << 20))
-    rig = CallersRig(config, decider=decider_of(config, Unreachable(), options))
+    rig = CallersRig(LET, decider=decider_of(LET, Unreachable(), options))
     await rig.call("let=1", "ip=1", calls=5)
     await rig.call("ip=2", calls=4)
     await rig.call("let=2", calls=4)
@@ -195,13 +197,7 @@ class HalfReachable:
 
 
 async def test_those_whom_a_shard_denies_beside_one_that_is_away_are_counted_for_their_rule() -> None:
-    config = """
-domain: d
-descriptors:
-  - {key: let, rate_limit: {unit: year, requests_per_unit: 1, on_store_failure: allow}}
-  - {key: ip, rate_limit: {unit: year, requests_per_unit: 2}}
-"""
-    rig = CallersRig(config, decider=decider_of(config, HalfReachable(Clock())))
+    rig = CallersRig(LET, decider=decider_of(LET, HalfReachable(Clock())))
     await rig.call("let=1", "ip=1", calls=5)
     await rig.call("let=2", "ip=2", calls=3)
     assert rig.denied("ip") == {"ip=1": 3, "ip=2": 1}
