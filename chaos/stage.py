@@ -19,7 +19,7 @@ from chaos.load import config
 from scripts.stack import Ports, Stack, free_ports
 from scripts.stack.render import Edit
 from scripts.stack.upstream import UPSTREAM
-from tests.support.cluster import RealCluster
+from tests.support.cluster import PARTLY, RealCluster
 from tests.support.proxy import Proxy
 from tests.support.sentinels import MASTER, Trio
 from tests.support.stores import Store
@@ -96,8 +96,7 @@ class Stage:
         self.spare = LocalStore(folder / "b", there, port if way is Way.NAMED else other)
         proxied = replicas if way in {Way.PROXIED, Way.TLS} else 0
         self.trio = Trio("valkey", folder, port)
-        partly = ("--cluster-require-full-coverage", "no")
-        self.cluster = RealCluster("valkey", folder / "c", options=partly) if way.is_clustered else None
+        self.cluster = RealCluster("valkey", folder / "c", options=PARTLY) if way.is_clustered else None
         self.proxies = [Proxy(each, port, tls=self._tls) for each in between[:proxied]]
         descriptors = folder / "descriptors"
         descriptors.mkdir(parents=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from tests.support.cluster import RealCluster
+from tests.support.cluster import PARTLY, RealCluster
 from tests.support.stores import SERVERS, Store
 
 # By the clock of a busy machine any example may take long; what must be fast has a test that counts or compares.
@@ -60,8 +60,7 @@ def shared_cluster() -> Iterator[Callable[[str], RealCluster]]:
         @cache
         def start(server: str) -> RealCluster:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xa"))
-            options = ("--cluster-require-full-coverage", "no")
-            cluster = RealCluster(server, Path(folder), replicas=False, options=options)
+            cluster = RealCluster(server, Path(folder), replicas=False, options=PARTLY)
             stack.callback(cluster.stop)
             return cluster.start()
 

@@ -15,7 +15,7 @@ from extauth.counters.redis.cluster.node import RIGHTS as CLUSTER_RIGHTS
 from extauth.counters.redis.counters import RIGHTS
 from tests.integration.cluster_load import RUN, VALUES, inspect, load, slot, until_it_counts_at
 from tests.integration.store_service import Serve
-from tests.support.cluster import RealCluster, StartCluster
+from tests.support.cluster import PARTLY, RealCluster, StartCluster
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.wait import until_async
 
@@ -85,8 +85,7 @@ async def test_replicas_know_of_each_other(cluster: RealCluster, serve: Serve) -
 async def test_when_a_master_dies_the_others_count_on_and_its_replica_counts_within_a_second_of_the_election(
     start_cluster: StartCluster, serve: Serve
 ) -> None:
-    options = ("--cluster-require-full-coverage", "no")
-    cluster = await asyncio.to_thread(start_cluster, options=options)
+    cluster = await asyncio.to_thread(start_cluster, options=PARTLY)
     service = serve(cluster.url, EXTAUTH_ON_STORE_FAILURE="local")
     await service.until_store("up")
     dead, *alive = cluster.masters

@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.cluster_load import inspect, slot
 from tests.integration.store_service import Serve, Service
-from tests.support.cluster import Node, RealCluster, StartCluster
+from tests.support.cluster import PARTLY, Node, RealCluster, StartCluster
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.wait import until_async
 
@@ -77,8 +77,7 @@ async def second(node: Node) -> int:
 async def test_after_a_fail_over_nobody_is_denied_for_what_was_remembered(
     start_cluster: StartCluster, serve: Serve
 ) -> None:
-    options = ("--cluster-require-full-coverage", "no")
-    cluster = await asyncio.to_thread(start_cluster, options=options)
+    cluster = await asyncio.to_thread(start_cluster, options=PARTLY)
     service = serve(cluster.url, **REMEMBER)  # it denies what is not counted
     await service.until_store("up")
     dead, alive, _ = cluster.masters

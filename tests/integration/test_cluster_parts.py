@@ -13,7 +13,7 @@ from extauth.cli import app
 from extauth.counters.redis.cluster.slots import slot_of
 from extauth.limiter.counter_names import KeyNamer
 from tests.integration.store_service import Serve, Service
-from tests.support.cluster import Node, RealCluster
+from tests.support.cluster import PARTLY, Node, RealCluster
 from tests.support.codes import OK, OVER_LIMIT
 from tests.support.wait import until_async
 
@@ -23,8 +23,7 @@ VALUES = [f"v{i}" for i in range(200)]
 
 @pytest.fixture
 async def cluster(short_path: Path) -> AsyncIterator[RealCluster]:
-    options = ("--cluster-require-full-coverage", "no")
-    cluster = RealCluster("valkey", short_path / "c", masters=3, replicas=False, options=options)
+    cluster = RealCluster("valkey", short_path / "c", masters=3, replicas=False, options=PARTLY)
     await asyncio.to_thread(cluster.start)
     yield cluster
     cluster.stop()

@@ -11,6 +11,8 @@ from tests.support.wait import until
 
 SLOTS = 16384
 NODE_TIMEOUT_MS = 500
+PARTLY = ("--cluster-require-full-coverage", "no")
+"""Options of nodes that serve their own slots while nobody serves others."""
 
 
 class Node(Server):
